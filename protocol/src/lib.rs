@@ -1,0 +1,6 @@
+//! KDNET and KD, the wire protocols of the Windows kernel debugger: no I/O, no clock, no runtime, no randomness inside.
+
+pub mod address;
+pub mod wire;
+
+pub use address::{PhysAddr, VirtAddr};

@@ -1,0 +1,3 @@
+//! verikd: an open kernel-debug client for Windows targets.
+
+pub mod memory;

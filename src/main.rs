@@ -1,0 +1,3 @@
+//! The `verikd` program.
+
+fn main() {}

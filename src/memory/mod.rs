@@ -1,0 +1,95 @@
+//! Reading a target's bytes: what a query needs of a target, whatever the target is.
+//!
+//! A live target, a dump and a test's image implement [`Memory`]; no query can tell them apart. Knows no network.
+
+mod image;
+
+use std::fmt;
+use std::ops::Range;
+
+pub use image::ImageMemory;
+pub use kd_protocol::{PhysAddr, VirtAddr};
+
+/// One stop of a target: bytes read during the same stop belong together, bytes of two stops may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StopId(pub u64);
+
+/// A target's memory, standing still while it is read.
+pub trait Memory: Send + Sync {
+    /// Fills `buf` whole or fails; [`ReadError::got`] says how many bytes from the start were read.
+    fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError>;
+
+    /// The same for a physical address.
+    fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError>;
+
+    /// First match of `pattern` in `range`. A live target searches itself; others read and scan.
+    fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError>;
+
+    /// The stop these bytes belong to: a cache drops its lines by itself when this changes.
+    fn stop(&self) -> StopId;
+}
+
+/// An address of either kind, for errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Virtual.
+    Virtual(VirtAddr),
+    /// Physical.
+    Physical(PhysAddr),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Virtual(address) => write!(f, "{address}"),
+            Self::Physical(address) => write!(f, "physical {address}"),
+        }
+    }
+}
+
+/// Why a read stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadCause {
+    /// No page is mapped there, or it is paged out.
+    #[error("not mapped")]
+    NotMapped,
+    /// The user pressed Ctrl+C.
+    #[error("interrupted")]
+    Interrupted,
+    /// The target runs; it can be read only while it is stopped.
+    #[error("the target is running; break in first (Ctrl+C)")]
+    TargetRunning,
+    /// The target went away or started anew while it was being read.
+    #[error("the target restarted")]
+    TargetRestarted,
+    /// The target stopped answering.
+    #[error("no answer from the target within {seconds} s")]
+    NoAnswer {
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The target refused with this status.
+    #[error("the target answered with status {0:08X}")]
+    Status(u32),
+    /// The session has ended.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// This kind of memory cannot do that.
+    #[error("{0} is not available here")]
+    Unsupported(&'static str),
+}
+
+/// A read that did not fill its buffer: the first `got` of `wanted` bytes were read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("read {got:#x} of {wanted:#x} bytes at {address}: {cause}")]
+pub struct ReadError {
+    /// Where the read began.
+    pub address: Address,
+    /// Bytes asked for.
+    pub wanted: usize,
+    /// Bytes from the start that were read and are in the buffer.
+    pub got: usize,
+    /// What stopped it.
+    pub cause: ReadCause,
+}
