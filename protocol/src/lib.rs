@@ -1,6 +1,9 @@
 //! KDNET and KD, the wire protocols of the Windows kernel debugger: no I/O, no clock, no runtime, no randomness inside.
 
 pub mod address;
+pub mod kd;
+pub mod kdnet;
+pub mod link;
 pub mod wire;
 
 pub use address::{PhysAddr, VirtAddr};

@@ -2,8 +2,10 @@
 //!
 //! KD fields are little-endian; only the KDNET inner header and the offer's ports are big-endian.
 
+use crate::address::{PhysAddr, VirtAddr};
+
 /// A structure that ended before its fields did, or a field whose value cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// Fewer bytes than the structure has.
@@ -146,6 +148,150 @@ impl<'a> Writer<'a> {
         self.bytes(&value.to_be_bytes())
     }
 }
+
+/// A type that stands in a wire structure at a fixed length: what [`wire_struct!`] builds structures from.
+pub trait Field: Sized {
+    /// Bytes on the wire.
+    const LEN: usize;
+
+    /// Reads the field.
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
+
+    /// Appends the field.
+    fn write(&self, writer: &mut Writer<'_>);
+}
+
+macro_rules! integer_field {
+    ($($type:ident)*) => {$(
+        impl Field for $type {
+            const LEN: usize = size_of::<Self>();
+
+            fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+                reader.$type()
+            }
+
+            fn write(&self, writer: &mut Writer<'_>) {
+                writer.$type(*self);
+            }
+        }
+    )*};
+}
+
+integer_field!(u8 u16 u32 u64);
+
+impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
+    const LEN: usize = N * T::LEN;
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut items = [T::default(); N];
+        for item in &mut items {
+            *item = T::read(reader)?;
+        }
+        Ok(items)
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        for item in self {
+            item.write(writer);
+        }
+    }
+}
+
+/// Makes a one-field tuple struct a [`Field`] of its inner type's length.
+macro_rules! newtype_field {
+    ($($type:ident($inner:ident)),*) => {$(
+        impl $crate::wire::Field for $type {
+            const LEN: usize = size_of::<$inner>();
+
+            fn read(
+                reader: &mut $crate::wire::Reader<'_>,
+            ) -> Result<Self, $crate::wire::DecodeError> {
+                reader.$inner().map(Self)
+            }
+
+            fn write(&self, writer: &mut $crate::wire::Writer<'_>) {
+                writer.$inner(self.0);
+            }
+        }
+    )*};
+}
+pub(crate) use newtype_field;
+
+newtype_field!(VirtAddr(u64), PhysAddr(u64));
+
+/// Defines a wire structure whose fields lie one after another, little-endian, without gaps: the field list is the
+/// layout. Gives it `LEN`, `decode` and `encode`.
+macro_rules! wire_struct {
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type),*
+        }
+
+        impl $name {
+            /// Bytes on the wire.
+            pub const LEN: usize = 0 $(+ <$type as $crate::wire::Field>::LEN)*;
+
+            /// Reads the structure, field by field.
+            ///
+            /// # Errors
+            /// [`DecodeError::Truncated`]($crate::wire::DecodeError::Truncated) if it is cut short.
+            pub fn decode(
+                reader: &mut $crate::wire::Reader<'_>,
+            ) -> Result<Self, $crate::wire::DecodeError> {
+                Ok(Self { $($field: $crate::wire::Field::read(reader)?),* })
+            }
+
+            /// Appends the structure, field by field.
+            pub fn encode(&self, writer: &mut $crate::wire::Writer<'_>) {
+                $($crate::wire::Field::write(&self.$field, writer);)*
+            }
+        }
+    };
+}
+pub(crate) use wire_struct;
+
+/// Defines a number with known names that survives unknown values: `Debug` and `Display` print the name, or
+/// `Type(0x..)`. A target newer than this crate sends numbers it does not know; they must print and round-trip.
+macro_rules! open_enum {
+    ($(#[$doc:meta])* pub struct $name:ident($inner:ident) { $($(#[$value_doc:meta])* $value:ident = $number:expr => $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            $($(#[$value_doc])* pub const $value: Self = Self($number);)*
+
+            /// The name of a known value.
+            #[must_use]
+            pub const fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($number => Some($text),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match self.name() {
+                    Some(name) => f.write_str(name),
+                    None => write!(f, concat!(stringify!($name), "({:#x})"), self.0),
+                }
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        }
+
+        $crate::wire::newtype_field!($name($inner));
+    };
+}
+pub(crate) use open_enum;
 
 #[cfg(test)]
 mod tests {

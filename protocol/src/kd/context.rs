@@ -1,0 +1,145 @@
+//! A CPU's registers as KD carries them: `CONTEXT` and `KSPECIAL_REGISTERS` of x64.
+
+use crate::address::VirtAddr;
+use crate::wire::wire_struct;
+
+wire_struct! {
+    /// `CONTEXT` of x64, 1232 bytes. A newer target's may be longer: what follows is extended state.
+    ///
+    /// Source: kdnet.md 11; Rip, Cs and EFlags agree with the state change in capture B.
+    pub struct Context {
+        /// Home space of the first parameters.
+        parameter_home: [u64; 6],
+        /// Which parts are valid.
+        context_flags: u32,
+        /// SSE control.
+        mx_csr: u32,
+        /// Segment.
+        seg_cs: u16,
+        /// Segment.
+        seg_ds: u16,
+        /// Segment.
+        seg_es: u16,
+        /// Segment.
+        seg_fs: u16,
+        /// Segment.
+        seg_gs: u16,
+        /// Segment.
+        seg_ss: u16,
+        /// Flags.
+        e_flags: u32,
+        /// Hardware breakpoint addresses 0 to 3.
+        dr0_to_3: [u64; 4],
+        /// Debug status.
+        dr6: u64,
+        /// Debug control.
+        dr7: u64,
+        /// Register.
+        rax: u64,
+        /// Register.
+        rcx: u64,
+        /// Register.
+        rdx: u64,
+        /// Register.
+        rbx: u64,
+        /// Stack pointer.
+        rsp: VirtAddr,
+        /// Register.
+        rbp: u64,
+        /// Register.
+        rsi: u64,
+        /// Register.
+        rdi: u64,
+        /// R8 to R15.
+        r8_to_15: [u64; 8],
+        /// Program counter.
+        rip: VirtAddr,
+        /// FXSAVE area.
+        flt_save: [u64; 64],
+        /// Vector registers.
+        vector_register: [u64; 52],
+        /// Vector control.
+        vector_control: u64,
+        /// DEBUGCTL.
+        debug_control: u64,
+        /// Last branch.
+        last_branch_to_rip: u64,
+        /// Last branch.
+        last_branch_from_rip: u64,
+        /// Last exception.
+        last_exception_to_rip: u64,
+        /// Last exception.
+        last_exception_from_rip: u64,
+    }
+}
+
+wire_struct! {
+    /// `KSPECIAL_REGISTERS` of x64 up to Xcr0, 224 bytes: what control space 2 returns.
+    ///
+    /// Source: kdnet.md 11; Cr0, Cr3, Cr4, Dr6, Dr7, GDT and IDT agree in capture A.
+    pub struct KSpecialRegisters {
+        /// Control register.
+        cr0: u64,
+        /// Last page-fault address.
+        cr2: u64,
+        /// Page-table root of the current process; low 12 bits may be a PCID.
+        cr3: u64,
+        /// Control register.
+        cr4: u64,
+        /// Hardware breakpoint addresses 0 to 3.
+        kernel_dr0_to_3: [u64; 4],
+        /// Debug status.
+        kernel_dr6: u64,
+        /// Debug control.
+        kernel_dr7: u64,
+        /// Padding before the limit.
+        gdtr_padding: [u16; 3],
+        /// GDT limit.
+        gdtr_limit: u16,
+        /// GDT base.
+        gdtr_base: VirtAddr,
+        /// Padding before the limit.
+        idtr_padding: [u16; 3],
+        /// IDT limit.
+        idtr_limit: u16,
+        /// IDT base.
+        idtr_base: VirtAddr,
+        /// Task register.
+        tr: u16,
+        /// Local descriptor table.
+        ldtr: u16,
+        /// SSE control.
+        mx_csr: u32,
+        /// DEBUGCTL.
+        debug_control: u64,
+        /// Last branch and exception addresses.
+        last_branches: [u64; 4],
+        /// Task priority.
+        cr8: u64,
+        /// KPCR in kernel mode.
+        msr_gs_base: VirtAddr,
+        /// The other GS base.
+        msr_gs_swap: u64,
+        /// SYSCALL segments.
+        msr_star: u64,
+        /// SYSCALL entry.
+        msr_l_star: VirtAddr,
+        /// 32-bit SYSCALL entry.
+        msr_c_star: VirtAddr,
+        /// SYSCALL flag mask.
+        msr_syscall_mask: u64,
+        /// Extended control register 0.
+        xcr0: u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_lists_add_up_to_windows_sizes() {
+        assert_eq!(Context::LEN, 1232);
+        assert_eq!(KSpecialRegisters::LEN, 0xe0);
+    }
+}

@@ -1,0 +1,5 @@
+//! Layer 3: who sends what when.
+
+mod content;
+
+pub use content::Content;
