@@ -1,5 +1,57 @@
-//! Layer 3: who sends what when.
+//! Layer 3: who sends what when. Two state machines, [`HostLink`] and [`TargetLink`], without socket, clock or
+//! randomness: datagrams, the time and [`Entropy`] come in; datagrams and events go out.
+//!
+//! ```text
+//!             handle_datagram          poll_event
+//!   socket ------------------> link -----------------> session or simulated kernel
+//!          <------------------      <-----------------
+//!             poll_transmit           request, break_in
+//! ```
+//!
+//! After every `&mut` call: drain `poll_transmit`, then `poll_event`, then read `poll_timeout`.
+//!
+//! Both ends live here so that they can be joined under a virtual clock. What anyone can send is never an error
+//! of ours: it is dropped with a typed reason, and counted.
 
+mod channel;
 mod content;
+mod event;
+mod host;
+mod keying;
+mod reliable;
+mod round_trip;
+mod target;
+
+use std::time::Duration;
+
+use crate::kdnet::Key;
 
 pub use content::Content;
+pub use event::{Event, Peer, RequestError, RequestId};
+pub use host::{HostLink, LinkCounters, RunState};
+pub use target::{TargetConfig, TargetEvent, TargetLink};
+
+/// Where random bytes come from. Inject a real source in a program and a seeded one in a test.
+pub trait Entropy: Send {
+    /// Fills `buf` with bytes that nobody can predict.
+    fn fill(&mut self, buf: &mut [u8]);
+}
+
+/// How a [`HostLink`] behaves.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// The key that the target was given too.
+    pub key: Key,
+    /// A request without an answer fails after this long.
+    pub request_timeout: Duration,
+    /// The same for requests during which a target says nothing until it is done: searches and fills.
+    pub slow_request_timeout: Duration,
+}
+
+impl LinkConfig {
+    /// The defaults for `key`: 10 s for a request, 60 s for a slow one.
+    #[must_use]
+    pub const fn new(key: Key) -> Self {
+        Self { key, request_timeout: Duration::from_secs(10), slow_request_timeout: Duration::from_secs(60) }
+    }
+}

@@ -3,6 +3,8 @@
 // Each test file uses its part of this module, and compiles it as part of itself.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod net;
+
 use bytes::Bytes;
 use kd_protocol::kdnet::{Cipher, Datagram, Direction, Envelope, Flags, Key};
 use kd_protocol::link::Content;

@@ -126,6 +126,12 @@ impl ApiNumber {
         )
     }
 
+    /// True for the requests during which a target says nothing, however long they take.
+    #[must_use]
+    pub const fn is_slow(self) -> bool {
+        matches!(self, Self::SEARCH_MEMORY | Self::FILL_MEMORY | Self::CHECK_LOW_MEMORY)
+    }
+
     /// True for the requests after which the target is not in its request loop any more.
     #[must_use]
     pub const fn ends_stop(self) -> bool {

@@ -1,0 +1,80 @@
+//! What a host link tells its owner.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::kd::{DebugIo, Manipulate, StateChange};
+use crate::kdnet::Endpoint;
+
+/// Names one request; replies and failures quote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(pub u64);
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where its datagrams come from.
+    pub address: SocketAddr,
+    /// Its KDNET version.
+    pub version: u8,
+}
+
+/// Something happened on the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A target proved that it has the key. Whether it runs or is stopped is not known yet.
+    Connected(Peer),
+    /// The target started anew: what was known of it is void, and pending requests have failed.
+    Restarted(Peer),
+    /// The target says that it is about to restart.
+    Rebooting,
+    /// The target stopped and waits for requests.
+    Stopped(Box<StateChange>),
+    /// The target runs. Not `confirmed`: it stopped answering after a continue, as a running target does when its
+    /// acknowledgement was lost.
+    Resumed {
+        /// Its acknowledgement arrived, or something that only a running target sends.
+        confirmed: bool,
+    },
+    /// A module was loaded or unloaded; the link has let the target go on.
+    ModuleEvent(Box<StateChange>),
+    /// A request's reply.
+    Replied(RequestId, Box<Manipulate>),
+    /// A request that has no reply was accepted: a reboot, a switch to another CPU.
+    Acknowledged(RequestId),
+    /// A request that gets no reply although it should.
+    Failed(RequestId, RequestError),
+    /// A line that the target prints.
+    DebugPrint(Bytes),
+    /// A prompt: the target waits until [`HostLink::answer_prompt`](super::HostLink::answer_prompt).
+    Prompt(DebugIo),
+    /// The target asked for a file; the link has refused it.
+    FileRefused(String),
+    /// The target's offers name another debugger as the connected one.
+    TakenOver(Endpoint),
+}
+
+/// Why a request gets no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// A running target loses every request, so none was sent.
+    #[error("the target is running; break in first")]
+    TargetRunning,
+    /// No target has connected yet.
+    #[error("no target is connected")]
+    NotConnected,
+    /// The target started anew while the request was pending.
+    #[error("the target restarted")]
+    TargetRestarted,
+    /// The target fell silent.
+    #[error("no answer within {} s, after {tries} transmissions", after.as_secs())]
+    NoAnswer {
+        /// How long it was waited for.
+        after: Duration,
+        /// How often the request was sent.
+        tries: u32,
+    },
+}

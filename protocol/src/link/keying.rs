@@ -1,0 +1,233 @@
+//! The host's side of keying: which offers to answer, and which data key is in force.
+//!
+//! ```text
+//!   offer --> answer: a candidate key        (a response can be lost or late, so the last few are kept)
+//!   data datagram opens under a candidate --> that candidate is proven: it is the session
+//! ```
+//!
+//! The session in force stays until another key is proven, so that neither a replayed offer nor a lost response
+//! can break a working link. Source: kdnet.md 4.5.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use super::channel::DataChannel;
+use super::{Content, Entropy, Peer};
+use crate::kdnet::{
+    Cipher, Control, Datagram, DatagramError, Direction, Endpoint, Envelope, Flags, Key, Offer, Response,
+    TargetRandom,
+};
+
+/// Answers that may still be on their way.
+const CANDIDATES: usize = 3;
+
+/// Datagrams of the target in a row that open under no key, after which the keys are taken to differ.
+const LOST_KEY_SIGNS: u32 = 3;
+
+/// Datagrams in a row under an older answer's key, after which the target is believed to use it: one may just be late.
+const OLD_KEY_USES: u32 = 3;
+
+/// What an authentic offer led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum OfferOutcome {
+    /// Send this to where the offer came from: a candidate key was made.
+    Answer(Vec<u8>),
+    /// A connected target's sign of life.
+    KeepAlive,
+    /// The target is connected to this debugger, which is not us.
+    TakenOver(Endpoint),
+}
+
+/// Which key a data datagram proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The session in force.
+    Current,
+    /// The first session of this link.
+    First,
+    /// A new key of the same boot: the debug session goes on.
+    Rekeyed,
+    /// A new key of another boot: nothing of the old session is true any more.
+    Restarted,
+}
+
+#[derive(Debug)]
+struct Session {
+    channel: DataChannel,
+    peer: Peer,
+    random: TargetRandom,
+    /// What the target's offers call us; learned from the first one after keying.
+    own_name: Option<Endpoint>,
+    /// Datagrams in a row that opened under this candidate.
+    uses: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct HostKeying {
+    key: Key,
+    control: Cipher,
+    session: Option<Session>,
+    candidates: VecDeque<Session>,
+    /// Data datagrams of the target's machine, one after another, that open under no key.
+    strangers: u32,
+}
+
+impl HostKeying {
+    pub(super) fn new(key: Key) -> Self {
+        let control = key.control_cipher();
+        Self { key, control, session: None, candidates: VecDeque::new(), strangers: 0 }
+    }
+
+    /// The target of the session in force.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.session.as_ref().map(|session| session.peer)
+    }
+
+    /// Where an answer is on its way to, while no key is proven.
+    pub(super) fn unproven_peer(&self) -> Option<Peer> {
+        self.candidates.back().map(|candidate| candidate.peer)
+    }
+
+    /// Opens a control datagram.
+    pub(super) fn open_control(&self, envelope: &Envelope<'_>) -> Result<Datagram, DatagramError> {
+        let datagram = envelope.open(&self.control)?;
+        if datagram.direction == Direction::HostToTarget {
+            return Err(DatagramError::OwnDirection);
+        }
+        Ok(datagram)
+    }
+
+    /// Seals a message that asks a target for an offer.
+    pub(super) fn seal_poke(&self, peer: Peer) -> Vec<u8> {
+        self.seal_control(peer.version, 0, &Control::HostPoke)
+    }
+
+    /// Decides about an authentic offer.
+    pub(super) fn offer(
+        &mut self,
+        from: SocketAddr,
+        datagram: &Datagram,
+        offer: &Offer,
+        entropy: &mut dyn Entropy,
+    ) -> Result<OfferOutcome, DatagramError> {
+        let random = offer.target_random;
+        let known = self.session.iter().chain(&self.candidates);
+        if known.clone().any(|it| it.random.boot == random.boot && it.random.counter >= random.counter) {
+            // Answered before: a duplicate, or overtaken on the way. Answering again would rekey a live session.
+            return Err(DatagramError::Replayed);
+        }
+        if let Some(session) = &mut self.session {
+            if canonical_ip(session.peer.address) != canonical_ip(from) {
+                return Err(DatagramError::WrongPeer);
+            }
+            let is_connected = offer.connected_host.port != 0 && session.random.boot == random.boot;
+            if is_connected && self.strangers < LOST_KEY_SIGNS {
+                session.random.counter = random.counter;
+                let own_name = *session.own_name.get_or_insert(offer.connected_host);
+                return Ok(if own_name == offer.connected_host {
+                    OfferOutcome::KeepAlive
+                } else {
+                    OfferOutcome::TakenOver(offer.connected_host)
+                });
+            }
+        }
+        let mut host_random = [0; 32];
+        entropy.fill(&mut host_random);
+        let body = Control::Response(Response::to(offer, host_random)).encode();
+        let channel =
+            DataChannel::new(self.key.data_cipher(&body), datagram.version, Direction::HostToTarget);
+        let peer = Peer { address: from, version: datagram.version };
+        self.add_candidate(Session { channel, peer, random, own_name: None, uses: 0 });
+        Ok(OfferOutcome::Answer(self.seal_control_body(datagram.version, datagram.sequence, body)))
+    }
+
+    fn add_candidate(&mut self, candidate: Session) {
+        if self.candidates.len() == CANDIDATES {
+            self.candidates.pop_front();
+        }
+        self.candidates.push_back(candidate);
+    }
+
+    /// Opens a data datagram under the session in force, or else under a candidate, which is proven thereby.
+    pub(super) fn open_data(
+        &mut self,
+        from: SocketAddr,
+        envelope: &Envelope<'_>,
+    ) -> Result<(Datagram, Proof), DatagramError> {
+        let mut reason = DatagramError::NoSession;
+        if let Some(session) = &mut self.session {
+            match session.channel.open(envelope) {
+                Ok(datagram) => {
+                    // A target behind NAT may change its port in mid-session.
+                    session.peer.address = from;
+                    self.strangers = 0;
+                    self.candidates.iter_mut().for_each(|it| it.uses = 0);
+                    return Ok((datagram, Proof::Current));
+                }
+                Err(DatagramError::NotAuthentic) => reason = DatagramError::NotAuthentic,
+                Err(error) => return Err(error),
+            }
+        }
+        for index in (0..self.candidates.len()).rev() {
+            let candidate = &mut self.candidates[index];
+            let Ok(datagram) = candidate.channel.open(envelope) else { continue };
+            candidate.uses += 1;
+            let is_older = self.session.as_ref().is_some_and(|it| {
+                it.random.boot == candidate.random.boot && it.random.counter > candidate.random.counter
+            });
+            if is_older && candidate.uses < OLD_KEY_USES {
+                return Ok((datagram, Proof::Current));
+            }
+            let proven = self.candidates.remove(index).expect("the index is in range");
+            self.strangers = 0;
+            let proof = match &self.session {
+                None => Proof::First,
+                Some(old) if old.random.boot == proven.random.boot => Proof::Rekeyed,
+                Some(_) => Proof::Restarted,
+            };
+            // The other keys stay candidates, the replaced one too: a response that was delayed on its way rekeys
+            // the target whenever it arrives.
+            let replaced = self.session.replace(proven);
+            if proof == Proof::Restarted {
+                self.candidates.clear();
+            } else if let Some(replaced) = replaced {
+                self.add_candidate(Session { uses: 0, ..replaced });
+            }
+            return Ok((datagram, proof));
+        }
+        if self.session.as_ref().is_some_and(|it| canonical_ip(it.peer.address) == canonical_ip(from)) {
+            self.strangers = self.strangers.saturating_add(1);
+        }
+        Err(reason)
+    }
+
+    /// Says that the session's target does not react to what is sent under its key.
+    pub(super) const fn doubt_key(&mut self) {
+        self.strangers = LOST_KEY_SIGNS;
+    }
+
+    /// True if the target seems to use a key that was lost on the way: its next offer is answered then.
+    pub(super) const fn has_lost_key(&self) -> bool {
+        self.strangers >= LOST_KEY_SIGNS
+    }
+
+    /// Seals for the session in force.
+    pub(super) fn seal_data(&mut self, content: &Content) -> Option<(SocketAddr, Vec<u8>)> {
+        let session = self.session.as_mut()?;
+        Some((session.peer.address, session.channel.seal(content)))
+    }
+
+    fn seal_control(&self, version: u8, sequence: u64, message: &Control) -> Vec<u8> {
+        self.seal_control_body(version, sequence, message.encode())
+    }
+
+    fn seal_control_body(&self, version: u8, sequence: u64, body: bytes::Bytes) -> Vec<u8> {
+        let direction = Direction::HostToTarget;
+        Datagram { version, flags: Flags::CONTROL, direction, sequence, body }.seal(&self.control)
+    }
+}
+
+/// The address without its IPv6 mapping: a dual-stack socket reports `::ffff:a.b.c.d`.
+fn canonical_ip(address: SocketAddr) -> IpAddr {
+    address.ip().to_canonical()
+}

@@ -1,0 +1,263 @@
+//! Two ends, virtual clock: what becomes of a session under loss, duplication, reordering, damage and reboots.
+//!
+//! `VERIKD_SEEDS=5000 cargo test -p kd-protocol --test pair` runs a longer sweep.
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::net::{Faults, World, address, host_link, memory_at};
+use kd_protocol::kd::{ApiNumber, DebugIo, DebugIoApi, Manipulate, NtStatus, Payload};
+use kd_protocol::kdnet::Key;
+use kd_protocol::link::{Event, HostLink, LinkConfig, RequestError, RunState};
+use kd_protocol::{VirtAddr, kdnet::DatagramError};
+
+const PERFECT: Faults = Faults { loss: 0.0, duplicate: 0.0, reorder: 0.0, corrupt: 0.0 };
+const BAD: Faults = Faults { loss: 0.2, duplicate: 0.1, reorder: 0.1, corrupt: 0.05 };
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+#[test]
+fn a_session_goes_from_offer_to_stop_to_reads_to_running() {
+    let mut world = World::new(1, PERFECT);
+    world.attach();
+    let stop = world.stop_target();
+    assert_eq!(stop.program_counter, VirtAddr(0xffff_f800_0140_0000));
+    assert_eq!(world.read(0x1000, 1096).unwrap(), memory_at(0x1000, 1096));
+    world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+    world.wait_for("resume", |it| *it == Event::Resumed { confirmed: true });
+    world.run_until(seconds(1), |world| world.target.is_running());
+    world.target.print(world.now, Bytes::from_static(b"still alive\n"));
+    world.wait_for("print", |it| *it == Event::DebugPrint(Bytes::from_static(b"still alive\n")));
+}
+
+#[test]
+fn a_perfect_network_needs_four_datagrams_a_request() {
+    let mut world = World::new(1, PERFECT);
+    world.attach();
+    world.stop_target();
+    world.run_for(Duration::from_millis(50));
+    let before = world.host_datagrams;
+    for at in 0..100 {
+        world.read(at * 0x1000, 64).unwrap();
+    }
+    assert_eq!(world.host_datagrams - before, 200, "a request and an acknowledgement each");
+    assert_eq!(world.host.counters().retransmissions, 0);
+}
+
+#[test]
+fn every_reply_belongs_to_its_request_however_bad_the_network() {
+    let seeds = std::env::var("VERIKD_SEEDS").map_or(40, |it| it.parse().expect("VERIKD_SEEDS is a number"));
+    for seed in 0..seeds {
+        let mut world = World::new(seed, BAD);
+        world.attach();
+        world.stop_target();
+        for at in 0..60 {
+            let at = 0x1000 + at * 0x111;
+            assert_eq!(world.read(at, 200).unwrap(), memory_at(at, 200), "seed {seed}");
+        }
+        world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+        world.wait_for("resume", |it| matches!(it, Event::Resumed { .. }));
+        assert!(
+            world.run_until(seconds(30), |world| world.target.is_running()),
+            "seed {seed}: still stopped"
+        );
+        let elapsed = world.now - world.start;
+        assert!(elapsed < seconds(60), "seed {seed} took {elapsed:?}");
+    }
+}
+
+#[test]
+fn breaking_in_and_going_on_can_be_repeated_on_a_bad_network() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, BAD);
+        world.attach();
+        for round in 0..10 {
+            world.stop_target();
+            assert_eq!(world.host.state(), RunState::Stopped);
+            assert_eq!(world.read(round, 8).unwrap(), memory_at(round, 8), "seed {seed} round {round}");
+            world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+            world.wait_for("resume", |it| matches!(it, Event::Resumed { .. }));
+            assert!(
+                world.run_until(seconds(20), |world| world.target.is_running()),
+                "seed {seed} round {round}: the target was left stopped"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_lost_datagram_costs_a_few_round_trips() {
+    let mut world = World::new(3, PERFECT);
+    world.attach();
+    world.stop_target();
+    for at in 0..20 {
+        world.read(at, 8).unwrap();
+    }
+    let start = world.now;
+    world.is_dead = true;
+    world.host.request(world.now, Manipulate::read_virtual(VirtAddr(0x5000), 8));
+    world.run_for(Duration::from_micros(600));
+    world.is_dead = false;
+    world.wait_for("reply", |it| matches!(it, Event::Replied(..)));
+    assert!(world.now - start < Duration::from_millis(25), "took {:?}", world.now - start);
+}
+
+#[test]
+fn keepalive_offers_are_left_unanswered() {
+    let mut world = World::new(4, PERFECT);
+    world.attach();
+    world.stop_target();
+    world.run_for(seconds(1));
+    let before = world.host_datagrams;
+    world.run_for(seconds(1288));
+    assert_eq!(world.host_datagrams, before, "WinDbg was silent for 1288 s, and so are we");
+    assert_eq!(world.read(0x2000, 16).unwrap(), memory_at(0x2000, 16), "and the session still stands");
+}
+
+#[test]
+fn a_reboot_fails_what_was_pending_and_starts_a_new_session() {
+    for faults in [PERFECT, BAD] {
+        let mut world = World::new(5, faults);
+        world.attach();
+        world.stop_target();
+        world.read(0x1000, 8).unwrap();
+        world.is_dead = true;
+        let pending = world.host.request(world.now, Manipulate::read_virtual(VirtAddr(0x3000), 8));
+        world.run_for(Duration::from_millis(20));
+        world.unplug_and_reboot();
+        world.is_dead = false;
+        world.wait_for("failure", |it| *it == Event::Failed(pending, RequestError::TargetRestarted));
+        world.wait_for("restart", |it| matches!(it, Event::Restarted(_)));
+        let late = world.host.request(world.now, Manipulate::get_version());
+        world.wait_for("refusal", |it| *it == Event::Failed(late, RequestError::TargetRunning));
+        world.stop_target();
+        assert_eq!(world.read(0x4000, 8).unwrap(), memory_at(0x4000, 8));
+    }
+}
+
+#[test]
+fn a_dead_target_ends_a_request_in_bounded_time() {
+    let mut world = World::new(6, PERFECT);
+    world.attach();
+    world.stop_target();
+    world.is_dead = true;
+    let start = world.now;
+    let Err(Event::Failed(_, RequestError::NoAnswer { tries, .. })) = world.read(0x1000, 8) else {
+        panic!("a dead target answers nothing");
+    };
+    let waited = world.now - start;
+    assert!((seconds(10)..seconds(11)).contains(&waited), "waited {waited:?}");
+    assert!(tries >= 10, "sent {tries} times");
+}
+
+#[test]
+fn nothing_but_a_break_in_is_sent_to_a_running_target() {
+    let mut world = World::new(7, PERFECT);
+    world.attach();
+    world.run_for(seconds(1));
+    let before = world.host_datagrams;
+    let Event::Failed(_, error) = world.ask(Manipulate::get_version()) else { panic!("must fail") };
+    assert_eq!(error, RequestError::TargetRunning);
+    assert_eq!(world.host_datagrams, before);
+    assert_eq!(world.executed, []);
+}
+
+#[test]
+fn a_lost_acknowledgement_of_continue_is_not_waited_for_forever() {
+    let mut world = World::new(8, PERFECT);
+    world.attach();
+    world.stop_target();
+    world.is_mute = true;
+    world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+    world.wait_for("resume", |it| *it == Event::Resumed { confirmed: false });
+    let executed: Vec<ApiNumber> = world.executed.iter().map(|it| it.api_number).collect();
+    assert_eq!(executed, [ApiNumber::CONTINUE2], "repeated continues meet a running target");
+}
+
+#[test]
+fn a_new_debugger_takes_over_from_one_that_died_with_a_reply_pending() {
+    let mut world = World::new(9, PERFECT);
+    world.attach();
+    world.stop_target();
+    world.host.request(world.now, Manipulate::read_virtual(VirtAddr(0x1000), 64));
+    // The request arrives, and its host dies before the reply does.
+    world.run_for(Duration::from_micros(600));
+    world.host = host_link(77);
+    world.attach();
+    world.stop_target();
+    assert_eq!(world.read(0x7000, 64).unwrap(), memory_at(0x7000, 64));
+}
+
+#[test]
+fn a_session_that_another_debugger_keyed_away_is_won_back() {
+    let mut world = World::new(14, PERFECT);
+    world.attach();
+    world.run_for(seconds(4));
+    let first = std::mem::replace(&mut world.host, host_link(78));
+    world.attach();
+    world.run_for(seconds(1));
+    world.host = first;
+    world.stop_target();
+    assert_eq!(world.read(0x9000, 64).unwrap(), memory_at(0x9000, 64));
+}
+
+#[test]
+fn a_slow_search_is_not_repeated_while_the_target_works() {
+    let mut world = World::new(10, PERFECT);
+    world.attach();
+    world.stop_target();
+    world.execution = seconds(5);
+    let search = Manipulate::search_memory(VirtAddr(0x1000), 0x10_0000, Bytes::from_static(b"12345678"));
+    let Event::Replied(..) = world.ask(search) else { panic!("the search is answered") };
+    assert_eq!(world.host.counters().retransmissions, 0);
+    assert_eq!(world.executed.len(), 1);
+}
+
+#[test]
+fn a_prompt_is_shown_and_answered() {
+    let mut world = World::new(11, BAD);
+    world.attach();
+    world.run_until(seconds(1), |world| world.target.is_running());
+    let mut prompt = DebugIo::print(Bytes::from_static(b"Break, Ignore (bi)?"));
+    prompt.api_number = DebugIoApi::GET_STRING;
+    prompt.length_of_string_read = 2;
+    world.target.ask(world.now, &Payload::DebugIo(prompt.clone()));
+    let Event::Prompt(shown) = world.wait_for("prompt", |it| matches!(it, Event::Prompt(_))) else {
+        unreachable!()
+    };
+    assert_eq!(shown.text, prompt.text);
+    world.host.answer_prompt(world.now, &shown, Bytes::from_static(b"ignore"));
+    assert!(world.run_until(seconds(10), |world| !world.prompt_answers.is_empty()));
+    assert_eq!(world.prompt_answers, [Bytes::from_static(b"ig")], "cut to the room that the target has");
+}
+
+#[test]
+fn a_wrong_key_is_noticed() {
+    let mut world = World::new(12, PERFECT);
+    let other: Key = "1.2.3.5".parse().unwrap();
+    world.host = HostLink::new(LinkConfig::new(other), Box::new(common::net::Chance::new(1)));
+    world.run_for(seconds(7));
+    assert_eq!(world.events, []);
+    let counters = world.host.counters();
+    assert_eq!((counters.not_authentic, counters.datagrams_received), (3, 0), "offers at 0, 3 and 6 s");
+}
+
+#[test]
+fn strangers_and_replays_are_dropped_with_a_reason() {
+    let mut world = World::new(13, PERFECT);
+    world.attach();
+    let stranger = address("10.0.0.9:1");
+    let drop =
+        |world: &mut World, bytes: &[u8]| world.host.handle_datagram(world.now, stranger, bytes).unwrap_err();
+    assert_eq!(drop(&mut world, b"hello"), DatagramError::Length(5));
+    assert_eq!(drop(&mut world, &[0; 54]), DatagramError::Signature);
+    assert_eq!(
+        drop(&mut world, &[b"MDBG\x05\x00".as_slice(), &[7; 48]].concat()),
+        DatagramError::NotAuthentic
+    );
+    assert_eq!(world.host.counters().dropped, 2);
+}
