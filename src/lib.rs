@@ -1,3 +1,4 @@
 //! verikd: an open kernel-debug client for Windows targets.
 
 pub mod memory;
+pub mod session;

@@ -1,0 +1,316 @@
+//! The driver: one task that owns the socket, the clock and the link.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use kd_protocol::kd::{Arm, DebugIo, Manipulate, NtStatus};
+use kd_protocol::kdnet::DatagramError;
+use kd_protocol::link::{Event, HostLink, RequestError, RequestId, RunState};
+use kd_protocol::{PhysAddr, VirtAddr};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+use super::live_memory::cause_of;
+use super::monitor::{Monitor, Outcome, Ticket};
+use crate::memory::{ReadCause, StopId};
+
+/// The most that UDP carries.
+const MAX_DATAGRAM: usize = 65_536;
+/// What the first large read asks for; the reply shows how much one packet of this target carries.
+const FIRST_READ_LEN: usize = 2048;
+/// A target that returns less than this a reply is not worth following.
+const MIN_READ_LEN: usize = 64;
+/// Progress through a read is checked against this: a target cannot make it grow.
+const MAX_READ: usize = 1 << 30;
+
+/// Which memory a read is of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Space {
+    Virtual,
+    Physical,
+}
+
+/// What a session asks of its driver.
+#[derive(Debug)]
+pub(super) struct Order(pub(super) OrderKind);
+
+#[derive(Debug)]
+pub(super) enum OrderKind {
+    Request(Ticket, Box<Manipulate>),
+    Read(Ticket, Space, u64, usize),
+    Cancel(Ticket),
+    BreakIn,
+    CancelBreakIn,
+    Resume(NtStatus),
+    AnswerPrompt(DebugIo, Bytes),
+    End,
+}
+
+/// Something that a reply goes to.
+#[derive(Debug)]
+enum Job {
+    Request(Ticket),
+    Read(ReadJob),
+}
+
+/// A range on its way: as many requests as it takes, one after another.
+#[derive(Debug)]
+struct ReadJob {
+    ticket: Ticket,
+    space: Space,
+    address: u64,
+    wanted: usize,
+    asked: usize,
+    bytes: Vec<u8>,
+}
+
+struct Driver {
+    link: HostLink,
+    monitor: Arc<Monitor>,
+    jobs: HashMap<RequestId, Job>,
+    read_len: usize,
+}
+
+/// Starts the driver on a thread of its own.
+pub(super) fn spawn(
+    socket: std::net::UdpSocket,
+    link: HostLink,
+    orders: mpsc::UnboundedReceiver<Order>,
+    monitor: Arc<Monitor>,
+    handle_signals: bool,
+) -> io::Result<JoinHandle<()>> {
+    socket.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let driver = Driver { link, monitor, jobs: HashMap::new(), read_len: FIRST_READ_LEN };
+    std::thread::Builder::new().name("kdnet".into()).spawn(move || {
+        let monitor = Arc::clone(&driver.monitor);
+        let result = runtime.block_on(async {
+            let socket = UdpSocket::from_std(socket)?;
+            if handle_signals {
+                tokio::spawn(watch_signals(Arc::clone(&monitor)));
+            }
+            driver.run(socket, orders).await
+        });
+        monitor.end(match result {
+            Ok(()) => "closed".into(),
+            Err(error) => format!("the socket failed: {error}"),
+        });
+    })
+}
+
+impl Driver {
+    async fn run(mut self, socket: UdpSocket, mut orders: mpsc::UnboundedReceiver<Order>) -> io::Result<()> {
+        let mut datagram = vec![0; MAX_DATAGRAM];
+        loop {
+            self.drain(&socket).await;
+            let wake_at = self.link.poll_timeout();
+            tokio::select! {
+                biased;
+                received = socket.recv_from(&mut datagram) => match received {
+                    Ok((len, from)) => self.received(from, &datagram[..len]),
+                    // On some systems an ICMP error of an earlier send is reported here; the timers see to it.
+                    Err(error) if is_passing(&error) => {}
+                    Err(error) => return Err(error),
+                },
+                order = orders.recv() => match order {
+                    Some(Order(OrderKind::End)) | None => return Ok(()),
+                    Some(Order(kind)) => self.obey(kind),
+                },
+                () = sleep_until(wake_at) => self.link.handle_timeout(Instant::now()),
+            }
+        }
+    }
+
+    fn received(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let now = Instant::now();
+        let result = self.link.handle_datagram(now, from, datagram);
+        self.monitor.update(|state| {
+            state.traffic.datagrams += 1;
+            state.traffic.last_from = Some(from);
+            match result {
+                Ok(()) => {
+                    state.traffic.authentic += 1;
+                    state.last_heard = Some(now);
+                }
+                Err(DatagramError::NotAuthentic | DatagramError::NoSession) => {
+                    state.traffic.not_authentic += 1
+                }
+                Err(_) => {}
+            }
+        });
+    }
+
+    fn obey(&mut self, order: OrderKind) {
+        let now = Instant::now();
+        match order {
+            OrderKind::Request(ticket, request) => {
+                let id = self.link.request(now, *request);
+                self.jobs.insert(id, Job::Request(ticket));
+            }
+            OrderKind::Read(ticket, space, address, wanted) => {
+                let wanted = wanted.min(MAX_READ);
+                self.ask(now, ReadJob { ticket, space, address, wanted, asked: 0, bytes: Vec::new() });
+            }
+            OrderKind::Cancel(ticket) => {
+                self.jobs.retain(|_, job| match job {
+                    Job::Request(it) | Job::Read(ReadJob { ticket: it, .. }) => *it != ticket,
+                });
+                self.monitor.update(|state| state.outcomes.remove(&ticket));
+            }
+            OrderKind::BreakIn => self.link.break_in(now),
+            OrderKind::CancelBreakIn => self.link.cancel_break_in(),
+            OrderKind::Resume(status) => self.link.resume(now, status),
+            OrderKind::AnswerPrompt(prompt, answer) => self.link.answer_prompt(now, &prompt, answer),
+            OrderKind::End => {}
+        }
+    }
+
+    /// Sends what the link has to send, and passes on what it has to say. A reply leads to the next request of its
+    /// range before anything else is waited for, so that acknowledgement and request leave back to back.
+    async fn drain(&mut self, socket: &UdpSocket) {
+        let mut datagram = BytesMut::new();
+        loop {
+            while let Some(to) = self.link.poll_transmit(&mut datagram) {
+                // What cannot be sent is lost like any datagram: the link sends it again.
+                let _ = socket.send_to(&datagram, to).await;
+            }
+            let Some(event) = self.link.poll_event() else { break };
+            self.event(event);
+        }
+        let (run_state, counters, peer) = (self.link.state(), self.link.counters(), self.link.peer());
+        self.monitor.update(|state| {
+            state.run_state = run_state;
+            state.counters = counters;
+            state.peer = peer;
+            if run_state != RunState::Stopped {
+                state.stopped = None;
+            }
+        });
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Replied(id, reply) => self.replied(id, reply),
+            Event::Failed(id, error) => match self.jobs.remove(&id) {
+                Some(Job::Request(ticket)) => self.settle(ticket, Outcome::Failed(error)),
+                Some(Job::Read(job)) => self.settle_read(job, Some(cause_of(error))),
+                None => {}
+            },
+            Event::Acknowledged(id) => {
+                // A request without a reply has ended the stop.
+                if let Some(Job::Request(ticket)) = self.jobs.remove(&id) {
+                    self.settle(ticket, Outcome::Failed(RequestError::TargetRunning));
+                }
+            }
+            Event::Stopped(change) => {
+                let run_state = self.link.state();
+                self.monitor.update(|state| {
+                    state.stop = StopId(state.stop.0 + 1);
+                    state.run_state = run_state;
+                    state.stopped = Some(change.clone());
+                    state.push_event(Event::Stopped(change));
+                });
+            }
+            Event::Connected(_) | Event::Restarted(_) => {
+                self.read_len = FIRST_READ_LEN;
+                self.monitor.update(|state| state.push_event(event));
+            }
+            _ => self.monitor.update(|state| state.push_event(event)),
+        }
+    }
+
+    fn replied(&mut self, id: RequestId, reply: Box<Manipulate>) {
+        match self.jobs.remove(&id) {
+            Some(Job::Request(ticket)) => self.settle(ticket, Outcome::Reply(reply)),
+            Some(Job::Read(job)) => self.read_replied(job, &reply),
+            None => {}
+        }
+    }
+
+    fn read_replied(&mut self, mut job: ReadJob, reply: &Manipulate) {
+        let Arm::ReadMemory(arm) = reply.arm else {
+            return self.settle_read(job, Some(ReadCause::NotMapped));
+        };
+        let got = (arm.actual_bytes_read as usize).min(reply.data.len()).min(job.asked);
+        job.bytes.extend_from_slice(&reply.data[..got]);
+        match reply.return_status {
+            NtStatus::SUCCESS if job.bytes.len() == job.wanted => self.settle_read(job, None),
+            NtStatus::SUCCESS if got > 0 => {
+                if got < job.asked {
+                    // Success with fewer bytes is the limit of the target's packets, not a hole.
+                    self.read_len = got.max(MIN_READ_LEN);
+                }
+                self.ask(Instant::now(), job);
+            }
+            NtStatus::UNSUCCESSFUL => self.settle_read(job, Some(ReadCause::NotMapped)),
+            status => self.settle_read(job, Some(ReadCause::Status(status.0))),
+        }
+    }
+
+    fn ask(&mut self, now: Instant, mut job: ReadJob) {
+        job.asked = (job.wanted - job.bytes.len()).min(self.read_len);
+        let at = job.address.wrapping_add(job.bytes.len() as u64);
+        let count = u32::try_from(job.asked).expect("bounded by the packet size");
+        let request = match job.space {
+            Space::Virtual => Manipulate::read_virtual(VirtAddr(at), count),
+            Space::Physical => Manipulate::read_physical(PhysAddr(at), count),
+        };
+        let id = self.link.request(now, request);
+        self.jobs.insert(id, Job::Read(job));
+    }
+
+    fn settle_read(&self, job: ReadJob, cause: Option<ReadCause>) {
+        self.settle(job.ticket, Outcome::Bytes(job.bytes, cause));
+    }
+
+    fn settle(&self, ticket: Ticket, outcome: Outcome) {
+        self.monitor.update(|state| state.outcomes.insert(ticket, outcome));
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+/// Ctrl+C interrupts whoever waits; SIGTERM ends the program, with the target running.
+async fn watch_signals(monitor: Arc<Monitor>) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+        else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => monitor.interrupt(),
+                _ = terminate.recv() => monitor.terminate(),
+                _ = hangup.recv() => monitor.terminate(),
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    while tokio::signal::ctrl_c().await.is_ok() {
+        monitor.interrupt();
+    }
+}

@@ -1,0 +1,110 @@
+//! The memory of a stopped live target.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kd_protocol::kd::{Arm, Manipulate, NtStatus, SEARCH_FOUND_NOTHING};
+use kd_protocol::link::RequestError;
+use tokio::sync::mpsc;
+
+use super::driver::{Order, OrderKind, Space};
+use super::monitor::{Monitor, Outcome};
+use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
+
+/// One search request covers this much: a target says nothing while it searches. Source: kdnet.md 8.2.
+const SEARCH_PIECE: u64 = 1 << 20;
+
+/// Reads a stopped target over its link: blocks until the bytes, a failure, or Ctrl+C.
+#[derive(Clone, Debug)]
+pub struct LiveMemory {
+    monitor: Arc<Monitor>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl LiveMemory {
+    pub(super) const fn new(monitor: Arc<Monitor>, orders: mpsc::UnboundedSender<Order>) -> Self {
+        Self { monitor, orders }
+    }
+
+    fn read(&self, space: Space, address: Address, at: u64, buf: &mut [u8]) -> Result<(), ReadError> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let wanted = buf.len();
+        let outcome =
+            self.monitor.carry_out(&self.orders, |ticket| OrderKind::Read(ticket, space, at, wanted));
+        let (bytes, cause) = match outcome {
+            Outcome::Bytes(bytes, cause) => (bytes, cause),
+            Outcome::Failed(error) => (Vec::new(), Some(cause_of(error))),
+            Outcome::Interrupted => (Vec::new(), Some(ReadCause::Interrupted)),
+            Outcome::Ended | Outcome::Reply(_) => (Vec::new(), Some(ReadCause::SessionEnded)),
+        };
+        buf[..bytes.len()].copy_from_slice(&bytes);
+        cause.map_or(Ok(()), |cause| Err(ReadError { address, wanted, got: bytes.len(), cause }))
+    }
+
+    fn search_piece(
+        &self,
+        from: VirtAddr,
+        length: u64,
+        pattern: &Bytes,
+    ) -> Result<Option<VirtAddr>, ReadCause> {
+        let request = Manipulate::search_memory(from, length, pattern.clone());
+        let outcome =
+            self.monitor.carry_out(&self.orders, |ticket| OrderKind::Request(ticket, Box::new(request)));
+        let reply = match outcome {
+            Outcome::Reply(reply) => reply,
+            Outcome::Failed(error) => return Err(cause_of(error)),
+            Outcome::Interrupted => return Err(ReadCause::Interrupted),
+            Outcome::Ended | Outcome::Bytes(..) => return Err(ReadCause::SessionEnded),
+        };
+        match (reply.return_status, reply.arm) {
+            (SEARCH_FOUND_NOTHING, _) => Ok(None),
+            (NtStatus::SUCCESS, Arm::SearchMemory(arm)) => Ok(Some(arm.search_address)),
+            (status, _) => Err(ReadCause::Status(status.0)),
+        }
+    }
+}
+
+impl Memory for LiveMemory {
+    fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        self.read(Space::Virtual, Address::Virtual(address), address.0, buf)
+    }
+
+    fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        self.read(Space::Physical, Address::Physical(address), address.0, buf)
+    }
+
+    fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
+        let pattern = Bytes::copy_from_slice(pattern);
+        let mut from = range.start;
+        while from < range.end {
+            let length = range.end.since(from).min(SEARCH_PIECE);
+            let found = self.search_piece(from, length, &pattern).map_err(|cause| ReadError {
+                address: Address::Virtual(from),
+                wanted: usize::try_from(length).unwrap_or(usize::MAX),
+                got: 0,
+                cause,
+            })?;
+            if let Some(found) = found.filter(|it| range.contains(it)) {
+                return Ok(Some(found));
+            }
+            from = from.offset(length);
+        }
+        Ok(None)
+    }
+
+    fn stop(&self) -> StopId {
+        self.monitor.stop()
+    }
+}
+
+pub(super) fn cause_of(error: RequestError) -> ReadCause {
+    match error {
+        RequestError::TargetRunning => ReadCause::TargetRunning,
+        RequestError::TargetRestarted => ReadCause::TargetRestarted,
+        RequestError::NoAnswer { after, .. } => ReadCause::NoAnswer { seconds: after.as_secs() },
+        _ => ReadCause::SessionEnded,
+    }
+}

@@ -1,0 +1,360 @@
+//! A debug session: the only room with a socket, a clock and tasks.
+//!
+//! ```text
+//!  shell thread (may block)                      driver thread (tokio, one task)
+//!    Session, LiveMemory -- orders ------------>  HostLink <--> UDP socket, timers, signals
+//!                        <-- Monitor (condvar) -  events, replies, run state
+//! ```
+//! Async below, plain blocking calls above: KD keeps one request in flight, so asynchronous queries would overlap
+//! nothing. A whole range crosses between the threads once, however many requests it takes.
+
+mod connection;
+mod driver;
+mod entropy;
+mod live_memory;
+mod monitor;
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kd_protocol::kd::{DebugIo, GetVersion64, Manipulate, NtStatus, StateChange};
+use kd_protocol::kdnet::Key;
+use kd_protocol::link::{Event, HostLink, LinkConfig, LinkCounters, Peer, RequestError, RunState};
+use tokio::sync::mpsc;
+
+pub use connection::{Connection, ConnectionError};
+pub use entropy::OsEntropy;
+pub use live_memory::LiveMemory;
+pub use monitor::{Traffic, Wait};
+
+use driver::{Order, OrderKind};
+use monitor::{Monitor, Outcome};
+
+/// A stopped target that is told to run is waited for this long; it acknowledges within milliseconds.
+const RESUME_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a session could not begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another program listens there.
+    #[error(
+        "UDP port {} is in use on this machine: another debugger may be listening on it. \
+         End it, or give the target and -k another port", .0.port()
+    )]
+    PortInUse(SocketAddr),
+    /// The port may not be opened.
+    #[error("cannot listen on UDP {address}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No thread, no runtime.
+    #[error("cannot start the session: {0}")]
+    Runtime(#[from] io::Error),
+}
+
+/// Why no target connected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// Nothing arrived at all.
+    #[error(
+        "no target within {} s: no datagram arrived on UDP port {port}.\n\
+         On the target, `bcdedit /dbgsettings` must name this machine's address and port {port}, and `bcdedit /debug on` \
+         must have been followed by a restart; then check firewalls for UDP {port}", after.as_secs()
+    )]
+    Silence {
+        /// How long it was waited for.
+        after: Duration,
+        /// Where.
+        port: u16,
+    },
+    /// A target is there, with another key.
+    #[error(
+        "a target at {from} sends KDNET datagrams ({count} in {} s), but none opens with this key: it was given another \
+         key. `bcdedit /dbgsettings` on the target shows it", after.as_secs()
+    )]
+    WrongKey {
+        /// Where they come from.
+        from: SocketAddr,
+        /// How many.
+        count: u64,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// Something is there, but no KDNET target.
+    #[error(
+        "{count} datagrams arrived from {from} in {} s, but they are not KDNET: another program sends to this port",
+        after.as_secs()
+    )]
+    NotKdnet {
+        /// Where the last came from.
+        from: SocketAddr,
+        /// How many.
+        count: u64,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// Offers open with the key, but the handshake does not complete.
+    #[error(
+        "the target at {from} makes offers, but does not react to answers: datagrams to it are lost on the way. \
+         Check firewalls between this machine and the target"
+    )]
+    NoReaction {
+        /// Where they come from.
+        from: SocketAddr,
+    },
+    /// Ctrl+C, or a request to end.
+    #[error("interrupted while waiting for a target")]
+    Interrupted,
+    /// The session is over.
+    #[error("the session has ended: {0}")]
+    Ended(String),
+}
+
+/// Why a target did not stop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BreakInError {
+    /// It does not react.
+    #[error(
+        "the target at {peer} did not stop within {} s. It may hang with interrupts disabled, or be gone; \
+         its last sign of life was {last_heard} ago", after.as_secs()
+    )]
+    NoReaction {
+        /// Which.
+        peer: SocketAddr,
+        /// How long it was waited for.
+        after: Duration,
+        /// Time since its last datagram, rounded.
+        last_heard: String,
+    },
+    /// Ctrl+C, or a request to end.
+    #[error("interrupted while waiting for the target to stop")]
+    Interrupted,
+    /// The session is over.
+    #[error("the session has ended: {0}")]
+    Ended(String),
+}
+
+/// How a session is opened.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The key that the target was given too.
+    pub key: Key,
+    /// A request without an answer fails after this long.
+    pub request_timeout: Duration,
+    /// Ctrl+C and SIGTERM belong to this session.
+    pub handle_signals: bool,
+}
+
+impl SessionConfig {
+    /// Listens at `listen` with the link's own patience.
+    #[must_use]
+    pub fn new(listen: SocketAddr, key: Key) -> Self {
+        let link = LinkConfig::new(key);
+        Self { listen, key: link.key, request_timeout: link.request_timeout, handle_signals: false }
+    }
+}
+
+/// A debug session with one target. Dropping it lets a stopped target run.
+#[derive(Debug)]
+pub struct Session {
+    monitor: Arc<Monitor>,
+    orders: mpsc::UnboundedSender<Order>,
+    driver: Option<JoinHandle<()>>,
+    listens_at: SocketAddr,
+}
+
+impl Session {
+    /// Starts to listen. Nothing is sent before a target makes an offer.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(config: &SessionConfig) -> Result<Self, OpenError> {
+        let address = config.listen;
+        let socket = UdpSocket::bind(address).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => OpenError::PortInUse(address),
+            _ => OpenError::Bind { address, source },
+        })?;
+        let listens_at = socket.local_addr()?;
+        let monitor = Arc::new(Monitor::default());
+        let (orders, order_queue) = mpsc::unbounded_channel();
+        let link_config =
+            LinkConfig { request_timeout: config.request_timeout, ..LinkConfig::new(config.key.clone()) };
+        let link = HostLink::new(link_config, Box::new(OsEntropy));
+        let driver = driver::spawn(socket, link, order_queue, Arc::clone(&monitor), config.handle_signals)?;
+        Ok(Self { monitor, orders, driver: Some(driver), listens_at })
+    }
+
+    /// Where it listens: the port that was given, or the one that the system chose for port 0.
+    #[must_use]
+    pub const fn listens_at(&self) -> SocketAddr {
+        self.listens_at
+    }
+
+    /// Waits until a target has proven that it has the key; `None` waits until Ctrl+C.
+    ///
+    /// # Errors
+    /// [`AttachError`], which tells no target from one with another key.
+    pub fn wait_for_target(&self, timeout: Option<Duration>) -> Result<Peer, AttachError> {
+        let wait = self.monitor.wait(timeout.map(|it| Instant::now() + it), |state| state.peer);
+        match wait {
+            Wait::Done(peer) => Ok(peer),
+            Wait::Interrupted => Err(AttachError::Interrupted),
+            Wait::Ended(why) => Err(AttachError::Ended(why)),
+            Wait::TimedOut => Err(self.why_no_target(timeout.unwrap_or_default())),
+        }
+    }
+
+    fn why_no_target(&self, after: Duration) -> AttachError {
+        let traffic = self.monitor.traffic();
+        let Some(from) = traffic.last_from else {
+            return AttachError::Silence { after, port: self.listens_at.port() };
+        };
+        if traffic.authentic > 0 {
+            AttachError::NoReaction { from }
+        } else if traffic.not_authentic > 0 {
+            AttachError::WrongKey { from, count: traffic.not_authentic, after }
+        } else {
+            AttachError::NotKdnet { from, count: traffic.datagrams, after }
+        }
+    }
+
+    /// Stops the target, unless it is stopped, and waits until it has.
+    ///
+    /// # Errors
+    /// [`BreakInError`]; the target is not tried to be stopped any longer then.
+    pub fn break_in(&self, timeout: Duration) -> Result<Box<StateChange>, BreakInError> {
+        self.order(OrderKind::BreakIn);
+        let wait = self.monitor.wait(Some(Instant::now() + timeout), |state| state.stopped.clone());
+        if !matches!(wait, Wait::Done(_)) {
+            self.order(OrderKind::CancelBreakIn);
+        }
+        match wait {
+            Wait::Done(change) => {
+                self.monitor.forget_stop_event();
+                Ok(change)
+            }
+            Wait::Interrupted => Err(BreakInError::Interrupted),
+            Wait::Ended(why) => Err(BreakInError::Ended(why)),
+            Wait::TimedOut => {
+                let peer = self.peer().map_or(self.listens_at, |peer| peer.address);
+                Err(BreakInError::NoReaction { peer, after: timeout, last_heard: self.monitor.last_heard() })
+            }
+        }
+    }
+
+    /// Starts to stop the target; [`Event::Stopped`] follows.
+    pub fn request_break_in(&self) {
+        self.order(OrderKind::BreakIn);
+    }
+
+    /// Gives up stopping the target.
+    pub fn cancel_break_in(&self) {
+        self.order(OrderKind::CancelBreakIn);
+    }
+
+    /// Lets the stopped target run and waits until it does. False if it does not acknowledge in time, so that
+    /// nobody knows.
+    pub fn resume(&self, continue_status: NtStatus) -> bool {
+        self.order(OrderKind::Resume(continue_status));
+        let deadline = Instant::now() + RESUME_PATIENCE;
+        self.monitor
+            .wait_uninterrupted(deadline, |state| (state.run_state != RunState::Stopped).then_some(()))
+    }
+
+    /// Sends one request to the stopped target and waits for its reply.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub fn request(&self, request: Manipulate) -> Result<Manipulate, RequestError> {
+        match self.monitor.carry_out(&self.orders, |ticket| OrderKind::Request(ticket, Box::new(request))) {
+            Outcome::Reply(reply) => Ok(*reply),
+            Outcome::Failed(error) => Err(error),
+            _ => Err(RequestError::NotConnected),
+        }
+    }
+
+    /// Asks the stopped target who it is.
+    ///
+    /// # Errors
+    /// [`RequestError`]; [`RequestError::NotConnected`] also if it answers with something else.
+    pub fn version(&self) -> Result<GetVersion64, RequestError> {
+        match self.request(Manipulate::get_version())?.arm {
+            kd_protocol::kd::Arm::GetVersion(version) => Ok(version),
+            _ => Err(RequestError::NotConnected),
+        }
+    }
+
+    /// Answers a prompt of the target.
+    pub fn answer_prompt(&self, prompt: DebugIo, answer: Bytes) {
+        self.order(OrderKind::AnswerPrompt(prompt, answer));
+    }
+
+    /// The next event, or why there is none: each event is returned once.
+    pub fn next_event(&self, timeout: Option<Duration>) -> Wait<Event> {
+        self.monitor.wait(timeout.map(|it| Instant::now() + it), |state| state.events.pop_front())
+    }
+
+    /// The stopped target's memory.
+    #[must_use]
+    pub fn memory(&self) -> LiveMemory {
+        LiveMemory::new(Arc::clone(&self.monitor), self.orders.clone())
+    }
+
+    /// Whether the target takes requests.
+    #[must_use]
+    pub fn state(&self) -> RunState {
+        self.monitor.run_state()
+    }
+
+    /// The target, once one has connected.
+    #[must_use]
+    pub fn peer(&self) -> Option<Peer> {
+        self.monitor.peer()
+    }
+
+    /// What crossed the link so far.
+    #[must_use]
+    pub fn counters(&self) -> LinkCounters {
+        self.monitor.counters()
+    }
+
+    /// True if the user or the system asked the program to end (SIGTERM).
+    #[must_use]
+    pub fn is_terminating(&self) -> bool {
+        self.monitor.is_terminating()
+    }
+
+    /// Forgets a Ctrl+C that came while nobody waited.
+    pub fn clear_interrupt(&self) {
+        self.monitor.clear_interrupt();
+    }
+
+    fn order(&self, kind: OrderKind) {
+        // A driver that has ended says so through the monitor, where every wait looks.
+        let _ = self.orders.send(Order(kind));
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.state() == RunState::Stopped {
+            self.resume(NtStatus::DBG_CONTINUE);
+        }
+        self.order(OrderKind::End);
+        if let Some(driver) = self.driver.take() {
+            let _ = driver.join();
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! What the driver thread tells the others: one lock, one condition.
+//!
+//! Every wait looks at the same four ends: what is waited for, the deadline, Ctrl+C, the end of the session. So
+//! nothing here can wait for ever unless asked to.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use kd_protocol::kd::{Manipulate, StateChange};
+use kd_protocol::link::{Event, LinkCounters, Peer, RequestError, RunState};
+use tokio::sync::mpsc;
+
+use super::driver::{Order, OrderKind};
+use crate::memory::{ReadCause, StopId};
+
+/// Events kept for somebody who does not look; a target that prints in a loop must not fill this machine.
+const MAX_EVENTS: usize = 10_000;
+
+/// How a wait ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait<T> {
+    /// With what was waited for.
+    Done(T),
+    /// The deadline passed.
+    TimedOut,
+    /// Ctrl+C, or the system asks the program to end.
+    Interrupted,
+    /// The session is over, for this reason.
+    Ended(String),
+}
+
+/// What arrived at the socket, authentic or not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    /// Datagrams of any kind.
+    pub datagrams: u64,
+    /// Those that opened under a key.
+    pub authentic: u64,
+    /// KDNET datagrams that did not.
+    pub not_authentic: u64,
+    /// Where the last came from.
+    pub last_from: Option<SocketAddr>,
+}
+
+/// Names one order whose outcome somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ticket(u64);
+
+/// What became of an order.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A request's reply.
+    Reply(Box<Manipulate>),
+    /// A request without one.
+    Failed(RequestError),
+    /// A read: the bytes from the start, and what stopped it if they are not all.
+    Bytes(Vec<u8>, Option<ReadCause>),
+    /// Ctrl+C while waiting.
+    Interrupted,
+    /// The session ended while waiting.
+    Ended,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) run_state: RunState,
+    pub(super) stopped: Option<Box<StateChange>>,
+    pub(super) stop: StopId,
+    pub(super) peer: Option<Peer>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) outcomes: HashMap<Ticket, Outcome>,
+    pub(super) traffic: Traffic,
+    pub(super) counters: LinkCounters,
+    pub(super) last_heard: Option<Instant>,
+    interrupted: bool,
+    terminating: bool,
+    ended: Option<String>,
+    next_ticket: u64,
+}
+
+impl State {
+    pub(super) fn push_event(&mut self, event: Event) {
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}
+
+/// The state that driver and others share.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        let state = State {
+            run_state: RunState::Unknown,
+            stopped: None,
+            stop: StopId(0),
+            peer: None,
+            events: VecDeque::new(),
+            outcomes: HashMap::new(),
+            traffic: Traffic::default(),
+            counters: LinkCounters::default(),
+            last_heard: None,
+            interrupted: false,
+            terminating: false,
+            ended: None,
+            next_ticket: 0,
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+}
+
+impl Monitor {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while holding the session's state")
+    }
+
+    /// Changes the state and wakes whoever waits.
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until `find` finds something.
+    pub(super) fn wait<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut find: impl FnMut(&mut State) -> Option<T>,
+    ) -> Wait<T> {
+        let mut state = self.lock();
+        loop {
+            if let Some(found) = find(&mut state) {
+                return Wait::Done(found);
+            }
+            if let Some(why) = &state.ended {
+                return Wait::Ended(why.clone());
+            }
+            if std::mem::take(&mut state.interrupted) || state.terminating {
+                return Wait::Interrupted;
+            }
+            state = match deadline.map(|it| it.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(state).expect("nobody panics while holding the session's state"),
+                Some(Duration::ZERO) => return Wait::TimedOut,
+                Some(left) => {
+                    self.changed
+                        .wait_timeout(state, left)
+                        .expect("nobody panics while holding the session's state")
+                        .0
+                }
+            };
+        }
+    }
+
+    /// Waits for something that a Ctrl+C must not cut short. False if it did not come.
+    pub(super) fn wait_uninterrupted(
+        &self,
+        deadline: Instant,
+        mut find: impl FnMut(&mut State) -> Option<()>,
+    ) -> bool {
+        let mut state = self.lock();
+        loop {
+            if find(&mut state).is_some() {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.ended.is_some() {
+                return false;
+            }
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .expect("nobody panics while holding the session's state")
+                .0;
+        }
+    }
+
+    /// Gives an order and waits for its outcome. The link bounds how long that can take.
+    pub(super) fn carry_out(
+        &self,
+        orders: &mpsc::UnboundedSender<Order>,
+        order: impl FnOnce(Ticket) -> OrderKind,
+    ) -> Outcome {
+        let ticket = self.update(|state| {
+            state.next_ticket += 1;
+            Ticket(state.next_ticket)
+        });
+        if orders.send(Order(order(ticket))).is_err() {
+            return Outcome::Ended;
+        }
+        match self.wait(None, |state| state.outcomes.remove(&ticket)) {
+            Wait::Done(outcome) => outcome,
+            Wait::Interrupted => {
+                let _ = orders.send(Order(OrderKind::Cancel(ticket)));
+                Outcome::Interrupted
+            }
+            Wait::Ended(_) | Wait::TimedOut => Outcome::Ended,
+        }
+    }
+
+    /// The caller knows of the stop already.
+    pub(super) fn forget_stop_event(&self) {
+        self.lock().events.retain(|event| !matches!(event, Event::Stopped(_)));
+    }
+
+    pub(super) fn interrupt(&self) {
+        self.update(|state| state.interrupted = true);
+    }
+
+    pub(super) fn clear_interrupt(&self) {
+        self.lock().interrupted = false;
+    }
+
+    pub(super) fn terminate(&self) {
+        self.update(|state| state.terminating = true);
+    }
+
+    pub(super) fn end(&self, why: String) {
+        self.update(|state| state.ended = Some(why));
+    }
+
+    pub(super) fn run_state(&self) -> RunState {
+        self.lock().run_state
+    }
+
+    pub(super) fn stop(&self) -> StopId {
+        self.lock().stop
+    }
+
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.lock().peer
+    }
+
+    pub(super) fn counters(&self) -> LinkCounters {
+        self.lock().counters
+    }
+
+    pub(super) fn traffic(&self) -> Traffic {
+        self.lock().traffic
+    }
+
+    pub(super) fn is_terminating(&self) -> bool {
+        self.lock().terminating
+    }
+
+    /// Time since the target's last datagram, in words.
+    pub(super) fn last_heard(&self) -> String {
+        self.lock().last_heard.map_or_else(|| "never".into(), |at| format!("{} s", at.elapsed().as_secs()))
+    }
+}
