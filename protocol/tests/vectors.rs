@@ -106,6 +106,12 @@ fn captured_packets_print_as_one_readable_line() {
         line("A.read_virtual_bad_reply"),
         "STATE_MANIPULATE id=0000005c ReadVirtualMemory fffff780`000003d8 +0x330 got 0x0 status UNSUCCESSFUL"
     );
+    // Requests have leftovers in the fields that only a reply fills in.
+    assert_eq!(
+        line("A.read_virtual_bad_request"),
+        "STATE_MANIPULATE id=80000058 ReadVirtualMemory fffff780`000003d8 +0x330"
+    );
+    assert_eq!(line("A.get_version_request"), "STATE_MANIPULATE id=80000000 GetVersion");
     assert_eq!(
         line("B.exception_breakin"),
         "STATE_CHANGE64 id=00000926 Exception cpu 0 pc fffff802`6bd72b90 code BREAKPOINT at fffff802`6bd72b90 first chance"

@@ -50,6 +50,12 @@ impl PacketId {
     /// A booted target's first.
     pub const FIRST_OF_TARGET: Self = Self(0);
 
+    /// True if a host counted it: a target would have to send a thousand million packets to come that far.
+    #[must_use]
+    pub const fn is_of_host(self) -> bool {
+        self.0 >= Self::FIRST_OF_HOST.0
+    }
+
     /// The id of the next new packet.
     #[must_use]
     pub const fn next(self) -> Self {
@@ -168,6 +174,7 @@ impl fmt::Display for Packet {
             return Ok(());
         }
         match Payload::decode(self) {
+            Ok(Payload::Manipulate(request)) if self.id.is_of_host() => write!(f, " {request:#}"),
             Ok(payload) => write!(f, " {payload}"),
             Err(error) => write!(f, " {} bytes ({error})", self.payload.len()),
         }

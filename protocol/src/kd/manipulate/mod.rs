@@ -386,26 +386,23 @@ impl Manipulate {
     }
 }
 
+/// Prints a reply; `{:#}` prints a request, without the fields that only a reply fills in: a request has leftovers there.
 impl fmt::Display for Manipulate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_reply = !f.alternate();
         write!(f, "{}", self.api_number)?;
         match &self.arm {
-            Arm::ReadMemory(arm) => write!(
-                f,
-                " {} +{:#x} got {:#x}",
-                VirtAddr(arm.target_base_address),
-                arm.transfer_count,
-                arm.actual_bytes_read
-            ),
-            Arm::WriteMemory(arm) => write!(
-                f,
-                " {} +{:#x} put {:#x}",
-                VirtAddr(arm.target_base_address),
-                arm.transfer_count,
-                arm.actual_bytes_written
-            ),
+            Arm::ReadMemory(arm) => {
+                write!(f, " {} +{:#x}", VirtAddr(arm.target_base_address), arm.transfer_count)?;
+                if is_reply { write!(f, " got {:#x}", arm.actual_bytes_read) } else { Ok(()) }
+            }
+            Arm::WriteMemory(arm) => {
+                write!(f, " {} +{:#x}", VirtAddr(arm.target_base_address), arm.transfer_count)?;
+                if is_reply { write!(f, " put {:#x}", arm.actual_bytes_written) } else { Ok(()) }
+            }
             Arm::WriteBreakPoint(arm) => {
-                write!(f, " {} handle {}", arm.break_point_address, arm.break_point_handle)
+                write!(f, " {}", arm.break_point_address)?;
+                if is_reply { write!(f, " handle {}", arm.break_point_handle) } else { Ok(()) }
             }
             Arm::RestoreBreakPoint(arm) => write!(f, " handle {}", arm.break_point_handle),
             Arm::Continue(arm) => write!(f, " {}", arm.continue_status),
@@ -430,9 +427,10 @@ impl fmt::Display for Manipulate {
                 write!(f, " {} space {} flags {:#x}", arm.address, arm.address_space, arm.flags)
             }
             Arm::ContextEx(arm) => {
-                write!(f, " at {:#x} +{:#x} copied {:#x}", arm.offset, arm.byte_count, arm.bytes_copied)
+                write!(f, " at {:#x} +{:#x}", arm.offset, arm.byte_count)?;
+                if is_reply { write!(f, " copied {:#x}", arm.bytes_copied) } else { Ok(()) }
             }
-            Arm::GetVersion(arm) if arm.kern_base.0 != 0 => {
+            Arm::GetVersion(arm) if is_reply => {
                 write!(
                     f,
                     " build {} machine {:#x} base {}",
@@ -441,7 +439,9 @@ impl fmt::Display for Manipulate {
             }
             _ => Ok(()),
         }?;
-        write!(f, " status {}", self.return_status)?;
+        if is_reply {
+            write!(f, " status {}", self.return_status)?;
+        }
         if self.data.is_empty() { Ok(()) } else { write!(f, " data {:#x}", self.data.len()) }
     }
 }
