@@ -1,4 +1,5 @@
 //! verikd: an open kernel-debug client for Windows targets.
 
+pub mod capture;
 pub mod memory;
 pub mod session;

@@ -1,0 +1,250 @@
+//! `verikd capture FILE --key W.X.Y.Z`: what a debugger and a target said to each other, from a packet capture.
+//!
+//! ```text
+//! file --container--> frames --link_layer--> UDP --sessions--> CapturedDatagram --+--> text or json, one line each
+//!                                                                                 `--> Summary, at the end
+//! ```
+//!
+//! Reads pcap and pcapng, gzipped or not, of any size, holding one frame at a time. A capture can have several
+//! targets, ports and sessions, as long as they share the key. A session can be read if the capture has its
+//! handshake; of one that began earlier, datagrams are counted, and `--all` lists them.
+//!
+//! # Text
+//! A line names the two machines whenever they change; then one line a datagram: frame, seconds since the first
+//! frame, who to whom (`T` target, `H` host), channel, sequence, content:
+//!
+//! ```text
+//! -- target 192.168.2.72:51111, host 192.168.2.1:51111, version 4
+//!     197     0.528150  H>T  data        97  STATE_MANIPULATE id=8000005e GetContext
+//!     198     0.528193  T>H  data        99  RESEND id=00000000
+//!     199     0.543656  H>T  data        98  STATE_MANIPULATE id=8000005e GetContext [sent again]
+//! ```
+//!
+//! What is unusual stands in brackets behind it: a session that begins, datagrams that are missing before this one
+//! or came late or twice, a KD packet that is sent again. At the end a census, and warnings as sentences. The last
+//! line is `N datagrams, M authenticated`.
+//!
+//! # JSON
+//! `--json` writes one object a line. Each datagram has `frame`, `time_ns`, `source`, `destination`, `direction`,
+//! `channel`, `version`, `flags`, `sequence`, `session`, `order` (`next`, `after`, `late`, `repeated`), `missing`,
+//! `retransmission`, `bytes` (of the UDP payload), `kind` (the census's word), `text` (as the text output has it)
+//! and `body` (the plaintext, in hexadecimal); a KD packet also `packet_type`, `packet_id`, and where it has them
+//! `api`, `status`, `address`, `count` and `transferred`. One that could not be opened (with `--all`) has `unopened`,
+//! the reason, instead. The last line has one key, `summary`, with the counts.
+
+mod container;
+mod datagram;
+mod error;
+mod json;
+mod link_layer;
+mod sessions;
+mod summary;
+mod text;
+
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use kd_protocol::kdnet::{DatagramError, Envelope, Key};
+
+use self::container::{ContainerError, Frames};
+pub use self::datagram::{CapturedDatagram, Opened, Order, Unopened};
+pub use self::error::{CaptureError, NothingAuthentic};
+use self::link_layer::{Carried, Udp};
+use self::sessions::Sessions;
+pub use self::summary::{Census, CensusRow, Ending, Summary, UnopenedCounts};
+
+/// What to show, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Capture file: pcap or pcapng, gzipped or not
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The target's KDNET key, as `bcdedit /dbgsettings` shows it
+    #[arg(long, value_name = "W.X.Y.Z")]
+    pub key: Key,
+    /// Print JSON: one object per line and datagram, and at the end the summary
+    #[arg(long)]
+    pub json: bool,
+    /// List the datagrams that no key opens, too
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Reads the capture that `options` name and writes its datagrams and summary to `out`.
+///
+/// # Errors
+/// [`CaptureError`]: the file cannot be read, is damaged, or has nothing that the key opens. Of a damaged file
+/// everything before the damage was written to `out`, summary included. A file that is only cut off is no error:
+/// [`Summary::ending`].
+pub fn run(options: &Options, out: &mut dyn Write) -> Result<Summary, CaptureError> {
+    let mut out = BufWriter::new(out);
+    let mut capture = Capture::open(&options.file, options.key.clone())?;
+    let mut lines = text::Lines::default();
+    let failure = loop {
+        let datagram = match capture.next() {
+            Ok(Some(datagram)) => datagram,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        };
+        if datagram.content.is_err() && !options.all {
+            continue;
+        }
+        if options.json {
+            json::write_datagram(&mut out, &datagram)?;
+        } else {
+            lines.write_datagram(&mut out, &datagram)?;
+        }
+    };
+    let summary = capture.summary();
+    if let Some(reason) = NothingAuthentic::of(summary) {
+        out.flush()?;
+        let nothing = || capture.nothing_authentic(reason);
+        return Err(failure.unwrap_or_else(nothing));
+    }
+    if options.json {
+        json::write_summary(&mut out, summary)?;
+    } else {
+        text::write_summary(&mut out, summary)?;
+    }
+    out.flush()?;
+    failure.map_or_else(|| Ok(summary.clone()), Err)
+}
+
+/// A capture being read.
+pub struct Capture {
+    path: PathBuf,
+    frames: Frames,
+    sessions: Sessions,
+    summary: Summary,
+    has_ended: bool,
+}
+
+impl Capture {
+    /// Opens a capture file.
+    ///
+    /// # Errors
+    /// [`CaptureError::Read`] or [`CaptureError::NotACapture`].
+    pub fn open(path: &Path, key: Key) -> Result<Self, CaptureError> {
+        Self::new(path, Frames::open(path), key)
+    }
+
+    /// Reads a capture from `input`; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Capture::open`].
+    pub fn from_reader(name: &Path, input: impl Read + 'static, key: Key) -> Result<Self, CaptureError> {
+        Self::new(name, Frames::new(Box::new(input)), key)
+    }
+
+    fn new(path: &Path, frames: Result<Frames, ContainerError>, key: Key) -> Result<Self, CaptureError> {
+        let path = path.to_path_buf();
+        let summary = Summary::default();
+        match frames {
+            Ok(frames) => Ok(Self { path, frames, sessions: Sessions::new(key), summary, has_ended: false }),
+            Err(ContainerError::Read(source)) => Err(CaptureError::Read { path, source }),
+            Err(ContainerError::Unknown(head)) => Err(CaptureError::NotACapture { path, head }),
+            Err(ContainerError::Damaged(what)) => {
+                Err(CaptureError::Damaged { path, offset: 0, what, summary: summary.into() })
+            }
+            Err(ContainerError::CutOff) => Err(CaptureError::NothingAuthentic {
+                path,
+                reason: NothingAuthentic::Empty,
+                summary: Summary { ending: Ending::CutOff { offset: 0 }, ..summary }.into(),
+            }),
+        }
+    }
+
+    /// The next KDNET datagram, opened or not; None at the end of the capture, and after an error.
+    ///
+    /// # Errors
+    /// [`CaptureError::Read`] or [`CaptureError::Damaged`].
+    #[expect(clippy::should_implement_trait, reason = "an Iterator's items would hide that an error ends it")]
+    pub fn next(&mut self) -> Result<Option<CapturedDatagram>, CaptureError> {
+        while !self.has_ended {
+            let frame = match self.frames.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => {
+                    self.has_ended = true;
+                    break;
+                }
+                Err(error) => return self.end(error),
+            };
+            self.summary.frames = frame.number;
+            self.summary.last_time_ns = frame.time_ns.unwrap_or(self.summary.last_time_ns);
+            let udp = match link_layer::carried(frame.link_type, frame.bytes) {
+                Carried::Udp(udp) => udp,
+                Carried::Fragment => {
+                    self.summary.fragments += 1;
+                    continue;
+                }
+                Carried::UnknownLinkType => {
+                    *self.summary.unread_link_types.entry(frame.link_type.0).or_default() += 1;
+                    continue;
+                }
+                Carried::Other => continue,
+            };
+            self.summary.udp += 1;
+            let Some(content) = open(&mut self.sessions, &udp) else { continue };
+            let datagram = CapturedDatagram {
+                frame: frame.number,
+                time_ns: frame.time_ns,
+                source: udp.source,
+                destination: udp.destination,
+                sealed: Bytes::copy_from_slice(udp.payload),
+                content,
+            };
+            self.summary.count(&datagram);
+            self.summary.sessions = self.sessions.begun();
+            return Ok(Some(datagram));
+        }
+        Ok(None)
+    }
+
+    /// The counts of what was read so far.
+    #[must_use]
+    pub const fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    fn end(&mut self, error: ContainerError) -> Result<Option<CapturedDatagram>, CaptureError> {
+        self.has_ended = true;
+        let path = self.path.clone();
+        let offset = self.frames.offset();
+        match error {
+            ContainerError::CutOff => {
+                self.summary.ending = Ending::CutOff { offset };
+                Ok(None)
+            }
+            ContainerError::Read(source) => Err(CaptureError::Read { path, source }),
+            ContainerError::Damaged(what) => {
+                Err(CaptureError::Damaged { path, offset, what, summary: self.summary.clone().into() })
+            }
+            ContainerError::Unknown(head) => Err(CaptureError::NotACapture { path, head }),
+        }
+    }
+
+    fn nothing_authentic(&self, reason: NothingAuthentic) -> CaptureError {
+        CaptureError::NothingAuthentic {
+            path: self.path.clone(),
+            reason,
+            summary: self.summary.clone().into(),
+        }
+    }
+}
+
+/// What `udp` carries, if it begins as KDNET does.
+fn open(sessions: &mut Sessions, udp: &Udp<'_>) -> Option<Result<Opened, Unopened>> {
+    const SIGNATURE: &[u8] = b"MDBG";
+    if !udp.payload.starts_with(SIGNATURE) {
+        return None;
+    }
+    if udp.is_cut {
+        return Some(Err(Unopened::CutShort));
+    }
+    Some(match Envelope::parse(udp.payload) {
+        Ok(envelope) => sessions.open(&envelope, udp.source, udp.destination),
+        Err(DatagramError::Signature) => return None,
+        Err(error) => Err(Unopened::Malformed(error)),
+    })
+}
