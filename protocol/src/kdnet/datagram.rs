@@ -207,8 +207,9 @@ impl Datagram {
             .bytes(&self.body)
             .bytes(&[0; BLOCK_LEN][..padding]);
         let (header, plaintext) = out.split_at_mut(HEADER_LEN);
-        let clear_tail =
-            if self.flags.contains(Flags::CLEAR_TAIL) { CLEAR_TAIL_LEN.min(content + padding) } else { 0 };
+        // Without room for a machine id there is none to leave clear: it would be the body itself.
+        let has_clear_tail = self.flags.contains(Flags::CLEAR_TAIL) && plaintext.len() > CLEAR_TAIL_LEN;
+        let clear_tail = if has_clear_tail { CLEAR_TAIL_LEN } else { 0 };
         let tag = cipher.seal(header, plaintext, clear_tail);
         out.extend_from_slice(&tag);
         out
@@ -234,6 +235,15 @@ mod tests {
         let sent = offer_like(Flags::CONTROL | Flags::CLEAR_TAIL);
         let sealed = sent.seal(&cipher());
         assert_eq!(sealed[sealed.len() - 16 - 6..][..6], [0; 6], "zero padding stays readable");
+        assert_eq!(Envelope::parse(&sealed).unwrap().open(&cipher()).unwrap(), sent);
+    }
+
+    #[test]
+    fn a_datagram_too_short_for_a_clear_tail_is_encrypted_whole() {
+        let body = Bytes::from_static(b"secret");
+        let sent = Datagram { body, ..offer_like(Flags::CLEAR_TAIL) };
+        let sealed = sent.seal(&cipher());
+        assert!(!sealed.windows(6).any(|window| window == b"secret"));
         assert_eq!(Envelope::parse(&sealed).unwrap().open(&cipher()).unwrap(), sent);
     }
 
