@@ -149,7 +149,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// A type that stands in a wire structure at a fixed length: what [`wire_struct!`] builds structures from.
+/// A type that stands in a wire structure at a fixed length: what `wire_struct!` builds structures from.
 pub trait Field: Sized {
     /// Bytes on the wire.
     const LEN: usize;
