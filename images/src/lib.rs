@@ -1,0 +1,153 @@
+//! Makes the simulated target's images and PDBs from their layout files.
+//!
+//! ```text
+//!  nt.toml, types.toml --> COFF object: zero-filled sections, every symbol at its place, `.debug$T` types
+//!                      --> rust-lld -flavor link: a PE image and a PDB as genuine as any linker's
+//!                      --> trailing zeros of sections left out of the file, identity made from the object's hash
+//! ```
+//! The same layout files and the same linker give the same bytes on any machine. Nothing of this is in the `verikd`
+//! program: it has the finished images.
+//!
+//! ```text
+//! cargo run -p verikd-images -- src/sim/windows/7sp1      # writes src/sim/windows/7sp1/images/
+//! ```
+
+mod codeview;
+mod coff;
+mod image;
+mod link;
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use sha2::{Digest, Sha256};
+use verikd::sim::windows::layout::{ImageLayout, LayoutError, SectionKind, Types};
+
+pub use image::ImageError;
+pub use link::{LinkError, Linker};
+
+/// Name of the file beside the images that records which linker made them.
+pub const LINKER_RECORD: &str = "LINKER";
+
+/// An image and its PDB, and what their files are called.
+#[derive(Debug)]
+pub struct Built {
+    /// Sections, symbols and names.
+    pub layout: ImageLayout,
+    /// The PE file.
+    pub image: Vec<u8>,
+    /// The PDB.
+    pub pdb: Vec<u8>,
+}
+
+/// Why an image could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A layout file could not be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A layout file is wrong.
+    #[error("{path}: {source}")]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: LayoutError,
+    },
+    /// The object file could not be written.
+    #[error("{file}: {source}")]
+    Object {
+        /// The image.
+        file: String,
+        /// What is wrong.
+        source: object::write::Error,
+    },
+    /// The linker did not do its work.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// What the linker made is not what the layout says.
+    #[error("{file}: {source}")]
+    Image {
+        /// The image.
+        file: String,
+        /// What is not as it should be.
+        source: ImageError,
+    },
+}
+
+/// Makes the images of one Windows build from the layout files in its directory: all `*.toml` but `types.toml`.
+///
+/// # Errors
+/// [`BuildError`], for the first image that cannot be made.
+pub fn build_directory(linker: &Linker, directory: &Path) -> Result<Vec<Built>, BuildError> {
+    let read_error = |path: &Path, source| BuildError::Read { path: path.to_owned(), source };
+    let entries = fs::read_dir(directory).map_err(|source| read_error(directory, source))?;
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .map_err(|source| read_error(directory, source))?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.retain(|path| path.file_name().is_some_and(|name| name != "types.toml"));
+    paths.sort();
+    let mut built = Vec::new();
+    for path in paths {
+        let layout = ImageLayout::parse(&read(&path)?);
+        let layout = layout.map_err(|source| BuildError::Layout { path, source })?;
+        let types = match &layout.types {
+            None => None,
+            Some(file) => {
+                let path = directory.join(file);
+                let types = Types::parse(&read(&path)?);
+                Some(types.map_err(|source| BuildError::Layout { path, source })?)
+            }
+        };
+        built.push(build(linker, layout, types.as_ref())?);
+    }
+    Ok(built)
+}
+
+/// Makes one image and its PDB.
+///
+/// # Errors
+/// [`BuildError`].
+pub fn build(linker: &Linker, layout: ImageLayout, types: Option<&Types>) -> Result<Built, BuildError> {
+    let object = |fill| {
+        let object = coff::object_file(&layout, types, fill);
+        object.map_err(|source| BuildError::Object { file: layout.file.clone(), source })
+    };
+    let wrong = |source| BuildError::Image { file: layout.file.clone(), source };
+
+    // Linked twice: how much the linker puts into its section is known only once it has done so.
+    let no_fill = object(0)?;
+    let (measured, _) = linker.link(&layout, &no_fill)?;
+    let mut fill = 0;
+    for section in layout.sections.iter().filter(|section| section.kind == SectionKind::Linker) {
+        let used = image::virtual_size(&measured, &section.name).map_err(wrong)?;
+        fill = section.size.checked_sub(used).ok_or_else(|| wrong(ImageError::LinkerSection { used }))?;
+    }
+    let (image, mut pdb) = linker.link(&layout, &object(fill & !0xf)?)?;
+    image::check(&image, &layout).map_err(wrong)?;
+    let mut image = image::without_trailing_zeros(&image).map_err(wrong)?;
+    image::set_identity(&mut image, &mut pdb, identity(&no_fill)).map_err(wrong)?;
+    Ok(Built { layout, image, pdb })
+}
+
+/// A GUID that changes with what the PDB says, and does not depend on the linker: an RFC 9562 version 8 UUID, in the
+/// byte order of a GUID in memory.
+fn identity(object: &[u8]) -> [u8; 16] {
+    let hash = Sha256::digest(object);
+    let mut guid: [u8; 16] = hash[..16].try_into().expect("SHA-256 has 32 bytes");
+    guid[7] = guid[7] & 0x0f | 0x80;
+    guid[8] = guid[8] & 0x3f | 0x80;
+    guid
+}
+
+fn read(path: &Path) -> Result<String, BuildError> {
+    fs::read_to_string(path).map_err(|source| BuildError::Read { path: path.to_owned(), source })
+}
