@@ -3,7 +3,7 @@
 //! Two kinds, both TOML: one `types.toml` per Windows build (structures), one file per image (sections, symbols, exports).
 //! They are the source of the images and PDBs, and of every structure that the simulator writes into its memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 
@@ -41,7 +41,7 @@ pub enum LayoutError {
     /// An address that is not hexadecimal digits, with WinDbg's backtick or without.
     #[error("`{0}` is not an address")]
     Address(String),
-    /// A symbol outside its section, or sections that overlap or leave a hole.
+    /// A symbol outside its section or named twice, or sections that overlap or leave a hole.
     #[error("{name} at {at:#x}: {problem}")]
     Place {
         /// The section or symbol.
@@ -124,6 +124,7 @@ impl ImageLayout {
         let layout: Self = toml::from_str(text)?;
         address(&layout.loaded_at)?;
         let place = |name: &str, at, problem| Err(LayoutError::Place { name: name.to_owned(), at, problem });
+        let mut names = HashSet::new();
         let mut next = PAGE;
         for section in &layout.sections {
             if section.at != next || section.size % PAGE != 0 {
@@ -137,6 +138,9 @@ impl ImageLayout {
             for (at, name) in &section.symbols {
                 if !(section.at..next).contains(at) {
                     return place(name, *at, "outside its section");
+                }
+                if !names.insert(name) {
+                    return place(name, *at, "named twice");
                 }
             }
         }
@@ -153,6 +157,13 @@ impl ImageLayout {
     #[must_use]
     pub fn size_of_image(&self) -> u32 {
         self.sections.last().map_or(PAGE, |section| section.at + section.size)
+    }
+
+    /// A symbol's address relative to the image base.
+    #[must_use]
+    pub fn symbol(&self, name: &str) -> Option<u32> {
+        let mut symbols = self.sections.iter().flat_map(|section| &section.symbols);
+        symbols.find(|(_, symbol)| symbol == name).map(|(at, _)| *at)
     }
 
     /// Every symbol's address relative to the image base.
@@ -191,9 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn a_symbol_outside_its_section_is_refused() {
+    fn symbols_and_sections_out_of_place_are_refused() {
         let error = ImageLayout::parse(&IMAGE.replace("0x1010", "0x3000")).unwrap_err();
         assert_eq!(error.to_string(), "DriverEntry at 0x3000: outside its section");
+        let error =
+            ImageLayout::parse(&IMAGE.replace("[[0x1010", "[[0x1000, 'DriverEntry'], [0x1010")).unwrap_err();
+        assert_eq!(error.to_string(), "DriverEntry at 0x1010: named twice");
         let error = ImageLayout::parse(&IMAGE.replace("at = 0x1000", "at = 0x2000")).unwrap_err();
         assert!(matches!(error, LayoutError::Place { at: 0x2000, .. }), "{error}");
     }

@@ -151,6 +151,21 @@ impl Types {
         self.aggregates.get(aggregate)?.fields.get(*self.by_name.get(aggregate)?.get(field)?)
     }
 
+    /// Offset and type of a field that may lie in structures inside the structure: `Prcb.ProcessorState.ContextFrame`.
+    #[must_use]
+    pub fn locate(&self, aggregate: &str, path: &str) -> Option<(u32, &Type)> {
+        if let Some(field) = self.field(aggregate, path) {
+            return Some((field.offset, &field.ty));
+        }
+        // Names of unnamed aggregates' members have dots themselves: the longest name that fits is the field.
+        path.rmatch_indices('.').find_map(|(dot, _)| {
+            let outer = self.field(aggregate, &path[..dot])?;
+            let Type::Named { name, .. } = &outer.ty else { return None };
+            let (offset, ty) = self.locate(name, &path[dot + 1..])?;
+            Some((outer.offset + offset, ty))
+        })
+    }
+
     /// Bytes that a value of this type takes; `None` for a structure that the file does not list.
     #[must_use]
     pub fn size_of(&self, ty: &Type) -> Option<u32> {
@@ -295,6 +310,19 @@ mod tests {
         assert_eq!(Type::parse("char[2][3]"), Some(rows), "two rows of three");
         assert_eq!(Type::parse("unsigned banana"), None);
         assert_eq!(Type::parse("void*[x]"), None);
+    }
+
+    #[test]
+    fn a_field_is_found_through_the_structures_around_it() {
+        let file = "unnamed = 'x'\n[struct._A]\nsize = 16\nfields = [[0, 'Next', '_A*'], [8, 'u', 'union 8'], \
+                    [8, 'u.Flags', 'unsigned long']]\n\
+                    [struct._B]\nsize = 24\nfields = [[8, 'Links', '_A']]\n";
+        let types = Types::parse(file).unwrap();
+        let flags = Type::Base(BaseType::UnsignedLong);
+        assert_eq!(types.locate("_B", "Links.u.Flags"), Some((16, &flags)));
+        assert_eq!(types.locate("_A", "u.Flags"), Some((8, &flags)));
+        assert_eq!(types.locate("_B", "Links.Next.u"), None, "a pointer is not followed");
+        assert_eq!(types.locate("_B", "Flags"), None);
     }
 
     #[test]
