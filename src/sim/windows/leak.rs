@@ -1,0 +1,149 @@
+//! myfault.sys leaking: blocks of nonpaged pool that it asks for and never frees, as the published case has them.
+
+use kd_protocol::VirtAddr;
+
+use super::kernel::{Kernel, Site, span};
+use super::pool_log::{self, Event};
+use super::processes::LEAKING_THREAD;
+use super::verifier::{self, Allocation, NONPAGED_POOL_SIZE, NONPAGED_POOL_START, Pool};
+use crate::sim::paging::Access;
+use crate::sim::physical::PAGE_SIZE;
+
+/// Bytes that the driver asks for each time.
+pub(super) const REQUEST: u64 = 0xf_a000;
+/// Bytes that it gets: with the eight that Driver Verifier adds, and whole pages.
+const BLOCK: u64 = (REQUEST + TRACKER_POINTER).next_multiple_of(PAGE_SIZE);
+/// Driver Verifier keeps a pointer to the tracker in the last bytes of each block.
+const TRACKER_POINTER: u64 = 8;
+/// Blocks that were leaked when the machine is first stopped.
+pub(super) const BLOCKS_AT_FIRST_STOP: u64 = 10;
+
+/// The leak's call stack, innermost first.
+const STACK: &[Site] = &[
+    ("nt", "VeAllocatePoolWithTagPriority", 0x2b6),
+    ("nt", "VerifierExAllocatePoolEx", 0x1d),
+    ("myfault", "MyfaultDeviceControl", 0x358),
+    ("myfault", "MyfaultDispatch", 0xb7),
+    ("nt", "IovCallDriver", 0xa0),
+    ("nt", "IopXxxControlFile", 0x607),
+    ("nt", "NtDeviceIoControlFile", 0x56),
+    ("nt", "KiSystemServiceCopyEnd", 0x13),
+];
+
+/// The stack of the driver's small allocation when it was loaded.
+const LOAD_STACK: &[Site] = &[
+    ("nt", "VeAllocatePoolWithTagPriority", 0x2b6),
+    ("nt", "VerifierExAllocatePool", 0x1c),
+    ("myfault", "DriverEntry", 0x3c),
+    ("nt", "IopLoadDriver", 0xa07),
+    ("nt", "IopLoadUnloadDriver", 0x55),
+    ("nt", "ExpWorkerThread", 0x111),
+    ("nt", "PspSystemThreadStartup", 0x5a),
+    ("nt", "KxStartSystemThread", 0x16),
+];
+
+/// Brings the machine to where it is first stopped: the driver was loaded, and has leaked ten blocks.
+pub(super) fn until_first_stop(kernel: &mut Kernel) {
+    // Loading, the driver takes a small paged block without a tag and frees it: the peak counters remember.
+    let caller = kernel.address_in("myfault", "DriverEntry", 0x3c);
+    let paged = VirtAddr(0xffff_f8a0_02b3_cf80);
+    let small = Allocation { pool: Pool::Paged, address: paged, size: 0x80, caller, tag: None };
+    let slot = verifier::allocated(kernel, &small).expect("the first page of trackers fits");
+    verifier::freed(kernel, Pool::Paged, slot);
+    for number in 0..BLOCKS_AT_FIRST_STOP {
+        take_block(kernel, number).expect("RAM and pool hold the first blocks");
+    }
+
+    let load = Event {
+        address: paged,
+        size: 0x70,
+        thread: VirtAddr(0xffff_fa80_036c_76b0),
+        stack: kernel.stack(LOAD_STACK),
+    };
+    // How many events ago the driver was loaded, how many the newest block was leaked, and how many lie between blocks.
+    const LOADED: u32 = 0x3a11;
+    const NEWEST: u32 = 0x11c;
+    const BETWEEN: u32 = 0x34d;
+    let mut events = vec![(LOADED, load)];
+    for number in 0..BLOCKS_AT_FIRST_STOP {
+        let age = NEWEST + BETWEEN * (BLOCKS_AT_FIRST_STOP - 1 - number) as u32;
+        events.push((age, event(kernel, number)));
+    }
+    pool_log::start(kernel, &events);
+}
+
+/// Leaks one more block: the `number`th, counted from 0. Returns its address, or `None` if the pool has no more room.
+pub(super) fn leak(kernel: &mut Kernel, number: u64) -> Option<VirtAddr> {
+    let block = take_block(kernel, number);
+    // Windows logs a failed allocation as well, with address 0.
+    let event = Event { address: block.unwrap_or_default(), ..event(kernel, number) };
+    pool_log::append(kernel, &event);
+    block
+}
+
+fn take_block(kernel: &mut Kernel, number: u64) -> Option<VirtAddr> {
+    let address = block_address(number);
+    let end_of_pool = NONPAGED_POOL_START.offset(NONPAGED_POOL_SIZE);
+    // Trackers and page tables need pages as well; a pool that used the last page would leave none for anything else.
+    let pages_needed = BLOCK / PAGE_SIZE + 4;
+    let room = address.offset(BLOCK) <= end_of_pool && kernel.memory.free_pages() > pages_needed;
+    if !room || kernel.memory.map(span(address, BLOCK), Access::Write).is_err() {
+        verifier::failed(kernel);
+        return None;
+    }
+    let allocation = Allocation {
+        pool: Pool::NonPaged,
+        address,
+        size: BLOCK,
+        caller: kernel.address_in("myfault", "MyfaultDeviceControl", 0x358),
+        tag: Some(*b"Leak"),
+    };
+    let slot = verifier::allocated(kernel, &allocation)?;
+    kernel.write_u64(address.offset(BLOCK - TRACKER_POINTER), slot.0.0);
+    Some(address)
+}
+
+/// Where the `number`th block lies: the first fills a gap, then two in every 2 MiB.
+fn block_address(number: u64) -> VirtAddr {
+    let Some(pair) = number.checked_sub(1) else { return VirtAddr(0xffff_fa80_04a6_6000) };
+    VirtAddr(0xffff_fa80_04c0_0000 + pair / 2 * 0x20_0000 + pair % 2 * BLOCK)
+}
+
+fn event(kernel: &Kernel, number: u64) -> Event {
+    Event {
+        address: block_address(number),
+        size: REQUEST,
+        thread: LEAKING_THREAD,
+        stack: kernel.stack(STACK),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::windows::kernel::assert_sites_lie_in_their_routines;
+
+    #[test]
+    fn call_stacks_lie_in_their_routines() {
+        assert_sites_lie_in_their_routines(STACK.iter().chain(LOAD_STACK));
+    }
+
+    #[test]
+    fn the_first_blocks_lie_where_the_published_transcript_has_them() {
+        let printed = [
+            0x0540_0000,
+            0x052f_b000,
+            0x0520_0000,
+            0x050f_b000,
+            0x0500_0000,
+            0x04ef_b000,
+            0x04e0_0000,
+            0x04cf_b000,
+            0x04c0_0000,
+            0x04a6_6000,
+        ];
+        for (number, low) in (0..BLOCKS_AT_FIRST_STOP).zip(printed.into_iter().rev()) {
+            assert_eq!(block_address(number), VirtAddr(0xffff_fa80_0000_0000 + low));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! A simulated machine: what a debugger's target answers with, and what happens while it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kd_protocol::{PhysAddr, VirtAddr};
+
+use super::debugger_data::{self, Version};
+use super::kernel::{Kernel, Layouts};
+use super::processors::{self, Processor};
+use super::{WINDOWS_7_SP1, globals, leak, modules, processes, verifier};
+use crate::sim::paging::Translation;
+
+/// Bytes of RAM.
+const RAM: u64 = 0x8000_0000;
+/// How often it leaks, unless told otherwise.
+const LEAK_EVERY: Duration = Duration::from_secs(2);
+
+/// A Windows machine with Driver Verifier on and a driver that leaks nonpaged pool, standing still unless it is
+/// [run](Self::run_for).
+///
+/// It has no clock: time passes as its owner says. The same calls always lead to the same state.
+///
+/// The first stop finds it where the published case was stopped: ten blocks leaked. Leaking goes on only after that stop.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    kernel: Kernel,
+    processors: Vec<Processor>,
+    version: Version,
+    leak_every: Option<Duration>,
+    /// How long the machine has been running since it started.
+    running: Duration,
+    /// `running` at the first stop, from when on blocks are leaked.
+    first_stop: Option<Duration>,
+    /// Blocks leaked so far.
+    blocks: u64,
+    /// When the next block is leaked, counted as `running`.
+    next_leak: Option<Duration>,
+}
+
+impl Machine {
+    /// A machine with Windows 7 SP1 x64 (7601), two processors and 2 GiB of RAM, just started.
+    #[must_use]
+    pub fn windows_7_sp1() -> Self {
+        Self::start(Arc::new(Layouts::of(&WINDOWS_7_SP1)), Some(LEAK_EVERY))
+    }
+
+    /// Changes how often the driver leaks a block; zero stops it from leaking.
+    pub fn leak_every(&mut self, interval: Duration) {
+        self.leak_every = Some(interval).filter(|interval| !interval.is_zero());
+        self.next_leak = self.first_stop.and(self.leak_every).map(|interval| self.running + interval);
+    }
+
+    /// Stops the machine as a break-in does: the first processor stands at `nt!DbgBreakPointWithStatus`.
+    pub fn break_in(&mut self) {
+        self.processors = processors::break_in(&mut self.kernel);
+        if self.first_stop.is_none() {
+            self.first_stop = Some(self.running);
+            self.next_leak = self.leak_every.map(|interval| self.running + interval);
+        }
+    }
+
+    /// Lets the machine run for `time`. Returns what it printed to the debugger meanwhile, each line with its end: one a
+    /// second to say that it runs, and one for each block it leaks.
+    ///
+    /// Running in pieces leads to the same state and the same lines as running at once.
+    pub fn run_for(&mut self, time: Duration) -> Vec<String> {
+        let end = self.running.saturating_add(time);
+        let mut lines = Vec::new();
+        loop {
+            let beat = Duration::from_secs(self.running.as_secs().saturating_add(1));
+            let due = self.next_leak.map_or(beat, |next_leak| next_leak.min(beat));
+            if due > end {
+                break;
+            }
+            self.running = due;
+            if self.next_leak == Some(due) {
+                lines.push(self.leak_block());
+                self.next_leak = self.leak_every.map(|interval| due + interval);
+            }
+            if due == beat {
+                lines.push(format!("myfault: up {} s, {} blocks\n", due.as_secs(), self.blocks));
+            }
+        }
+        self.running = end;
+        globals::set_time(&mut self.kernel, self.running);
+        for line in &lines {
+            globals::debug_print(&mut self.kernel, line);
+        }
+        lines
+    }
+
+    /// Starts the machine anew: everything is as it was when it was made, but for how often it leaks.
+    pub fn reboot(&mut self) {
+        *self = Self::start(self.kernel.layouts.clone(), self.leak_every);
+    }
+
+    /// Overwrites bytes at a virtual address, whatever their page's protection, as a debugger does.
+    ///
+    /// Returns how many there were before the first page that is not mapped.
+    pub fn write_virtual(&mut self, address: VirtAddr, bytes: &[u8]) -> usize {
+        self.kernel.memory.write(address, bytes)
+    }
+
+    /// Overwrites bytes of RAM. Returns how many there were before the end of RAM.
+    pub fn write_physical(&mut self, address: PhysAddr, bytes: &[u8]) -> usize {
+        self.kernel.memory.physical.write(address, bytes)
+    }
+
+    /// A processor, to change its registers; `None` if there are not as many.
+    pub fn processor_mut(&mut self, number: usize) -> Option<&mut Processor> {
+        self.processors.get_mut(number)
+    }
+
+    /// Copies bytes at a virtual address, through the kernel's page tables.
+    ///
+    /// Returns how many there are before the first page that is not mapped; the rest of `buf` is as it was.
+    pub fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> usize {
+        self.kernel.memory.read(address, buf)
+    }
+
+    /// Copies bytes of RAM. Returns how many there are before the end of RAM.
+    pub fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> usize {
+        self.kernel.memory.physical.read(address, buf)
+    }
+
+    /// The first match of `pattern` that starts in the `length` bytes from `start` on; it may end behind them.
+    ///
+    /// Bytes that are not mapped match nothing and are no error.
+    #[must_use]
+    pub fn search_virtual(&self, start: VirtAddr, length: u64, pattern: &[u8]) -> Option<VirtAddr> {
+        let first = *pattern.first()?;
+        let end = start.0.saturating_add(length);
+        let mut at = start.0;
+        let mut page = Vec::new();
+        while at < end {
+            let left = match self.kernel.memory.translate(VirtAddr(at)) {
+                Translation::Hole { left } => left,
+                Translation::Mapped { left, .. } => {
+                    // Matches start in this page and may end in the ones behind it.
+                    let starts = usize::try_from(left.min(end - at)).expect("a page fits in memory");
+                    page.resize(starts + pattern.len() - 1, 0);
+                    let read = self.read_virtual(VirtAddr(at), &mut page);
+                    let matches = memchr::memchr_iter(first, &page[..starts.min(read)]);
+                    if let Some(offset) = matches.into_iter().find(|at| page[*at..read].starts_with(pattern))
+                    {
+                        return Some(VirtAddr(at + offset as u64));
+                    }
+                    left
+                }
+            };
+            at = at.saturating_add(left);
+        }
+        None
+    }
+
+    /// The physical address of a mapped byte.
+    #[must_use]
+    pub fn translate(&self, address: VirtAddr) -> Option<PhysAddr> {
+        match self.kernel.memory.translate(address) {
+            Translation::Mapped { at, .. } => Some(at),
+            Translation::Hole { .. } => None,
+        }
+    }
+
+    /// The processors, as they were at the last stop; before the first stop, as they would be at one.
+    #[must_use]
+    pub fn processors(&self) -> &[Processor] {
+        &self.processors
+    }
+
+    /// What it answers to GetVersion.
+    #[must_use]
+    pub const fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// How long it has been running since it started.
+    #[must_use]
+    pub const fn running(&self) -> Duration {
+        self.running
+    }
+
+    fn start(layouts: Arc<Layouts>, leak_every: Option<Duration>) -> Self {
+        let mut kernel = Kernel::new(layouts, RAM);
+        modules::load(&mut kernel);
+        globals::initialize(&mut kernel);
+        processors::create(&mut kernel);
+        verifier::start(&mut kernel);
+        leak::until_first_stop(&mut kernel);
+        // Last, because each process gets a copy of the top page table with all of the kernel in it.
+        processes::create(&mut kernel);
+        let version = debugger_data::version(&kernel);
+        debugger_data::publish(&mut kernel, &version);
+        let processors = processors::break_in(&mut kernel);
+        kernel.furnished = true;
+        Self {
+            kernel,
+            processors,
+            version,
+            leak_every,
+            running: Duration::ZERO,
+            first_stop: None,
+            blocks: leak::BLOCKS_AT_FIRST_STOP,
+            next_leak: None,
+        }
+    }
+
+    fn leak_block(&mut self) -> String {
+        match leak::leak(&mut self.kernel, self.blocks) {
+            Some(address) => {
+                self.blocks += 1;
+                format!("myfault: leaked {:#x} bytes at {address}\n", leak::REQUEST)
+            }
+            None => "myfault: out of nonpaged pool\n".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
