@@ -1,5 +1,6 @@
 //! A simulated machine: what a debugger's target answers with, and what happens while it runs.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::debugger_data::{self, Version};
 use super::kernel::{Kernel, Layouts};
 use super::processors::{self, Processor};
 use super::{WINDOWS_7_SP1, globals, leak, modules, processes, verifier};
+use crate::memory::{Address, Memory, ReadCause, ReadError, StopId};
 use crate::sim::paging::Translation;
 
 /// Bytes of RAM.
@@ -36,6 +38,8 @@ pub struct Machine {
     blocks: u64,
     /// When the next block is leaked, counted as `running`.
     next_leak: Option<Duration>,
+    /// Stops and restarts so far.
+    stops: u64,
 }
 
 impl Machine {
@@ -54,6 +58,7 @@ impl Machine {
     /// Stops the machine as a break-in does: the first processor stands at `nt!DbgBreakPointWithStatus`.
     pub fn break_in(&mut self) {
         self.processors = processors::break_in(&mut self.kernel);
+        self.stops += 1;
         if self.first_stop.is_none() {
             self.first_stop = Some(self.running);
             self.next_leak = self.leak_every.map(|interval| self.running + interval);
@@ -92,7 +97,8 @@ impl Machine {
 
     /// Starts the machine anew: everything is as it was when it was made, but for how often it leaks.
     pub fn reboot(&mut self) {
-        *self = Self::start(self.kernel.layouts.clone(), self.leak_every);
+        let fresh = Self::start(self.kernel.layouts.clone(), self.leak_every);
+        *self = Self { stops: self.stops + 1, ..fresh };
     }
 
     /// Overwrites bytes at a virtual address, whatever their page's protection, as a debugger does.
@@ -203,6 +209,7 @@ impl Machine {
             first_stop: None,
             blocks: leak::BLOCKS_AT_FIRST_STOP,
             next_leak: None,
+            stops: 0,
         }
     }
 
@@ -215,6 +222,31 @@ impl Machine {
             None => "myfault: out of nonpaged pool\n".to_owned(),
         }
     }
+}
+
+/// A stopped machine's memory, read without a wire in between: what queries are tried on.
+impl Memory for Machine {
+    fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        let got = Self::read_virtual(self, address, buf);
+        whole(Address::Virtual(address), buf.len(), got)
+    }
+
+    fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        let got = Self::read_physical(self, address, buf);
+        whole(Address::Physical(address), buf.len(), got)
+    }
+
+    fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
+        Ok(Self::search_virtual(self, range.start, range.end.0.saturating_sub(range.start.0), pattern))
+    }
+
+    fn stop(&self) -> StopId {
+        StopId(self.stops)
+    }
+}
+
+fn whole(address: Address, wanted: usize, got: usize) -> Result<(), ReadError> {
+    if got == wanted { Ok(()) } else { Err(ReadError { address, wanted, got, cause: ReadCause::NotMapped }) }
 }
 
 #[cfg(test)]

@@ -12,11 +12,14 @@ use crate::sim::paging::Access;
 
 /// `_LDR_DATA_TABLE_ENTRY` of the kernel; those of the other images follow below it.
 const FIRST_ENTRY: VirtAddr = VirtAddr(0xffff_fa80_0366_7890);
-/// Bytes from one entry to the next one below: entry, pool header, rounding.
+/// Bytes from one entry to the next one below: entry, name, pool header.
 const ENTRY_STRIDE: u64 = 0x100;
-/// Names of the entries, one behind the other.
-const NAMES: VirtAddr = VirtAddr(0xffff_f8a0_0000_2010);
-const NAME_STRIDE: u64 = 0x100;
+/// Bytes of an entry that the kernel fills: it knows a shorter structure, `_KLDR_DATA_TABLE_ENTRY`, whose fields up to
+/// `CheckSum` are the same, and puts `BaseDllName` behind it.
+const ENTRY_SIZE: u64 = 0xa0;
+/// Full names, one behind the other.
+const FULL_NAMES: VirtAddr = VirtAddr(0xffff_f8a0_0000_2010);
+const FULL_NAME_STRIDE: u64 = 0x100;
 
 /// Maps every image of the build and links it into `PsLoadedModuleList`.
 pub(super) fn load(kernel: &mut Kernel) {
@@ -29,7 +32,7 @@ pub(super) fn load(kernel: &mut Kernel) {
     for (number, (image, layout)) in layouts.images.iter().enumerate() {
         let number = number as u64;
         let entry = VirtAddr(FIRST_ENTRY.0 - number * ENTRY_STRIDE);
-        kernel.pool_block(entry, kernel.size_of("_LDR_DATA_TABLE_ENTRY"), b"MmLd");
+        kernel.pool_block(entry, ENTRY_STRIDE - kernel.size_of("_POOL_HEADER"), b"MmLd");
         let nt = nt_headers(image.bytes);
         let fields = [
             ("DllBase", layout.base()),
@@ -38,15 +41,14 @@ pub(super) fn load(kernel: &mut Kernel) {
             ("Flags", flags(&layout.module)),
             ("LoadCount", 1),
             ("CheckSum", nt.optional_header.check_sum.get(LE).into()),
-            ("OriginalBase", layout.preferred_base),
         ];
         kernel.set_all(entry, "_LDR_DATA_TABLE_ENTRY", &fields);
-        let names = NAMES.offset(number * NAME_STRIDE);
-        kernel.map(names..names.offset(NAME_STRIDE), Access::Write);
+        let full_name_at = FULL_NAMES.offset(number * FULL_NAME_STRIDE);
+        kernel.map(full_name_at..full_name_at.offset(FULL_NAME_STRIDE), Access::Write);
         let full_name = format!("{}{}", folder(&layout.module), layout.file);
         for (field, buffer, name) in [
-            ("FullDllName", names, full_name.as_str()),
-            ("BaseDllName", names.offset(NAME_STRIDE - 0x40), layout.file.as_str()),
+            ("FullDllName", full_name_at, &full_name),
+            ("BaseDllName", entry.offset(ENTRY_SIZE), &layout.file),
         ] {
             let at = entry.offset(kernel.offset_of("_LDR_DATA_TABLE_ENTRY", field));
             kernel.unicode_string(at, buffer, name);

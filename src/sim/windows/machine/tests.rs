@@ -231,6 +231,22 @@ fn the_first_processor_stands_on_the_breakpoint_instruction() {
 }
 
 #[test]
+fn queries_read_it_like_any_memory() {
+    let mut machine = Machine::windows_7_sp1();
+    let memory: &dyn Memory = &machine;
+    let mut buf = [0; 0x40];
+    let address = VirtAddr(0xffff_f880_0447_c000 + 0x5000 - 0x10);
+    let error = memory.read_virtual(address, &mut buf).unwrap_err();
+    assert_eq!((error.wanted, error.got, error.cause), (0x40, 0x10, ReadCause::NotMapped));
+    assert_eq!(memory.read_physical(PhysAddr(RAM - 0x40), &mut buf), Ok(()));
+    let first = memory.stop();
+    machine.break_in();
+    let second = Memory::stop(&machine);
+    machine.reboot();
+    assert!(first != second && second != Memory::stop(&machine), "bytes of different stops are told apart");
+}
+
+#[test]
 fn discarded_sections_are_holes_and_reads_stop_there() {
     let machine = Machine::windows_7_sp1();
     let init = VirtAddr(0xffff_f880_0447_c000 + 0x5000);
