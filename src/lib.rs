@@ -4,3 +4,4 @@ pub mod capture;
 pub mod memory;
 pub mod session;
 pub mod sim;
+pub mod symbols;

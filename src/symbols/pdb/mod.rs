@@ -1,0 +1,296 @@
+//! Reads program databases (PDB, MSF 7 container) as Microsoft's and LLVM's linkers write them.
+//!
+//! ```text
+//!  stream 1  PDB information     GUID
+//!  stream 2  TPI                 type records            -> types.rs
+//!  stream 3  DBI                 age, machine, modules, numbers of the streams below
+//!            symbol records      publics, globals, references to procedures   -> names.rs
+//!            one per module      procedures
+//!            section headers     segment:offset -> RVA
+//! ```
+//! The container and the records are `ms-pdb`'s. A PDB comes from a server or a colleague, so nothing in it is
+//! trusted: sizes are checked against the file before anything is allocated, and every failure says what was being
+//! read. Compressed PDBs (MSFZ) and the PDBs of .NET are recognised and refused.
+//!
+//! Source: <https://llvm.org/docs/PDB/>; `spec/test-kernels.md` for which age counts.
+
+mod names;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kd_protocol::wire::Reader;
+use ms_pdb::RandomAccessFile;
+use ms_pdb::dbi::DbiStream;
+use ms_pdb::dbi::optional_dbg::OptionalDebugHeaderStream;
+use ms_pdb::msf::Msf;
+
+use self::names::{Names, Sections};
+use self::types::Types;
+use super::{Guid, PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, TypeId, TypeLayout};
+
+const PDB_INFORMATION_STREAM: u32 = 1;
+const TYPE_STREAM: u32 = 2;
+const DBI_STREAM: u32 = 3;
+
+const IMAGE_FILE_MACHINE_I386: u16 = 0x14c;
+const IMAGE_FILE_MACHINE_ARMNT: u16 = 0x1c4;
+
+/// An open PDB of which the identity is known and nothing else is read yet.
+#[derive(Debug)]
+pub struct PdbFile {
+    container: Container,
+    dbi: Dbi,
+    identity: PdbIdentity,
+}
+
+impl PdbFile {
+    /// Opens `path` and reads its identity; the name in it is the file's own.
+    ///
+    /// # Errors
+    /// [`SymbolError`]: not there, no PDB, damaged.
+    pub fn open(path: &Path) -> Result<Self, SymbolError> {
+        let container = Container::open(path)?;
+        let guid = container.guid()?;
+        let dbi = Dbi::read(&container)?;
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let identity = PdbIdentity::new(&name, guid, dbi.age);
+        Ok(Self { container, dbi, identity })
+    }
+
+    /// Which build it belongs to.
+    #[must_use]
+    pub const fn identity(&self) -> &PdbIdentity {
+        &self.identity
+    }
+
+    /// Reads names and types.
+    ///
+    /// # Errors
+    /// [`SymbolError::Damaged`] if a stream that holds them cannot be.
+    pub fn load(self) -> Result<PdbSymbols, SymbolError> {
+        let Self { container, dbi, identity } = self;
+        let sections = Sections::read(&container, &dbi)?;
+        let names = Names::read(&container, &dbi, sections)?;
+        let types = Types::read(&container)?;
+        Ok(PdbSymbols { path: container.path, identity, machine: dbi.machine, names, types })
+    }
+}
+
+/// The symbols of one module, from its PDB.
+#[derive(Debug)]
+pub struct PdbSymbols {
+    path: PathBuf,
+    identity: PdbIdentity,
+    machine: u16,
+    names: Names,
+    types: Types,
+}
+
+impl PdbSymbols {
+    /// Opens `path` and reads all of it.
+    ///
+    /// # Errors
+    /// [`SymbolError`]: not there, no PDB, damaged.
+    pub fn open(path: &Path) -> Result<Self, SymbolError> {
+        PdbFile::open(path)?.load()
+    }
+
+    /// Every symbol in order of address: publics, globals and procedures.
+    pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
+        self.names.iter()
+    }
+}
+
+impl Symbols for PdbSymbols {
+    fn identity(&self) -> &PdbIdentity {
+        &self.identity
+    }
+
+    fn kind(&self) -> SymbolKind {
+        SymbolKind::Pdb
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn pointer_size(&self) -> u64 {
+        if matches!(self.machine, IMAGE_FILE_MACHINE_I386 | IMAGE_FILE_MACHINE_ARMNT) { 4 } else { 8 }
+    }
+
+    fn address_of(&self, name: &str) -> Option<Rva> {
+        self.names.address_of(name)
+    }
+
+    fn nearest(&self, rva: Rva) -> Option<Symbol<'_>> {
+        self.names.nearest(rva)
+    }
+
+    fn find_type(&self, name: &str) -> Option<TypeId> {
+        self.types.find(name)
+    }
+
+    fn layout(&self, id: TypeId) -> Result<Arc<TypeLayout>, SymbolError> {
+        self.types.layout(id).map_err(|wrong| SymbolError::Damaged {
+            file: self.path.clone(),
+            reading: "type records",
+            wrong,
+        })
+    }
+}
+
+/// What the DBI stream says of the other streams.
+#[derive(Debug)]
+struct Dbi {
+    age: u32,
+    machine: u16,
+    symbol_records: Option<u32>,
+    section_headers: Option<u32>,
+    /// Stream and length of the symbols of each module, in the modules' order.
+    modules: Vec<Option<(u32, u32)>>,
+}
+
+impl Dbi {
+    fn read(container: &Container) -> Result<Self, SymbolError> {
+        const READING: &str = "DBI stream";
+        let damaged = |wrong: String| container.damaged(READING, wrong);
+        let bytes = container.stream(DBI_STREAM, READING)?;
+        if bytes.is_empty() {
+            return Err(damaged("it is empty: a PDB of types only, not of an image".to_owned()));
+        }
+        let stream = DbiStream::parse(bytes).map_err(|error| damaged(format!("{error:#}")))?;
+        let header = stream.header().map_err(|error| damaged(format!("{error:#}")))?;
+        let debug = stream.optional_debug_header().map_err(|error| damaged(format!("{error:#}")))?;
+        let remapped = debug.stream(OptionalDebugHeaderStream::omap_from_src_data);
+        if remapped.is_some_and(|stream| container.stream_len(stream) > 0) {
+            return Err(damaged(
+                "its addresses are remapped (OMAP), as before Windows Vista; not supported".to_owned(),
+            ));
+        }
+        let modules = stream.iter_modules().map(|module| Some((module.stream()?, module.sym_size())));
+        Ok(Self {
+            age: header.age.get(),
+            machine: header.machine.get(),
+            symbol_records: header.global_symbol_stream.get(),
+            section_headers: debug.stream(OptionalDebugHeaderStream::section_header_data),
+            modules: modules.collect(),
+        })
+    }
+}
+
+/// The file as numbered streams, each read whole or not at all.
+struct Container {
+    path: PathBuf,
+    msf: Msf<RandomAccessFile>,
+    file_len: u64,
+}
+
+impl std::fmt::Debug for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Container").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Container {
+    fn open(path: &Path) -> Result<Self, SymbolError> {
+        let io = |source| SymbolError::Io { file: path.to_owned(), source };
+        let mut file = File::open(path).map_err(io)?;
+        let metadata = file.metadata().map_err(io)?;
+        if !metadata.is_file() {
+            return Err(SymbolError::NotSymbols { file: path.to_owned(), what: "not a file" });
+        }
+        let mut head = Vec::new();
+        file.by_ref().take(64).read_to_end(&mut head).map_err(io)?;
+        check_superblock(path, &head, metadata.len())?;
+        let msf =
+            Msf::open_with_file(RandomAccessFile::from(file)).map_err(|error| SymbolError::Damaged {
+                file: path.to_owned(),
+                reading: "stream directory",
+                wrong: format!("{error:#}"),
+            })?;
+        Ok(Self { path: path.to_owned(), msf, file_len: metadata.len() })
+    }
+
+    fn guid(&self) -> Result<Guid, SymbolError> {
+        const READING: &str = "PDB information stream";
+        let bytes = self.stream(PDB_INFORMATION_STREAM, READING)?;
+        let mut reader = Reader::new("its header", &bytes);
+        let guid = reader.bytes(12).and_then(|_| reader.array());
+        guid.map(Guid).map_err(|error| self.damaged(READING, error.to_string()))
+    }
+
+    /// Bytes of a stream; 0 if there is no such stream.
+    fn stream_len(&self, stream: u32) -> u64 {
+        if self.msf.is_valid_stream_index(stream) { self.msf.stream_size(stream).into() } else { 0 }
+    }
+
+    /// A whole stream; an absent one is empty.
+    fn stream(&self, stream: u32, reading: &'static str) -> Result<Vec<u8>, SymbolError> {
+        let len = self.stream_len(stream);
+        if len > self.file_len {
+            let wrong = format!("stream {stream} has {len:#x} bytes, the whole file {:#x}", self.file_len);
+            return Err(self.damaged(reading, wrong));
+        }
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        self.msf.read_stream_to_vec(stream).map_err(|error| self.damaged(reading, format!("{error:#}")))
+    }
+
+    fn damaged(&self, reading: &'static str, wrong: String) -> SymbolError {
+        SymbolError::Damaged { file: self.path.clone(), reading, wrong }
+    }
+}
+
+/// Checks the numbers that decide what opening the container allocates.
+///
+/// | offset | size | field               |
+/// |-------:|-----:|---------------------|
+/// |      0 |   32 | magic               |
+/// |     32 |    4 | bytes per page      |
+/// |     36 |    4 | active free map     |
+/// |     40 |    4 | pages               |
+/// |     44 |    4 | bytes of directory  |
+fn check_superblock(path: &Path, head: &[u8], file_len: u64) -> Result<(), SymbolError> {
+    const MAGIC: &[u8; 32] = b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0";
+    let refuse = |what| Err(SymbolError::NotSymbols { file: path.to_owned(), what });
+    let damaged =
+        |wrong| Err(SymbolError::Damaged { file: path.to_owned(), reading: "container header", wrong });
+    if head.starts_with(b"Microsoft MSFZ Container") {
+        return refuse(
+            "a compressed PDB (MSFZ), which this version does not read; fetch the uncompressed one",
+        );
+    }
+    if head.starts_with(b"MSCF") {
+        return refuse("a compressed cabinet, as servers keep NAME.pd_; expand it first");
+    }
+    if head.starts_with(b"BSJB") {
+        return refuse("a portable PDB, of .NET code; kernel modules have none");
+    }
+    if !head.starts_with(MAGIC) {
+        return refuse("not a PDB");
+    }
+    let mut reader = Reader::new("container header", &head[MAGIC.len()..]);
+    let mut next = || reader.u32().map(u64::from);
+    let fields = next().and_then(|page| Ok((page, next()?, next()?, next()?)));
+    let Ok((page_size, _free_map, pages, directory)) = fields else {
+        return damaged(format!("the file has only {file_len:#x} bytes"));
+    };
+    if !(512..=0x1_0000).contains(&page_size) || !page_size.is_power_of_two() {
+        return damaged(format!("pages of {page_size:#x} bytes"));
+    }
+    if pages * page_size > file_len {
+        let has = pages * page_size;
+        return damaged(format!("cut off: it should have {has:#x} bytes and has {file_len:#x}"));
+    }
+    if directory > file_len {
+        return damaged(format!("a stream directory of {directory:#x} bytes in a file of {file_len:#x}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! Reads PDBs with the layouts, addresses and identity of real kernels, rebuilt from `../shared/data/isf`.
+//!
+//! Without `../shared` (a user's clone; `VERIKD_SHARED` names another folder), `python3` or the toolchain's `rust-lld`
+//! these tests say so and pass. `VERIKD_ALL_KERNELS=1` reads all six; a debug build reads one otherwise.
+
+#![cfg(unix)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use verikd::symbols::pdb::{PdbFile, PdbSymbols};
+use verikd::symbols::store::{Attempt, Miss, SymbolPath};
+use verikd::symbols::{PdbIdentity, Rva, Symbols, Type};
+
+#[test]
+fn every_field_and_address_of_a_real_kernel_is_read_as_its_symbol_table_has_it() {
+    for isf in isf_files().into_iter().take(kernels_to_read()) {
+        let Some(pdb) = rebuild(&isf) else { return };
+        let table = unpack(&isf);
+        let symbols = PdbSymbols::open(&pdb).unwrap();
+        let metadata = &table["metadata"]["windows"]["pdb"];
+        let identity =
+            format!("{}{:X}", metadata["GUID"].as_str().unwrap(), metadata["age"].as_u64().unwrap());
+        assert_eq!(symbols.identity().to_string(), identity);
+
+        let fields = compare_types(&table["user_types"], &symbols);
+        let names = compare_addresses(&table["symbols"], &symbols);
+        println!("{}: {fields} fields, {names} names", isf.display());
+        assert!(fields > 5_000 && names > 15_000);
+    }
+}
+
+#[test]
+fn the_structures_of_driver_verifier_are_where_the_layout_tables_say() {
+    let Some(shared) = shared() else { return };
+    let layouts: Value =
+        serde_json::from_slice(&std::fs::read(shared.join("data/layouts.json")).unwrap()).unwrap();
+    for isf in isf_files().into_iter().take(kernels_to_read()) {
+        let name = isf.file_name().unwrap().to_string_lossy().into_owned();
+        let build = name.split('-').nth(1).unwrap().rsplit_once('.').unwrap().0.to_owned();
+        let of_build = layouts.as_object().unwrap().iter().find(|(key, _)| key.starts_with(&build));
+        let (Some((_, layout)), Some(pdb)) = (of_build, rebuild(&isf)) else { continue };
+        let symbols = PdbSymbols::open(&pdb).unwrap();
+        for (name, structure) in
+            layout.as_object().unwrap().iter().filter(|(_, value)| value["fields"].is_object())
+        {
+            let Some(id) = symbols.find_type(name) else { panic!("{build}: no type {name}") };
+            let found = symbols.layout(id).unwrap();
+            assert_eq!(Some(found.size), structure["size"].as_u64(), "{build}: {name}");
+            for (path, field) in structure["fields"].as_object().unwrap() {
+                let place = symbols.place(&found, path).unwrap();
+                let place = place.unwrap_or_else(|| panic!("{build}: no {name}.{path}"));
+                assert_eq!(Some(place.offset), field["offset"].as_u64(), "{build}: {name}.{path}");
+                let bits = place.bits.map(|bits| (bits.position.into(), bits.length.into()));
+                let expected = field["bit_position"].as_u64().zip(field["bit_length"].as_u64());
+                assert_eq!(bits, expected, "{build}: {name}.{path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_pdb_is_an_error_or_reads_on_and_never_a_panic() {
+    let Some(pdb) = isf_files().first().and_then(|isf| rebuild(isf)) else { return };
+    let whole = std::fs::read(&pdb).unwrap();
+    let copy = pdb.with_extension("damaged.pdb");
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    for round in 0..60 {
+        let mut bytes = whole.clone();
+        if round % 4 == 0 {
+            bytes.truncate(next(whole.len()));
+        } else {
+            // Header, directory and the first pages decide most; the rest is hit too.
+            let reach = [0x40, 0x4000, whole.len()][round % 3];
+            for _ in 0..8 {
+                bytes[next(reach)] = next(256) as u8;
+            }
+            let directory = whole.len() - next(0x4000) - 1;
+            bytes[directory] ^= 1 << next(8);
+        }
+        std::fs::write(&copy, &bytes).unwrap();
+        if let Ok(symbols) = PdbFile::open(&copy).and_then(PdbFile::load) {
+            read_everything(&symbols);
+        }
+    }
+}
+
+#[test]
+fn a_store_gives_the_wanted_build_and_refuses_another() {
+    let Some(pdb) = isf_files().first().and_then(|isf| rebuild(isf)) else { return };
+    let wanted =
+        PdbIdentity { name: "ntkrnlmp.pdb".into(), ..PdbFile::open(&pdb).unwrap().identity().clone() };
+    let store = pdb.with_extension("store");
+    let folder = store.join("NtKrnlMp.pdb").join(wanted.to_string());
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(&pdb, folder.join("ntkrnlmp.pdb")).unwrap();
+
+    let path = SymbolPath::parse(&format!("/nowhere;srv*{}*https://symbols.example", store.display()));
+    assert!(
+        path.load(&wanted).unwrap().identity().same_build(&wanted),
+        "found whatever the case of its folder"
+    );
+
+    let flat = pdb.with_extension("flat");
+    std::fs::create_dir_all(&flat).unwrap();
+    std::fs::copy(&pdb, flat.join("ntkrnlmp.pdb")).unwrap();
+    let other = PdbIdentity { age: wanted.age + 1, ..wanted.clone() };
+    let error = SymbolPath::parse(&flat.display().to_string()).load(&other).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        matches!(&error.tried[..], [Attempt { miss: Miss::OtherBuild(found), .. }] if found.same_build(&wanted))
+    );
+    assert!(text.contains(&other.to_string()) && text.contains(&wanted.to_string()), "{text}");
+    assert!(text.contains("ntkrnlmp.pdb: belongs to another build"), "{text}");
+}
+
+fn read_everything(symbols: &PdbSymbols) {
+    for symbol in symbols.iter().take(2_000) {
+        assert!(symbols.nearest(symbol.rva).is_none_or(|found| found.rva <= symbol.rva));
+    }
+    for name in ["_EPROCESS", "_KTHREAD", "_VF_POOL_TRACE", "_SLIST_HEADER", "_LDR_DATA_TABLE_ENTRY"] {
+        if let Some(Ok(layout)) = symbols.find_type(name).map(|id| symbols.layout(id)) {
+            for field in &layout.fields {
+                let _ = symbols.place(&layout, &format!("{}.Flags", field.name));
+            }
+        }
+    }
+}
+
+/// Compares every field of every structure; returns how many.
+fn compare_types(types: &Value, symbols: &PdbSymbols) -> usize {
+    let mut fields = 0;
+    for (name, structure) in types.as_object().unwrap() {
+        let Some(id) = symbols.find_type(name) else { panic!("no type {name}") };
+        let layout = symbols.layout(id).unwrap();
+        assert_eq!(Some(layout.size), structure["size"].as_u64(), "{name}");
+        let expected = structure["fields"].as_object().unwrap();
+        assert_eq!(layout.fields.len(), expected.len(), "{name}");
+        for field in &layout.fields {
+            let of_table = &expected[&*field.name];
+            assert_eq!(Some(field.offset), of_table["offset"].as_u64(), "{name}.{}", field.name);
+            compare_type(&of_table["type"], &field.ty, &format!("{name}.{}", field.name));
+            let bits = field.bits.map(|bits| (bits.position.into(), bits.length.into()));
+            let expected = &of_table["type"];
+            assert_eq!(
+                bits,
+                expected["bit_position"].as_u64().zip(expected["bit_length"].as_u64()),
+                "{name}"
+            );
+            fields += 1;
+        }
+    }
+    fields
+}
+
+fn compare_type(expected: &Value, found: &Type, field: &str) {
+    match (expected["kind"].as_str().unwrap(), found) {
+        ("pointer", Type::Pointer { size: 8, to }) => compare_type(&expected["subtype"], to, field),
+        ("array", Type::Array { count, element, .. }) => {
+            // The count of an array of empty elements is not in a PDB.
+            assert!(Some(*count) == expected["count"].as_u64() || element.size() == 0, "{field}");
+            compare_type(&expected["subtype"], element, field);
+        }
+        ("struct" | "union" | "class", Type::Record { name, .. }) => {
+            assert_eq!(Some(&**name), expected["name"].as_str(), "{field}");
+        }
+        ("bitfield", found) => compare_type(&expected["type"], found, field),
+        ("base" | "enum" | "function" | "struct" | "union", Type::Base { .. } | Type::Enum { .. }) => {}
+        (kind, found) => panic!("{field}: {kind} read as {found:?}"),
+    }
+}
+
+/// Compares every symbol's address, and that the way back leads to a symbol of that address; returns how many.
+fn compare_addresses(table: &Value, symbols: &PdbSymbols) -> usize {
+    // The rebuilt image begins its only section here, so lower symbols are not in it.
+    const FIRST: u64 = 0x2000;
+    let mut names = 0;
+    for (name, symbol) in table.as_object().unwrap() {
+        let address = symbol["address"].as_u64().unwrap();
+        if address < FIRST {
+            continue;
+        }
+        let rva = Rva(u32::try_from(address).unwrap());
+        assert_eq!(symbols.address_of(name), Some(rva), "{name}");
+        assert_eq!(symbols.nearest(rva).unwrap().rva, rva, "{name}");
+        names += 1;
+    }
+    names
+}
+
+/// One kernel in a debug build, all of them in a release build or with `VERIKD_ALL_KERNELS`.
+fn kernels_to_read() -> usize {
+    if cfg!(debug_assertions) && std::env::var_os("VERIKD_ALL_KERNELS").is_none() { 1 } else { usize::MAX }
+}
+
+fn shared() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let shared = std::env::var_os("VERIKD_SHARED").map_or_else(beside, PathBuf::from);
+    if shared.join("data/isf").is_dir() {
+        return Some(shared);
+    }
+    println!("skipped: there is no {} with data of real kernels", shared.display());
+    None
+}
+
+/// Symbol tables of real kernels, the oldest Windows first.
+fn isf_files() -> Vec<PathBuf> {
+    let Some(shared) = shared() else { return Vec::new() };
+    let entries = std::fs::read_dir(shared.join("data/isf")).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort_by_key(|file| !file.to_string_lossy().contains("-6."));
+    files
+}
+
+fn unpack(isf: &Path) -> Value {
+    let output =
+        Command::new("xz").arg("-dc").arg(isf).output().expect("xz is installed where Python's lzma is");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Makes a PDB of a symbol table with the project's script and the toolchain's own linker.
+fn rebuild(isf: &Path) -> Option<PathBuf> {
+    let shared = shared()?;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+        "{}-{}",
+        env!("CARGO_CRATE_NAME"),
+        line_of_test()
+    ));
+    std::fs::create_dir_all(&folder).unwrap();
+    let linker = folder.join("lld-link");
+    if !linker.exists() {
+        let Some(lld) = toolchain_linker() else {
+            println!("skipped: this toolchain has no rust-lld");
+            return None;
+        };
+        std::os::unix::fs::symlink(lld, &linker).unwrap();
+    }
+    let prefix = folder.join(isf.file_name().unwrap().to_string_lossy().split('-').nth(1).unwrap());
+    let script = Command::new("python3")
+        .arg(shared.join("tools/isf2pdb.py"))
+        .arg(isf)
+        .arg(&prefix)
+        .arg(&linker)
+        .output();
+    match script {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => panic!("isf2pdb.py: {}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => {
+            println!("skipped: python3: {error}");
+            return None;
+        }
+    }
+    Some(PathBuf::from(format!("{}.pdb", prefix.display())))
+}
+
+/// Tests run beside each other, so each has its own folder.
+fn line_of_test() -> String {
+    std::thread::current().name().unwrap_or("main").replace("::", "-")
+}
+
+fn toolchain_linker() -> Option<PathBuf> {
+    let output = Command::new("rustc").args(["--print", "target-libdir"]).output().ok()?;
+    let lld = Path::new(String::from_utf8(output.stdout).ok()?.trim()).parent()?.join("bin/rust-lld");
+    lld.exists().then_some(lld)
+}
