@@ -5,3 +5,4 @@ pub mod memory;
 pub mod session;
 pub mod sim;
 pub mod symbols;
+pub mod target;

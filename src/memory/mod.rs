@@ -2,11 +2,13 @@
 //!
 //! A live target, a dump and a test's image implement [`Memory`]; no query can tell them apart. Knows no network.
 
+mod counting;
 mod image;
 
 use std::fmt;
 use std::ops::Range;
 
+pub use counting::CountingMemory;
 pub use image::ImageMemory;
 pub use kd_protocol::{PhysAddr, VirtAddr};
 

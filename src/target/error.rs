@@ -1,0 +1,120 @@
+//! Why something about the target could not be found out.
+
+use std::sync::Arc;
+
+use super::image::ImageError;
+use crate::memory::{ReadError, VirtAddr};
+use crate::symbols::SymbolError;
+use crate::symbols::store::NotFound;
+
+/// Why a query's question to the target has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// The target's memory could not be read.
+    #[error("{what}: {source}")]
+    Read {
+        /// What was to be read.
+        what: String,
+        /// Where and why the read stopped.
+        source: ReadError,
+    },
+    /// A module's symbols are needed and missing.
+    #[error("{module} has no symbols: {source}")]
+    NoSymbols {
+        /// The module.
+        module: Arc<str>,
+        /// Why.
+        source: MissingSymbols,
+    },
+    /// A module's symbols lack a name.
+    #[error(
+        "{module}!{name} not found in {pdb}; this build has no such symbol, or the file is of another kind"
+    )]
+    NoSymbol {
+        /// The module.
+        module: Arc<str>,
+        /// The symbol.
+        name: String,
+        /// The file and identity that were searched.
+        pdb: String,
+    },
+    /// A module's symbols lack a type.
+    #[error("type {module}!{name} not found in {pdb}")]
+    NoType {
+        /// The module.
+        module: Arc<str>,
+        /// The type.
+        name: String,
+        /// The file and identity that were searched.
+        pdb: String,
+    },
+    /// A type lacks a field.
+    #[error("{ty} has no field {field} in {pdb}")]
+    NoField {
+        /// The type.
+        ty: Arc<str>,
+        /// The dotted path.
+        field: String,
+        /// The file and identity that were searched.
+        pdb: String,
+    },
+    /// A field is no number of at most 8 bytes.
+    #[error("{ty}.{field} is no number")]
+    NoNumber {
+        /// The type.
+        ty: Arc<str>,
+        /// The dotted path.
+        field: String,
+    },
+    /// A symbol file turned out damaged while a type was read.
+    #[error(transparent)]
+    Symbols(Arc<SymbolError>),
+    /// No such module is loaded.
+    #[error("no module called {0} is loaded; lm lists those that are")]
+    NoModule(String),
+    /// A structure in the target is not what it should be.
+    #[error("{what} at {address}: {wrong}")]
+    Unexpected {
+        /// The structure.
+        what: &'static str,
+        /// Where.
+        address: VirtAddr,
+        /// What is wrong with it.
+        wrong: String,
+    },
+}
+
+impl TargetError {
+    /// An error that says what was being read.
+    pub(crate) fn read(what: impl Into<String>, source: ReadError) -> Self {
+        Self::Read { what: what.into(), source }
+    }
+
+    /// The read that failed, if a read did.
+    #[must_use]
+    pub const fn read_error(&self) -> Option<&ReadError> {
+        match self {
+            Self::Read { source, .. }
+            | Self::NoSymbols { source: MissingSymbols::Image(ImageError::Read(source)), .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl From<SymbolError> for TargetError {
+    fn from(error: SymbolError) -> Self {
+        Self::Symbols(Arc::new(error))
+    }
+}
+
+/// Why a module has no symbols.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum MissingSymbols {
+    /// The image in the target does not say which PDB is its own.
+    #[error("its image does not say which PDB is its own: {0}")]
+    Image(ImageError),
+    /// No place on the symbol path has the PDB.
+    #[error(transparent)]
+    File(Arc<NotFound>),
+}

@@ -1,0 +1,154 @@
+//! One booted kernel: where it is and which symbols were found, kept from stop to stop.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::error::MissingSymbols;
+use super::image::{Image, ImageError};
+use super::{Module, ModuleList};
+use crate::memory::{Memory, ReadCause, StopId, VirtAddr};
+use crate::symbols::Symbols;
+use crate::symbols::store::SymbolPath;
+
+/// What the target says of its kernel when a debugger asks (`DBGKD_GET_VERSION64`).
+///
+/// Source: kdnet.md 8.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelVersion {
+    /// `MajorVersion`: low byte 0xf for a free build, 0xc for a checked one.
+    pub major: u16,
+    /// `MinorVersion`: the build, 7601.
+    pub build: u16,
+    /// `Flags`: 1 multiprocessor, 4 64-bit pointers.
+    pub flags: u16,
+    /// `MachineType`: 0x8664 for x64.
+    pub machine: u16,
+    /// `KernBase`: the kernel's image.
+    pub base: VirtAddr,
+    /// `PsLoadedModuleList`: head of the list of modules.
+    pub module_list: VirtAddr,
+    /// `DebuggerDataList`: head of the list of debugger data blocks; 0 in a boot debugger.
+    pub debugger_data_list: VirtAddr,
+}
+
+/// One booted kernel. Ends with its boot: a rebooted target needs another.
+#[derive(Debug)]
+pub struct Kernel {
+    version: KernelVersion,
+    path: Mutex<SymbolPath>,
+    symbols: Mutex<HashMap<VirtAddr, Found>>,
+    modules: Mutex<Option<(StopId, Arc<ModuleList>)>>,
+}
+
+type SymbolsOrWhyNot = Result<Arc<dyn Symbols>, MissingSymbols>;
+
+#[derive(Clone, Debug)]
+struct Found {
+    /// Bytes of the image they belong to; another image may be loaded at the same base later.
+    image_size: u32,
+    symbols: SymbolsOrWhyNot,
+}
+
+impl Kernel {
+    /// A kernel of which only `GetVersion` is known; symbols are looked for on `path` when they are needed.
+    #[must_use]
+    pub fn new(version: KernelVersion, path: SymbolPath) -> Self {
+        Self { version, path: Mutex::new(path), symbols: Mutex::default(), modules: Mutex::default() }
+    }
+
+    /// What the target said of it.
+    #[must_use]
+    pub const fn version(&self) -> &KernelVersion {
+        &self.version
+    }
+
+    /// Where symbols are looked for.
+    #[must_use]
+    pub fn symbol_path(&self) -> SymbolPath {
+        lock(&self.path).clone()
+    }
+
+    /// Looks for symbols elsewhere from here on; those that were missing are looked for again.
+    pub fn set_symbol_path(&self, path: SymbolPath) {
+        *lock(&self.path) = path;
+        lock(&self.symbols).retain(|_, found| found.symbols.is_ok());
+    }
+
+    /// Forgets all symbols and modules, so that they are read again when needed: `.reload`.
+    pub fn reload(&self) {
+        lock(&self.symbols).clear();
+        lock(&self.modules).take();
+    }
+
+    /// Uses `symbols` for the image of `size` bytes at `base`, whatever the symbol path has.
+    pub fn use_symbols(&self, base: VirtAddr, size: u32, symbols: Arc<dyn Symbols>) {
+        lock(&self.symbols).insert(base, Found { image_size: size, symbols: Ok(symbols) });
+    }
+
+    /// The symbols of `module`, if they were looked for; reads nothing.
+    #[must_use]
+    pub fn known_symbols(&self, module: &Module) -> Option<SymbolsOrWhyNot> {
+        let symbols = lock(&self.symbols);
+        symbols
+            .get(&module.base)
+            .filter(|found| found.image_size == module.size)
+            .map(|found| found.symbols.clone())
+    }
+
+    /// The symbols of `module`, looked for if they were not yet: image headers, then the symbol path.
+    pub(super) fn symbols(&self, memory: &dyn Memory, module: &Module) -> SymbolsOrWhyNot {
+        if let Some(known) = self.known_symbols(module) {
+            return known;
+        }
+        let image = Image::read(memory, module.base);
+        self.remember(module.base, module.size, image)
+    }
+
+    /// The kernel's own image, found without the list of modules.
+    pub(super) fn nt(&self, memory: &dyn Memory) -> (Module, SymbolsOrWhyNot) {
+        let base = self.version.base;
+        let nt = |size| Module { name: "nt".into(), image_name: "ntoskrnl.exe".to_owned(), base, size };
+        if let Some(found) = lock(&self.symbols).get(&base).cloned() {
+            return (nt(found.image_size), found.symbols);
+        }
+        let image = Image::read(memory, base);
+        let size = image.as_ref().map_or(0, |image| image.size);
+        (nt(size), self.remember(base, size, image))
+    }
+
+    fn remember(&self, base: VirtAddr, image_size: u32, image: Result<Image, ImageError>) -> SymbolsOrWhyNot {
+        // A read that was interrupted says nothing of the image, so it is asked again next time.
+        let lasting = !matches!(&image, Err(ImageError::Read(error)) if error.cause != ReadCause::NotMapped);
+        let symbols = match image {
+            Ok(image) => {
+                self.symbol_path().load(&image.pdb).map_err(|error| MissingSymbols::File(Arc::new(error)))
+            }
+            Err(error) => Err(MissingSymbols::Image(error)),
+        };
+        if lasting {
+            lock(&self.symbols).insert(base, Found { image_size, symbols: symbols.clone() });
+        }
+        symbols
+    }
+
+    /// The list of modules of one stop, read once in it.
+    pub(super) fn modules<E>(
+        &self,
+        stop: StopId,
+        read: impl FnOnce() -> Result<ModuleList, E>,
+    ) -> Result<Arc<ModuleList>, E> {
+        if let Some((_, known)) = lock(&self.modules).as_ref().filter(|(at, _)| *at == stop) {
+            return Ok(Arc::clone(known));
+        }
+        let list = Arc::new(read()?);
+        // A list that broke off is worth another try in the next command.
+        if list.end().is_complete() {
+            *lock(&self.modules) = Some((stop, Arc::clone(&list)));
+        }
+        Ok(list)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,317 @@
+//! A stopped target as a query sees it: memory, modules, symbols, structures.
+//!
+//! ```text
+//!  Kernel: one boot              Target: one stop
+//!  version, symbol path,  <----  memory + kernel:  target.record("nt!_VF_POOL_TRACE", at)
+//!  symbols found so far            modules, symbol at an address, globals, lists
+//! ```
+//! Requests are what a stopped machine pays with, so structures are read whole and once, neighbouring variables in one
+//! read, the list of modules once per stop, and an image's headers when its symbols are first needed.
+
+mod debugger_data;
+mod error;
+mod image;
+mod kernel;
+mod modules;
+mod record;
+mod scatter;
+pub mod walk;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+pub use debugger_data::DebuggerData;
+pub use error::{MissingSymbols, TargetError};
+pub use image::{Image, ImageError};
+pub use kernel::{Kernel, KernelVersion};
+pub use modules::{Module, ModuleList};
+pub use record::{Layout, Record, Records};
+pub use walk::{SListHead, WalkEnd};
+
+use crate::memory::{Memory, ReadCause, ReadError, VirtAddr};
+use crate::symbols::{Rva, Symbols};
+
+/// A stopped target.
+pub struct Target<'a> {
+    memory: &'a dyn Memory,
+    kernel: &'a Kernel,
+}
+
+impl<'a> Target<'a> {
+    /// The target whose stopped memory is `memory`; `kernel` is what is known of its boot.
+    #[must_use]
+    pub const fn new(memory: &'a dyn Memory, kernel: &'a Kernel) -> Self {
+        Self { memory, kernel }
+    }
+
+    /// Its memory.
+    #[must_use]
+    pub const fn memory(&self) -> &'a dyn Memory {
+        self.memory
+    }
+
+    /// Its kernel.
+    #[must_use]
+    pub const fn kernel(&self) -> &'a Kernel {
+        self.kernel
+    }
+
+    /// The loaded modules, read at most once per stop.
+    ///
+    /// # Errors
+    /// [`TargetError::Read`] if not even the list's head can be read. A list that breaks off is no error: see
+    /// [`ModuleList::end`].
+    pub fn modules(&self) -> Result<Arc<ModuleList>, TargetError> {
+        self.kernel.modules(self.memory.stop(), || {
+            let version = self.kernel.version();
+            let layout = ["nt!_KLDR_DATA_TABLE_ENTRY", "nt!_LDR_DATA_TABLE_ENTRY"];
+            let layout = layout.into_iter().find_map(|name| self.layout(name).ok());
+            ModuleList::read(self.memory, version.module_list, version.base, layout.as_ref())
+        })
+    }
+
+    /// The kernel's debugger data block.
+    ///
+    /// # Errors
+    /// As [`DebuggerData::read`].
+    pub fn debugger_data(&self) -> Result<DebuggerData, TargetError> {
+        let version = self.kernel.version();
+        DebuggerData::read(self.memory, version.debugger_data_list, version.base)
+    }
+
+    /// The symbols of a loaded module, looked for at the first call.
+    ///
+    /// # Errors
+    /// [`MissingSymbols`].
+    pub fn symbols(&self, module: &Module) -> Result<Arc<dyn Symbols>, MissingSymbols> {
+        self.kernel.symbols(self.memory, module)
+    }
+
+    /// The module that `name` means and its symbols. The kernel, `nt`, is found without the list of modules.
+    ///
+    /// # Errors
+    /// [`TargetError::NoModule`], [`TargetError::NoSymbols`], [`TargetError::Read`].
+    pub fn module_symbols(&self, name: &str) -> Result<(Module, Arc<dyn Symbols>), TargetError> {
+        let (module, symbols) = if name.eq_ignore_ascii_case("nt") {
+            self.kernel.nt(self.memory)
+        } else {
+            let modules = self.modules()?;
+            let module = modules.called(name).ok_or_else(|| TargetError::NoModule(name.to_owned()))?.clone();
+            let symbols = self.symbols(&module);
+            (module, symbols)
+        };
+        match symbols {
+            Ok(symbols) => Ok((module, symbols)),
+            Err(source) => Err(TargetError::NoSymbols { module: module.name, source }),
+        }
+    }
+
+    /// Where `nt!VfPoolTraces` is.
+    ///
+    /// # Errors
+    /// [`TargetError::NoSymbol`] and those of [`module_symbols`](Self::module_symbols).
+    pub fn address_of(&self, symbol: &str) -> Result<VirtAddr, TargetError> {
+        let (module_name, name) = split(symbol);
+        let (module, symbols) = self.module_symbols(module_name)?;
+        let rva = symbols.address_of(name).ok_or_else(|| TargetError::NoSymbol {
+            module: module.name,
+            name: name.to_owned(),
+            pdb: record::describe(&*symbols),
+        })?;
+        Ok(module.base.offset(rva.0.into()))
+    }
+
+    /// What `nt!_VF_POOL_TRACE` looks like in this build.
+    ///
+    /// # Errors
+    /// [`TargetError::NoType`] and those of [`module_symbols`](Self::module_symbols).
+    pub fn layout(&self, ty: &str) -> Result<Layout, TargetError> {
+        let (module_name, name) = split(ty);
+        let (module, symbols) = self.module_symbols(module_name)?;
+        let id = symbols.find_type(name).ok_or_else(|| TargetError::NoType {
+            module: module.name,
+            name: name.to_owned(),
+            pdb: record::describe(&*symbols),
+        })?;
+        let layout = symbols.layout(id)?;
+        Ok(Layout::new(symbols, layout))
+    }
+
+    /// The structure at `at`, in one read.
+    ///
+    /// # Errors
+    /// [`TargetError::Read`] if not even its first byte can be read; if only its end cannot, the fields there are
+    /// what fails. Those of [`layout`](Self::layout).
+    pub fn record(&self, ty: &str, at: VirtAddr) -> Result<Record<'static>, TargetError> {
+        self.record_of(&self.layout(ty)?, at)
+    }
+
+    /// The same for a layout that is known already.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn record_of(&self, layout: &Layout, at: VirtAddr) -> Result<Record<'static>, TargetError> {
+        let (bytes, missing) = self.read_some(at, layout.size());
+        match missing {
+            Some(error) if error.got == 0 => Err(TargetError::read(&**layout.name(), error)),
+            missing => {
+                Ok(Record::new(layout.clone(), at, Cow::Owned(bytes), missing.map(|error| error.cause)))
+            }
+        }
+    }
+
+    /// The structure at `at` and `extra` bytes after it, in one read: a name often follows its structure.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn record_and_tail(
+        &self,
+        layout: &Layout,
+        at: VirtAddr,
+        extra: usize,
+    ) -> Result<Record<'static>, TargetError> {
+        let (bytes, missing) = self.read_some(at, layout.size().saturating_add(extra));
+        match missing {
+            Some(error) if error.got == 0 => Err(TargetError::read(&**layout.name(), error)),
+            missing => {
+                Ok(Record::new(layout.clone(), at, Cow::Owned(bytes), missing.map(|error| error.cause)))
+            }
+        }
+    }
+
+    /// `count` structures in a row from `at`, in one read; the last ones may be missing.
+    #[must_use]
+    pub fn records(&self, layout: &Layout, at: VirtAddr, count: usize) -> Records {
+        let (bytes, missing) = self.read_some(at, layout.size().saturating_mul(count));
+        Records {
+            layout: layout.clone(),
+            address: at,
+            count,
+            bytes,
+            missing: missing.map(|error| error.cause),
+        }
+    }
+
+    /// Every `(address, length)`, neighbours in one read; answers in the order of the questions.
+    #[must_use]
+    pub fn read_ranges(&self, ranges: &[(VirtAddr, usize)]) -> Vec<Result<Vec<u8>, ReadError>> {
+        scatter::read_ranges(self.memory, ranges)
+    }
+
+    /// What of `len` bytes at `at` can be read from the start, and why the rest cannot.
+    ///
+    /// `len` comes from symbols or from a bound of the caller's, never straight from the target.
+    #[must_use]
+    pub fn read_some(&self, at: VirtAddr, len: usize) -> (Vec<u8>, Option<ReadError>) {
+        let mut bytes = vec![0; len];
+        match self.memory.read_virtual(at, &mut bytes) {
+            Ok(()) => (bytes, None),
+            Err(error) => {
+                bytes.truncate(error.got);
+                (bytes, Some(error))
+            }
+        }
+    }
+
+    /// The text of a `_UNICODE_STRING` field, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// [`TargetError::Read`] and those of [`Record::uint`].
+    pub fn unicode_string(
+        &self,
+        record: &Record<'_>,
+        path: &str,
+        limit: usize,
+    ) -> Result<String, TargetError> {
+        let len = record.uint(&format!("{path}.Length"))? as usize & !1;
+        let buffer = record.pointer(&format!("{path}.Buffer"))?;
+        let len = len.min(limit);
+        let from = usize::try_from(buffer.since(record.address())).ok();
+        if let Some(near) = from.and_then(|from| record.bytes().get(from..)?.get(..len)) {
+            return Ok(modules::utf16(near));
+        }
+        let mut bytes = vec![0; len];
+        let what = || format!("{}.{path}", record.layout().name());
+        self.memory.read_virtual(buffer, &mut bytes).map_err(|error| TargetError::read(what(), error))?;
+        Ok(modules::utf16(&bytes))
+    }
+
+    /// The module and symbol that `address` lies at. Never fails: what is not known is left out.
+    #[must_use]
+    pub fn symbol_at(&self, address: VirtAddr) -> SymbolAt {
+        let (nt, nt_symbols) = self.kernel.nt(self.memory);
+        if nt.contains(address) {
+            return SymbolAt::new(address, &nt, nt_symbols);
+        }
+        let modules = self.modules();
+        match modules.as_ref().ok().and_then(|modules| modules.containing(address)) {
+            Some(module) => SymbolAt::new(address, module, self.symbols(module)),
+            None => SymbolAt { address, module: None, symbol: None, displacement: 0, missing: None },
+        }
+    }
+}
+
+impl fmt::Debug for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("kernel", self.kernel).finish_non_exhaustive()
+    }
+}
+
+/// What an address is called.
+///
+/// Prints as WinDbg does: `nt!VeAllocatePoolWithTagPriority+0x2b6`; without symbols `myfault+0x634`; outside every
+/// module the address alone.
+#[derive(Clone, Debug)]
+pub struct SymbolAt {
+    /// The address.
+    pub address: VirtAddr,
+    /// The module it lies in.
+    pub module: Option<Arc<str>>,
+    /// The nearest symbol at or below it.
+    pub symbol: Option<String>,
+    /// Bytes from the symbol, or else from the module's base.
+    pub displacement: u64,
+    /// Why the module has no symbols.
+    pub missing: Option<MissingSymbols>,
+}
+
+impl SymbolAt {
+    fn new(address: VirtAddr, module: &Module, symbols: Result<Arc<dyn Symbols>, MissingSymbols>) -> Self {
+        let offset = address.since(module.base);
+        let rva = u32::try_from(offset).ok().map(Rva);
+        let (symbols, missing) = match symbols {
+            Ok(symbols) => (Some(symbols), None),
+            Err(missing) => (None, Some(missing)),
+        };
+        let nearest = symbols.as_ref().zip(rva).and_then(|(symbols, rva)| symbols.nearest(rva));
+        let displacement = nearest.as_ref().map_or(offset, |symbol| offset - u64::from(symbol.rva.0));
+        let symbol = nearest.map(|symbol| symbol.name.into_owned());
+        Self { address, module: Some(Arc::clone(&module.name)), symbol, displacement, missing }
+    }
+}
+
+impl fmt::Display for SymbolAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.module, &self.symbol) {
+            (Some(module), Some(symbol)) => write!(f, "{module}!{symbol}")?,
+            (Some(module), None) => f.write_str(module)?,
+            _ => return write!(f, "{:016x}", self.address),
+        }
+        match self.displacement {
+            0 => Ok(()),
+            displacement => write!(f, "+{displacement:#x}"),
+        }
+    }
+}
+
+/// `nt!Name` into module and name; a name alone is the kernel's.
+fn split(symbol: &str) -> (&str, &str) {
+    symbol.split_once('!').unwrap_or(("nt", symbol))
+}
+
+/// True if a read failed because nobody could read at this time, so that going on reading is pointless.
+#[must_use]
+pub fn is_over(cause: &ReadCause) -> bool {
+    !matches!(cause, ReadCause::NotMapped | ReadCause::Status(_))
+}
