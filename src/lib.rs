@@ -1,7 +1,9 @@
 //! verikd: an open kernel-debug client for Windows targets.
 
 pub mod capture;
+pub mod commands;
 pub mod memory;
+pub mod output;
 pub mod session;
 pub mod sim;
 pub mod symbols;

@@ -18,6 +18,7 @@ mod scatter;
 pub mod walk;
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,16 +34,19 @@ use crate::memory::{Memory, ReadCause, ReadError, VirtAddr};
 use crate::symbols::{Rva, Symbols};
 
 /// A stopped target.
+///
+/// Cheap to make: one per command. Modules that could not be read are not asked for again by the same target.
 pub struct Target<'a> {
     memory: &'a dyn Memory,
     kernel: &'a Kernel,
+    modules: OnceCell<Result<Arc<ModuleList>, TargetError>>,
 }
 
 impl<'a> Target<'a> {
     /// The target whose stopped memory is `memory`; `kernel` is what is known of its boot.
     #[must_use]
     pub const fn new(memory: &'a dyn Memory, kernel: &'a Kernel) -> Self {
-        Self { memory, kernel }
+        Self { memory, kernel, modules: OnceCell::new() }
     }
 
     /// Its memory.
@@ -63,12 +67,13 @@ impl<'a> Target<'a> {
     /// [`TargetError::Read`] if not even the list's head can be read. A list that breaks off is no error: see
     /// [`ModuleList::end`].
     pub fn modules(&self) -> Result<Arc<ModuleList>, TargetError> {
-        self.kernel.modules(self.memory.stop(), || {
+        let read = || {
             let version = self.kernel.version();
             let layout = ["nt!_KLDR_DATA_TABLE_ENTRY", "nt!_LDR_DATA_TABLE_ENTRY"];
             let layout = layout.into_iter().find_map(|name| self.layout(name).ok());
             ModuleList::read(self.memory, version.module_list, version.base, layout.as_ref())
-        })
+        };
+        self.modules.get_or_init(|| self.kernel.modules(self.memory.stop(), read)).clone()
     }
 
     /// The kernel's debugger data block.

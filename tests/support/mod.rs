@@ -4,6 +4,7 @@
 
 pub mod image;
 pub mod layouts;
+pub mod verifier;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,6 +67,11 @@ impl World {
         self.pages.remove(&(at.0 & !(PAGE - 1)));
     }
 
+    /// Unmaps every page from `at` up.
+    pub fn drop_pages(&mut self, at: VirtAddr) {
+        self.pages.split_off(&at.0);
+    }
+
     /// Where a global of the kernel is.
     pub fn global(&self, name: &str) -> VirtAddr {
         self.nt_base.offset(self.nt.address_of(name).unwrap_or_else(|| panic!("no {name}")).0.into())
@@ -123,8 +129,20 @@ impl World {
     /// The kernel as it is now, with its symbols in hand.
     pub fn boot(&self) -> Booted {
         let mut memory = ImageMemory::new();
+        // Neighbouring pages as one run, which is read much faster.
+        let mut run: Option<(u64, Vec<u8>)> = None;
         for (at, page) in &self.pages {
-            memory.map(VirtAddr(*at), page.clone());
+            match &mut run {
+                Some((start, bytes)) if *start + bytes.len() as u64 == *at => bytes.extend_from_slice(page),
+                _ => {
+                    if let Some((start, bytes)) = run.replace((*at, page.clone())) {
+                        memory.map(VirtAddr(start), bytes);
+                    }
+                }
+            }
+        }
+        if let Some((start, bytes)) = run {
+            memory.map(VirtAddr(start), bytes);
         }
         let kernel = Kernel::new(self.version, SymbolPath::default());
         for (base, size, symbols) in &self.modules {

@@ -1,0 +1,63 @@
+//! Numbers as WinDbg users type them.
+
+/// Reads a number: hexadecimal unless a prefix says otherwise.
+///
+/// ```text
+///  80   0x80   fffffa80`05400000   0n10 decimal   0t17 octal   0y101 binary
+/// ```
+/// Nothing if it is no number, or does not fit 64 bits.
+#[must_use]
+pub fn number(text: &str) -> Option<u64> {
+    let prefix = text.get(..2).map(str::to_ascii_lowercase);
+    let (digits, radix) = match prefix.as_deref() {
+        Some("0x") => (&text[2..], 16),
+        Some("0n") => (&text[2..], 10),
+        Some("0t") => (&text[2..], 8),
+        Some("0y") => (&text[2..], 2),
+        _ => (text, 16),
+    };
+    let digits = match digits.split_once('`') {
+        // WinDbg's backtick stands before the lower eight digits only.
+        Some((upper, lower)) if radix == 16 && lower.len() == 8 && !upper.is_empty() => {
+            format!("{upper}{lower}")
+        }
+        Some(_) => return None,
+        None => digits.to_owned(),
+    };
+    if digits.starts_with(['+', '-']) {
+        return None;
+    }
+    u64::from_str_radix(&digits, radix).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_hexadecimal_unless_they_say_otherwise() {
+        let cases = [
+            ("80", Some(0x80)),
+            ("0x80", Some(0x80)),
+            ("0X8f", Some(0x8f)),
+            ("fffffa80`05400000", Some(0xffff_fa80_0540_0000)),
+            ("0xfffffa80`05400000", Some(0xffff_fa80_0540_0000)),
+            ("0n10", Some(10)),
+            ("0t17", Some(15)),
+            ("0y101", Some(5)),
+            ("", None),
+            ("0x", None),
+            ("g", None),
+            ("+1", None),
+            ("-1", None),
+            ("1`0", None),
+            ("`05400000", None),
+            ("fffffa80`05400000`0", None),
+            ("10000000000000000", None),
+            ("é0", None),
+        ];
+        for (text, value) in cases {
+            assert_eq!(number(text), value, "{text:?}");
+        }
+    }
+}

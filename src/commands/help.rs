@@ -1,0 +1,70 @@
+//! `.help`: the commands there are.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Answer, Answered, COMMANDS, CommandSpec, Needs, QueryError, Run};
+use crate::output::write_columns;
+
+pub(super) static COMMAND: CommandSpec = CommandSpec {
+    names: &[".help"],
+    usage: ".help [COMMAND]",
+    summary: "list the commands",
+    needs: Needs::Nothing,
+    run: Run::Local(run),
+};
+
+/// The commands, or those that a name fits.
+#[derive(Clone, Debug, Serialize)]
+pub struct Help {
+    commands: Vec<HelpEntry>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct HelpEntry {
+    names: &'static [&'static str],
+    usage: &'static str,
+    summary: &'static str,
+}
+
+impl Help {
+    /// Help for `name`, or for all commands if it is empty.
+    #[must_use]
+    pub fn about(name: &str) -> Self {
+        let meant =
+            |spec: &&&CommandSpec| name.is_empty() || spec.names.iter().any(|known| known.contains(name));
+        let entry =
+            |spec: &&CommandSpec| HelpEntry { names: spec.names, usage: spec.usage, summary: spec.summary };
+        Self { commands: COMMANDS.iter().filter(meant).map(entry).collect() }
+    }
+}
+
+impl Answer for Help {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let rows: Vec<_> = self.commands.iter().map(|entry| [entry.usage, entry.summary]).collect();
+        write_columns(out, &rows)
+    }
+}
+
+fn run(arguments: &str) -> Answered {
+    let help = Help::about(arguments);
+    if help.commands.is_empty() {
+        return Err(QueryError::Unknown { name: arguments.to_owned() });
+    }
+    Ok(Box::new(help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_lists_every_command() {
+        let mut text = String::new();
+        Answer::write_text(&Help::about(""), &mut text).unwrap();
+        assert_eq!(text.lines().count(), COMMANDS.len());
+        assert!(text.contains("!verifier"), "{text}");
+        assert!(run("no such").is_err());
+    }
+}

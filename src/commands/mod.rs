@@ -1,0 +1,300 @@
+//! Commands: what a user types, what is asked of the target for it, and what is answered.
+//!
+//! ```text
+//!  "!verifier 3 myfault.sys" --find--> CommandSpec --run--> Query --Target--> Answer (plain data)
+//!                                                                               |-> text, as WinDbg prints it
+//!                                                                               `-> JSON, with the same facts and more
+//! ```
+//! A query reads and formats nothing; an answer formats and reads nothing. No query has a session, so none can let the
+//! target run: commands that can are [`ControlCommand`]s, which the shell carries out.
+
+mod arguments;
+mod help;
+mod modules;
+pub mod verifier;
+mod version;
+
+use std::fmt;
+
+use serde::Serialize;
+
+pub use arguments::number;
+pub use help::Help;
+pub use modules::{ModuleTable, Modules};
+pub use version::{TargetVersion, Version};
+
+use crate::target::{Target, TargetError};
+
+/// A question to the stopped target.
+pub trait Query {
+    /// What it is answered with.
+    type Answer: Answer;
+
+    /// Reads what is needed, and no more.
+    ///
+    /// # Errors
+    /// [`QueryError`] if there is no answer at all; an answer with gaps says so in its [`notes`](Answer::notes).
+    fn run(&self, target: &Target<'_>) -> Result<Self::Answer, QueryError>;
+}
+
+/// What a command found: plain data.
+pub trait Answer: Serialize {
+    /// Writes it as WinDbg would, without the notes.
+    ///
+    /// # Errors
+    /// The writer's.
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+
+    /// What the reader must know beside it: what is missing, and why.
+    fn notes(&self) -> &[Note] {
+        &[]
+    }
+}
+
+/// Something said beside an answer; text shows it after the answer, JSON in `notes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// How much it takes from the answer.
+    pub kind: NoteKind,
+    /// One or more sentences.
+    pub text: String,
+}
+
+impl Note {
+    /// Worth knowing; the answer is whole.
+    pub fn remark(text: impl Into<String>) -> Self {
+        Self { kind: NoteKind::Remark, text: text.into() }
+    }
+
+    /// Something is missing in the answer.
+    pub fn partial(text: impl Into<String>) -> Self {
+        Self { kind: NoteKind::Partial, text: text.into() }
+    }
+
+    /// What was asked for is not there.
+    pub fn failed(text: impl Into<String>) -> Self {
+        Self { kind: NoteKind::Failed, text: text.into() }
+    }
+}
+
+/// How much a [`Note`] takes from its answer; a script's exit code follows the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoteKind {
+    /// Nothing.
+    Remark,
+    /// A part of it.
+    Partial,
+    /// What was asked for.
+    Failed,
+}
+
+/// An [`Answer`] whose type is not known: what the shell gets of any command.
+pub trait AnyAnswer {
+    /// Writes it as WinDbg would, without the notes.
+    ///
+    /// # Errors
+    /// The writer's.
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+
+    /// What the reader must know beside it.
+    fn notes(&self) -> &[Note];
+
+    /// The worst of its notes; nothing if it has none.
+    fn worst(&self) -> Option<NoteKind> {
+        self.notes().iter().map(|note| note.kind).max()
+    }
+
+    /// All its facts, notes included.
+    ///
+    /// # Errors
+    /// None for the answers of this program.
+    fn to_json(&self) -> serde_json::Result<serde_json::Value>;
+}
+
+impl<A: Answer> AnyAnswer for A {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        Answer::write_text(self, out)
+    }
+
+    fn notes(&self) -> &[Note] {
+        Answer::notes(self)
+    }
+
+    fn to_json(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(self)
+    }
+}
+
+/// What running a command gives.
+pub type Answered = Result<Box<dyn AnyAnswer>, QueryError>;
+
+/// Why a command has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// No command has this name.
+    #[error("unknown command {name}; .help lists the commands")]
+    Unknown {
+        /// What was typed.
+        name: String,
+    },
+    /// An argument is not of a form that the command takes.
+    #[error("{command}: {problem}\nusage: {usage}")]
+    Usage {
+        /// The command.
+        command: &'static str,
+        /// What is wrong.
+        problem: String,
+        /// What it takes.
+        usage: &'static str,
+    },
+    /// The target did not give what the command needs.
+    #[error("{command}: {source}")]
+    Target {
+        /// The command.
+        command: &'static str,
+        /// Why.
+        source: TargetError,
+    },
+    /// The kernel keeps no such log.
+    #[error("{command}: {reason}")]
+    NoData {
+        /// The command.
+        command: &'static str,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl QueryError {
+    /// True if the user's line is wrong, not the target: exit code 2.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::Unknown { .. } | Self::Usage { .. })
+    }
+}
+
+/// One command of the prompt.
+#[derive(Debug)]
+pub struct CommandSpec {
+    /// Its name, then other names for it.
+    pub names: &'static [&'static str],
+    /// How it is typed.
+    pub usage: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// What it needs.
+    pub needs: Needs,
+    /// How it is run.
+    pub run: Run,
+}
+
+/// What a command needs of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing, not even a target.
+    Nothing,
+    /// A target, running or stopped.
+    Target,
+    /// A stopped target.
+    Stopped,
+}
+
+/// How a command is run. Arguments are the rest of the line after the name, trimmed.
+#[derive(Clone, Copy, Debug)]
+pub enum Run {
+    /// Asks the stopped target. Gets no session, so it cannot let the target run.
+    Query(fn(arguments: &str, target: &Target<'_>) -> Answered),
+    /// Answers without a target.
+    Local(fn(arguments: &str) -> Answered),
+    /// The shell carries it out.
+    Control(ControlCommand),
+}
+
+/// A command that changes the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlCommand {
+    /// Lets the target run.
+    Go,
+    /// Ends the session.
+    Quit,
+    /// Lets the target run and ends the session.
+    QuitDetach,
+}
+
+/// Every command, in the order in which `.help` lists them.
+pub static COMMANDS: &[&CommandSpec] =
+    &[&verifier::COMMAND, &modules::COMMAND, &version::COMMAND, &help::COMMAND, &GO, &QUIT, &QUIT_DETACH];
+
+static GO: CommandSpec = CommandSpec {
+    names: &["g"],
+    usage: "g",
+    summary: "let the target run",
+    needs: Needs::Stopped,
+    run: Run::Control(ControlCommand::Go),
+};
+
+static QUIT: CommandSpec = CommandSpec {
+    names: &["q"],
+    usage: "q",
+    summary: "end the session",
+    needs: Needs::Nothing,
+    run: Run::Control(ControlCommand::Quit),
+};
+
+static QUIT_DETACH: CommandSpec = CommandSpec {
+    names: &["qd"],
+    usage: "qd",
+    summary: "let the target run and end the session",
+    needs: Needs::Nothing,
+    run: Run::Control(ControlCommand::QuitDetach),
+};
+
+/// The command that a line of the prompt names, and its arguments.
+///
+/// # Errors
+/// [`QueryError::Unknown`]. An empty line names no command: the caller leaves those out.
+pub fn find(line: &str) -> Result<(&'static CommandSpec, &str), QueryError> {
+    let line = line.trim();
+    let (name, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let named = |spec: &&&CommandSpec| spec.names.iter().any(|known| known.eq_ignore_ascii_case(name));
+    match COMMANDS.iter().find(named) {
+        Some(spec) => Ok((spec, arguments.trim())),
+        None => Err(QueryError::Unknown { name: name.to_owned() }),
+    }
+}
+
+/// Runs a query and forgets the type of its answer.
+fn answer<Q: Query>(query: &Q, target: &Target<'_>) -> Answered
+where
+    Q::Answer: 'static,
+{
+    Ok(Box::new(query.run(target)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_gives_its_command_and_arguments() {
+        let (spec, arguments) = find("  !Verifier \t 3  myfault.sys ").unwrap();
+        assert_eq!((spec.names[0], arguments), ("!verifier", "3  myfault.sys"));
+        assert_eq!(find("g").unwrap().1, "");
+        assert_eq!(
+            find("!verify 3").unwrap_err().to_string(),
+            "unknown command !verify; .help lists the commands"
+        );
+    }
+
+    #[test]
+    fn no_two_commands_share_a_name_and_each_usage_begins_with_its_own() {
+        let mut names: Vec<_> = COMMANDS.iter().flat_map(|spec| spec.names).collect();
+        names.sort();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        for spec in COMMANDS {
+            assert!(spec.usage.starts_with(spec.names[0]), "{spec:?}");
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Outstanding pool allocations of one driver: its pages of trackers.
+//!
+//! ```text
+//!  PoolPageHeaders -> page -> page -> 0        newest page first
+//!
+//!  page, 4 KiB: | header | slot 1 | slot 2 | ... | slot 127 |
+//!                 NextPage, VerifierEntry, Signature
+//!  slot in use: VirtualAddress, CallingAddress, NumberOfBytes, Tag
+//!  slot free:   NextFree -> next free slot, from PoolTrackers;  NumberOfBytes has bit 0 set
+//! ```
+//! A slot is in use if the list of free slots does not have it. The low bit alone would hide special-pool blocks of odd
+//! size, whose exact size is stored; it decides only if the list of free slots breaks off. A page costs one read, and
+//! both lists are walked in the pages' bytes.
+//!
+//! Source: verifier.md 3.2.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+
+use super::drivers::Driver;
+use crate::commands::Note;
+use crate::memory::VirtAddr;
+use crate::output;
+use crate::symbols::Place;
+use crate::target::walk;
+use crate::target::{Layout, SListHead, Target, TargetError, WalkEnd};
+
+const PAGE: usize = 0x1000;
+/// `_VI_POOL_PAGE_HEADER.Signature`, in every build.
+const PAGE_SIGNATURE: u64 = 0x2132_1345;
+/// Most pages of one driver: `Depth` wraps there.
+const MAX_PAGES: usize = 0x1_0000;
+/// In a tag's last character: the block may be freed with its tag only.
+const PROTECTED_POOL: u32 = 0x8000_0000;
+
+/// What one driver has allocated and not freed, newest first.
+#[derive(Clone, Debug, Serialize)]
+pub struct Allocations {
+    /// The allocations.
+    pub blocks: Vec<Block>,
+    /// Pages of trackers that were read.
+    pub pages: usize,
+    /// How the walk along the pages ended.
+    pub pages_end: WalkEnd,
+    /// How the walk along the free slots ended.
+    pub free_end: WalkEnd,
+}
+
+/// One outstanding allocation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Block {
+    /// What the driver was given.
+    #[serde(serialize_with = "output::address")]
+    pub address: VirtAddr,
+    /// Bytes, as tracked: for blocks larger than a page whole pages.
+    pub size: u64,
+    /// Four characters; what is not printable shows as a dot.
+    pub tag: String,
+    /// Where the driver called from: a return address.
+    #[serde(serialize_with = "output::address")]
+    pub caller: VirtAddr,
+    /// Its tracker, a `_VI_POOL_ENTRY`.
+    #[serde(serialize_with = "output::address")]
+    pub tracker: VirtAddr,
+    /// The size is odd: a special-pool block, which the test of the low bit would take for a free slot.
+    pub odd_size: bool,
+}
+
+impl Allocations {
+    /// Reads the pages of `driver`, one request each. What is missing is noted.
+    ///
+    /// # Errors
+    /// [`TargetError`] if the symbols lack the structures.
+    pub fn read(target: &Target<'_>, driver: &Driver, notes: &mut Vec<Note>) -> Result<Self, TargetError> {
+        let slots = SlotLayout::find(target)?;
+        let unreadable = || WalkEnd::Unreadable {
+            at: driver.verified_data,
+            why: "the list's head cannot be read".to_owned(),
+        };
+        let pages = match driver.pool_pages {
+            Some(head) => Pages::read(target, &slots, driver.verified_data, head),
+            None => Pages { end: unreadable(), ..Pages::none() },
+        };
+        let (free, free_end) = match driver.free_trackers {
+            Some(head) => pages.free_slots(&slots, head),
+            None => (HashSet::new(), unreadable()),
+        };
+        let mut found =
+            Self { blocks: Vec::new(), pages: pages.order.len(), pages_end: pages.end.clone(), free_end };
+        let mut implausible = 0;
+        for (page, bytes) in pages.in_order() {
+            for (at, slot) in slots.of_page(page, bytes) {
+                let Some(block) = slots.block(at, slot) else { continue };
+                if free.contains(&at) || (!found.free_end.is_complete() && block.odd_size) {
+                    continue;
+                }
+                // A slot that was taken but whose allocation is not finished holds the old link.
+                if !block.address.is_kernel() && slots.pointer_size == 8 || pages.contains(block.address) {
+                    implausible += 1;
+                    continue;
+                }
+                found.blocks.push(block);
+            }
+        }
+        found.note_gaps(driver, &pages, implausible, notes);
+        Ok(found)
+    }
+
+    fn note_gaps(&self, driver: &Driver, pages: &Pages, implausible: usize, notes: &mut Vec<Note>) {
+        let name = driver.shown_name();
+        let mut explained = false;
+        if !self.pages_end.is_complete() {
+            explained = true;
+            notes.push(Note::partial(format!(
+                "{name}: the list of tracker pages breaks off after {} of {}: {}",
+                self.pages, pages.expected, self.pages_end
+            )));
+        } else if pages.order.len() & 0xffff != usize::from(pages.expected) {
+            notes.push(Note::partial(format!(
+                "{name}: the list of tracker pages has {}, its header says {}",
+                pages.order.len(),
+                pages.expected
+            )));
+        }
+        if pages.cut > 0 {
+            explained = true;
+            notes
+                .push(Note::partial(format!("{name}: {} tracker pages can be read in part only", pages.cut)));
+        }
+        if !self.free_end.is_complete() {
+            explained = true;
+            notes.push(Note::partial(format!(
+                "{name}: the list of free trackers breaks off: {}. Trackers in use are told by the low bit of their \
+                 size instead, so blocks of odd size in special pool are not listed",
+                self.free_end
+            )));
+        }
+        if implausible > 0 {
+            explained = true;
+            notes.push(Note::partial(format!(
+                "{name}: {implausible} trackers hold no kernel address and are left out (allocations under way)"
+            )));
+        }
+        let counters = driver
+            .pool
+            .current_paged_allocations
+            .value()
+            .zip(driver.pool.current_nonpaged_allocations.value());
+        let counted = counters.map(|(paged, nonpaged)| paged.saturating_add(nonpaged));
+        if let Some(counted) = counted.filter(|counted| *counted != self.blocks.len() as u64) {
+            let listed = self.blocks.len();
+            let mut text = format!("{name}: {counted} current allocations are counted, {listed} are listed");
+            if !explained {
+                text.push_str("; the target may have been stopped between the two");
+            }
+            notes.push(Note::partial(text));
+        }
+    }
+}
+
+/// Where a tracker's fields are.
+struct SlotLayout {
+    size: usize,
+    pointer_size: usize,
+    header: Layout,
+    next_free: Place,
+    address: Place,
+    caller: Place,
+    bytes: Place,
+    tag: Place,
+}
+
+impl SlotLayout {
+    fn find(target: &Target<'_>) -> Result<Self, TargetError> {
+        let entry = target.layout("nt!_VI_POOL_ENTRY")?;
+        let in_use = |field: &str| entry.place(&format!("InUse.{field}"));
+        let size = entry.size();
+        if !(8..=PAGE / 2).contains(&size) {
+            let wrong = format!("{size:#x} bytes each");
+            let address = VirtAddr(0);
+            return Err(TargetError::Unexpected { what: "_VI_POOL_ENTRY in the symbols", address, wrong });
+        }
+        Ok(Self {
+            size,
+            pointer_size: entry.pointer_size(),
+            header: target.layout("nt!_VI_POOL_PAGE_HEADER")?,
+            next_free: entry.place("NextFree")?,
+            address: in_use("VirtualAddress")?,
+            caller: in_use("CallingAddress")?,
+            bytes: in_use("NumberOfBytes")?,
+            tag: in_use("Tag")?,
+        })
+    }
+
+    /// The slots of a page but for the first, which holds the page's header.
+    fn of_page<'a>(&self, page: VirtAddr, bytes: &'a [u8]) -> impl Iterator<Item = (VirtAddr, &'a [u8])> {
+        let size = self.size as u64;
+        let slots = (0..).zip(bytes.chunks_exact(self.size)).skip(1);
+        slots.map(move |(index, slot): (u64, _)| (page.offset(index * size), slot))
+    }
+
+    fn block(&self, tracker: VirtAddr, slot: &[u8]) -> Option<Block> {
+        let size = self.bytes.uint(slot)?;
+        Some(Block {
+            // The kernel sets bit 0 for the time of a special-pool allocation.
+            address: VirtAddr(self.address.uint(slot)? & !1),
+            size,
+            tag: tag(self.tag.uint(slot)? as u32),
+            caller: VirtAddr(self.caller.uint(slot)?),
+            tracker,
+            odd_size: size & 1 != 0,
+        })
+    }
+}
+
+/// The tracker pages of one driver.
+struct Pages {
+    bytes: BTreeMap<VirtAddr, Vec<u8>>,
+    /// As the list has them.
+    order: Vec<VirtAddr>,
+    end: WalkEnd,
+    /// How many the list's header says there are.
+    expected: u16,
+    /// Pages of which only a part can be read.
+    cut: usize,
+}
+
+impl Pages {
+    const fn none() -> Self {
+        Self { bytes: BTreeMap::new(), order: Vec::new(), end: WalkEnd::Null, expected: 0, cut: 0 }
+    }
+
+    fn read(target: &Target<'_>, slots: &SlotLayout, owner: VirtAddr, head: SListHead) -> Self {
+        let mut pages = Self {
+            bytes: BTreeMap::new(),
+            order: Vec::new(),
+            end: WalkEnd::Null,
+            expected: head.depth,
+            cut: 0,
+        };
+        pages.end = walk::slist(head.first, MAX_PAGES, |at| {
+            let (bytes, missing) = target.read_some(at, PAGE);
+            let header = crate::target::Record::new(
+                slots.header.clone(),
+                at,
+                (&bytes[..]).into(),
+                missing.as_ref().map(|error| error.cause.clone()),
+            );
+            let (signature, verifier_entry) = (header.uint("Signature")?, header.pointer("VerifierEntry")?);
+            let unexpected = |wrong| TargetError::Unexpected { what: "tracker page", address: at, wrong };
+            if signature != PAGE_SIGNATURE {
+                return Err(unexpected(format!("its signature is {signature:#x}, not {PAGE_SIGNATURE:#x}")));
+            }
+            if verifier_entry != owner {
+                return Err(unexpected(format!("it belongs to {verifier_entry}, not to {owner}")));
+            }
+            let next = header.pointer("NextPage")?;
+            pages.cut += usize::from(missing.is_some());
+            pages.order.push(at);
+            pages.bytes.insert(at, bytes);
+            Ok(next)
+        });
+        pages
+    }
+
+    /// Pages as the list has them, newest first.
+    fn in_order(&self) -> impl Iterator<Item = (VirtAddr, &[u8])> {
+        self.order.iter().map(|at| (*at, &self.bytes[at][..]))
+    }
+
+    /// The bytes from `address` on, if it lies in one of the pages.
+    fn from(&self, address: VirtAddr) -> Option<&[u8]> {
+        let (page, bytes) = self.bytes.range(..=address).next_back()?;
+        bytes.get(usize::try_from(address.since(*page)).ok()?..).filter(|rest| !rest.is_empty())
+    }
+
+    fn contains(&self, address: VirtAddr) -> bool {
+        self.from(address).is_some()
+    }
+
+    /// The free slots, walked in the pages' bytes.
+    fn free_slots(&self, slots: &SlotLayout, head: SListHead) -> (HashSet<VirtAddr>, WalkEnd) {
+        let mut free = HashSet::new();
+        let limit = self.order.len() * (PAGE / slots.size);
+        let end = walk::slist(head.first, limit, |at| {
+            let slot = self.from(at).and_then(|bytes| slots.next_free.uint(bytes));
+            let next = slot.ok_or("it lies in none of the driver's tracker pages")?;
+            free.insert(at);
+            Ok::<_, &str>(VirtAddr(next))
+        });
+        (free, end)
+    }
+}
+
+/// A pool tag's four characters, the lowest byte first; padding at the end is dropped.
+fn tag(tag: u32) -> String {
+    let characters = (tag & !PROTECTED_POOL).to_le_bytes();
+    let shown =
+        characters.map(|byte| if byte.is_ascii_graphic() || byte == b' ' { byte.into() } else { '.' });
+    let text: String = shown.into_iter().collect();
+    text.trim_end_matches(if characters[3] == 0 { '.' } else { '\0' }).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_reads_from_its_lowest_byte() {
+        assert_eq!(tag(u32::from_le_bytes(*b"Leak")), "Leak");
+        assert_eq!(tag(u32::from_le_bytes(*b"Leak") | PROTECTED_POOL), "Leak");
+        assert_eq!(tag(u32::from_le_bytes(*b"Io  ")), "Io  ");
+        assert_eq!(tag(u32::from_le_bytes(*b"Ab\0\0")), "Ab");
+        assert_eq!(
+            tag(u32::from_le_bytes([1, 0x1b, b'x', b'y'])),
+            "..xy",
+            "nothing reaches a terminal as it is"
+        );
+        assert_eq!(tag(0), "");
+    }
+}

@@ -1,0 +1,365 @@
+//! Verified drivers: the tree `nt!ViTargetDriversAvl`, and the list of those that were chosen, `nt!VfSuspectDriversList`.
+//!
+//! ```text
+//!  _VF_AVL_TREE --Tables--> _VF_AVL_TABLE[TablesNo] --BalancedRoot.RightChild--> node
+//!                                                                    node: _RTL_BALANCED_LINKS, _VF_TARGET_DRIVER
+//!  _VF_TARGET_DRIVER --VerifiedData--> _VF_TARGET_VERIFIED_DRIVER_DATA --SuspectDriverEntry--> name, loads, unloads
+//! ```
+//! Three requests per driver. A node without `VerifiedData` is there for its thunks only and is no verified driver.
+//!
+//! Source: verifier.md 2.2, 2.3.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::settings::PoolCounters;
+use crate::commands::Note;
+use crate::memory::VirtAddr;
+use crate::output::{self, Reading};
+use crate::target::walk::{self, AvlNode};
+use crate::target::{Layout, Record, SListHead, Target, TargetError, WalkEnd};
+
+/// `_VF_TARGET_VERIFIED_DRIVER_DATA.Signature`, in every build.
+const VERIFIED_DATA_SIGNATURE: u64 = 0x9876_1940;
+/// Most tables of the tree; kernels make 64 at most.
+const MAX_TABLES: u64 = 0x400;
+/// Most drivers of one table, and of the list of suspects.
+const MAX_DRIVERS: usize = 0x1_0000;
+/// Bytes read after a suspect entry, where the kernel puts its name.
+const NAME_READ: usize = 0x80;
+/// Longest name, in bytes.
+const MAX_NAME: usize = 0x208;
+
+/// One verified driver.
+#[derive(Clone, Debug, Serialize)]
+pub struct Driver {
+    /// Its `_VF_TARGET_DRIVER`.
+    #[serde(serialize_with = "output::address")]
+    pub entry: VirtAddr,
+    /// Its `_VF_TARGET_VERIFIED_DRIVER_DATA`.
+    #[serde(serialize_with = "output::address")]
+    pub verified_data: VirtAddr,
+    /// Its file name: `myfault.sys`; nothing if it cannot be read.
+    pub name: Option<String>,
+    /// Where its image is.
+    #[serde(serialize_with = "output::address")]
+    pub base: VirtAddr,
+    /// Bytes of its image.
+    pub size: Reading,
+    /// Times it was loaded since it is verified.
+    pub loads: Reading,
+    /// Times it was unloaded.
+    pub unloads: Reading,
+    /// Its pool in use.
+    pub pool: PoolCounters,
+    /// Bytes of contiguous memory in use.
+    pub contiguous_memory_bytes: Option<Reading>,
+    /// Pages of trackers; nothing if they cannot be read.
+    #[serde(skip)]
+    pub pool_pages: Option<SListHead>,
+    /// Free trackers; nothing if they cannot be read.
+    #[serde(skip)]
+    pub free_trackers: Option<SListHead>,
+}
+
+impl Driver {
+    /// True if the user's `name` means this driver: with or without extension, in any case.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name.as_ref().is_some_and(|own| same_driver(own, name))
+    }
+
+    /// Its name, or what stands for it.
+    #[must_use]
+    pub fn shown_name(&self) -> &str {
+        self.name.as_deref().unwrap_or("(name unreadable)")
+    }
+
+    /// Its state, in WinDbg's words.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        state(self.loads.value(), self.unloads.value())
+    }
+
+    fn read(
+        target: &Target<'_>,
+        layouts: &Layouts,
+        node: &Record<'_>,
+        data: VirtAddr,
+        notes: &mut Vec<Note>,
+    ) -> Result<Self, TargetError> {
+        let data = target.record_of(&layouts.data, data)?;
+        let at = data.address();
+        match data.uint("Signature") {
+            Ok(VERIFIED_DATA_SIGNATURE) => {}
+            Ok(other) => notes.push(Note::partial(format!(
+                "the verifier data at {at} has signature {other:#x}, not {VERIFIED_DATA_SIGNATURE:#x}: it may be damaged"
+            ))),
+            Err(error) => notes.push(Note::partial(error.to_string())),
+        }
+        let suspect = data
+            .pointer("SuspectDriverEntry")
+            .and_then(|at| target.record_and_tail(&layouts.suspect, at, NAME_READ))
+            .map_err(|error| error.to_string());
+        let of_suspect = |path: &str| match &suspect {
+            Ok(suspect) => Reading::of(suspect.uint(path)),
+            Err(error) => Reading::Unreadable(error.clone()),
+        };
+        let name = match &suspect {
+            Ok(suspect) => {
+                target.unicode_string(suspect, "BaseName", MAX_NAME).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.clone()),
+        };
+        let entry = node.address();
+        if let Err(error) = &name {
+            notes.push(Note::partial(format!("the name of the driver at {entry} cannot be read: {error}")));
+        }
+        let mut head = |path| {
+            let head = SListHead::read(&data, path);
+            head.inspect_err(|error| notes.push(Note::partial(error.to_string()))).ok()
+        };
+        let (pool_pages, free_trackers) = (head("PoolPageHeaders"), head("PoolTrackers"));
+        // Builds since Windows 8 key the tree by address and session: one level more.
+        let tree_node = if node.has("TreeNode.Base.p") { "TreeNode.Base" } else { "TreeNode" };
+        Ok(Self {
+            entry,
+            verified_data: at,
+            name: name.ok().map(|name| printable(&name)),
+            base: node.pointer(&format!("{tree_node}.p"))?,
+            size: Reading::of(node.uint(&format!("{tree_node}.RangeSize"))),
+            loads: of_suspect("Loads"),
+            unloads: of_suspect("Unloads"),
+            pool: PoolCounters::of(&data),
+            contiguous_memory_bytes: data
+                .has("ContiguousMemoryBytes")
+                .then(|| Reading::of(data.uint("ContiguousMemoryBytes"))),
+            pool_pages,
+            free_trackers,
+        })
+    }
+}
+
+/// The verified drivers in the order of the tree.
+#[derive(Debug)]
+pub struct DriverTree {
+    /// Those that could be read.
+    pub drivers: Vec<Driver>,
+    /// How the walk ended; the first table's trouble, if several have some.
+    pub end: WalkEnd,
+}
+
+impl DriverTree {
+    /// Reads the tree. What is missing in it is noted.
+    ///
+    /// # Errors
+    /// [`TargetError`] if symbols are missing or the tree's head cannot be read.
+    pub fn read(target: &Target<'_>, notes: &mut Vec<Note>) -> Result<Self, TargetError> {
+        let layouts = Layouts::find(target)?;
+        let tree_layout = target.layout("nt!_VF_AVL_TREE")?;
+        let tree_at = target.address_of("nt!ViTargetDriversAvl")?;
+        let mut ranges = vec![(tree_at, tree_layout.size())];
+        ranges.extend(target.address_of("nt!ViTargetInitialized").ok().map(|at| (at, 4)));
+        let mut answers = target.read_ranges(&ranges).into_iter();
+        let tree = answers.next().expect("one answer per range");
+        let tree = tree.map_err(|error| TargetError::read("nt!ViTargetDriversAvl", error))?;
+        let initialized = answers.next().and_then(Result::ok).is_none_or(|bytes| bytes != [0; 4]);
+        let tree = Record::new(tree_layout, tree_at, Cow::Owned(tree), None);
+        let (tables_at, count) = (tree.pointer("Tables")?, tree.uint("TablesNo")?);
+        if !initialized || tables_at.is_null() || count == 0 {
+            notes.push(Note::remark(
+                "Driver Verifier has set up no list of drivers: none of those chosen was loaded yet.",
+            ));
+            return Ok(Self { drivers: Vec::new(), end: WalkEnd::Null });
+        }
+        if count > MAX_TABLES {
+            let wrong = format!("{count:#x} tables, more than any kernel makes");
+            return Err(TargetError::Unexpected { what: "nt!ViTargetDriversAvl", address: tree_at, wrong });
+        }
+        let tables = target.records(&layouts.table, tables_at, count as usize);
+        let mut all = Self { drivers: Vec::new(), end: WalkEnd::Null };
+        for table in tables.iter() {
+            all.add_table(target, &layouts, &table, notes);
+        }
+        if !all.end.is_complete() {
+            notes.push(Note::partial(format!("the tree of verified drivers is not whole: {}", all.end)));
+        }
+        Ok(all)
+    }
+
+    fn add_table(
+        &mut self,
+        target: &Target<'_>,
+        layouts: &Layouts,
+        table: &Record<'_>,
+        notes: &mut Vec<Note>,
+    ) {
+        let root = match table.pointer("RtlTable.BalancedRoot.RightChild") {
+            Ok(root) => root,
+            Err(error) => {
+                self.break_off(WalkEnd::Unreadable { at: table.address(), why: error.to_string() });
+                return;
+            }
+        };
+        let (nodes, end) = walk::avl(root, MAX_DRIVERS, |at| layouts.read_node(target, at));
+        self.break_off(end);
+        for node in nodes {
+            // Thunk bookkeeping only.
+            let Some(data) = node.pointer("VerifiedData").ok().filter(|data| !data.is_null()) else {
+                continue;
+            };
+            match Driver::read(target, layouts, &node, data, notes) {
+                Ok(driver) => self.drivers.push(driver),
+                Err(error) => {
+                    let at = node.address();
+                    notes.push(Note::partial(format!(
+                        "the driver whose entry is at {at} cannot be read: {error}"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Keeps the first thing that went wrong.
+    fn break_off(&mut self, end: WalkEnd) {
+        if self.end.is_complete() && !end.is_complete() {
+            self.end = end;
+        }
+    }
+}
+
+/// The structures of the walk, looked up once.
+struct Layouts {
+    links: Layout,
+    driver: Layout,
+    data: Layout,
+    suspect: Layout,
+    table: Layout,
+}
+
+impl Layouts {
+    fn find(target: &Target<'_>) -> Result<Self, TargetError> {
+        Ok(Self {
+            links: target.layout("nt!_RTL_BALANCED_LINKS")?,
+            driver: target.layout("nt!_VF_TARGET_DRIVER")?,
+            data: target.layout("nt!_VF_TARGET_VERIFIED_DRIVER_DATA")?,
+            suspect: target.layout("nt!_VF_SUSPECT_DRIVER_ENTRY")?,
+            table: target.layout("nt!_VF_AVL_TABLE")?,
+        })
+    }
+
+    /// A node: links, then the driver's entry, in one read.
+    fn read_node(&self, target: &Target<'_>, at: VirtAddr) -> Result<AvlNode<Record<'static>>, TargetError> {
+        let node = target.record_and_tail(&self.links, at, self.driver.size())?;
+        let size = self.links.size();
+        let entry = node.bytes().get(size..).unwrap_or_default().to_vec();
+        Ok(AvlNode {
+            left: node.pointer("LeftChild")?,
+            right: node.pointer("RightChild")?,
+            value: Record::new(self.driver.clone(), at.offset(size as u64), Cow::Owned(entry), None),
+        })
+    }
+}
+
+/// The drivers that were chosen to be verified, loaded or not.
+#[derive(Debug)]
+pub struct Suspects {
+    suspects: Vec<(String, u64, u64)>,
+    trouble: Option<String>,
+}
+
+impl Suspects {
+    /// Reads `nt!VfSuspectDriversList`, one request per driver.
+    #[must_use]
+    pub fn read(target: &Target<'_>) -> Self {
+        let mut suspects = Vec::new();
+        let end = Self::walk(target, &mut suspects);
+        let trouble = match end {
+            Ok(end) if end.is_complete() => None,
+            Ok(end) => Some(end.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        Self { suspects, trouble }
+    }
+
+    fn walk(target: &Target<'_>, suspects: &mut Vec<(String, u64, u64)>) -> Result<WalkEnd, TargetError> {
+        let head = target.address_of("nt!VfSuspectDriversList")?;
+        let layout = target.layout("nt!_VF_SUSPECT_DRIVER_ENTRY")?;
+        let links = layout.offset("Links")?;
+        let first = target.record("nt!_LIST_ENTRY", head)?.pointer("Flink")?;
+        Ok(walk::list(head, first, MAX_DRIVERS, |at| {
+            let entry = target.record_and_tail(&layout, VirtAddr(at.0.wrapping_sub(links)), NAME_READ)?;
+            if let Ok(name) = target.unicode_string(&entry, "BaseName", MAX_NAME) {
+                suspects.push((printable(&name), entry.uint("Loads")?, entry.uint("Unloads")?));
+            }
+            entry.pointer("Links.Flink")
+        }))
+    }
+
+    /// Says why the driver that the user called `name` is not among the verified ones, `others`.
+    #[must_use]
+    pub fn explain(&self, name: &str, others: &[Driver]) -> String {
+        let mut text = match self.suspects.iter().find(|(own, ..)| same_driver(own, name)) {
+            Some((own, 0, _)) => format!("{own} is chosen for verification but has not been loaded yet."),
+            Some((own, loads, unloads)) if loads == unloads => format!(
+                "{own} is chosen for verification and was unloaded (loaded {loads}, unloaded {unloads} times); what \
+                 Driver Verifier knew of its allocations went with it."
+            ),
+            Some((own, loads, unloads)) => format!(
+                "{own} is chosen for verification (loaded {loads}, unloaded {unloads} times), but the tree of verified \
+                 drivers does not have it."
+            ),
+            None => format!("{name} is not verified."),
+        };
+        if let Some(trouble) = &self.trouble {
+            text.push_str(&format!(" (The list of chosen drivers is not whole: {trouble}.)"));
+        }
+        let verified: Vec<_> = others.iter().map(Driver::shown_name).collect();
+        match &verified[..] {
+            [] => text.push_str(" No loaded driver is verified."),
+            _ => text.push_str(&format!(" Verified drivers: {}.", verified.join(", "))),
+        }
+        text
+    }
+}
+
+/// True if the user's `name` means the file `own`.
+fn same_driver(own: &str, name: &str) -> bool {
+    let stem = own.rsplit_once('.').map_or(own, |(stem, _)| stem);
+    own.eq_ignore_ascii_case(name) || stem.eq_ignore_ascii_case(name)
+}
+
+/// Nothing from the target reaches a terminal as it is.
+fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Source: verifier.md 2.3.
+const fn state(loads: Option<u64>, unloads: Option<u64>) -> &'static str {
+    match (loads, unloads) {
+        (_, Some(0)) => "Loaded",
+        (Some(_), Some(_)) => "Loaded and Unloaded",
+        _ => "Unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_is_meant_with_and_without_extension_in_any_case() {
+        for name in ["myfault.sys", "MyFault", "MYFAULT.SYS"] {
+            assert!(same_driver("MyFault.sys", name), "{name}");
+        }
+        assert!(!same_driver("myfault.sys", "myfault.dll") && !same_driver("myfault.sys", "my"));
+    }
+
+    #[test]
+    fn a_state_comes_from_loads_and_unloads() {
+        assert_eq!(state(Some(1), Some(0)), "Loaded");
+        assert_eq!(state(Some(2), Some(1)), "Loaded and Unloaded");
+        assert_eq!(state(None, None), "Unknown");
+    }
+}

@@ -1,0 +1,137 @@
+//! `!verifier` as the debuggers of Windows 7's time print it, column for column.
+//!
+//! Source: verifier.md 3.3 and 4.4, with the transcripts there; indents of option names are tabs.
+
+use std::fmt::{self, Write};
+
+use super::allocations::Allocations;
+use super::pool_log::PoolLog;
+use super::settings::{PoolCounters, Settings};
+use super::{DriverReport, VerifierReport};
+use crate::memory::VirtAddr;
+use crate::output::{Pointer, Reading};
+
+pub(super) fn write_report(report: &VerifierReport, out: &mut dyn Write) -> fmt::Result {
+    write_settings(&report.settings, out)?;
+    let Some(drivers) = &report.drivers else { return Ok(()) };
+    writeln!(out, "\nDriver Verification List\n")?;
+    writeln!(out, "Entry     State           NonPagedPool   PagedPool   Module")?;
+    for driver in drivers {
+        write_driver(driver, report.pointer_size, out)?;
+    }
+    Ok(())
+}
+
+fn write_settings(settings: &Settings, out: &mut dyn Write) -> fmt::Result {
+    writeln!(out, "\nVerify Level {:x} ... enabled options are:", settings.level)?;
+    for option in &settings.options {
+        writeln!(out, "\t{}", option.name)?;
+    }
+    if settings.level == 0 {
+        return Ok(());
+    }
+    let statistics = &settings.statistics;
+    let counters = [
+        ("RaiseIrqls                             ", &statistics.raise_irqls),
+        ("AcquireSpinLocks                       ", &statistics.acquire_spin_locks),
+        ("Synch Executions                       ", &statistics.synchronize_executions),
+        ("Trims                                  ", &statistics.trims),
+        ("\nPool Allocations Attempted             ", &statistics.allocations_attempted),
+        ("Pool Allocations Succeeded             ", &statistics.allocations_succeeded),
+        ("Pool Allocations Succeeded SpecialPool ", &statistics.allocations_succeeded_special_pool),
+        ("Pool Allocations With NO TAG           ", &statistics.allocations_with_no_tag),
+        ("Pool Allocations Failed                ", &statistics.allocations_failed),
+        ("Resource Allocations Failed Deliberately   ", &statistics.allocations_failed_deliberately),
+    ];
+    writeln!(out, "\nSummary of All Verifier Statistics\n")?;
+    for (label, counter) in counters {
+        if let Some(counter) = counter {
+            writeln!(out, "{label}{}", counter.hex())?;
+        }
+    }
+    let pool = &statistics.pool;
+    let mut line = |label: &str, count: &Reading, bytes: &Reading| {
+        writeln!(out, "{label:<39}{} for {} bytes", count.hex(), bytes.upper_hex8())
+    };
+    line("\nCurrent paged pool allocations         ", &pool.current_paged_allocations, &pool.paged_bytes)?;
+    line("Peak paged pool allocations", &pool.peak_paged_allocations, &pool.peak_paged_bytes)?;
+    line("Current nonpaged pool allocations", &pool.current_nonpaged_allocations, &pool.nonpaged_bytes)?;
+    line("Peak nonpaged pool allocations", &pool.peak_nonpaged_allocations, &pool.peak_nonpaged_bytes)
+}
+
+fn write_driver(report: &DriverReport, pointer_size: usize, out: &mut dyn Write) -> fmt::Result {
+    let DriverReport { driver, allocations } = report;
+    let pool = &driver.pool;
+    writeln!(
+        out,
+        "\n{} {:<16} {}       {}    {}",
+        Pointer { address: driver.entry, pointer_size },
+        driver.state(),
+        pool.nonpaged_bytes.hex8(),
+        pool.paged_bytes.hex8(),
+        driver.shown_name()
+    )?;
+    match allocations {
+        Some(allocations) => write_allocations(pool, allocations, pointer_size, out),
+        None => Ok(()),
+    }
+}
+
+fn write_allocations(
+    pool: &PoolCounters,
+    allocations: &Allocations,
+    pointer_size: usize,
+    out: &mut dyn Write,
+) -> fmt::Result {
+    let rows = [
+        ("\nCurrent Pool Allocations  ", &pool.current_nonpaged_allocations, &pool.current_paged_allocations),
+        ("Current Pool Bytes        ", &pool.nonpaged_bytes, &pool.paged_bytes),
+        ("Peak Pool Allocations     ", &pool.peak_nonpaged_allocations, &pool.peak_paged_allocations),
+        ("Peak Pool Bytes           ", &pool.peak_nonpaged_bytes, &pool.peak_paged_bytes),
+    ];
+    for (label, nonpaged, paged) in rows {
+        writeln!(out, "{label}{}    {}", nonpaged.hex8(), paged.hex8())?;
+    }
+    writeln!(out, "\nPoolAddress  SizeInBytes    Tag       CallersAddress")?;
+    for block in &allocations.blocks {
+        let pointer = |address: VirtAddr| Pointer { address, pointer_size };
+        let (address, caller) = (pointer(block.address), pointer(block.caller));
+        writeln!(out, "{address}     0x{:08x}     {:<4}      {caller}", block.size, block.tag)?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_pool_log(log: &PoolLog, out: &mut dyn Write) -> fmt::Result {
+    let pointer = |address: u64| Pointer { address: VirtAddr(address), pointer_size: log.pointer_size };
+    writeln!(out, "\nLog of recent kernel pool Allocate and Free operations:\n")?;
+    writeln!(out, "There are up to {:#x} entries in the log.\n", log.length)?;
+    match (log.address, log.quantity) {
+        (Some(address), _) => {
+            let (length, address) = (pointer(log.length), pointer(address.0));
+            writeln!(out, "Parsing 0x{length} log entries, searching for address 0x{address}.")?;
+        }
+        (None, quantity) => {
+            writeln!(
+                out,
+                "Displaying most recent 0x{} entries from the log.",
+                pointer(quantity.unwrap_or(0))
+            )?;
+        }
+    }
+    for entry in &log.entries {
+        let (address, size, thread) =
+            (pointer(entry.address.0), pointer(entry.size), pointer(entry.thread.0));
+        writeln!(out, "\nPool block {address}, Size {size}, Thread {thread}")?;
+        for frame in &entry.stack {
+            match &frame.symbol {
+                Some(symbol) => writeln!(out, "{} {symbol}", pointer(frame.address.0))?,
+                None => writeln!(out, "{}", pointer(frame.address.0))?,
+            }
+        }
+    }
+    if log.address.is_some() {
+        writeln!(out, "Parsed entry {}/{}...", pointer(log.parsed), pointer(log.length))?;
+        writeln!(out, "Finished parsing all pool tracking information.")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! `vertarget`: which Windows the target runs.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Answer, Answered, CommandSpec, Needs, Query, QueryError, Run, answer};
+use crate::memory::VirtAddr;
+use crate::output;
+use crate::target::Target;
+
+pub(super) static COMMAND: CommandSpec = CommandSpec {
+    names: &["vertarget"],
+    usage: "vertarget",
+    summary: "show which Windows the target runs and where its kernel is",
+    needs: Needs::Stopped,
+    run: Run::Query(run),
+};
+
+/// Longest build text read; the kernel's own array has 128 bytes.
+const MAX_BUILD_LAB: usize = 128;
+
+/// Asks which Windows the target runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Version;
+
+/// Which Windows a target runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct TargetVersion {
+    build: u16,
+    free: bool,
+    multiprocessor: bool,
+    machine: &'static str,
+    /// `nt!NtBuildLab`; nothing without symbols and debugger data.
+    built_by: Option<String>,
+    #[serde(serialize_with = "output::address")]
+    kernel_base: VirtAddr,
+    #[serde(serialize_with = "output::address")]
+    loaded_module_list: VirtAddr,
+}
+
+impl Query for Version {
+    type Answer = TargetVersion;
+
+    fn run(&self, target: &Target<'_>) -> Result<TargetVersion, QueryError> {
+        let version = target.kernel().version();
+        let lab = target.address_of("nt!NtBuildLab").ok();
+        let lab = lab.or_else(|| target.debugger_data().ok()?.nt_build_lab());
+        let built_by = lab.map(|at| target.read_some(at, MAX_BUILD_LAB).0).and_then(|bytes| {
+            let text = bytes.split(|byte| *byte == 0).next()?;
+            let printable =
+                !text.is_empty() && text.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+            printable.then(|| String::from_utf8_lossy(text).into_owned())
+        });
+        Ok(TargetVersion {
+            build: version.build,
+            free: version.major & 0xff != 0xc,
+            multiprocessor: version.flags & 1 != 0,
+            machine: match version.machine {
+                0x8664 => "x64",
+                0xaa64 => "ARM 64-bit (AArch64)",
+                0x14c => "x86 compatible",
+                _ => "unknown machine",
+            },
+            built_by,
+            kernel_base: version.base,
+            loaded_module_list: version.module_list,
+        })
+    }
+}
+
+impl Answer for TargetVersion {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let processors = if self.multiprocessor { "MP" } else { "UP" };
+        let kind = if self.free { "Free" } else { "Checked" };
+        writeln!(out, "Windows Kernel Version {} {processors} {kind} {}", self.build, self.machine)?;
+        if let Some(built_by) = &self.built_by {
+            writeln!(out, "Built by: {built_by}")?;
+        }
+        let (base, list) = (self.kernel_base, self.loaded_module_list);
+        writeln!(out, "Kernel base = 0x{base} PsLoadedModuleList = 0x{list}")
+    }
+}
+
+fn run(_arguments: &str, target: &Target<'_>) -> Answered {
+    answer(&Version, target)
+}

@@ -1,0 +1,140 @@
+//! How answers show addresses, numbers that may be missing, and columns. A leaf: knows no command and no target.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::memory::VirtAddr;
+
+/// Serialises an address as `"0xfffffa8005400000"`: JSON numbers lose bits past 2^53.
+///
+/// # Errors
+/// The serializer's.
+pub fn address<S: Serializer>(address: &VirtAddr, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{:#x}", address.0))
+}
+
+/// The same for an address that may be absent: `null`.
+///
+/// # Errors
+/// The serializer's.
+pub fn address_or_null<S: Serializer>(value: &Option<VirtAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => address(value, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// An address as WinDbg's `%p` prints it: 16 digits, or 8 where `pointer_size` is 4, and no backtick.
+#[derive(Clone, Copy, Debug)]
+pub struct Pointer {
+    /// The address.
+    pub address: VirtAddr,
+    /// Bytes of a pointer in the target.
+    pub pointer_size: usize,
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = 2 * self.pointer_size;
+        write!(f, "{:0width$x}", self.address.0)
+    }
+}
+
+/// A number of the target, or why it could not be read: one unreadable field spoils that field only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The number.
+    Value(u64),
+    /// Why there is none.
+    Unreadable(String),
+}
+
+impl Reading {
+    /// Keeps a number or the text of an error.
+    pub fn of<E: fmt::Display>(result: Result<u64, E>) -> Self {
+        result.map_or_else(|error| Self::Unreadable(error.to_string()), Self::Value)
+    }
+
+    /// The number, if there is one.
+    #[must_use]
+    pub const fn value(&self) -> Option<u64> {
+        match self {
+            Self::Value(value) => Some(*value),
+            Self::Unreadable(_) => None,
+        }
+    }
+
+    /// `0xa`.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        self.value().map_or_else(|| "??".to_owned(), |value| format!("{value:#x}"))
+    }
+
+    /// `009ce000`, as `%08x` prints it.
+    #[must_use]
+    pub fn hex8(&self) -> String {
+        self.value().map_or_else(|| "????????".to_owned(), |value| format!("{value:08x}"))
+    }
+
+    /// `009CE000`, as `%08X` prints it.
+    #[must_use]
+    pub fn upper_hex8(&self) -> String {
+        self.hex8().to_uppercase()
+    }
+}
+
+/// A number, or `{"unreadable": "why"}`.
+impl Serialize for Reading {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        match self {
+            Self::Value(value) => serializer.serialize_u64(*value),
+            Self::Unreadable(why) => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry("unreadable", why)?;
+                map.end()
+            }
+        }
+    }
+}
+
+/// Writes rows whose columns line up, two spaces apart; the last column is as long as it is.
+///
+/// # Errors
+/// The writer's.
+pub fn write_columns<const N: usize>(out: &mut dyn fmt::Write, rows: &[[&str; N]]) -> fmt::Result {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            if column + 1 == N {
+                out.write_str(cell)?;
+            } else {
+                write!(out, "{cell:<0$}  ", widths[column])?;
+            }
+        }
+        out.write_char('\n')?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut text = String::new();
+        write_columns(&mut text, &[["lm", "modules"], ["!verifier", "Driver Verifier"]]).unwrap();
+        assert_eq!(text, "lm         modules\n!verifier  Driver Verifier\n");
+    }
+
+    #[test]
+    fn a_missing_number_is_seen_as_such() {
+        let missing = Reading::of::<&str>(Err("not mapped"));
+        assert_eq!((missing.hex(), missing.hex8()), ("??".into(), "????????".into()));
+        assert_eq!(serde_json::to_string(&missing).unwrap(), r#"{"unreadable":"not mapped"}"#);
+        assert_eq!(Reading::Value(0x9c_e000).upper_hex8(), "009CE000");
+    }
+}

@@ -1,0 +1,546 @@
+//! `!verifier` on kernels written down here: the published transcripts, and every way in which a kernel can disappoint.
+
+mod support;
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+use support::verifier::*;
+use support::{Booted, PAGE, World};
+use verikd::commands::{AnyAnswer, Note, NoteKind, QueryError, Run, find};
+use verikd::memory::VirtAddr;
+
+const DRIVER: &str = "_VF_TARGET_VERIFIED_DRIVER_DATA";
+
+#[test]
+fn the_published_leak_prints_as_published() {
+    for build in [Build::Windows7, Build::Windows11] {
+        let booted = leak(build).boot();
+        // An entry's address depends on the build's node; the transcript is Windows 7's.
+        assert_same_text(
+            &text(&booted, "!verifier 3 myfault.sys"),
+            include_str!("golden/verifier-3-myfault.txt"),
+        );
+        assert_same_text(
+            &text(&booted, "!verifier 80 fffffa8005400000"),
+            include_str!("golden/verifier-80.txt"),
+        );
+    }
+}
+
+#[test]
+fn a_driver_may_be_named_without_extension_and_in_any_case() {
+    let booted = leak(Build::Windows7).boot();
+    let expected = text(&booted, "!verifier 3 myfault.sys");
+    for line in ["!verifier 3 MYFAULT.SYS", "!verifier 0x3 myfault", "!VERIFIER 0n3 MyFault", "!verifier 3"] {
+        assert_eq!(text(&booted, line), expected, "{line}");
+    }
+}
+
+#[test]
+fn flags_decide_how_much_is_shown() {
+    let booted = leak(Build::Windows7).boot();
+    let settings = text(&booted, "!verifier");
+    assert!(settings.contains("\tAll pool allocations checked on unload\n") && !settings.contains("Entry"));
+    assert_eq!(text(&booted, "!verifier 0"), settings);
+    assert_eq!(text(&booted, "!verifier 2"), settings, "2 needs 1");
+    let rows = text(&booted, "!verifier 1");
+    assert!(rows.starts_with(&settings) && rows.ends_with("00000000    myfault.sys\n"), "{rows}");
+}
+
+#[test]
+fn a_query_costs_few_requests() {
+    let booted = leak(Build::Windows7).boot();
+    booted.memory.reset();
+    text(&booted, "!verifier 3 myfault.sys");
+    // Settings 2, tree 2, tables 1, driver 3, page of trackers 1.
+    assert_eq!(booted.memory.reads(), 9);
+    // A reply of a live target carries 1096 bytes.
+    assert!(booted.memory.bytes() < 12 * 1096, "{:#x} bytes", booted.memory.bytes());
+    booted.memory.reset();
+    text(&booted, "!verifier 80 fffffa8005400000");
+    // Variables 1, modules 3, the log in pieces of 64 KiB, cut at the newest entry.
+    assert_eq!(booted.memory.reads(), 1 + 3 + 8 * 1024 / 64 + 1);
+}
+
+#[test]
+fn json_has_the_facts_of_the_text_with_addresses_as_strings() {
+    let booted = leak(Build::Windows7).boot();
+    let report = run(&booted, "!verifier 3 myfault").unwrap().to_json().unwrap();
+    assert_eq!(report["settings"]["level"], 8);
+    assert_eq!(report["settings"]["statistics"]["allocations_attempted"], 0xb);
+    let driver = &report["drivers"][0];
+    assert_eq!(driver["entry"], "0xfffffa80031b5830");
+    assert_eq!((&driver["name"], &driver["loads"]), (&json!("myfault.sys"), &json!(1)));
+    assert_eq!(driver["allocations"]["pages_end"], "null");
+    let block = json!({
+        "address": "0xfffffa8005400000", "size": 0xf_b000, "tag": "Leak", "caller": "0xfffff8800447d634",
+        "tracker": "0xfffffa8003220ec0", "odd_size": false,
+    });
+    assert_eq!(driver["allocations"]["blocks"][0], block);
+
+    let log = run(&booted, "!verifier 80 fffffa80`05400000").unwrap().to_json().unwrap();
+    assert_eq!(
+        (&log["length"], &log["parsed"], &log["notes"]),
+        (&json!(0x1_0000), &json!(0x1_0000), &json!([]))
+    );
+    let entry = &log["entries"][0];
+    assert_eq!((&entry["slot"], &entry["size"]), (&json!(0x1230), &json!(0xf_a000)));
+    assert_eq!(
+        entry["stack"][2],
+        json!({"address": "0xfffff8800447d634", "symbol": "myfault!MyfaultDeviceControl+0x358"})
+    );
+}
+
+#[test]
+fn a_driver_that_is_not_verified_is_explained() {
+    let mut world = leak(Build::Windows7);
+    add_suspect(&mut world, SUSPECT.offset(0x400), "later.sys", 0, 0);
+    add_suspect(&mut world, SUSPECT.offset(0x500), "gone.sys", 2, 2);
+    let booted = world.boot();
+    let failed = |line: &str| match &notes(&booted, line)[..] {
+        [Note { kind: NoteKind::Failed, text }] => text.clone(),
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(failed("!verifier 3 tcpip.sys"), "tcpip.sys is not verified. Verified drivers: myfault.sys.");
+    assert_eq!(
+        failed("!verifier 3 later"),
+        "later.sys is chosen for verification but has not been loaded yet. Verified drivers: myfault.sys."
+    );
+    assert!(
+        failed("!verifier 3 GONE.SYS")
+            .starts_with("gone.sys is chosen for verification and was unloaded (loaded 2")
+    );
+    assert!(text(&booted, "!verifier 3 tcpip.sys").ends_with("PagedPool   Module\n"), "a header and no row");
+}
+
+#[test]
+fn verifier_off_and_tracking_off_are_told_apart() {
+    let booted = kernel(Build::Windows7).boot();
+    let [note] = &notes(&booted, "!verifier 3 myfault.sys")[..] else { panic!("one note") };
+    assert!(note.text.starts_with("Driver Verifier is off (Level 0)") && note.kind == NoteKind::Failed);
+    assert_eq!(notes(&booted, "!verifier")[0].kind, NoteKind::Remark);
+    let error = run(&booted, "!verifier 80").err().unwrap();
+    assert!(
+        error.to_string().starts_with("!verifier: this kernel keeps no pool log (nt!VfPoolTraces is 0)"),
+        "{error}"
+    );
+
+    let mut world = leak(Build::Windows7);
+    let settings = world.global("MmVerifierData");
+    world.put("_MM_DRIVER_VERIFIER_DATA", settings, "Level", 0x10);
+    assert!(notes(&world.boot(), "!verifier 3 myfault")[0].text.starts_with("Pool tracking is off"));
+
+    let mut world = leak(Build::Windows11);
+    let flags = world.global("VfOptionFlags");
+    world.write(flags, &0x1000_u32.to_le_bytes());
+    let [note] = &notes(&world.boot(), "!verifier 3 myfault")[..] else { panic!("one note") };
+    assert!(note.text.contains("advanced pool tracking") && note.kind == NoteKind::Partial);
+}
+
+#[test]
+fn nothing_is_listed_before_the_tree_is_set_up() {
+    let mut world = leak(Build::Windows7);
+    let initialized = world.global("ViTargetInitialized");
+    world.write(initialized, &[0; 4]);
+    assert!(notes(&world.boot(), "!verifier 1")[0].text.contains("none of those chosen was loaded yet"));
+
+    let mut world = leak(Build::Windows7);
+    let tree = world.global("ViTargetDriversAvl");
+    world.put("_VF_AVL_TREE", tree, "TablesNo", 0);
+    assert!(notes(&world.boot(), "!verifier 1")[0].text.contains("none of those chosen was loaded yet"));
+    world.put("_VF_AVL_TREE", tree, "TablesNo", 0xffff_ffff);
+    let error = run(&world.boot(), "!verifier 1").err().unwrap().to_string();
+    assert!(error.contains("0xffffffff tables, more than any kernel makes"), "{error}");
+}
+
+#[test]
+fn every_bucket_of_the_tree_is_walked_and_thunk_nodes_are_skipped() {
+    let mut world = leak(Build::Windows11);
+    let tree = world.global("ViTargetDriversAvl");
+    world.put("_VF_AVL_TREE", tree, "TablesNo", 16);
+    let stride = world.size("_VF_AVL_TABLE");
+    let (node, data, suspect) = (NODE.offset(0x1000), DATA.offset(0x1000), SUSPECT.offset(0x1000));
+    add_driver(&mut world, node, data, suspect, "other.sys");
+    world.put("_VF_AVL_TABLE", TABLES.offset(11 * stride), "RtlTable.BalancedRoot.RightChild", node.0);
+    let thunks = NODE.offset(0x2000);
+    world.put("_VF_TARGET_DRIVER", entry_of(thunks), "VerifiedData", 0);
+    world.put("_RTL_BALANCED_LINKS", node, "LeftChild", thunks.0);
+    let report = json(&world, "!verifier 1");
+    let names: Vec<_> = report["drivers"].as_array().unwrap().iter().map(|driver| &driver["name"]).collect();
+    assert_eq!(names, [&json!("myfault.sys"), &json!("other.sys")]);
+    assert_eq!(report["notes"], json!([]));
+}
+
+#[test]
+fn a_block_of_odd_size_in_use_is_listed() {
+    let mut world = leak(Build::Windows7);
+    let blocks = [
+        Slot { address: 0xffff_fa80_0600_0fc4, size: 0x3b },
+        Slot { address: 0xffff_fa80_0601_0fc0, size: 0x40 },
+    ];
+    set_trackers(&mut world, DATA, &[(TRACKERS.offset(PAGE), &blocks)]);
+    world.put(DRIVER, DATA, "CurrentNonPagedPoolAllocations", 2);
+    let report = json(&world, "!verifier 3 myfault");
+    let blocks = &report["drivers"][0]["allocations"]["blocks"];
+    assert_eq!((&blocks[0]["size"], &blocks[0]["odd_size"]), (&json!(0x3b), &json!(true)));
+    assert_eq!((blocks.as_array().unwrap().len(), &report["notes"]), (2, &json!([])));
+}
+
+#[test]
+fn pages_are_listed_newest_first_and_each_is_read_once() {
+    let mut world = leak(Build::Windows7);
+    let slots = |base: u64| -> Vec<Slot> {
+        (0..127).map(|index| Slot { address: base + index * 0x100, size: 0x90 }).collect()
+    };
+    let pages: Vec<_> = (0..40)
+        .map(|page| (TRACKERS.offset(page * 2 * PAGE), slots(0xffff_fa80_1000_0000 + page * 0x1_0000)))
+        .collect();
+    let shown: Vec<_> = pages.iter().map(|(at, slots)| (*at, &slots[..])).collect();
+    set_trackers(&mut world, DATA, &shown);
+    world.put(DRIVER, DATA, "CurrentNonPagedPoolAllocations", 40 * 127);
+    let booted = world.boot();
+    booted.memory.reset();
+    let report = run(&booted, "!verifier 3 myfault").unwrap().to_json().unwrap();
+    assert_eq!(booted.memory.reads(), 8 + 40);
+    let blocks = report["drivers"][0]["allocations"]["blocks"].as_array().unwrap();
+    assert_eq!(blocks.len(), 40 * 127);
+    assert_eq!(blocks[0]["address"], "0xfffffa8010000000");
+    assert_eq!(blocks[127]["address"], "0xfffffa8010010000");
+    assert_eq!(report["notes"], json!([]));
+}
+
+#[test]
+fn a_broken_list_of_pages_keeps_what_came_before() {
+    let second = TRACKERS.offset(PAGE);
+    let blocks = [Slot { address: 0xffff_fa80_0600_0000, size: 0x100 }];
+    let two_pages = || {
+        let mut world = leak(Build::Windows7);
+        set_trackers(&mut world, DATA, &[(TRACKERS.offset(2 * PAGE), &blocks), (second, &blocks)]);
+        world
+    };
+    let broken = |spoil: &dyn Fn(&mut World), why: &str| {
+        let mut world = two_pages();
+        spoil(&mut world);
+        let report = json(&world, "!verifier 3 myfault");
+        let listed = report["drivers"][0]["allocations"]["blocks"].as_array().unwrap().len();
+        let notes = report["notes"].to_string();
+        assert!(
+            listed == 1
+                && notes.contains(why)
+                && notes.contains("10 current allocations are counted, 1 are listed"),
+            "{why}: {notes}"
+        );
+    };
+    broken(&|world| world.put("_VI_POOL_PAGE_HEADER", second, "Signature", 0xbad), "its signature is 0xbad");
+    broken(
+        &|world| world.put("_VI_POOL_PAGE_HEADER", second, "VerifierEntry", 0x1230),
+        "it belongs to 00000000`00001230",
+    );
+    broken(
+        &|world| world.unmap(second),
+        "breaks off after 1 of 2: its element at fffffa80`03221000 cannot be used",
+    );
+    let first = TRACKERS.offset(2 * PAGE);
+    broken(
+        &|world| world.put("_VI_POOL_PAGE_HEADER", first, "NextPage", first.0),
+        "it comes back to fffffa80`03222000",
+    );
+    broken(
+        &|world| world.put("_VI_POOL_PAGE_HEADER", first, "NextPage", 0x4141_4141_4141_4141),
+        "no element has such an address",
+    );
+    broken(
+        &|world| world.put("_VI_POOL_PAGE_HEADER", first, "NextPage", 0),
+        "the list of tracker pages has 1, its header says 2",
+    );
+}
+
+#[test]
+fn a_broken_free_list_falls_back_to_the_low_bit_and_says_so() {
+    let mut world = leak(Build::Windows7);
+    let free = TRACKERS.offset(0x40);
+    world.put("_VI_POOL_ENTRY", free, "NextFree", free.0);
+    let report = json(&world, "!verifier 3 myfault");
+    let allocations = &report["drivers"][0]["allocations"];
+    assert_eq!(
+        (allocations["blocks"].as_array().unwrap().len(), &allocations["free_end"]),
+        (10, &json!("cycle"))
+    );
+    assert!(report["notes"].to_string().contains("blocks of odd size in special pool are not listed"));
+}
+
+#[test]
+fn a_tracker_taken_for_an_unfinished_allocation_is_left_out() {
+    let mut world = leak(Build::Windows7);
+    // Popped from the free list, not filled: it still holds the old link.
+    let taken = TRACKERS.offset(0x20);
+    let next = world.read(taken, 8);
+    set_head(&mut world, DATA, "PoolTrackers", VirtAddr(u64::from_le_bytes(next.try_into().unwrap())), 116);
+    let report = json(&world, "!verifier 3 myfault");
+    assert_eq!(report["drivers"][0]["allocations"]["blocks"].as_array().unwrap().len(), 10);
+    assert!(report["notes"].to_string().contains("1 trackers hold no kernel address"), "{}", report["notes"]);
+}
+
+#[test]
+fn what_cannot_be_read_of_a_driver_spoils_only_itself() {
+    let spoilt = |spoil: &dyn Fn(&mut World)| {
+        let mut world = leak(Build::Windows7);
+        spoil(&mut world);
+        let booted = world.boot();
+        (text(&booted, "!verifier 3"), notes(&booted, "!verifier 3"))
+    };
+    let (shown, notes) =
+        spoilt(&|world| world.put(DRIVER, DATA, "SuspectDriverEntry", 0xffff_dead_0000_0000));
+    assert!(
+        shown.contains("fffffa80031b5830 Unknown          009ce000       00000000    (name unreadable)"),
+        "{shown}"
+    );
+    assert!(shown.contains("     Leak      ") && notes[0].text.contains("cannot be read"), "{notes:?}");
+
+    let (shown, notes) = spoilt(&|world| world.put(DRIVER, DATA, "Signature", 1));
+    assert!(shown.contains("     Leak      ") && notes[0].text.contains("signature 0x1"), "{notes:?}");
+
+    let (shown, notes) = spoilt(&|world| world.unmap(DATA));
+    assert!(
+        !shown.contains("myfault") && notes[0].text.contains("fffffa80`031b5830 cannot be read"),
+        "{notes:?}"
+    );
+
+    // A name that is torn: absurd length, then nonsense.
+    let name = SUSPECT.offset(0x18);
+    let (shown, _) = spoilt(&|world| world.write(name, &0xffff_u16.to_le_bytes()));
+    assert!(shown.contains("(name unreadable)") || shown.contains("myfault.sys"), "{shown}");
+    let (shown, _) = spoilt(&|world| world.write(SUSPECT.offset(0x28), &[0x1b, 0, 0, 0xd8, b'x', 0]));
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+}
+
+#[test]
+fn the_tree_in_knots_still_gives_the_drivers_it_has() {
+    let mut world = leak(Build::Windows7);
+    world.put("_RTL_BALANCED_LINKS", NODE, "LeftChild", NODE.0);
+    world.put("_RTL_BALANCED_LINKS", NODE, "RightChild", 0x1234_5678);
+    let booted = world.boot();
+    assert!(text(&booted, "!verifier 1").contains("myfault.sys"));
+    assert!(notes(&booted, "!verifier 1")[0].text.contains("it comes back to fffffa80`031b5810"));
+}
+
+#[test]
+fn an_address_inside_a_block_finds_it_and_the_newest_comes_first() {
+    let mut world = leak(Build::Windows7);
+    log_entry(&mut world, 0x1234, 0xffff_fa80_0540_0000, 0xf_b000, &[CALLER]);
+    // Older than slot 0x1235 is only what the ring's other end holds.
+    log_entry(&mut world, 0xffff, 0xffff_fa80_0540_0000, 0x10, &[CALLER]);
+    let booted = world.boot();
+    let slots = |line: &str| -> Vec<Value> {
+        let log = run(&booted, line).unwrap().to_json().unwrap();
+        log["entries"].as_array().unwrap().iter().map(|entry| entry["slot"].clone()).collect()
+    };
+    assert_eq!(slots("!verifier 80 fffffa80`05400000"), [json!(0x1234), json!(0x1230), json!(0xffff)]);
+    assert_eq!(slots("!verifier 80 0xfffffa80054f9fff"), [json!(0x1234), json!(0x1230)]);
+    assert_eq!(slots("!verifier 80 fffffa80054fa000"), [json!(0x1234)], "the free's size is rounded up");
+    assert_eq!(slots("!verifier 80 2"), [json!(0x1234), json!(0x1230)]);
+}
+
+#[test]
+fn without_an_address_the_newest_entries_are_shown() {
+    let mut world = kernel(Build::Windows7);
+    add_log(&mut world, 0x1000, 0x1_2010);
+    for slot in 0..0x1000 {
+        log_entry(&mut world, slot, 0xffff_fa80_0000_0000 + slot * 0x100, 0x80, &[]);
+    }
+    let booted = world.boot();
+    let slots = |line: &str| {
+        let log = run(&booted, line).unwrap().to_json().unwrap();
+        let entries = log["entries"].as_array().unwrap();
+        (
+            entries.len(),
+            entries[0]["slot"].as_u64().unwrap(),
+            entries.last().unwrap()["slot"].as_u64().unwrap(),
+        )
+    };
+    assert_eq!(slots("!verifier 80 10"), (0x10, 0x10, 1));
+    assert_eq!(slots("!verifier 80 20"), (0x20, 0x10, 0xff1), "around the end of the ring");
+    assert_eq!(slots("!verifier 80"), (0x40, 0x10, 0xfd1));
+    assert_eq!(slots("!verifier 80 0n4096"), (0x1000, 0x10, 0x11));
+    let shown = text(&booted, "!verifier 80 1");
+    assert!(shown.contains("Displaying most recent 0x0000000000000001 entries"), "{shown}");
+    booted.memory.reset();
+    text(&booted, "!verifier 80 10");
+    assert_eq!(booted.memory.reads(), 2, "no more of the log than is shown");
+}
+
+#[test]
+fn an_address_that_is_not_in_the_log_is_said_so() {
+    let booted = leak(Build::Windows7).boot();
+    let shown = text(&booted, "!verifier 80 fffffa8000000000");
+    let lines: Vec<_> = shown.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines.len(), 5, "header and the final two lines: {shown}");
+    let [note] = &notes(&booted, "!verifier 80 fffffa8000000000")[..] else { panic!("one note") };
+    assert!(note.kind == NoteKind::Failed && note.text.starts_with("No entry of the log is about a block"));
+    let error = run(&booted, "!verifier 80 7fff0000").err().unwrap();
+    assert!(error.is_usage() && error.to_string().contains("0x7fff0000 is no kernel address"), "{error}");
+}
+
+#[test]
+fn a_hole_in_the_log_costs_its_own_entries() {
+    let mut world = leak(Build::Windows7);
+    world.unmap(LOG.offset(0x1100 * 0x80));
+    let booted = world.boot();
+    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
+    assert_eq!((&log["unreadable"], &log["parsed"]), (&json!(0x20), &json!(0x1_0000)));
+    assert_eq!(log["entries"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        log["notes"][0]["text"],
+        "0x20 entries of the log cannot be read (slots 0x1100 to 0x111f: not mapped)"
+    );
+}
+
+#[test]
+fn an_entry_across_the_edge_of_a_hole_keeps_what_can_be_read() {
+    let mut world = leak(Build::Windows11);
+    let slot = 9;
+    assert!(slot * 0x1a8 % PAGE < PAGE && (slot + 1) * 0x1a8 > PAGE, "slot 9 crosses the first page's end");
+    log_entry(&mut world, slot, 0xffff_fa80_0700_0000, 0x20, &[CALLER; 50]);
+    world.unmap(LOG.offset(PAGE));
+    let log = json(&world, "!verifier 80 fffffa8007000010");
+    let entry = &log["entries"][0];
+    assert_eq!((&entry["slot"], &entry["stack_cut"]), (&json!(9), &json!(true)));
+    assert_eq!(entry["stack"].as_array().unwrap().len() as u64, (PAGE - slot * 0x1a8 - 0x18) / 8);
+}
+
+#[test]
+fn a_wild_or_absurd_log_is_given_up_soon() {
+    let mut world = leak(Build::Windows7);
+    let (pointer, length) = (world.global("VfPoolTraces"), world.global("VfPoolTracesLength"));
+    world.write(pointer, &0xffff_8123_0000_0000_u64.to_le_bytes());
+    let booted = world.boot();
+    assert!(notes(&booted, "!verifier 80 fffffa8005400000")[0].text.contains("given up after"));
+    assert!(booted.memory.reads() < 0x200, "{}", booted.memory.reads());
+    for absurd in [0_u32, 3, 0xffff_ffff, 0x8000_0000] {
+        world.write(length, &absurd.to_le_bytes());
+        let error = run(&world.boot(), "!verifier 80").err().unwrap().to_string();
+        assert!(error.contains("every kernel's log has a power of two"), "{error}");
+    }
+}
+
+#[test]
+fn a_line_that_cannot_be_read_says_what_is_taken() {
+    let booted = leak(Build::Windows7).boot();
+    for (line, problem) in [
+        ("!verifier x", "`x` is no hexadecimal number for flags"),
+        ("!verifier 3 a b", "`b` is one argument too many"),
+        ("!verifier 80 nt!x", "`nt!x` is neither an address nor a quantity"),
+        ("!verifier 4", "0x4: the log of injected faults is not among what this version shows"),
+        ("!verifier f", "0xf: these flags are not among what this version shows"),
+    ] {
+        let error = run(&booted, line).err().unwrap();
+        assert!(error.is_usage() && error.to_string().contains(problem), "{line}: {error}");
+        assert!(error.to_string().ends_with("usage: !verifier [0|1|3 [DRIVER] | 80 [ADDRESS|QUANTITY]]"));
+    }
+}
+
+#[test]
+fn without_the_kernels_symbols_the_error_names_the_file_to_get() {
+    let mut world = leak(Build::Windows7);
+    world.write(
+        NT,
+        &support::image::pe_image(NT_SIZE, &verikd::symbols::Symbols::identity(&*world.nt).clone()),
+    );
+    let booted = world.boot();
+    let kernel = verikd::target::Kernel::new(world.version, verikd::symbols::store::SymbolPath::default());
+    let target = verikd::target::Target::new(&booted.memory, &kernel);
+    let Run::Query(run) = find("!verifier").unwrap().0.run else { panic!("a query") };
+    let error = run("3", &target).err().unwrap();
+    assert!(!error.is_usage());
+    assert_eq!(
+        error.to_string(),
+        "!verifier: nt has no symbols: no symbols for ntkrnlmp.pdb (identity 070707070707070707070707070707071): the \
+         symbol path is empty; give one with -y or _NT_SYMBOL_PATH"
+    );
+}
+
+#[test]
+fn modules_and_version_are_shown_in_windbgs_columns() {
+    let booted = leak(Build::Windows7).boot();
+    assert_eq!(
+        text(&booted, "lm"),
+        "start             end                 module name\n\
+         fffff800`01400000 fffff800`019ea000   nt         (symbols)\n\
+         fffff880`0447c000 fffff880`04485000   myfault    (symbols)\n"
+    );
+    assert_eq!(text(&booted, "lm m my*").lines().count(), 2);
+    assert_eq!(notes(&booted, "lm m x*")[0].kind, NoteKind::Failed);
+    assert_eq!(
+        text(&booted, "vertarget"),
+        "Windows Kernel Version 7601 MP Free x64\n\
+         Kernel base = 0xfffff800`01400000 PsLoadedModuleList = 0xfffff800`01639c90\n"
+    );
+}
+
+#[test]
+fn no_flipped_byte_of_the_verifiers_state_is_a_panic_or_an_endless_walk() {
+    let mut world = leak(Build::Windows7);
+    world.drop_pages(LOG);
+    let mut random = 1_u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let tree = world.global("ViTargetDriversAvl");
+    let places =
+        [(tree, 0x40), (TABLES, 0x70), (NODE, 0x50), (DATA, 0x100), (SUSPECT, 0x40), (TRACKERS, PAGE)];
+    for _ in 0..400 {
+        let before: Vec<_> = places.iter().map(|(at, len)| world.read(*at, *len)).collect();
+        for _ in 0..=next(6) {
+            let (at, len) = places[next(places.len() as u64) as usize];
+            world.write(at.offset(next(len)), &[next(256) as u8]);
+        }
+        let booted = world.boot();
+        if let Ok(answer) = run(&booted, "!verifier 3") {
+            answer.write_text(&mut String::new()).unwrap();
+        }
+        assert!(booted.memory.reads() < 1_000);
+        for ((at, _), bytes) in places.iter().zip(before) {
+            world.write(*at, &bytes);
+        }
+    }
+}
+
+fn run(booted: &Booted, line: &str) -> Result<Box<dyn AnyAnswer>, QueryError> {
+    let (spec, arguments) = find(line)?;
+    match spec.run {
+        Run::Query(run) => run(arguments, &booted.target()),
+        Run::Local(run) => run(arguments),
+        Run::Control(control) => panic!("{control:?} is for the shell"),
+    }
+}
+
+fn text(booted: &Booted, line: &str) -> String {
+    let mut text = String::new();
+    match run(booted, line) {
+        Ok(answer) => answer.write_text(&mut text).unwrap(),
+        Err(error) => write!(text, "{error}").unwrap(),
+    }
+    text
+}
+
+fn notes(booted: &Booted, line: &str) -> Vec<Note> {
+    run(booted, line).unwrap_or_else(|error| panic!("{line}: {error}")).notes().to_vec()
+}
+
+fn json(world: &World, line: &str) -> Value {
+    run(&world.boot(), line).unwrap_or_else(|error| panic!("{line}: {error}")).to_json().unwrap()
+}
+
+/// The indent of option names may differ, since copies of the transcript disagree on it; nothing else.
+fn assert_same_text(found: &str, expected: &str) {
+    let lines = |text: &str| -> Vec<String> {
+        let line = |line: &str| match line.strip_prefix(['\t', ' ']) {
+            Some(name) => format!("\t{}", name.trim_start()),
+            None => line.trim_end().to_owned(),
+        };
+        text.lines().map(line).collect()
+    };
+    assert_eq!(lines(found), lines(expected), "\n{found}");
+}
