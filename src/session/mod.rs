@@ -8,6 +8,7 @@
 //! Async below, plain blocking calls above: KD keeps one request in flight, so asynchronous queries would overlap
 //! nothing. A whole range crosses between the threads once, however many requests it takes.
 
+mod breakpoint;
 mod connection;
 mod driver;
 mod entropy;
@@ -267,18 +268,24 @@ impl Session {
     /// Lets the stopped target run and waits until it does. False if it does not acknowledge in time, so that
     /// nobody knows.
     pub fn resume(&self, continue_status: NtStatus) -> bool {
+        if let Some(change) = self.monitor.stopped() {
+            // What fails here fails for a target that does not answer, and the next order finds that out too.
+            let _ = breakpoint::step_over(self, &change);
+        }
         self.order(OrderKind::Resume(continue_status));
         let deadline = Instant::now() + RESUME_PATIENCE;
         self.monitor
             .wait_uninterrupted(deadline, |state| (state.run_state != RunState::Stopped).then_some(()))
     }
 
-    /// Sends one request to the stopped target and waits for its reply.
+    /// Sends one request to the stopped target and waits for its reply, whether or not the user presses Ctrl+C: the
+    /// link bounds how long that takes.
     ///
     /// # Errors
     /// [`RequestError`].
     pub fn request(&self, request: Manipulate) -> Result<Manipulate, RequestError> {
-        match self.monitor.carry_out(&self.orders, |ticket| OrderKind::Request(ticket, Box::new(request))) {
+        let order = |ticket| OrderKind::Request(ticket, Box::new(request));
+        match self.monitor.carry_out_uninterrupted(&self.orders, order) {
             Outcome::Reply(reply) => Ok(*reply),
             Outcome::Failed(error) => Err(error),
             _ => Err(RequestError::NotConnected),
@@ -322,6 +329,12 @@ impl Session {
     #[must_use]
     pub fn peer(&self) -> Option<Peer> {
         self.monitor.peer()
+    }
+
+    /// The CPU that reported the present stop.
+    #[must_use]
+    pub fn stopped_processor(&self) -> Option<u16> {
+        self.monitor.stopped_processor()
     }
 
     /// What crossed the link so far.

@@ -18,6 +18,9 @@ use crate::memory::{ReadCause, StopId};
 /// Events kept for somebody who does not look; a target that prints in a loop must not fill this machine.
 const MAX_EVENTS: usize = 10_000;
 
+/// The link gives up on every request before this.
+const LONGEST_REQUEST: Duration = Duration::from_secs(600);
+
 /// How a wait ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wait<T> {
@@ -188,10 +191,7 @@ impl Monitor {
         orders: &mpsc::UnboundedSender<Order>,
         order: impl FnOnce(Ticket) -> OrderKind,
     ) -> Outcome {
-        let ticket = self.update(|state| {
-            state.next_ticket += 1;
-            Ticket(state.next_ticket)
-        });
+        let ticket = self.ticket();
         if orders.send(Order(order(ticket))).is_err() {
             return Outcome::Ended;
         }
@@ -203,6 +203,31 @@ impl Monitor {
             }
             Wait::Ended(_) | Wait::TimedOut => Outcome::Ended,
         }
+    }
+
+    /// The same, not to be cut short: for what a session does to leave its target in order.
+    pub(super) fn carry_out_uninterrupted(
+        &self,
+        orders: &mpsc::UnboundedSender<Order>,
+        order: impl FnOnce(Ticket) -> OrderKind,
+    ) -> Outcome {
+        let ticket = self.ticket();
+        if orders.send(Order(order(ticket))).is_err() {
+            return Outcome::Ended;
+        }
+        let mut outcome = None;
+        let far = Instant::now() + LONGEST_REQUEST;
+        self.wait_uninterrupted(far, |state| {
+            outcome = state.outcomes.remove(&ticket);
+            outcome.is_some().then_some(())
+        });
+        outcome.unwrap_or(Outcome::Ended)
+    }
+
+    fn ticket(&self) -> Ticket {
+        let mut state = self.lock();
+        state.next_ticket += 1;
+        Ticket(state.next_ticket)
     }
 
     /// The caller knows of the stop already.
@@ -236,6 +261,14 @@ impl Monitor {
 
     pub(super) fn peer(&self) -> Option<Peer> {
         self.lock().peer
+    }
+
+    pub(super) fn stopped(&self) -> Option<Box<StateChange>> {
+        self.lock().stopped.clone()
+    }
+
+    pub(super) fn stopped_processor(&self) -> Option<u16> {
+        self.lock().stopped.as_ref().map(|change| change.processor)
     }
 
     pub(super) fn counters(&self) -> LinkCounters {

@@ -268,6 +268,12 @@ impl TargetLink {
         matches!(self.phase, Phase::Running) && self.sending.is_none()
     }
 
+    /// True while the machine is stopped for its debugger.
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        matches!(self.phase, Phase::RequestLoop(_) | Phase::Executing(_))
+    }
+
     /// The debugger that answered last.
     #[must_use]
     pub fn connected_host(&self) -> Option<SocketAddr> {

@@ -277,9 +277,9 @@ wire_struct! {
     pub struct ContextEx {
         /// Where in the context the piece lies.
         offset: u32,
-        /// Request: bytes wanted, or the context's whole size when writing. Reply to a read: the whole size.
+        /// Bytes of this piece; in the reply to a read the whole context's size.
         byte_count: u32,
-        /// Reply: bytes of this piece.
+        /// Bytes that were copied; in the request of a write the whole context's size.
         bytes_copied: u32,
     }
 }

@@ -307,6 +307,39 @@ impl Manipulate {
         Self { data: pattern, ..Self::new(ApiNumber::SEARCH_MEMORY, Arm::SearchMemory(arm)) }
     }
 
+    /// A read of a CPU's whole context in one packet: older targets have no other.
+    #[must_use]
+    pub const fn get_context(processor: u16) -> Self {
+        let mut request = Self::new(ApiNumber::GET_CONTEXT, Arm::GetContext(GetContext { unused: 0 }));
+        request.processor = processor;
+        request
+    }
+
+    /// A write of a CPU's whole context in one packet. The target takes it only if it was read in the same stop.
+    #[must_use]
+    pub fn set_context(processor: u16, context: Bytes) -> Self {
+        let request = Self::new(ApiNumber::SET_CONTEXT, Arm::SetContext(SetContext { context_flags: 0 }));
+        Self { processor, data: context, ..request }
+    }
+
+    /// A read of `count` bytes of a CPU's context from `offset`.
+    #[must_use]
+    pub const fn get_context_ex(processor: u16, offset: u32, count: u32) -> Self {
+        let arm = ContextEx { offset, byte_count: count, bytes_copied: 0 };
+        let mut request = Self::new(ApiNumber::GET_CONTEXT_EX, Arm::ContextEx(arm));
+        request.processor = processor;
+        request
+    }
+
+    /// A write of a piece of a CPU's context, which has `total` bytes; the last piece commits them all.
+    #[must_use]
+    pub fn set_context_ex(processor: u16, offset: u32, total: u32, piece: Bytes) -> Self {
+        let byte_count = u32::try_from(piece.len()).expect("a piece fits one packet");
+        let arm = ContextEx { offset, byte_count, bytes_copied: total };
+        let request = Self::new(ApiNumber::SET_CONTEXT_EX, Arm::ContextEx(arm));
+        Self { processor, data: piece, ..request }
+    }
+
     /// "Run on", without stepping, hardware breakpoints as they are not used here.
     #[must_use]
     pub const fn continue2(continue_status: NtStatus) -> Self {
