@@ -5,6 +5,7 @@ pub mod commands;
 pub mod memory;
 pub mod output;
 pub mod session;
+pub mod shell;
 pub mod sim;
 pub mod symbols;
 pub mod target;

@@ -1,3 +1,9 @@
-//! The `verikd` program.
+//! The `verikd` program: arguments to session, simulator or capture, to shell, to exit code.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -1,0 +1,111 @@
+//! `verikd sim`: a simulated target for any KDNET debugger.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kd_protocol::kdnet::Key;
+use verikd::sim::{Faults, Simulator, SimulatorConfig, SimulatorEvent, export_symbols};
+
+use super::fail;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Where the debugger listens
+    #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
+    connect: SocketAddr,
+    /// The key that the debugger is given too
+    #[arg(long, value_name = "W.X.Y.Z")]
+    key: Key,
+    /// Send from this address; any free port otherwise
+    #[arg(long, value_name = "ADDR:PORT")]
+    source: Option<SocketAddr>,
+    /// Time to the debugger and back
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    rtt: Duration,
+    /// Share of datagrams that are lost, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    loss: f64,
+    /// Share of datagrams that arrive twice, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    duplicate: f64,
+    /// Share of datagrams that later ones overtake, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    reorder: f64,
+    /// Share of datagrams in which a bit is flipped, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    corrupt: f64,
+    /// Chooses which datagrams these are
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// How often the driver leaks a block once the machine has been stopped; 0s for never
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    leak_every: Duration,
+    /// Write the images' PDBs into a symbol store that -y can name
+    #[arg(long, value_name = "DIR")]
+    export_symbols: Option<PathBuf>,
+}
+
+pub(super) fn run(options: &Options) -> u8 {
+    if let Some(directory) = &options.export_symbols {
+        match export_symbols(directory) {
+            Ok(files) => say(&format!("{} PDBs written to {}", files.len(), directory.display())),
+            Err(error) => return fail(&error),
+        }
+    }
+    let faults = Faults {
+        round_trip: options.rtt,
+        loss: options.loss,
+        duplicate: options.duplicate,
+        reorder: options.reorder,
+        corrupt: options.corrupt,
+        seed: options.seed,
+    };
+    let config = SimulatorConfig {
+        source: options.source,
+        faults,
+        leak_every: Some(options.leak_every),
+        ..SimulatorConfig::new(options.connect, options.key.clone())
+    };
+    let simulator = match Simulator::start(config) {
+        Ok(simulator) => simulator,
+        Err(error) => return fail(&error),
+    };
+    while let Some(event) = simulator.next_event(None) {
+        say(&match event {
+            SimulatorEvent::Started(from) => {
+                format!(
+                    "Windows 7 SP1 x64 runs; offers go from UDP {from} to {}; Ctrl+C unplugs it",
+                    options.connect
+                )
+            }
+            SimulatorEvent::Connected(host) => format!("Connected to the debugger at {host}"),
+            SimulatorEvent::Stopped => "Stopped".into(),
+            SimulatorEvent::Resumed => "Runs on".into(),
+            SimulatorEvent::Rebooted => "Restarted".into(),
+            SimulatorEvent::Printed(line) => line.trim_end().to_owned(),
+            SimulatorEvent::DebuggerAbsent => {
+                "The debugger does not acknowledge any more; runs on without it".into()
+            }
+        });
+    }
+    0
+}
+
+fn resolve(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses = text.to_socket_addrs().map_err(|error| format!("{error}; write HOST:PORT"))?;
+    addresses.next().ok_or_else(|| "has no address".into())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a share is a number from 0 to 1".into()),
+    }
+}
+
+fn say(text: &str) {
+    // A watcher that has gone away does not stop the machine.
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -1,0 +1,312 @@
+//! Lines in, answers out.
+//!
+//! ```text
+//!   -c, -cf --> script ----.
+//!                           >-- Shell::run(command) --> answer --> stdout (text or JSON)
+//!   prompt --> interactive-'          |
+//!                                     `--> status, the target's own lines, errors --> stderr
+//! ```
+//! Standard output holds answers and nothing else, so that a script can keep it.
+
+mod interactive;
+mod line;
+mod report;
+mod script;
+
+use std::time::Duration;
+
+use kd_protocol::kd::{GetVersion64, NtStatus, StateChange};
+use kd_protocol::link::{Event, RequestError, RunState};
+
+use crate::commands::{self, AnyAnswer, ControlCommand, NoteKind, QueryError, Run};
+use crate::memory::Memory;
+use crate::session::{BreakInError, LiveMemory, Session, Wait};
+use crate::symbols::store::SymbolPath;
+use crate::target::{Kernel, KernelVersion, Target};
+
+pub use interactive::prompt;
+pub use report::Report;
+pub use script::run_script;
+
+/// How the worst command of a session went; the exit code of a script.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Worst {
+    /// Everything was answered whole: 0.
+    #[default]
+    Fine,
+    /// An answer has gaps: 3.
+    Partial,
+    /// Something was not answered: 1.
+    Failed,
+    /// A line was not understood: 2.
+    Usage,
+}
+
+impl Worst {
+    /// The process's exit code.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Fine => 0,
+            Self::Partial => 3,
+            Self::Failed => 1,
+            Self::Usage => 2,
+        }
+    }
+}
+
+/// How answers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As WinDbg prints.
+    Text,
+    /// One JSON object a command.
+    Json,
+}
+
+/// What a command leaves the shell to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The next command.
+    Next,
+    /// The target runs; wait until it stops.
+    Running,
+    /// End, with the target running.
+    Quit,
+}
+
+/// Why a session cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShellError {
+    /// The target did not stop.
+    #[error(transparent)]
+    BreakIn(#[from] BreakInError),
+    /// The target does not say who it is.
+    #[error("the target stopped, but does not say who it is: {0}")]
+    Version(#[from] RequestError),
+    /// Answers cannot be written.
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// One target and what is known of it, between a line and its answer.
+pub struct Shell<'a> {
+    session: &'a Session,
+    memory: LiveMemory,
+    symbol_path: SymbolPath,
+    kernel: Option<Kernel>,
+    report: Report<'a>,
+    break_in_timeout: Duration,
+    worst: Worst,
+}
+
+impl<'a> Shell<'a> {
+    /// A shell for `session`, whose answers go to `report`.
+    #[must_use]
+    pub fn new(
+        session: &'a Session,
+        symbol_path: SymbolPath,
+        report: Report<'a>,
+        break_in_timeout: Duration,
+    ) -> Self {
+        let memory = session.memory();
+        Self { session, memory, symbol_path, kernel: None, report, break_in_timeout, worst: Worst::Fine }
+    }
+
+    /// Stops the target and says where.
+    ///
+    /// # Errors
+    /// [`ShellError`].
+    pub fn break_in(&mut self) -> Result<(), ShellError> {
+        let change = self.session.break_in(self.break_in_timeout)?;
+        self.stopped(&change)
+    }
+
+    /// Stops the target for as long as it takes to say who it is, and lets it run.
+    ///
+    /// # Errors
+    /// [`ShellError`].
+    pub fn identify(&mut self) -> Result<(), ShellError> {
+        self.session.break_in(self.break_in_timeout)?;
+        self.know_kernel()?;
+        self.go();
+        Ok(())
+    }
+
+    /// How the worst command so far went.
+    #[must_use]
+    pub const fn worst(&self) -> Worst {
+        self.worst
+    }
+
+    /// Shows the prompt and a command as if it had been typed, and runs it.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_echoed(&mut self, command: &str) -> Result<After, ShellError> {
+        let prompt = self.prompt_text();
+        self.report.echo(&prompt, command);
+        self.run(command)
+    }
+
+    /// Runs one command and writes its answer.
+    ///
+    /// # Errors
+    /// [`ShellError::Output`]: whatever else goes wrong is an answer too.
+    pub fn run(&mut self, command: &str) -> Result<After, ShellError> {
+        let (spec, arguments) = match commands::find(command) {
+            Ok(found) => found,
+            Err(error) => return self.refuse(command, &error),
+        };
+        let answer = match spec.run {
+            Run::Control(control) => return Ok(self.control(control)),
+            Run::Local(run) => run(arguments),
+            Run::Query(run) => match &self.kernel {
+                Some(kernel) if self.session.state() == RunState::Stopped => {
+                    let memory: &dyn Memory = &self.memory;
+                    run(arguments, &Target::new(memory, kernel))
+                }
+                _ => {
+                    self.report.error(command, "the target is running; break in first (Ctrl+C)")?;
+                    self.worst = self.worst.max(Worst::Failed);
+                    return Ok(After::Next);
+                }
+            },
+        };
+        match answer {
+            Ok(answer) => self.answer(command, &*answer)?,
+            Err(error) => return self.refuse(command, &error),
+        }
+        Ok(After::Next)
+    }
+
+    fn answer(&mut self, command: &str, answer: &dyn AnyAnswer) -> Result<(), ShellError> {
+        let worst = match answer.worst() {
+            None | Some(NoteKind::Remark) => Worst::Fine,
+            Some(NoteKind::Partial) => Worst::Partial,
+            Some(NoteKind::Failed) => Worst::Failed,
+        };
+        self.worst = self.worst.max(worst);
+        self.report.answer(command, answer)
+    }
+
+    fn refuse(&mut self, command: &str, error: &QueryError) -> Result<After, ShellError> {
+        self.worst = self.worst.max(if error.is_usage() { Worst::Usage } else { Worst::Failed });
+        self.report.error(command, &error.to_string())?;
+        Ok(After::Next)
+    }
+
+    fn control(&mut self, control: ControlCommand) -> After {
+        match control {
+            ControlCommand::Go => {
+                self.go();
+                After::Running
+            }
+            ControlCommand::Quit | ControlCommand::QuitDetach => {
+                self.go();
+                After::Quit
+            }
+        }
+    }
+
+    /// Lets the target run, if it is stopped.
+    pub fn go(&mut self) {
+        if self.session.state() == RunState::Stopped && !self.session.resume(NtStatus::DBG_CONTINUE) {
+            self.report.status("the target does not acknowledge that it runs on; it may still be stopped");
+            self.worst = self.worst.max(Worst::Failed);
+        }
+    }
+
+    /// Waits until the target stops, showing what it prints. Ctrl+C breaks in. False if the session is over.
+    ///
+    /// # Errors
+    /// [`ShellError`].
+    pub fn wait_for_stop(&mut self) -> Result<bool, ShellError> {
+        let mut is_breaking_in = false;
+        loop {
+            match self.session.next_event(None) {
+                Wait::Done(Event::Stopped(change)) => {
+                    self.stopped(&change)?;
+                    return Ok(true);
+                }
+                Wait::Done(event) => self.event(&event),
+                Wait::Interrupted if self.session.is_terminating() || is_breaking_in => {
+                    self.session.cancel_break_in();
+                    return Ok(false);
+                }
+                Wait::Interrupted => {
+                    self.report
+                        .status("breaking in; Ctrl+C again ends verikd and leaves the target as it is");
+                    self.session.request_break_in();
+                    is_breaking_in = true;
+                }
+                Wait::Ended(why) => {
+                    self.report.status(&format!("the session has ended: {why}"));
+                    return Ok(false);
+                }
+                Wait::TimedOut => {}
+            }
+        }
+    }
+
+    /// Shows what has happened meanwhile.
+    pub fn show_events(&mut self) {
+        while let Wait::Done(event) = self.session.next_event(Some(Duration::ZERO)) {
+            self.event(&event);
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Restarted(_) => self.kernel = None,
+            Event::Prompt(prompt) => {
+                // Nobody can be asked here; a target that waits for an answer stands still.
+                self.session.answer_prompt(prompt.clone(), bytes::Bytes::from_static(b"i"));
+            }
+            _ => {}
+        }
+        self.report.event(event);
+    }
+
+    fn stopped(&mut self, change: &StateChange) -> Result<(), ShellError> {
+        self.show_events();
+        self.know_kernel()?;
+        let kernel = self.kernel.as_ref().expect("the line above has seen to it");
+        let target = Target::new(&self.memory, kernel);
+        self.report.stop(change, &target.symbol_at(change.program_counter).to_string());
+        Ok(())
+    }
+
+    /// Asks who the target is, once a boot, and says it.
+    fn know_kernel(&mut self) -> Result<(), ShellError> {
+        if self.kernel.is_some() {
+            return Ok(());
+        }
+        let version = self.session.version()?;
+        let kernel = Kernel::new(kernel_version(&version), self.symbol_path.clone());
+        self.report.banner(self.session.peer(), &version);
+        if let Err(missing) = Target::new(&self.memory, &kernel).module_symbols("nt") {
+            self.report.status(&missing.to_string());
+        }
+        self.kernel = Some(kernel);
+        Ok(())
+    }
+
+    fn prompt_text(&self) -> String {
+        let processor = self.session.stopped_processor().unwrap_or_default();
+        format!("{processor}: kd> ")
+    }
+}
+
+const fn kernel_version(version: &GetVersion64) -> KernelVersion {
+    KernelVersion {
+        major: version.major_version,
+        build: version.minor_version,
+        flags: version.flags.bits(),
+        machine: version.machine_type,
+        base: version.kern_base,
+        module_list: version.ps_loaded_module_list,
+        debugger_data_list: version.debugger_data_list,
+    }
+}

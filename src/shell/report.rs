@@ -1,0 +1,142 @@
+//! What a person or a script is shown: answers on one stream, everything else on the other.
+
+use std::io::Write;
+
+use kd_protocol::kd::{GetVersion64, NtStatus, StateChange, StateDetail, VersionFlags};
+use kd_protocol::link::{Event, Peer};
+use serde_json::json;
+
+use super::{Format, ShellError};
+use crate::commands::{AnyAnswer, NoteKind};
+
+/// Where a shell writes.
+pub struct Report<'a> {
+    format: Format,
+    /// Answers.
+    out: &'a mut dyn Write,
+    /// Status, the target's own lines, errors.
+    aside: &'a mut dyn Write,
+}
+
+impl<'a> Report<'a> {
+    /// Answers go to `out` in `format`, everything else to `aside` as text.
+    #[must_use]
+    pub fn new(format: Format, out: &'a mut dyn Write, aside: &'a mut dyn Write) -> Self {
+        Self { format, out, aside }
+    }
+
+    /// Writes a command's answer and its notes.
+    pub(super) fn answer(&mut self, command: &str, answer: &dyn AnyAnswer) -> Result<(), ShellError> {
+        if self.format == Format::Json {
+            let answer = answer.to_json().map_err(std::io::Error::from)?;
+            return self.out(&format!("{}\n", json!({ "command": command, "answer": answer })));
+        }
+        let mut text = String::new();
+        answer.write_text(&mut text).expect("a String takes any text");
+        self.out(&text)?;
+        for note in answer.notes() {
+            let kind = match note.kind {
+                NoteKind::Remark => "note",
+                NoteKind::Partial => "incomplete",
+                NoteKind::Failed => "error",
+            };
+            self.status(&format!("{kind}: {}", note.text));
+        }
+        Ok(())
+    }
+
+    /// Writes why a command has no answer.
+    pub(super) fn error(&mut self, command: &str, error: &str) -> Result<(), ShellError> {
+        if self.format == Format::Json {
+            return self.out(&format!("{}\n", json!({ "command": command, "error": error })));
+        }
+        self.status(&format!("error: {error}"));
+        Ok(())
+    }
+
+    /// Shows a command that is about to run, as the prompt would.
+    pub(super) fn echo(&mut self, prompt: &str, command: &str) {
+        self.aside(&format!("{prompt}{command}\n"));
+    }
+
+    /// Says something that is no answer.
+    pub(super) fn status(&mut self, text: &str) {
+        self.aside(&format!("{text}\n"));
+    }
+
+    /// Says who connected.
+    pub(super) fn banner(&mut self, peer: Option<Peer>, version: &GetVersion64) {
+        let machine = match version.machine_type {
+            0x8664 => "x64".into(),
+            0xaa64 => "ARM64".into(),
+            0x14c => "x86".into(),
+            other => format!("machine {other:#x}"),
+        };
+        let is_64_bit = if version.flags.contains(VersionFlags::PTR64) { "TRUE" } else { "FALSE" };
+        let (build, base) = (version.minor_version, version.kern_base);
+        let from = peer.map_or_else(String::new, |peer| format!(" at {}", peer.address));
+        self.status(&format!("Connected to Windows build {build} {machine} target{from}, ptr64 {is_64_bit}"));
+        self.status(&format!("Kernel base = {base} PsLoadedModuleList = {}", version.ps_loaded_module_list));
+    }
+
+    /// Says why and where the target stopped.
+    pub(super) fn stop(&mut self, change: &StateChange, symbol: &str) {
+        if let StateDetail::Exception(exception) = &change.detail {
+            let what = match exception.exception_code {
+                NtStatus::BREAKPOINT => "Break instruction exception".into(),
+                NtStatus::SINGLE_STEP => "Single step exception".into(),
+                code => format!("Exception {code}"),
+            };
+            let chance = if exception.first_chance == 0 { "second" } else { "first" };
+            let code = exception.exception_code.0;
+            self.status(&format!("{what} - code {code:08x} ({chance} chance)"));
+        }
+        self.status(&format!("{symbol}:\n{}", change.program_counter));
+    }
+
+    /// Shows what happened on the link.
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::DebugPrint(text) => self.aside(&printable(text)),
+            Event::Restarted(peer) => {
+                self.status(&format!("The target restarted and is connected again, at {}", peer.address));
+            }
+            Event::Rebooting => self.status("The target shuts down or restarts; waiting for it to come back"),
+            Event::Resumed { confirmed: false } => {
+                self.status("The target fell silent when it was told to run, as a running one does");
+            }
+            Event::Prompt(prompt) => {
+                self.aside(&format!("{} (answered: i)\n", printable(&prompt.text)));
+            }
+            Event::FileRefused(path) => {
+                self.status(&format!(
+                    "The target asked for the file {:?}; it was told that there is none",
+                    path
+                ));
+            }
+            Event::TakenOver(by) => {
+                self.status(&format!(
+                    "The target's offers name another debugger, {by}: it may have taken the session"
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    fn out(&mut self, text: &str) -> Result<(), ShellError> {
+        Ok(self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush())?)
+    }
+
+    fn aside(&mut self, text: &str) {
+        // Status that cannot be shown must not end a session that holds a stopped machine.
+        let _ = self.aside.write_all(text.as_bytes()).and_then(|()| self.aside.flush());
+    }
+}
+
+/// The target's bytes as text that cannot move the cursor or change the terminal.
+fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .filter(|character| !character.is_control() || matches!(character, '\n' | '\t'))
+        .collect()
+}

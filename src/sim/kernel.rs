@@ -1,0 +1,416 @@
+//! What the simulated kernel's debug engine answers: manipulate requests against a machine's memory and registers.
+//!
+//! Behaviour is kdnet.md 8, where each API has its evidence; what is uncertain there is refused, as an unknown API is.
+
+use bytes::Bytes;
+use kd_protocol::kd::{
+    ApiNumber, Arm, Context, ControlReport, Exception, GetVersion64, Manipulate, NtStatus, StateChange,
+    VersionFlags,
+};
+use kd_protocol::wire::Reader;
+use kd_protocol::{PhysAddr, VirtAddr};
+
+use super::windows::Machine;
+
+/// Data that one reply carries: `KdTransportMaxPacketSize` 1152 of Windows 10 1903 and later, less the header.
+const MAX_REPLY_DATA: usize = 1096;
+/// Slots of the kernel's breakpoint table.
+const BREAKPOINTS: usize = 32;
+/// `int3`.
+const INT3: u8 = 0xcc;
+/// Family 6: what x64 processors of that time report.
+const PROCESSOR_LEVEL: u16 = 6;
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A reply packet.
+    Reply(Box<Manipulate>),
+    /// Acknowledged, and nothing more.
+    Silence,
+    /// The machine runs.
+    Resume,
+    /// The machine stops on another processor, or again on this one.
+    Report,
+    /// The machine starts anew.
+    Reboot,
+}
+
+/// A machine and its kernel debug engine's own state.
+#[derive(Debug)]
+pub struct Debuggee {
+    /// The machine.
+    pub machine: Machine,
+    breakpoints: [Option<Breakpoint>; BREAKPOINTS],
+    /// The processor that reported the stop.
+    processor: usize,
+    /// A context can be set only after it was read in the same stop.
+    is_context_read: bool,
+    /// Pieces of a context that is being set.
+    pending_context: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Breakpoint {
+    address: VirtAddr,
+    original: u8,
+}
+
+impl Debuggee {
+    /// A machine that nobody has stopped yet.
+    #[must_use]
+    pub const fn new(machine: Machine) -> Self {
+        Self {
+            machine,
+            breakpoints: [None; BREAKPOINTS],
+            processor: 0,
+            is_context_read: false,
+            pending_context: Vec::new(),
+        }
+    }
+
+    /// Stops the machine as a break-in does, and says what to announce.
+    pub fn break_in(&mut self) -> StateChange {
+        self.machine.break_in();
+        self.processor = 0;
+        self.report()
+    }
+
+    /// The state change for the processor that is being debugged, at a breakpoint instruction.
+    pub fn report(&mut self) -> StateChange {
+        self.is_context_read = false;
+        self.pending_context.clear();
+        let context = self.context();
+        let mut exception_information = [0; 15];
+        exception_information[1] = context.rax;
+        let exception = Exception {
+            exception_code: NtStatus::BREAKPOINT,
+            exception_flags: 0,
+            exception_record: VirtAddr(0),
+            exception_address: context.rip,
+            number_parameters: 1,
+            padding: 0,
+            exception_information,
+            first_chance: 1,
+            tail_padding: 0,
+        };
+        let mut instruction_stream = [0; 16];
+        let instruction_count = self.machine.read_virtual(context.rip, &mut instruction_stream);
+        let control_report = ControlReport {
+            dr6: context.dr6,
+            dr7: context.dr7,
+            e_flags: context.e_flags,
+            instruction_count: u16::try_from(instruction_count).expect("at most 16"),
+            report_flags: 3,
+            instruction_stream,
+            seg_cs: context.seg_cs,
+            seg_ds: context.seg_ds,
+            seg_es: context.seg_es,
+            seg_fs: context.seg_fs,
+        };
+        StateChange {
+            processor_level: PROCESSOR_LEVEL,
+            processor: u16::try_from(self.processor).expect("a few processors"),
+            number_processors: u32::try_from(self.machine.processors().len()).expect("a few processors"),
+            thread: self.machine.processors()[self.processor].thread,
+            ..StateChange::exception(exception, control_report)
+        }
+    }
+
+    /// True if the processor stands on an `int3`: a machine that is told to run stops there again at once, unless the
+    /// debugger has moved Rip behind it.
+    #[must_use]
+    pub fn stands_on_breakpoint(&self) -> bool {
+        let mut instruction = [0];
+        self.machine.read_virtual(self.context().rip, &mut instruction) == 1 && instruction == [INT3]
+    }
+
+    /// Carries out one request.
+    pub fn answer(&mut self, request: &Manipulate) -> Answer {
+        let reply = match (request.api_number, request.arm) {
+            (ApiNumber::CONTINUE | ApiNumber::CONTINUE2, _) => return Answer::Resume,
+            (ApiNumber::REBOOT | ApiNumber::CAUSE_BUG_CHECK, _) => return Answer::Reboot,
+            (ApiNumber::SWITCH_PROCESSOR, _) => {
+                if usize::from(request.processor) < self.machine.processors().len() {
+                    self.processor = request.processor.into();
+                }
+                return Answer::Report;
+            }
+            (api, _) if !api.has_reply() => return Answer::Silence,
+            (ApiNumber::GET_VERSION, _) => self.version(request),
+            (_, Arm::ReadMemory(_)) => self.read(request),
+            (_, Arm::WriteMemory(_)) => self.write(request),
+            (_, Arm::SearchMemory(_)) => self.search(request),
+            (_, Arm::FillMemory(_)) => self.fill(request),
+            (_, Arm::QueryMemory(_)) => query(request),
+            (_, Arm::GetContext(_) | Arm::SetContext(_) | Arm::ContextEx(_)) => self.context_request(request),
+            (_, Arm::WriteBreakPoint(_) | Arm::RestoreBreakPoint(_)) => self.breakpoint(request),
+            (ApiNumber::READ_MACHINE_SPECIFIC_REGISTER, Arm::Msr(_)) => self.read_msr(request),
+            (_, Arm::IoSpace(_)) => port(request),
+            _ => refuse(request),
+        };
+        Answer::Reply(Box::new(reply))
+    }
+
+    fn context(&self) -> Context {
+        let bytes = &self.machine.processors()[self.processor].context;
+        Context::decode(&mut Reader::new("CONTEXT", bytes)).expect("a machine's context is whole")
+    }
+
+    fn version(&self, request: &Manipulate) -> Manipulate {
+        let version = self.machine.version();
+        let arm = GetVersion64 {
+            major_version: version.major,
+            minor_version: version.minor,
+            protocol_version: version.protocol,
+            kd_secondary_version: version.secondary,
+            flags: VersionFlags::from_bits_retain(version.flags),
+            machine_type: version.machine_type,
+            max_packet_type: version.max_packet_type,
+            max_state_change: version.max_state_change,
+            max_manipulate: version.max_manipulate,
+            simulation: 0,
+            unused: 0,
+            kern_base: version.kern_base,
+            ps_loaded_module_list: version.ps_loaded_module_list,
+            debugger_data_list: version.debugger_data_list,
+        };
+        Manipulate { arm: Arm::GetVersion(arm), ..request.reply(NtStatus::SUCCESS, Bytes::new()) }
+    }
+
+    fn read(&self, request: &Manipulate) -> Manipulate {
+        let Arm::ReadMemory(mut arm) = request.arm else { return refuse(request) };
+        let asked = (arm.transfer_count as usize).min(MAX_REPLY_DATA);
+        let mut data = vec![0; asked];
+        let (got, wanted) = match request.api_number {
+            ApiNumber::READ_VIRTUAL_MEMORY => {
+                (self.machine.read_virtual(VirtAddr(arm.target_base_address), &mut data), asked)
+            }
+            ApiNumber::READ_PHYSICAL_MEMORY => {
+                (self.machine.read_physical(PhysAddr(arm.target_base_address), &mut data), asked)
+            }
+            ApiNumber::READ_CONTROL_SPACE => {
+                match self.control_space(request.processor, arm.target_base_address) {
+                    Some(item) => {
+                        // A longer request is clipped to the item, and that is success.
+                        let len = item.len().min(asked);
+                        data[..len].copy_from_slice(&item[..len]);
+                        (len, len)
+                    }
+                    None => (0, 1),
+                }
+            }
+            // Windows 7 has no long physical reads.
+            _ => return refuse(request),
+        };
+        data.truncate(got);
+        arm.actual_bytes_read = u32::try_from(got).expect("at most one packet");
+        let status = if got == wanted { NtStatus::SUCCESS } else { NtStatus::UNSUCCESSFUL };
+        Manipulate { arm: Arm::ReadMemory(arm), ..request.reply(status, data.into()) }
+    }
+
+    fn control_space(&self, processor: u16, selector: u64) -> Option<Vec<u8>> {
+        let processor = self.machine.processors().get(usize::from(processor))?;
+        match selector {
+            0 => Some(processor.kpcr.0.to_le_bytes().to_vec()),
+            1 => Some(processor.kprcb.0.to_le_bytes().to_vec()),
+            2 => Some(processor.special_registers.clone()),
+            3 => Some(processor.thread.0.to_le_bytes().to_vec()),
+            _ => None,
+        }
+    }
+
+    fn write(&mut self, request: &Manipulate) -> Manipulate {
+        let Arm::WriteMemory(mut arm) = request.arm else { return refuse(request) };
+        let data = &request.data[..request.data.len().min(arm.transfer_count as usize)];
+        let written = match request.api_number {
+            ApiNumber::WRITE_VIRTUAL_MEMORY => {
+                self.machine.write_virtual(VirtAddr(arm.target_base_address), data)
+            }
+            ApiNumber::WRITE_PHYSICAL_MEMORY => {
+                self.machine.write_physical(PhysAddr(arm.target_base_address), data)
+            }
+            ApiNumber::WRITE_CONTROL_SPACE if arm.target_base_address == 2 => {
+                match self.machine.processor_mut(request.processor.into()) {
+                    Some(processor) => {
+                        let len = data.len().min(processor.special_registers.len());
+                        processor.special_registers[..len].copy_from_slice(&data[..len]);
+                        len
+                    }
+                    None => return refuse(request),
+                }
+            }
+            _ => return refuse(request),
+        };
+        arm.actual_bytes_written = u32::try_from(written).expect("at most one packet");
+        let status = if written == data.len() { NtStatus::SUCCESS } else { NtStatus::UNSUCCESSFUL };
+        Manipulate { arm: Arm::WriteMemory(arm), ..request.reply(status, Bytes::new()) }
+    }
+
+    fn search(&self, request: &Manipulate) -> Manipulate {
+        let Arm::SearchMemory(mut arm) = request.arm else { return refuse(request) };
+        if request.data.is_empty() || request.data.len() != arm.pattern_length as usize {
+            return request.reply(NtStatus::INVALID_PARAMETER, Bytes::new());
+        }
+        match self.machine.search_virtual(arm.search_address, arm.search_length, &request.data) {
+            Some(found) => {
+                arm.search_address = found;
+                Manipulate { arm: Arm::SearchMemory(arm), ..request.reply(NtStatus::SUCCESS, Bytes::new()) }
+            }
+            None => request.reply(NtStatus::NO_MORE_ENTRIES, Bytes::new()),
+        }
+    }
+
+    fn fill(&mut self, request: &Manipulate) -> Manipulate {
+        const VIRTUAL: u16 = 1;
+        const PHYSICAL: u16 = 2;
+        let Arm::FillMemory(mut arm) = request.arm else { return refuse(request) };
+        let pattern = &request.data[..request.data.len().min(arm.pattern_length.into())];
+        if pattern.is_empty() || !matches!(arm.flags, VIRTUAL | PHYSICAL) {
+            return request.reply(NtStatus::INVALID_PARAMETER, Bytes::new());
+        }
+        let mut filled = 0;
+        while filled < arm.length {
+            let piece = &pattern[..pattern.len().min((arm.length - filled) as usize)];
+            let at = arm.address.offset(filled.into());
+            let written = match arm.flags {
+                VIRTUAL => self.machine.write_virtual(at, piece),
+                _ => self.machine.write_physical(PhysAddr(at.0), piece),
+            };
+            filled += u32::try_from(written).expect("at most one packet");
+            if written < piece.len() {
+                break;
+            }
+        }
+        let status = if filled == arm.length { NtStatus::SUCCESS } else { NtStatus::UNSUCCESSFUL };
+        arm.length = filled;
+        Manipulate { arm: Arm::FillMemory(arm), ..request.reply(status, Bytes::new()) }
+    }
+
+    fn context_request(&mut self, request: &Manipulate) -> Manipulate {
+        let Some(processor) = self.machine.processor_mut(request.processor.into()) else {
+            return refuse(request);
+        };
+        let total = processor.context.len();
+        match request.arm {
+            Arm::GetContext(_) => {
+                self.is_context_read = true;
+                request.reply(NtStatus::SUCCESS, processor.context.clone().into())
+            }
+            Arm::SetContext(_) if self.is_context_read && request.data.len() == total => {
+                processor.context = request.data.to_vec();
+                request.reply(NtStatus::SUCCESS, Bytes::new())
+            }
+            Arm::ContextEx(mut arm) if request.api_number == ApiNumber::GET_CONTEXT_EX => {
+                let offset = (arm.offset as usize).min(total);
+                let piece = (total - offset).min(arm.byte_count as usize).min(MAX_REPLY_DATA);
+                self.is_context_read |= offset + piece == total;
+                arm.offset = u32::try_from(offset).expect("a context is small");
+                arm.byte_count = u32::try_from(total).expect("a context is small");
+                arm.bytes_copied = u32::try_from(piece).expect("a context is small");
+                let data = Bytes::copy_from_slice(&processor.context[offset..offset + piece]);
+                Manipulate { arm: Arm::ContextEx(arm), ..request.reply(NtStatus::SUCCESS, data) }
+            }
+            Arm::ContextEx(mut arm) if self.is_context_read => {
+                let (offset, data) = (arm.offset as usize, &request.data);
+                let end = offset + data.len();
+                if end > total || arm.bytes_copied as usize != total || arm.byte_count as usize != data.len()
+                {
+                    return refuse(request);
+                }
+                if self.pending_context.len() != total {
+                    self.pending_context = processor.context.clone();
+                }
+                self.pending_context[offset..end].copy_from_slice(data);
+                if end == total {
+                    processor.context = std::mem::take(&mut self.pending_context);
+                }
+                arm.bytes_copied = arm.byte_count;
+                Manipulate { arm: Arm::ContextEx(arm), ..request.reply(NtStatus::SUCCESS, Bytes::new()) }
+            }
+            _ => refuse(request),
+        }
+    }
+
+    fn breakpoint(&mut self, request: &Manipulate) -> Manipulate {
+        match request.arm {
+            Arm::WriteBreakPoint(mut arm) => {
+                let is_set =
+                    self.breakpoints.iter().flatten().any(|it| it.address == arm.break_point_address);
+                let free = self.breakpoints.iter().position(Option::is_none).filter(|_| !is_set);
+                let mut original = [0];
+                let is_mapped = self.machine.read_virtual(arm.break_point_address, &mut original) == 1;
+                let Some(slot) = free.filter(|_| is_mapped) else { return refuse(request) };
+                self.machine.write_virtual(arm.break_point_address, &[INT3]);
+                self.breakpoints[slot] =
+                    Some(Breakpoint { address: arm.break_point_address, original: original[0] });
+                arm.break_point_handle = u32::try_from(slot + 1).expect("32 slots");
+                Manipulate {
+                    arm: Arm::WriteBreakPoint(arm),
+                    ..request.reply(NtStatus::SUCCESS, Bytes::new())
+                }
+            }
+            Arm::RestoreBreakPoint(arm) => {
+                let slot = (arm.break_point_handle as usize).checked_sub(1);
+                let slot = slot.and_then(|slot| self.breakpoints.get_mut(slot));
+                let Some(breakpoint) = slot.and_then(Option::take) else { return refuse(request) };
+                self.machine.write_virtual(breakpoint.address, &[breakpoint.original]);
+                request.reply(NtStatus::SUCCESS, Bytes::new())
+            }
+            _ => refuse(request),
+        }
+    }
+
+    fn read_msr(&self, request: &Manipulate) -> Manipulate {
+        const EFER: u32 = 0xc000_0080;
+        const GS_BASE: u32 = 0xc000_0101;
+        /// System calls, long mode enabled and active, no-execute: what every x64 Windows runs with.
+        const EFER_VALUE: u64 = 0xd01;
+        let Arm::Msr(mut arm) = request.arm else { return refuse(request) };
+        let Some(processor) = self.machine.processors().get(usize::from(request.processor)) else {
+            return refuse(request);
+        };
+        let value = match arm.msr {
+            EFER => EFER_VALUE,
+            GS_BASE => processor.kpcr.0,
+            _ => return refuse(request),
+        };
+        arm.data_value_low = value as u32;
+        arm.data_value_high = (value >> 32) as u32;
+        Manipulate { arm: Arm::Msr(arm), ..request.reply(NtStatus::SUCCESS, Bytes::new()) }
+    }
+}
+
+/// What a kernel answers that cannot or will not: the request, echoed.
+fn refuse(request: &Manipulate) -> Manipulate {
+    request.reply(NtStatus::UNSUCCESSFUL, Bytes::new())
+}
+
+fn query(request: &Manipulate) -> Manipulate {
+    const PROCESS: u32 = 0;
+    const KERNEL: u32 = 2;
+    /// Read, write and execute: not the page's real protection.
+    const FLAGS: u32 = 7;
+    let Arm::QueryMemory(mut arm) = request.arm else { return refuse(request) };
+    if arm.address_space != 0 {
+        return request.reply(NtStatus::INVALID_PARAMETER, Bytes::new());
+    }
+    arm.address_space = if arm.address.is_kernel() { KERNEL } else { PROCESS };
+    arm.flags = FLAGS;
+    Manipulate { arm: Arm::QueryMemory(arm), ..request.reply(NtStatus::SUCCESS, Bytes::new()) }
+}
+
+/// Ports of a machine without devices: reads float high, writes go nowhere.
+fn port(request: &Manipulate) -> Manipulate {
+    let Arm::IoSpace(mut arm) = request.arm else { return refuse(request) };
+    let mask = match arm.data_size {
+        1 => 0xff,
+        2 => 0xffff,
+        4 => u32::MAX,
+        _ => return request.reply(NtStatus::INVALID_PARAMETER, Bytes::new()),
+    };
+    if request.api_number == ApiNumber::READ_IO_SPACE {
+        arm.data_value = mask;
+    }
+    Manipulate { arm: Arm::IoSpace(arm), ..request.reply(NtStatus::SUCCESS, Bytes::new()) }
+}
