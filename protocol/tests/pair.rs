@@ -236,6 +236,21 @@ fn a_prompt_is_shown_and_answered() {
 }
 
 #[test]
+fn a_target_whose_debugger_is_gone_runs_on_after_a_few_tries() {
+    let mut world = World::new(15, PERFECT);
+    world.attach();
+    world.run_until(seconds(1), |world| world.target.is_running());
+    world.host = host_link(79);
+    world.is_dead = true;
+    world.target.print(world.now, Bytes::from_static(b"anybody?\n"));
+    assert!(!world.target.is_running(), "a print holds the machine");
+    world.run_for(seconds(3));
+    assert!(world.target.is_running());
+    world.target.print(world.now, Bytes::from_static(b"nobody\n"));
+    assert!(world.target.is_running(), "what nobody hears is not waited for again");
+}
+
+#[test]
 fn a_wrong_key_is_noticed() {
     let mut world = World::new(12, PERFECT);
     let other: Key = "1.2.3.5".parse().unwrap();
