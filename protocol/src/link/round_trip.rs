@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Before the first measurement.
 const INITIAL: Duration = Duration::from_millis(200);
 /// A retransmission costs one datagram and no harm, but below this it would only meet a busy scheduler.
-const FLOOR: Duration = Duration::from_millis(10);
+const FLOOR: Duration = Duration::from_millis(3);
 /// A target sends its own packets again after this long, so that waiting longer gains nothing.
 const CEILING: Duration = Duration::from_millis(500);
 
@@ -28,7 +28,7 @@ impl RoundTrip {
     /// How long to wait for an answer to a packet that was sent `tries` times: doubles with each.
     pub(super) fn wait_after(&self, tries: u32) -> Duration {
         let once = self.smoothed.map_or(INITIAL, |(mean, variation)| mean + variation * 4);
-        (once.clamp(FLOOR, CEILING) * 2_u32.saturating_pow(tries.saturating_sub(1).min(6))).min(CEILING)
+        (once.clamp(FLOOR, CEILING) * 2_u32.saturating_pow(tries.saturating_sub(1).min(10))).min(CEILING)
     }
 }
 
@@ -50,7 +50,7 @@ mod tests {
             round_trip.measure(Duration::from_micros(50));
         }
         assert_eq!(round_trip.wait_after(1), FLOOR);
-        assert_eq!(round_trip.wait_after(3), MS(40));
+        assert_eq!(round_trip.wait_after(3), FLOOR * 4);
         assert_eq!(round_trip.wait_after(40), CEILING);
     }
 }
