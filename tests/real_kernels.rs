@@ -5,10 +5,16 @@
 
 #![cfg(unix)]
 
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use serde_json::Value;
+use support::kernels::{isf_files, kernels_to_read, rebuild, shared};
+use support::text::{assert_same_text, run, text};
+use support::verifier::leak_on;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols};
 use verikd::symbols::store::{Attempt, Miss, SymbolPath};
 use verikd::symbols::{PdbIdentity, Rva, Symbols, Type};
@@ -119,6 +125,25 @@ fn a_store_gives_the_wanted_build_and_refuses_another() {
     assert!(text.contains("ntkrnlmp.pdb: belongs to another build"), "{text}");
 }
 
+/// The published leak, laid out by each kernel's own symbols: the answers differ in nothing but the stack's names.
+#[test]
+fn the_same_leak_prints_the_same_on_every_kernel() {
+    for isf in isf_files().into_iter().take(kernels_to_read()) {
+        let Some(pdb) = rebuild(&isf) else { return };
+        let symbols = Arc::new(PdbSymbols::open(&pdb).unwrap());
+        let booted = leak_on(symbols, 0x100_0000).boot();
+        let kernel = isf.display();
+        let transcript = include_str!("golden/verifier-3-myfault.txt");
+        assert_same_text(&text(&booted.target(), "!verifier 3 myfault.sys"), transcript);
+        let log = run(&booted.target(), "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
+        let entries = log["entries"].as_array().unwrap();
+        assert_eq!((entries.len(), &entries[0]["size"]), (1, &0xf_a000.into()), "{kernel}");
+        assert_eq!(entries[0]["stack"].as_array().unwrap().len(), 8, "{kernel}");
+        assert_eq!(entries[0]["stack"][2]["symbol"], "myfault!MyfaultDeviceControl+0x358", "{kernel}");
+        assert_eq!(log["notes"], Value::Array(Vec::new()), "{kernel}");
+    }
+}
+
 fn read_everything(symbols: &PdbSymbols) {
     for symbol in symbols.iter().take(2_000) {
         assert!(symbols.nearest(symbol.rva).is_none_or(|found| found.rva <= symbol.rva));
@@ -193,78 +218,8 @@ fn compare_addresses(table: &Value, symbols: &PdbSymbols) -> usize {
     names
 }
 
-/// One kernel in a debug build, all of them in a release build or with `VERIKD_ALL_KERNELS`.
-fn kernels_to_read() -> usize {
-    if cfg!(debug_assertions) && std::env::var_os("VERIKD_ALL_KERNELS").is_none() { 1 } else { usize::MAX }
-}
-
-fn shared() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
-    let shared = std::env::var_os("VERIKD_SHARED").map_or_else(beside, PathBuf::from);
-    if shared.join("data/isf").is_dir() {
-        return Some(shared);
-    }
-    println!("skipped: there is no {} with data of real kernels", shared.display());
-    None
-}
-
-/// Symbol tables of real kernels, the oldest Windows first.
-fn isf_files() -> Vec<PathBuf> {
-    let Some(shared) = shared() else { return Vec::new() };
-    let entries = std::fs::read_dir(shared.join("data/isf")).unwrap();
-    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.sort_by_key(|file| !file.to_string_lossy().contains("-6."));
-    files
-}
-
 fn unpack(isf: &Path) -> Value {
     let output =
         Command::new("xz").arg("-dc").arg(isf).output().expect("xz is installed where Python's lzma is");
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Makes a PDB of a symbol table with the project's script and the toolchain's own linker.
-fn rebuild(isf: &Path) -> Option<PathBuf> {
-    let shared = shared()?;
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
-        "{}-{}",
-        env!("CARGO_CRATE_NAME"),
-        line_of_test()
-    ));
-    std::fs::create_dir_all(&folder).unwrap();
-    let linker = folder.join("lld-link");
-    if !linker.exists() {
-        let Some(lld) = toolchain_linker() else {
-            println!("skipped: this toolchain has no rust-lld");
-            return None;
-        };
-        std::os::unix::fs::symlink(lld, &linker).unwrap();
-    }
-    let prefix = folder.join(isf.file_name().unwrap().to_string_lossy().split('-').nth(1).unwrap());
-    let script = Command::new("python3")
-        .arg(shared.join("tools/isf2pdb.py"))
-        .arg(isf)
-        .arg(&prefix)
-        .arg(&linker)
-        .output();
-    match script {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => panic!("isf2pdb.py: {}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => {
-            println!("skipped: python3: {error}");
-            return None;
-        }
-    }
-    Some(PathBuf::from(format!("{}.pdb", prefix.display())))
-}
-
-/// Tests run beside each other, so each has its own folder.
-fn line_of_test() -> String {
-    std::thread::current().name().unwrap_or("main").replace("::", "-")
-}
-
-fn toolchain_linker() -> Option<PathBuf> {
-    let output = Command::new("rustc").args(["--print", "target-libdir"]).output().ok()?;
-    let lld = Path::new(String::from_utf8(output.stdout).ok()?.trim()).parent()?.join("bin/rust-lld");
-    lld.exists().then_some(lld)
 }

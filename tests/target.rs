@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use support::World;
 use support::image::pe_image;
 use support::layouts::WINDOWS_7;
@@ -23,7 +25,7 @@ fn identity(name: &str) -> PdbIdentity {
 /// A kernel with these modules, each name after its entry.
 fn world(modules: &[(VirtAddr, u32, &str)]) -> World {
     let nt = TableSymbols::new(identity("ntkrnlmp.pdb")).symbol("KeBugCheckEx", 0x1000).types(WINDOWS_7);
-    let mut world = World::new(NT, 0x5e_a000, nt);
+    let mut world = World::new(NT, 0x5e_a000, Arc::new(nt));
     world.version.module_list = LIST;
     let entry = |index: usize| POOL.offset(index as u64 * 0x200);
     for (index, (base, size, name)) in modules.iter().enumerate() {

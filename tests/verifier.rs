@@ -2,9 +2,8 @@
 
 mod support;
 
-use std::fmt::Write;
-
 use serde_json::{Value, json};
+use support::text::assert_same_text;
 use support::verifier::*;
 use support::{Booted, PAGE, World};
 use verikd::commands::{AnyAnswer, Note, NoteKind, QueryError, Run, find};
@@ -508,39 +507,17 @@ fn no_flipped_byte_of_the_verifiers_state_is_a_panic_or_an_endless_walk() {
 }
 
 fn run(booted: &Booted, line: &str) -> Result<Box<dyn AnyAnswer>, QueryError> {
-    let (spec, arguments) = find(line)?;
-    match spec.run {
-        Run::Query(run) => run(arguments, &booted.target()),
-        Run::Local(run) => run(arguments),
-        Run::Control(control) => panic!("{control:?} is for the shell"),
-    }
+    support::text::run(&booted.target(), line)
 }
 
 fn text(booted: &Booted, line: &str) -> String {
-    let mut text = String::new();
-    match run(booted, line) {
-        Ok(answer) => answer.write_text(&mut text).unwrap(),
-        Err(error) => write!(text, "{error}").unwrap(),
-    }
-    text
+    support::text::text(&booted.target(), line)
 }
 
 fn notes(booted: &Booted, line: &str) -> Vec<Note> {
-    run(booted, line).unwrap_or_else(|error| panic!("{line}: {error}")).notes().to_vec()
+    support::text::notes(&booted.target(), line)
 }
 
 fn json(world: &World, line: &str) -> Value {
     run(&world.boot(), line).unwrap_or_else(|error| panic!("{line}: {error}")).to_json().unwrap()
-}
-
-/// The indent of option names may differ, since copies of the transcript disagree on it; nothing else.
-fn assert_same_text(found: &str, expected: &str) {
-    let lines = |text: &str| -> Vec<String> {
-        let line = |line: &str| match line.strip_prefix(['\t', ' ']) {
-            Some(name) => format!("\t{}", name.trim_start()),
-            None => line.trim_end().to_owned(),
-        };
-        text.lines().map(line).collect()
-    };
-    assert_eq!(lines(found), lines(expected), "\n{found}");
 }

@@ -12,10 +12,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
-use crate::memory::VirtAddr;
 use crate::output;
-use crate::symbols::SymbolKind;
-use crate::target::{Target, WalkEnd};
+use crate::target::{SymbolKind, Target, VirtAddr, WalkEnd};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["lm"],

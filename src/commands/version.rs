@@ -5,9 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Answer, Answered, CommandSpec, Needs, Query, QueryError, Run, answer};
-use crate::memory::VirtAddr;
 use crate::output;
-use crate::target::Target;
+use crate::target::{Target, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["vertarget"],

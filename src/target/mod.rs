@@ -30,7 +30,11 @@ pub use modules::{Module, ModuleList};
 pub use record::{Layout, Record, Records};
 pub use walk::{SListHead, WalkEnd};
 
-use crate::memory::{Memory, ReadCause, ReadError, VirtAddr};
+// Commands see memory and symbols through the target only.
+pub use crate::memory::{ReadCause, ReadError, VirtAddr};
+pub use crate::symbols::{Place, SymbolKind};
+
+use crate::memory::Memory;
 use crate::symbols::{Rva, Symbols};
 
 /// A stopped target.

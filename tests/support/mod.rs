@@ -3,7 +3,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program has its own copy and uses a part of it")]
 
 pub mod image;
+#[cfg(unix)]
+pub mod kernels;
 pub mod layouts;
+pub mod text;
 pub mod verifier;
 
 use std::collections::BTreeMap;
@@ -21,14 +24,13 @@ pub const PAGE: u64 = 0x1000;
 pub struct World {
     pages: BTreeMap<u64, Vec<u8>>,
     pub nt_base: VirtAddr,
-    pub nt: Arc<TableSymbols>,
+    pub nt: Arc<dyn Symbols>,
     pub version: KernelVersion,
-    modules: Vec<(VirtAddr, u32, Arc<TableSymbols>)>,
+    modules: Vec<(VirtAddr, u32, Arc<dyn Symbols>)>,
 }
 
 impl World {
-    pub fn new(nt_base: VirtAddr, nt_size: u32, nt: TableSymbols) -> Self {
-        let nt = Arc::new(nt);
+    pub fn new(nt_base: VirtAddr, nt_size: u32, nt: Arc<dyn Symbols>) -> Self {
         let version = KernelVersion {
             major: 0xf,
             build: 7601,
@@ -146,7 +148,7 @@ impl World {
         }
         let kernel = Kernel::new(self.version, SymbolPath::default());
         for (base, size, symbols) in &self.modules {
-            kernel.use_symbols(*base, *size, Arc::clone(symbols) as Arc<dyn Symbols>);
+            kernel.use_symbols(*base, *size, Arc::clone(symbols));
         }
         Booted { memory: CountingMemory::new(memory), kernel }
     }

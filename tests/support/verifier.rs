@@ -1,8 +1,10 @@
 //! Driver Verifier's state as a kernel keeps it, and the state of the published leak.
 
+use std::sync::Arc;
+
 use verikd::memory::VirtAddr;
 use verikd::symbols::table::TableSymbols;
-use verikd::symbols::{Guid, PdbIdentity};
+use verikd::symbols::{Guid, PdbIdentity, Symbols};
 
 use super::layouts::{WINDOWS_7, windows_11};
 use super::{PAGE, World};
@@ -31,41 +33,45 @@ pub enum Build {
     Windows11,
 }
 
+/// Globals of Driver Verifier and routines of the published stack, at Windows 7 SP1's addresses.
+const GLOBALS: &[(&str, u32)] = &[
+    ("MmVerifierData", 0x23_a0e0),
+    ("ViTargetDriversAvl", 0x1f_a6c0),
+    ("ViTargetInitialized", 0x20_f5b4),
+    ("VfOptionFlags", 0x20_dae4),
+    ("VfSuspectDriversList", 0x21_a230),
+    ("VfPoolTraces", 0x54_a128),
+    ("VfPoolTracesIndex", 0x54_a14c),
+    ("VfPoolTracesLength", 0x54_a058),
+    ("PsLoadedModuleList", 0x23_9c90),
+];
+const ROUTINES: &[(&str, u32)] = &[
+    // Published return addresses less their displacements.
+    ("VeAllocatePoolWithTagPriority", 0x52_7cc6 - 0x2b6),
+    ("VerifierExAllocatePoolEx", 0x52_7d3d - 0x1d),
+    ("IovCallDriver", 0x53_2750 - 0xa0),
+    ("IopXxxControlFile", 0x3a_7a97 - 0x607),
+    ("NtDeviceIoControlFile", 0x3a_82f6 - 0x56),
+    ("KiSystemServiceCopyEnd", 0x08_bed3 - 0x13),
+];
+
 /// A kernel on which nothing is verified yet.
 pub fn kernel(build: Build) -> World {
-    let identity = |name: &str| PdbIdentity::new(name, Guid([7; 16]), 1);
-    let mut nt = TableSymbols::new(identity("ntkrnlmp.pdb"));
-    let globals = [
-        ("MmVerifierData", 0x23_a0e0),
-        ("ViTargetDriversAvl", 0x1f_a6c0),
-        ("ViTargetInitialized", 0x20_f5b4),
-        ("VfOptionFlags", 0x20_dae4),
-        ("VfSuspectDriversList", 0x21_a230),
-        ("VfPoolTraces", 0x54_a128),
-        ("VfPoolTracesIndex", 0x54_a14c),
-        ("VfPoolTracesLength", 0x54_a058),
-        ("PsLoadedModuleList", 0x23_9c90),
-        // Published return addresses less their displacements.
-        ("VeAllocatePoolWithTagPriority", 0x52_7cc6 - 0x2b6),
-        ("VerifierExAllocatePoolEx", 0x52_7d3d - 0x1d),
-        ("IovCallDriver", 0x53_2750 - 0xa0),
-        ("IopXxxControlFile", 0x3a_7a97 - 0x607),
-        ("NtDeviceIoControlFile", 0x3a_82f6 - 0x56),
-        ("KiSystemServiceCopyEnd", 0x08_bed3 - 0x13),
-    ];
-    for (name, rva) in globals {
-        nt = nt.symbol(name, rva);
-    }
+    let nt = TableSymbols::new(PdbIdentity::new("ntkrnlmp.pdb", Guid([7; 16]), 1));
+    let names = GLOBALS.iter().chain(ROUTINES);
+    let nt = names.fold(nt, |nt, (name, rva)| nt.symbol(name, *rva));
     let types = match build {
         Build::Windows7 => WINDOWS_7.to_owned(),
         Build::Windows11 => windows_11(),
     };
-    let mut world = World::new(NT, NT_SIZE, nt.types(&types));
-    for (name, rva) in globals {
-        if rva < 0x30_0000 || name.starts_with("VfPool") {
-            world.map(NT.offset(rva.into()), 0x200);
-            let _ = name;
-        }
+    kernel_on(Arc::new(nt.types(&types)), NT_SIZE)
+}
+
+/// The same with any kernel's symbols.
+fn kernel_on(nt: Arc<dyn Symbols>, size: u32) -> World {
+    let mut world = World::new(NT, size, nt);
+    for (name, _) in GLOBALS {
+        world.map(world.global(name), 0x200);
     }
     let suspects = world.global("VfSuspectDriversList");
     world.write(suspects, &[suspects.0.to_le_bytes(), suspects.0.to_le_bytes()].concat());
@@ -74,7 +80,15 @@ pub fn kernel(build: Build) -> World {
 
 /// The state of the published leak: myfault.sys, ten blocks of 0xfa000 bytes, one of them in the log.
 pub fn leak(build: Build) -> World {
-    let mut world = kernel(build);
+    put_leak(kernel(build))
+}
+
+/// The same, laid out by any kernel's symbols.
+pub fn leak_on(nt: Arc<dyn Symbols>, size: u32) -> World {
+    put_leak(kernel_on(nt, size))
+}
+
+fn put_leak(mut world: World) -> World {
     add_modules(&mut world);
     let settings = world.global("MmVerifierData");
     for (field, value) in [
@@ -92,7 +106,7 @@ pub fn leak(build: Build) -> World {
     ] {
         world.put(SETTINGS, settings, field, value);
     }
-    add_tree(&mut world, &[]);
+    add_tree(&mut world);
     add_driver(&mut world, NODE, DATA, SUSPECT, "myfault.sys");
     set_root(&mut world, NODE);
     for (field, value) in [
@@ -155,8 +169,8 @@ fn add_modules(world: &mut World) {
     world.symbols(MYFAULT, MYFAULT_SIZE, myfault);
 }
 
-/// Makes a tree of one table; `nodes` are linked as they are written by the caller.
-pub fn add_tree(world: &mut World, _nodes: &[VirtAddr]) {
+/// Makes a tree of one table without nodes.
+fn add_tree(world: &mut World) {
     let tree = world.global("ViTargetDriversAvl");
     world.put("_VF_AVL_TREE", tree, "Tables", TABLES.0);
     world.put("_VF_AVL_TREE", tree, "TablesNo", 1);

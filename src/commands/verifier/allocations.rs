@@ -20,11 +20,8 @@ use serde::Serialize;
 
 use super::drivers::Driver;
 use crate::commands::Note;
-use crate::memory::VirtAddr;
 use crate::output;
-use crate::symbols::Place;
-use crate::target::walk;
-use crate::target::{Layout, SListHead, Target, TargetError, WalkEnd};
+use crate::target::{Layout, Place, SListHead, Target, TargetError, VirtAddr, WalkEnd, walk};
 
 const PAGE: usize = 0x1000;
 /// `_VI_POOL_PAGE_HEADER.Signature`, in every build.

@@ -15,10 +15,9 @@ use serde::Serialize;
 
 use super::settings::PoolCounters;
 use crate::commands::Note;
-use crate::memory::VirtAddr;
 use crate::output::{self, Reading};
 use crate::target::walk::{self, AvlNode};
-use crate::target::{Layout, Record, SListHead, Target, TargetError, WalkEnd};
+use crate::target::{Layout, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd};
 
 /// `_VF_TARGET_VERIFIED_DRIVER_DATA.Signature`, in every build.
 const VERIFIED_DATA_SIGNATURE: u64 = 0x9876_1940;

@@ -18,10 +18,8 @@ use serde::{Serialize, Serializer};
 
 use super::{failed, usage};
 use crate::commands::{Note, Query, QueryError};
-use crate::memory::{ReadCause, VirtAddr};
 use crate::output;
-use crate::symbols::Place;
-use crate::target::{Layout, Target, TargetError, is_over};
+use crate::target::{Layout, Place, ReadCause, Target, TargetError, VirtAddr, is_over};
 
 /// Entries shown if neither an address nor a quantity is given. WinDbg's own default is not known; the whole log would
 /// be tens of thousands.

@@ -8,8 +8,8 @@ use super::allocations::Allocations;
 use super::pool_log::PoolLog;
 use super::settings::{PoolCounters, Settings};
 use super::{DriverReport, VerifierReport};
-use crate::memory::VirtAddr;
 use crate::output::{Pointer, Reading};
+use crate::target::VirtAddr;
 
 pub(super) fn write_report(report: &VerifierReport, out: &mut dyn Write) -> fmt::Result {
     write_settings(&report.settings, out)?;

@@ -1,0 +1,258 @@
+//! The queries on the simulated machine, with nothing in hand but its memory and its PDBs on a symbol path.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pdb2::FallibleIterator;
+use support::text::{assert_same_text, notes, run, text};
+use verikd::memory::CountingMemory;
+use verikd::sim::windows::{Machine, WINDOWS_7_SP1};
+use verikd::symbols::pdb::{PdbFile, PdbSymbols};
+use verikd::symbols::store::SymbolPath;
+use verikd::symbols::{Rva, Symbols};
+use verikd::target::{Image, Kernel, KernelVersion, Target};
+
+#[test]
+fn the_published_leak_prints_as_published() {
+    let (machine, kernel) = stopped("leak");
+    let target = || Target::new(&machine, &kernel);
+    assert_same_text(
+        &text(&target(), "!verifier 3 myfault.sys"),
+        include_str!("golden/verifier-3-myfault.txt"),
+    );
+    assert_same_text(
+        &text(&target(), "!verifier 80 fffffa8005400000"),
+        include_str!("golden/verifier-80.txt"),
+    );
+    assert_eq!(notes(&target(), "!verifier 3 myfault.sys"), []);
+    assert_eq!(notes(&target(), "!verifier 80 fffffa8005400000"), []);
+}
+
+#[test]
+fn a_machine_that_ran_on_has_leaked_more() {
+    let (mut machine, kernel) = stopped("ran_on");
+    machine.run_for(Duration::from_secs(11));
+    machine.break_in();
+    let target = Target::new(&machine, &kernel);
+    let report = run(&target, "!verifier 3 myfault").unwrap().to_json().unwrap();
+    let blocks = report["drivers"][0]["allocations"]["blocks"].as_array().unwrap();
+    assert!(blocks.len() > 10 && report["notes"] == serde_json::json!([]), "{}", report["notes"]);
+    let newest = blocks[0]["address"].as_str().unwrap();
+    let log = run(&target, &format!("!verifier 80 {newest}")).unwrap().to_json().unwrap();
+    assert_eq!(log["entries"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn modules_are_listed_with_the_pdbs_they_were_matched_to() {
+    let (machine, kernel) = stopped("modules");
+    let target = Target::new(&machine, &kernel);
+    let listed = text(&target, "lm");
+    let names: Vec<_> = listed.lines().skip(1).map(|line| line.split_whitespace().nth(2).unwrap()).collect();
+    assert_eq!(names, ["nt", "hal", "ndis", "myfault"], "{listed}");
+    text(&target, "!verifier 80 fffffa8005400000");
+    let listed = text(&target, "lm");
+    assert!(listed.lines().any(|line| line.contains("   myfault    (pdb symbols)          ")), "{listed}");
+    assert!(listed.lines().any(|line| line.ends_with("   ndis       (deferred)")), "{listed}");
+}
+
+#[test]
+fn requests_from_attach_on_are_few() {
+    let (machine, kernel) = stopped("requests");
+    let memory = CountingMemory::new(machine);
+    let target = || Target::new(&memory, &kernel);
+    let spent = |line: &str| {
+        memory.reset();
+        text(&target(), line);
+        (memory.reads(), memory.bytes())
+    };
+    // The kernel's headers, 2; a head and four modules.
+    let (reads, _) = spent("lm");
+    assert!(reads <= 2 + 1 + 4, "lm: {reads}");
+    let (reads, bytes) = spent("!verifier 3 myfault.sys");
+    // A reply of a live target carries 1096 bytes.
+    assert!(reads + bytes / 1096 <= 25, "!verifier 3: {reads} reads of {bytes:#x} bytes");
+    let (reads, bytes) = spent("!verifier 80 fffffa8005400000");
+    assert!(reads <= 140 && bytes < 0x80_0000 + 0x1_0000, "!verifier 80: {reads} reads of {bytes:#x} bytes");
+}
+
+#[test]
+fn without_the_kernels_pdb_modules_are_listed_and_the_missing_file_is_named() {
+    let (machine, kernel) = stopped("no_nt");
+    kernel.set_symbol_path(SymbolPath::parse("/no/symbols/here"));
+    let target = Target::new(&machine, &kernel);
+    assert_eq!(text(&target, "lm").lines().count(), 5);
+    let identity = identity_of_kernel(&machine);
+    let error = run(&target, "!verifier 3 myfault.sys").err().unwrap().to_string();
+    let expected = format!("!verifier: nt has no symbols: no symbols for ntkrnlmp.pdb (identity {identity})");
+    assert!(error.starts_with(&expected) && error.ends_with("/no/symbols/here: no such file"), "{error}");
+    let data = target.debugger_data().unwrap();
+    assert_eq!(data.ps_loaded_module_list(), Some(machine.version().ps_loaded_module_list));
+    assert!(data.mm_verifier_data().is_some());
+}
+
+#[test]
+fn a_pdb_of_another_build_is_refused_with_both_identities() {
+    let (machine, kernel) = stopped("other_build");
+    let folder = folder("another");
+    std::fs::write(folder.join("ntkrnlmp.pdb"), WINDOWS_7_SP1.images[1].pdb).unwrap();
+    kernel.set_symbol_path(SymbolPath::parse(&folder.display().to_string()));
+    let error = run(&Target::new(&machine, &kernel), "!verifier").err().unwrap().to_string();
+    let other = PdbFile::open(&folder.join("ntkrnlmp.pdb")).unwrap().identity().to_string();
+    assert!(error.contains(&identity_of_kernel(&machine)) && error.contains(&other), "{error}");
+    assert!(error.contains("belongs to another build"), "{error}");
+}
+
+#[test]
+fn names_and_fields_are_those_that_another_reader_finds() {
+    let folder = store("cross_check");
+    for image in WINDOWS_7_SP1.images {
+        let symbols = PdbSymbols::open(&folder.join(image.pdb_file)).unwrap();
+        let mut other = pdb2::PDB::open(Cursor::new(image.pdb)).unwrap();
+        let map = other.address_map().unwrap();
+        let globals = other.global_symbols().unwrap();
+        let mut iter = globals.iter();
+        let mut names = 0;
+        while let Some(symbol) = iter.next().unwrap() {
+            if let Ok(pdb2::SymbolData::Public(public)) = symbol.parse()
+                && let Some(rva) = public.offset.to_rva(&map)
+            {
+                let name = public.name.to_string();
+                assert_eq!(symbols.address_of(&name), Some(Rva(rva.0)), "{}: {name}", image.pdb_file);
+                assert_eq!(
+                    symbols.nearest(Rva(rva.0)).unwrap().rva,
+                    Rva(rva.0),
+                    "{}: {name}",
+                    image.pdb_file
+                );
+                names += 1;
+            }
+        }
+        assert!(names > 5, "{}: {names} names", image.pdb_file);
+        let fields = compare_fields(&symbols, &mut other);
+        assert!(fields > 100 || image.pdb_file != "ntkrnlmp.pdb", "{}: {fields} fields", image.pdb_file);
+    }
+}
+
+#[test]
+fn a_damaged_pdb_is_an_error_or_reads_on_and_never_a_panic() {
+    let whole = WINDOWS_7_SP1.images[0].pdb;
+    let copy = folder("damaged").join("ntkrnlmp.pdb");
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    for round in 0..300 {
+        let mut bytes = whole.to_vec();
+        if round % 5 == 0 {
+            bytes.truncate(next(whole.len()));
+        } else {
+            for _ in 0..=next(12) {
+                let reach = [0x40, 0x2000, whole.len()][next(3)];
+                bytes[next(reach)] ^= 1 << next(8);
+            }
+        }
+        std::fs::write(&copy, &bytes).unwrap();
+        let Ok(symbols) = PdbFile::open(&copy).and_then(PdbFile::load) else { continue };
+        for symbol in symbols.iter() {
+            assert!(symbols.nearest(symbol.rva).is_none_or(|found| found.rva <= symbol.rva));
+        }
+        for name in ["_EPROCESS", "_VF_POOL_TRACE", "_SLIST_HEADER", "_VF_TARGET_DRIVER"] {
+            let Some(Ok(layout)) = symbols.find_type(name).map(|id| symbols.layout(id)) else { continue };
+            for field in &layout.fields {
+                let _ = symbols.place(&layout, &format!("{}.Flags", field.name));
+            }
+        }
+    }
+}
+
+fn identity_of_kernel(machine: &Machine) -> String {
+    Image::read(machine, machine.version().kern_base).unwrap().pdb.to_string()
+}
+
+/// Every data member of every structure of the other reader has the same offset and bits here; returns how many.
+fn compare_fields<'a>(symbols: &PdbSymbols, other: &mut pdb2::PDB<'a, Cursor<&'a [u8]>>) -> usize {
+    let types = other.type_information().unwrap();
+    let mut finder = types.finder();
+    let mut structures = Vec::new();
+    let mut iter = types.iter();
+    while let Some(item) = iter.next().unwrap() {
+        finder.update(&iter);
+        match item.parse() {
+            Ok(pdb2::TypeData::Class(class)) if !class.properties.forward_reference() => {
+                structures.push((class.name.to_string().into_owned(), class.size, class.fields));
+            }
+            Ok(pdb2::TypeData::Union(union)) if !union.properties.forward_reference() => {
+                structures.push((union.name.to_string().into_owned(), union.size, Some(union.fields)));
+            }
+            _ => {}
+        }
+    }
+    let mut compared = 0;
+    // Anonymous types share their names, so that a name does not say which of them is meant.
+    for (name, size, fields) in structures.into_iter().filter(|(name, ..)| !name.contains('<')) {
+        let layout = symbols.layout(symbols.find_type(&name).unwrap()).unwrap();
+        assert_eq!(layout.size, size, "{name}");
+        let mut expected = BTreeMap::new();
+        let mut list = fields;
+        while let Some(Ok(pdb2::TypeData::FieldList(fields))) =
+            list.take().map(|at| finder.find(at).unwrap().parse())
+        {
+            for field in &fields.fields {
+                let pdb2::TypeData::Member(member) = field else { continue };
+                let bits = match finder.find(member.field_type).unwrap().parse() {
+                    Ok(pdb2::TypeData::Bitfield(bits)) => Some((bits.position, bits.length)),
+                    _ => None,
+                };
+                expected.insert(member.name.to_string().into_owned(), (member.offset, bits));
+            }
+            list = fields.continuation;
+        }
+        let bits_of = |field: &verikd::symbols::Field| field.bits.map(|bits| (bits.position, bits.length));
+        let found: BTreeMap<_, _> = layout
+            .fields
+            .iter()
+            .map(|field| (field.name.to_string(), (field.offset, bits_of(field))))
+            .collect();
+        assert_eq!(found, expected, "{name}");
+        compared += found.len();
+    }
+    compared
+}
+
+/// The machine at its first stop, and its kernel as a debugger knows it after GetVersion.
+fn stopped(name: &str) -> (Machine, Kernel) {
+    let mut machine = Machine::windows_7_sp1();
+    machine.break_in();
+    let version = machine.version();
+    let version = KernelVersion {
+        major: version.major,
+        build: version.minor,
+        flags: version.flags,
+        machine: version.machine_type,
+        base: version.kern_base,
+        module_list: version.ps_loaded_module_list,
+        debugger_data_list: version.debugger_data_list,
+    };
+    let path = SymbolPath::parse(&store(name).display().to_string());
+    (machine, Kernel::new(version, path))
+}
+
+/// A folder with the machine's PDBs.
+fn store(name: &str) -> PathBuf {
+    let folder = folder(name);
+    for image in WINDOWS_7_SP1.images {
+        std::fs::write(folder.join(image.pdb_file), image.pdb).unwrap();
+    }
+    folder
+}
+
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulated").join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
