@@ -2,12 +2,16 @@
 
 mod support;
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 use support::text::assert_same_text;
 use support::verifier::*;
 use support::{Booted, PAGE, World};
 use verikd::commands::{AnyAnswer, Note, NoteKind, QueryError, Run, find};
-use verikd::memory::VirtAddr;
+use verikd::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
+use verikd::target::Target;
 
 const DRIVER: &str = "_VF_TARGET_VERIFIED_DRIVER_DATA";
 
@@ -424,6 +428,35 @@ fn a_wild_or_absurd_log_is_given_up_soon() {
 }
 
 #[test]
+fn what_ends_one_read_for_good_ends_the_query_with_what_it_has() {
+    let mut world = leak(Build::Windows7);
+    for index in 1..9 {
+        let at = |base: VirtAddr| base.offset(index * 0x1000);
+        add_driver(&mut world, at(NODE), at(DATA), at(SUSPECT), &format!("driver{index}.sys"));
+        world.put(
+            "_RTL_BALANCED_LINKS",
+            NODE.offset((index - 1) * 0x1000),
+            "RightChild",
+            NODE.offset(index * 0x1000).0,
+        );
+    }
+    let booted = world.boot();
+    for allowed in 0..170 {
+        let memory = Interrupted { inner: &booted.memory, left: allowed.into(), refused: 0.into() };
+        let target = Target::new(&memory, &booted.kernel);
+        for line in ["!verifier 3", "!verifier 80 fffffa8005400000"] {
+            let Ok(answer) = support::text::run(&target, line) else { continue };
+            let refused = memory.refused.load(Ordering::Relaxed);
+            assert!(answer.worst() >= Some(NoteKind::Partial) || refused == 0, "{line}, {allowed} reads");
+        }
+        assert!(
+            memory.refused.load(Ordering::Relaxed) <= 1,
+            "after {allowed} reads the user pressed Ctrl+C once"
+        );
+    }
+}
+
+#[test]
 fn a_line_that_cannot_be_read_says_what_is_taken() {
     let booted = leak(Build::Windows7).boot();
     for (line, problem) in [
@@ -448,7 +481,7 @@ fn without_the_kernels_symbols_the_error_names_the_file_to_get() {
     );
     let booted = world.boot();
     let kernel = verikd::target::Kernel::new(world.version, verikd::symbols::store::SymbolPath::default());
-    let target = verikd::target::Target::new(&booted.memory, &kernel);
+    let target = Target::new(&booted.memory, &kernel);
     let Run::Query(run) = find("!verifier").unwrap().0.run else { panic!("a query") };
     let error = run("3", &target).err().unwrap();
     assert!(!error.is_usage());
@@ -503,6 +536,37 @@ fn no_flipped_byte_of_the_verifiers_state_is_a_panic_or_an_endless_walk() {
         for ((at, _), bytes) in places.iter().zip(before) {
             world.write(*at, &bytes);
         }
+    }
+}
+
+/// A memory whose user presses Ctrl+C after some reads.
+struct Interrupted<'a> {
+    inner: &'a dyn Memory,
+    left: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl Memory for Interrupted<'_> {
+    fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if left.is_ok() {
+            return self.inner.read_virtual(address, buf);
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let address = Address::Virtual(address);
+        Err(ReadError { address, wanted: buf.len(), got: 0, cause: ReadCause::Interrupted })
+    }
+
+    fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        self.inner.read_physical(address, buf)
+    }
+
+    fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
+        self.inner.search_virtual(range, pattern)
+    }
+
+    fn stop(&self) -> StopId {
+        self.inner.stop()
     }
 }
 

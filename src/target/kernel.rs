@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::MissingSymbols;
 use super::image::{Image, ImageError};
+use super::patience::is_over;
 use super::{Module, ModuleList};
-use crate::memory::{Memory, ReadCause, StopId, VirtAddr};
+use crate::memory::{Memory, StopId, VirtAddr};
 use crate::symbols::Symbols;
 use crate::symbols::store::SymbolPath;
 
@@ -118,7 +119,7 @@ impl Kernel {
 
     fn remember(&self, base: VirtAddr, image_size: u32, image: Result<Image, ImageError>) -> SymbolsOrWhyNot {
         // A read that was interrupted says nothing of the image, so it is asked again next time.
-        let lasting = !matches!(&image, Err(ImageError::Read(error)) if error.cause != ReadCause::NotMapped);
+        let lasting = !matches!(&image, Err(ImageError::Read(error)) if is_over(&error.cause));
         let symbols = match image {
             Ok(image) => {
                 self.symbol_path().load(&image.pdb).map_err(|error| MissingSymbols::File(Arc::new(error)))

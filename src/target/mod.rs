@@ -13,6 +13,7 @@ mod error;
 mod image;
 mod kernel;
 mod modules;
+mod patience;
 mod record;
 mod scatter;
 pub mod walk;
@@ -27,6 +28,7 @@ pub use error::{MissingSymbols, TargetError};
 pub use image::{Image, ImageError};
 pub use kernel::{Kernel, KernelVersion};
 pub use modules::{Module, ModuleList};
+pub use patience::is_over;
 pub use record::{Layout, Record, Records};
 pub use walk::{SListHead, WalkEnd};
 
@@ -34,14 +36,16 @@ pub use walk::{SListHead, WalkEnd};
 pub use crate::memory::{ReadCause, ReadError, VirtAddr};
 pub use crate::symbols::{Place, SymbolKind};
 
+use self::patience::Patience;
 use crate::memory::Memory;
 use crate::symbols::{Rva, Symbols};
 
 /// A stopped target.
 ///
-/// Cheap to make: one per command. Modules that could not be read are not asked for again by the same target.
+/// Cheap to make: one per command. What ends one read for good (Ctrl+C, a target that is gone) ends all of the same
+/// target's, and modules that could not be read are not asked for again by it.
 pub struct Target<'a> {
-    memory: &'a dyn Memory,
+    memory: Patience<'a>,
     kernel: &'a Kernel,
     modules: OnceCell<Result<Arc<ModuleList>, TargetError>>,
 }
@@ -50,13 +54,13 @@ impl<'a> Target<'a> {
     /// The target whose stopped memory is `memory`; `kernel` is what is known of its boot.
     #[must_use]
     pub const fn new(memory: &'a dyn Memory, kernel: &'a Kernel) -> Self {
-        Self { memory, kernel, modules: OnceCell::new() }
+        Self { memory: Patience::new(memory), kernel, modules: OnceCell::new() }
     }
 
     /// Its memory.
     #[must_use]
-    pub const fn memory(&self) -> &'a dyn Memory {
-        self.memory
+    pub const fn memory(&self) -> &dyn Memory {
+        &self.memory
     }
 
     /// Its kernel.
@@ -75,7 +79,7 @@ impl<'a> Target<'a> {
             let version = self.kernel.version();
             let layout = ["nt!_KLDR_DATA_TABLE_ENTRY", "nt!_LDR_DATA_TABLE_ENTRY"];
             let layout = layout.into_iter().find_map(|name| self.layout(name).ok());
-            ModuleList::read(self.memory, version.module_list, version.base, layout.as_ref())
+            ModuleList::read(&self.memory, version.module_list, version.base, layout.as_ref())
         };
         self.modules.get_or_init(|| self.kernel.modules(self.memory.stop(), read)).clone()
     }
@@ -86,7 +90,7 @@ impl<'a> Target<'a> {
     /// As [`DebuggerData::read`].
     pub fn debugger_data(&self) -> Result<DebuggerData, TargetError> {
         let version = self.kernel.version();
-        DebuggerData::read(self.memory, version.debugger_data_list, version.base)
+        DebuggerData::read(&self.memory, version.debugger_data_list, version.base)
     }
 
     /// The symbols of a loaded module, looked for at the first call.
@@ -94,7 +98,7 @@ impl<'a> Target<'a> {
     /// # Errors
     /// [`MissingSymbols`].
     pub fn symbols(&self, module: &Module) -> Result<Arc<dyn Symbols>, MissingSymbols> {
-        self.kernel.symbols(self.memory, module)
+        self.kernel.symbols(&self.memory, module)
     }
 
     /// The module that `name` means and its symbols. The kernel, `nt`, is found without the list of modules.
@@ -103,7 +107,7 @@ impl<'a> Target<'a> {
     /// [`TargetError::NoModule`], [`TargetError::NoSymbols`], [`TargetError::Read`].
     pub fn module_symbols(&self, name: &str) -> Result<(Module, Arc<dyn Symbols>), TargetError> {
         let (module, symbols) = if name.eq_ignore_ascii_case("nt") {
-            self.kernel.nt(self.memory)
+            self.kernel.nt(&self.memory)
         } else {
             let modules = self.modules()?;
             let module = modules.called(name).ok_or_else(|| TargetError::NoModule(name.to_owned()))?.clone();
@@ -205,7 +209,7 @@ impl<'a> Target<'a> {
     /// Every `(address, length)`, neighbours in one read; answers in the order of the questions.
     #[must_use]
     pub fn read_ranges(&self, ranges: &[(VirtAddr, usize)]) -> Vec<Result<Vec<u8>, ReadError>> {
-        scatter::read_ranges(self.memory, ranges)
+        scatter::read_ranges(&self.memory, ranges)
     }
 
     /// What of `len` bytes at `at` can be read from the start, and why the rest cannot.
@@ -249,7 +253,7 @@ impl<'a> Target<'a> {
     /// The module and symbol that `address` lies at. Never fails: what is not known is left out.
     #[must_use]
     pub fn symbol_at(&self, address: VirtAddr) -> SymbolAt {
-        let (nt, nt_symbols) = self.kernel.nt(self.memory);
+        let (nt, nt_symbols) = self.kernel.nt(&self.memory);
         if nt.contains(address) {
             return SymbolAt::new(address, &nt, nt_symbols);
         }
@@ -317,10 +321,4 @@ impl fmt::Display for SymbolAt {
 /// `nt!Name` into module and name; a name alone is the kernel's.
 fn split(symbol: &str) -> (&str, &str) {
     symbol.split_once('!').unwrap_or(("nt", symbol))
-}
-
-/// True if a read failed because nobody could read at this time, so that going on reading is pointless.
-#[must_use]
-pub fn is_over(cause: &ReadCause) -> bool {
-    !matches!(cause, ReadCause::NotMapped | ReadCause::Status(_))
 }

@@ -426,7 +426,7 @@ impl Progress {
     }
 }
 
-/// Names every frame, each address once, and notes the modules without symbols.
+/// Names every frame, each address once, and notes what stands in the way of a name.
 fn name_frames(target: &Target<'_>, log: &mut PoolLog) {
     let mut known: HashMap<VirtAddr, Option<Arc<str>>> = HashMap::new();
     let mut missing = BTreeMap::new();
@@ -441,7 +441,17 @@ fn name_frames(target: &Target<'_>, log: &mut PoolLog) {
         });
         frame.symbol.clone_from(named);
     }
-    log.notes.extend(
-        missing.into_iter().map(|(module, why)| Note::remark(format!("{module} has no symbols: {why}"))),
-    );
+    let no_symbols = |(module, why)| Note::remark(format!("{module} has no symbols: {why}"));
+    log.notes.extend(missing.into_iter().map(no_symbols));
+    if known.values().any(Option::is_none) {
+        let trouble = match target.modules() {
+            Ok(list) if list.end().is_complete() => None,
+            Ok(list) => Some(list.end().to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        let note = |trouble| {
+            format!("Some addresses have no name, because the list of modules is not whole: {trouble}")
+        };
+        log.notes.extend(trouble.map(note).map(Note::partial));
+    }
 }

@@ -1,0 +1,63 @@
+//! A target's memory that is not asked again once nobody can read it.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
+
+/// A memory that answers every read with the same cause after the first that means the end: Ctrl+C, a target that runs,
+/// restarted or fell silent.
+///
+/// A query that goes on with its other parts then ends at once, with what it has found, instead of waiting for the
+/// target at each of them.
+pub(super) struct Patience<'a> {
+    inner: &'a dyn Memory,
+    over: OnceLock<ReadCause>,
+}
+
+impl<'a> Patience<'a> {
+    pub(super) const fn new(inner: &'a dyn Memory) -> Self {
+        Self { inner, over: OnceLock::new() }
+    }
+
+    fn ask<T>(
+        &self,
+        address: Address,
+        wanted: usize,
+        ask: impl FnOnce() -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        if let Some(cause) = self.over.get() {
+            return Err(ReadError { address, wanted, got: 0, cause: cause.clone() });
+        }
+        ask().inspect_err(|error| {
+            if is_over(&error.cause) {
+                self.over.get_or_init(|| error.cause.clone());
+            }
+        })
+    }
+}
+
+impl Memory for Patience<'_> {
+    fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        self.ask(Address::Virtual(address), buf.len(), || self.inner.read_virtual(address, buf))
+    }
+
+    fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        self.ask(Address::Physical(address), buf.len(), || self.inner.read_physical(address, buf))
+    }
+
+    fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
+        let address = Address::Virtual(range.start);
+        self.ask(address, pattern.len(), || self.inner.search_virtual(range, pattern))
+    }
+
+    fn stop(&self) -> StopId {
+        self.inner.stop()
+    }
+}
+
+/// True if a read failed because nothing can be read at this time, whatever the address.
+#[must_use]
+pub fn is_over(cause: &ReadCause) -> bool {
+    !matches!(cause, ReadCause::NotMapped | ReadCause::Status(_) | ReadCause::Unsupported(_))
+}
