@@ -40,6 +40,9 @@ pub(super) struct Options {
     /// Give up when no target connects within this; scripts: 120s, the prompt waits until Ctrl+C
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     connect_timeout: Option<Duration>,
+    /// Give up a request that the target does not answer within this
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    request_timeout: Duration,
     /// Give up when the target does not stop within this
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
     break_timeout: Duration,
@@ -64,8 +67,11 @@ pub(super) fn run(options: &Options) -> u8 {
             return USAGE;
         }
     };
-    let config =
-        SessionConfig { handle_signals: true, ..SessionConfig::new(connection.listen, connection.key) };
+    let config = SessionConfig {
+        request_timeout: options.request_timeout,
+        handle_signals: true,
+        ..SessionConfig::new(connection.listen, connection.key)
+    };
     let session = match Session::open(&config) {
         Ok(session) => session,
         Err(error) => return fail(&error),

@@ -221,11 +221,21 @@ pub enum ControlCommand {
     Quit,
     /// Lets the target run and ends the session.
     QuitDetach,
+    /// Restarts the machine.
+    Reboot,
 }
 
 /// Every command, in the order in which `.help` lists them.
-pub static COMMANDS: &[&CommandSpec] =
-    &[&verifier::COMMAND, &modules::COMMAND, &version::COMMAND, &help::COMMAND, &GO, &QUIT, &QUIT_DETACH];
+pub static COMMANDS: &[&CommandSpec] = &[
+    &verifier::COMMAND,
+    &modules::COMMAND,
+    &version::COMMAND,
+    &help::COMMAND,
+    &GO,
+    &REBOOT,
+    &QUIT,
+    &QUIT_DETACH,
+];
 
 static GO: CommandSpec = CommandSpec {
     names: &["g"],
@@ -235,10 +245,18 @@ static GO: CommandSpec = CommandSpec {
     run: Run::Control(ControlCommand::Go),
 };
 
+static REBOOT: CommandSpec = CommandSpec {
+    names: &[".reboot"],
+    usage: ".reboot",
+    summary: "restart the target machine",
+    needs: Needs::Stopped,
+    run: Run::Control(ControlCommand::Reboot),
+};
+
 static QUIT: CommandSpec = CommandSpec {
     names: &["q"],
     usage: "q",
-    summary: "end the session",
+    summary: "let the target run and end the session",
     needs: Needs::Nothing,
     run: Run::Control(ControlCommand::Quit),
 };

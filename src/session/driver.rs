@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use kd_protocol::kd::{Arm, DebugIo, Manipulate, NtStatus};
 use kd_protocol::kdnet::DatagramError;
-use kd_protocol::link::{Event, HostLink, RequestError, RequestId, RunState};
+use kd_protocol::link::{Event, HostLink, RequestId, RunState};
 use kd_protocol::{PhysAddr, VirtAddr};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -202,9 +202,8 @@ impl Driver {
                 None => {}
             },
             Event::Acknowledged(id) => {
-                // A request without a reply has ended the stop.
                 if let Some(Job::Request(ticket)) = self.jobs.remove(&id) {
-                    self.settle(ticket, Outcome::Failed(RequestError::TargetRunning));
+                    self.settle(ticket, Outcome::Accepted);
                 }
             }
             Event::Stopped(change) => {

@@ -38,7 +38,9 @@ impl LiveMemory {
             Outcome::Bytes(bytes, cause) => (bytes, cause),
             Outcome::Failed(error) => (Vec::new(), Some(cause_of(error))),
             Outcome::Interrupted => (Vec::new(), Some(ReadCause::Interrupted)),
-            Outcome::Ended | Outcome::Reply(_) => (Vec::new(), Some(ReadCause::SessionEnded)),
+            Outcome::Ended | Outcome::Reply(_) | Outcome::Accepted => {
+                (Vec::new(), Some(ReadCause::SessionEnded))
+            }
         };
         buf[..bytes.len()].copy_from_slice(&bytes);
         cause.map_or(Ok(()), |cause| Err(ReadError { address, wanted, got: bytes.len(), cause }))
@@ -57,7 +59,7 @@ impl LiveMemory {
             Outcome::Reply(reply) => reply,
             Outcome::Failed(error) => return Err(cause_of(error)),
             Outcome::Interrupted => return Err(ReadCause::Interrupted),
-            Outcome::Ended | Outcome::Bytes(..) => return Err(ReadCause::SessionEnded),
+            Outcome::Ended | Outcome::Bytes(..) | Outcome::Accepted => return Err(ReadCause::SessionEnded),
         };
         match (reply.return_status, reply.arm) {
             (SEARCH_FOUND_NOTHING, _) => Ok(None),

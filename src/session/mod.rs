@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kd_protocol::kd::{DebugIo, GetVersion64, Manipulate, NtStatus, StateChange};
+use kd_protocol::kd::{ApiNumber, Arm, DebugIo, GetVersion64, Manipulate, NtStatus, StateChange};
 use kd_protocol::kdnet::Key;
 use kd_protocol::link::{Event, HostLink, LinkConfig, LinkCounters, Peer, RequestError, RunState};
 use tokio::sync::mpsc;
@@ -174,6 +174,7 @@ pub struct Session {
     orders: mpsc::UnboundedSender<Order>,
     driver: Option<JoinHandle<()>>,
     listens_at: SocketAddr,
+    opened_at: Instant,
 }
 
 impl Session {
@@ -194,7 +195,7 @@ impl Session {
             LinkConfig { request_timeout: config.request_timeout, ..LinkConfig::new(config.key.clone()) };
         let link = HostLink::new(link_config, Box::new(OsEntropy));
         let driver = driver::spawn(socket, link, order_queue, Arc::clone(&monitor), config.handle_signals)?;
-        Ok(Self { monitor, orders, driver: Some(driver), listens_at })
+        Ok(Self { monitor, orders, driver: Some(driver), listens_at, opened_at: Instant::now() })
     }
 
     /// Where it listens: the port that was given, or the one that the system chose for port 0.
@@ -213,11 +214,12 @@ impl Session {
             Wait::Done(peer) => Ok(peer),
             Wait::Interrupted => Err(AttachError::Interrupted),
             Wait::Ended(why) => Err(AttachError::Ended(why)),
-            Wait::TimedOut => Err(self.why_no_target(timeout.unwrap_or_default())),
+            Wait::TimedOut => Err(self.why_no_target()),
         }
     }
 
-    fn why_no_target(&self, after: Duration) -> AttachError {
+    fn why_no_target(&self) -> AttachError {
+        let after = Duration::from_secs(self.opened_at.elapsed().as_secs_f64().round() as u64);
         let traffic = self.monitor.traffic();
         let Some(from) = traffic.last_from else {
             return AttachError::Silence { after, port: self.listens_at.port() };
@@ -292,13 +294,27 @@ impl Session {
         }
     }
 
+    /// Restarts the stopped machine. It connects again by itself when it is back.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub fn reboot(&self) -> Result<(), RequestError> {
+        let request = Manipulate::new(ApiNumber::REBOOT, Arm::None);
+        let order = |ticket| OrderKind::Request(ticket, Box::new(request));
+        match self.monitor.carry_out_uninterrupted(&self.orders, order) {
+            Outcome::Accepted => Ok(()),
+            Outcome::Failed(error) => Err(error),
+            _ => Err(RequestError::NotConnected),
+        }
+    }
+
     /// Asks the stopped target who it is.
     ///
     /// # Errors
     /// [`RequestError`]; [`RequestError::NotConnected`] also if it answers with something else.
     pub fn version(&self) -> Result<GetVersion64, RequestError> {
         match self.request(Manipulate::get_version())?.arm {
-            kd_protocol::kd::Arm::GetVersion(version) => Ok(version),
+            Arm::GetVersion(version) => Ok(version),
             _ => Err(RequestError::NotConnected),
         }
     }

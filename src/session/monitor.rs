@@ -56,6 +56,8 @@ pub(super) struct Ticket(u64);
 pub(super) enum Outcome {
     /// A request's reply.
     Reply(Box<Manipulate>),
+    /// A request that has none was acknowledged.
+    Accepted,
     /// A request without one.
     Failed(RequestError),
     /// A read: the bytes from the start, and what stopped it if they are not all.

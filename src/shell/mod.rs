@@ -199,6 +199,14 @@ impl<'a> Shell<'a> {
 
     fn control(&mut self, control: ControlCommand) -> After {
         match control {
+            ControlCommand::Reboot => match self.session.reboot() {
+                Ok(()) => After::Running,
+                Err(error) => {
+                    self.report.status(&format!("error: .reboot: {error}"));
+                    self.worst = self.worst.max(Worst::Failed);
+                    After::Next
+                }
+            },
             ControlCommand::Go => {
                 self.go();
                 After::Running

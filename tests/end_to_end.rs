@@ -1,0 +1,311 @@
+//! The program as a person runs it: two processes, real UDP on loopback, what they print and how they end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const GOLDEN_LIST: &str = include_str!("golden/verifier-3-myfault.txt");
+const GOLDEN_LOG: &str = include_str!("golden/verifier-80.txt");
+const COMMANDS: &str = "!verifier 3 myfault.sys; !verifier 80 fffffa8005400000; g";
+
+#[test]
+fn the_demo_prints_both_golden_texts() {
+    let output = verikd(&["demo", "--batch"]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_eq!(normalized(&output.out), golden());
+}
+
+#[test]
+fn two_processes_give_the_golden_texts_and_the_target_runs_on() {
+    let setup = Setup::new();
+    let mut target = setup.target(&["--leak-every", "50ms"]);
+    let first = setup.debug(&["-b", "-c", COMMANDS]);
+    assert_eq!(first.code, 0, "{}", first.err);
+    assert_eq!(normalized(&first.out), golden());
+    target.wait_for("leaked");
+    target.wait_for("leaked");
+    let second = setup.debug(&["-b", "-c", "!verifier 3 myfault.sys"]);
+    let blocks = second.out.lines().filter(|line| line.contains(" Leak ")).count();
+    assert!(blocks > 10, "{blocks} blocks at the second stop:\n{}", second.out);
+    target.wait_for("Runs on");
+}
+
+#[test]
+fn a_bad_network_changes_no_byte() {
+    let setup = Setup::new();
+    let faults =
+        ["--loss", "0.2", "--duplicate", "0.05", "--reorder", "0.05", "--corrupt", "0.02", "--seed", "7"];
+    let _target = setup.target(&faults);
+    let output = setup.debug(&["-b", "-c", COMMANDS]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_eq!(normalized(&output.out), golden());
+}
+
+#[test]
+fn a_rebooted_target_is_the_same_debugger_s_again() {
+    let setup = Setup::new();
+    let mut target = setup.target(&["--leak-every", "50ms"]);
+    let first = setup.debug(&["-b", "-c", "lm; .reboot"]);
+    assert_eq!(first.code, 0, "{}", first.err);
+    target.wait_for("Restarted");
+    let second = setup.debug(&["-b", "-c", COMMANDS]);
+    assert_eq!(normalized(&second.out), golden(), "a fresh boot is in the golden state: {}", second.err);
+}
+
+#[test]
+fn json_has_one_object_a_command() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    let output =
+        setup.debug(&["-b", "--json", "-c", "!verifier 3 myfault.sys; !verifier 3 other.sys; nosuch"]);
+    let lines: Vec<serde_json::Value> =
+        output.out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[0]["command"], "!verifier 3 myfault.sys");
+    assert!(output.out.contains("\"0xfffffa8005400000\""), "addresses are strings: {}", output.out);
+    assert!(lines[2]["error"].as_str().is_some_and(|it| it.contains("unknown command")));
+    assert_eq!(output.code, 2, "the worst of the commands decides");
+}
+
+#[test]
+fn what_is_asked_wrongly_is_answered_helpfully() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    let ask = |command: &str| {
+        let output = setup.debug(&["-b", "-c", command]);
+        (output.code, output.err + &output.out)
+    };
+    let (code, text) = ask("!verifyer 3");
+    assert!(code == 2 && text.contains("unknown command !verifyer; .help lists"), "{code}: {text}");
+    let (code, text) = ask("!verifier 3 other.sys");
+    assert!(
+        code == 1 && text.contains("other.sys is not verified. Verified drivers: myfault.sys"),
+        "{code}: {text}"
+    );
+    let (code, text) = ask("!verifier 80 fffffa8006000000");
+    assert!(code == 1 && text.contains("fffffa80`06000000"), "{code}: {text}");
+    assert!(text.contains("Finished parsing all pool tracking information."), "{text}");
+}
+
+#[test]
+fn without_symbols_it_attaches_and_says_what_is_missing() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    let output = run(&["-k", &setup.connection("1.2.3.4"), "-b", "-c", "lm; !verifier 3"]);
+    assert_eq!(output.code, 1);
+    assert!(output.out.contains("myfault"), "lm works: {}", output.out);
+    assert!(output.err.contains("no symbols for ntkrnlmp.pdb (identity "), "{}", output.err);
+    assert!(output.err.contains("-y or _NT_SYMBOL_PATH"), "{}", output.err);
+}
+
+#[test]
+fn a_pdb_of_another_build_is_refused() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    let wrong = setup.folder.path().join("wrong");
+    std::fs::create_dir(&wrong).unwrap();
+    let hal = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sim/windows/7sp1/images/hal.pdb");
+    std::fs::copy(hal, wrong.join("ntkrnlmp.pdb")).unwrap();
+    let wrong = wrong.display().to_string();
+    let output = run(&["-k", &setup.connection("1.2.3.4"), "-y", &wrong, "-b", "-c", "!verifier 3"]);
+    assert_eq!(output.code, 1);
+    assert!(output.err.contains("belongs to another build (identity "), "{}", output.err);
+}
+
+#[test]
+fn a_wrong_key_and_no_target_are_told_apart() {
+    let setup = Setup::new();
+    let nobody = run(&["-k", &setup.connection("1.2.3.4"), "--connect-timeout", "300ms", "-c", "lm"]);
+    assert_eq!(nobody.code, 1);
+    assert!(nobody.err.contains("no datagram arrived"), "{}", nobody.err);
+    assert!(nobody.err.contains("bcdedit /dbgsettings"), "{}", nobody.err);
+    let _target = setup.target(&[]);
+    let wrong = run(&["-k", &setup.connection("1.2.3.5"), "--connect-timeout", "4s", "-c", "lm"]);
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.err.contains("it was given another key"), "{}", wrong.err);
+}
+
+#[test]
+fn a_bad_command_line_says_what_to_write() {
+    let three_parts = run(&["-k", "net:port=50000,key=1.2.3"]);
+    assert!(three_parts.code == 2 && three_parts.err.contains("this one has 3"), "{}", three_parts.err);
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let taken = run(&["-k", &format!("net:port={port},key=1.2.3.4"), "-c", "lm"]);
+    assert!(taken.code == 1 && taken.err.contains(&format!("UDP port {port} is in use")), "{}", taken.err);
+    let share = run(&["sim", "--connect", "127.0.0.1:1", "--key", "1.2.3.4", "--loss", "20"]);
+    assert!(share.code == 2 && share.err.contains("a share is a number from 0 to 1"), "{}", share.err);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_breaks_in_and_sigterm_leaves_the_target_running() {
+    let setup = Setup::new();
+    let mut target = setup.target(&[]);
+    let waiting = setup.start_debugging(&["-c", "lm; g; vertarget"]);
+    target.wait_for("Runs on");
+    waiting.signal("INT");
+    target.wait_for("Stopped");
+    target.wait_for("Runs on");
+    waiting.signal("TERM");
+    let output = waiting.finish();
+    assert!(output.out.contains("myfault"), "lm ran at the stop: {}", output.out);
+    assert!(!output.out.contains("Windows Kernel Version"), "vertarget waited for a stop that never came");
+    target.wait_for("up ");
+}
+
+#[test]
+fn a_target_that_dies_in_mid_command_ends_it_with_a_sentence() {
+    let setup = Setup::new();
+    let target = setup.target(&["--rtt", "40ms"]);
+    let mut waiting = setup.start_debugging(&["-b", "--request-timeout", "1s", "-c", "!verifier 80 0n65536"]);
+    waiting.wait_for("kd> ");
+    drop(target);
+    let output = waiting.finish();
+    assert_eq!(output.code, 1, "{}{}", output.out, output.err);
+    assert!(output.err.contains("no answer from the target within 1 s"), "{}", output.err);
+}
+
+struct Setup {
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+struct Finished {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// A process whose standard error can be waited for.
+struct Running {
+    child: Child,
+    err: Lines,
+}
+
+type Lines = std::sync::mpsc::Receiver<String>;
+
+impl Setup {
+    fn new() -> Self {
+        // The system hands out a port that is free now; nobody else is likely to take it within the test.
+        let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        Self { folder: tempfile::tempdir().unwrap(), port }
+    }
+
+    fn symbols(&self) -> PathBuf {
+        self.folder.path().join("symbols")
+    }
+
+    fn connection(&self, key: &str) -> String {
+        format!("net:port={},key={key}", self.port)
+    }
+
+    fn target(&self, options: &[&str]) -> Running {
+        let connect = format!("127.0.0.1:{}", self.port);
+        let symbols = self.symbols().display().to_string();
+        let fixed = ["sim", "--connect", &connect, "--key", "1.2.3.4", "--export-symbols", &symbols];
+        let mut target = Running::start(&[&fixed, options].concat());
+        target.wait_for("offers go from");
+        target
+    }
+
+    fn debug(&self, options: &[&str]) -> Finished {
+        self.start_debugging(options).finish()
+    }
+
+    fn start_debugging(&self, options: &[&str]) -> Running {
+        let symbols = self.symbols().display().to_string();
+        Running::start(&[&["-k", &self.connection("1.2.3.4"), "-y", &symbols], options].concat())
+    }
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = command(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let err = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in err.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, err: lines }
+    }
+
+    fn wait_for(&mut self, wanted: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut seen = Vec::new();
+        loop {
+            match self.err.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(wanted) => return,
+                Ok(line) => seen.push(line),
+                Err(_) => panic!("no {wanted:?} within a minute; seen: {seen:#?}"),
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn finish(mut self) -> Finished {
+        let mut out = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        let code = self.child.wait().unwrap().code().expect("ends by itself, not by a signal");
+        let err: Vec<String> =
+            self.err.try_iter().chain(self.err.recv_timeout(Duration::from_secs(1))).collect();
+        Finished { code, out, err: err.join("\n") }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_verikd"));
+    command.args(arguments).env_remove("_NT_SYMBOL_PATH");
+    command
+}
+
+fn run(arguments: &[&str]) -> Finished {
+    Running::start(arguments).finish()
+}
+
+fn verikd(arguments: &[&str]) -> Finished {
+    let Output { status, stdout, stderr } = command(arguments).stdin(Stdio::null()).output().unwrap();
+    Finished {
+        code: status.code().unwrap(),
+        out: String::from_utf8(stdout).unwrap(),
+        err: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+fn golden() -> Vec<String> {
+    [normalized(GOLDEN_LIST), normalized(GOLDEN_LOG)].concat()
+}
+
+/// Lines without runs of blank ones, and without the indent of an option's name: four published copies of the text
+/// have four different ones there.
+fn normalized(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    lines
+        .map(|line| line.strip_prefix('\t').unwrap_or(line))
+        .map(|line| line.trim_start().to_owned())
+        .collect()
+}
