@@ -1,4 +1,37 @@
-//! verikd: an open kernel-debug client for Windows targets.
+//! verikd: an open kernel-debug client for Windows targets. This page is the architecture.
+//!
+//! A UDP datagram climbs the `kd-protocol` crate (datagram, KD packet, link event), is handed up by [`session`] (the only
+//! owner of the debugger's socket, clock and tasks) as bytes of remote [`memory`], gets names and types from [`symbols`],
+//! becomes a kernel structure in [`target`], an answer (plain data) in [`commands`], and text or JSON in [`shell`]. Each
+//! layer is entered once on the way down and once on the way up. Dumps, serial ports and simulated targets plug in at
+//! [`memory`] and [`session`]; no query can tell the difference.
+//!
+//! ```text
+//! main (cli) --> shell --> commands --> target --> memory   (leaf)
+//!   |    |         |          |            `-----> symbols  (leaf)
+//!   |    |         |          `---------> output            (leaf)
+//!   |    |         `--> session --> memory (implements Memory)
+//!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
+//!   |    `----> sim --> kd-protocol, memory
+//!   `---------> capture --> kd-protocol
+//!
+//! inside kd-protocol:   link --> kd --> wire <-- kdnet <-- link
+//! beside it:            images, which makes the simulated images and PDBs that are committed
+//! ```
+//!
+//! Words are WinDbg's and KD's: **target** = the machine being debugged; **host** = the machine running the debugger;
+//! **offer / response / ping / rekey** = the KDNET control exchange; **break in, stop, resume**; **manipulate request** =
+//! `DBGKD_MANIPULATE_STATE64`.
+//!
+//! What the seams keep:
+//! - Status 0 with a short reply is the transport's limit: ask for the rest. `C0000001` is a hole, perhaps after some good
+//!   bytes: those are [`ReadError::got`](memory::ReadError::got).
+//! - Nothing but a break-in is sent to a running target: it would be lost. The link enforces it.
+//! - A retransmission keeps its KD packet id and takes a new KDNET sequence.
+//! - One unreadable field spoils that field, not the answer. Every walk is bounded and says how it ended.
+//! - `has("field")` decides between layouts, never a version number.
+//! - A request made before a reboot never gets a reply from after it.
+//! - Queries are blocking loops, since KD keeps one request in flight; they hand whole ranges down.
 
 pub mod capture;
 pub mod commands;
