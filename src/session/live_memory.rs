@@ -13,7 +13,7 @@ use super::monitor::{Monitor, Outcome};
 use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
 
 /// One search request covers this much: a target says nothing while it searches. Source: kdnet.md 8.2.
-const SEARCH_PIECE: u64 = 1 << 20;
+const SEARCH_PIECE: u64 = 16 << 20;
 
 /// Reads a stopped target over its link: blocks until the bytes, a failure, or Ctrl+C.
 #[derive(Clone, Debug)]

@@ -24,6 +24,7 @@ impl<'a> Patience<'a> {
         &self,
         address: Address,
         wanted: usize,
+        is_over: impl FnOnce(&ReadCause) -> bool,
         ask: impl FnOnce() -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
         if let Some(cause) = self.over.get() {
@@ -39,16 +40,18 @@ impl<'a> Patience<'a> {
 
 impl Memory for Patience<'_> {
     fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
-        self.ask(Address::Virtual(address), buf.len(), || self.inner.read_virtual(address, buf))
+        self.ask(Address::Virtual(address), buf.len(), is_over, || self.inner.read_virtual(address, buf))
     }
 
     fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
-        self.ask(Address::Physical(address), buf.len(), || self.inner.read_physical(address, buf))
+        self.ask(Address::Physical(address), buf.len(), is_over, || self.inner.read_physical(address, buf))
     }
 
     fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
         let address = Address::Virtual(range.start);
-        self.ask(address, pattern.len(), || self.inner.search_virtual(range, pattern))
+        // A target that is silent at a search may still answer reads.
+        let is_over = |cause: &ReadCause| is_over(cause) && !matches!(cause, ReadCause::NoAnswer { .. });
+        self.ask(address, pattern.len(), is_over, || self.inner.search_virtual(range, pattern))
     }
 
     fn stop(&self) -> StopId {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program has its own copy and uses a part of it")]
 
+pub mod blind;
 pub mod image;
 #[cfg(unix)]
 pub mod kernels;
@@ -12,6 +13,7 @@ pub mod verifier;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use blind::Blind;
 use verikd::memory::{CountingMemory, ImageMemory, VirtAddr};
 use verikd::symbols::store::SymbolPath;
 use verikd::symbols::table::TableSymbols;
@@ -128,6 +130,13 @@ impl World {
         (at.0..at.0 + len).map(byte).collect()
     }
 
+    /// The same, refusing to search its memory.
+    pub fn boot_blind(&self) -> Booted {
+        let booted = self.boot();
+        let Blind { inner, .. } = booted.memory.into_inner();
+        Booted { memory: CountingMemory::new(Blind { inner, searches: false }), kernel: booted.kernel }
+    }
+
     /// The kernel as it is now, with its symbols in hand.
     pub fn boot(&self) -> Booted {
         let mut memory = ImageMemory::new();
@@ -150,13 +159,13 @@ impl World {
         for (base, size, symbols) in &self.modules {
             kernel.use_symbols(*base, *size, Arc::clone(symbols));
         }
-        Booted { memory: CountingMemory::new(memory), kernel }
+        Booted { memory: CountingMemory::new(Blind { inner: memory, searches: true }), kernel }
     }
 }
 
 /// A kernel that can be asked.
 pub struct Booted {
-    pub memory: CountingMemory<ImageMemory>,
+    pub memory: CountingMemory<Blind<ImageMemory>>,
     pub kernel: Kernel,
 }
 

@@ -5,10 +5,13 @@
 //!                    ^ newest: VfPoolTracesIndex & (Length - 1); the one before it is the slot below
 //!  entry: Address, Size, Thread, StackTrace[N], N = (sizeof - its offset) / pointer
 //! ```
-//! 8 MiB on Windows 7, up to 424 MiB on Windows 11: read in large pieces from the newest entry down, and only what
-//! matches is kept. The kernel does not record whether an entry is an allocation or a free.
+//! 8 MiB on Windows 7, up to 424 MiB on Windows 11: the target searches it itself ([`search`]) where it can; otherwise it
+//! is read in large pieces from the newest entry down, and only what matches is kept. The kernel does not record whether
+//! an entry is an allocation or a free.
 //!
 //! Source: verifier.md 4.
+
+mod search;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -68,6 +71,8 @@ pub struct PoolLog {
     pub address: Option<VirtAddr>,
     /// How many of the newest were asked for, if no address was.
     pub quantity: Option<u64>,
+    /// How the log was looked through.
+    pub method: Method,
     /// Entries that were looked at.
     pub parsed: u64,
     /// Entries among them that could not be read.
@@ -79,6 +84,16 @@ pub struct PoolLog {
     /// Bytes of a pointer.
     #[serde(skip)]
     pub pointer_size: usize,
+}
+
+/// How a log is looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Every entry was read.
+    Read,
+    /// The target searched its own memory.
+    Search,
 }
 
 /// One allocation or free.
@@ -130,13 +145,20 @@ impl Query for PoolLogQuery {
             index: ring.index,
             address,
             quantity,
+            method: Method::Read,
             parsed: 0,
             unreadable: 0,
             entries: Vec::new(),
             notes: Vec::new(),
             pointer_size: ring.entry.pointer_size,
         };
-        ring.scan(target, &filter, &mut log);
+        let is_found = match address {
+            Some(address) if ring.is_worth_searching() => search::find(&ring, target, address, &mut log),
+            _ => false,
+        };
+        if !is_found {
+            ring.scan(target, &filter, &mut log);
+        }
         name_frames(target, &mut log);
         if let (true, Some(address), true) = (log.entries.is_empty(), address, log.parsed == log.length) {
             log.notes.push(Note::failed(format!(
@@ -266,6 +288,16 @@ impl Ring {
 
     fn is_kernel(&self, address: u64) -> bool {
         if self.entry.pointer_size == 8 { VirtAddr(address).is_kernel() } else { address >= 0x8000_0000 }
+    }
+
+    /// A log of a few requests is read sooner than it is searched.
+    fn is_worth_searching(&self) -> bool {
+        self.length * self.entry.size > PIECE
+    }
+
+    /// How many events ago the slot was written.
+    fn age(&self, slot: u64) -> u64 {
+        u64::from(self.index).wrapping_sub(slot) & (self.length - 1)
     }
 
     /// Reads from the newest entry down and once around, until the filter has enough.
