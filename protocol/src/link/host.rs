@@ -129,7 +129,7 @@ impl HostLink {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(outcome) = self.reliable.handle_timeout(now) {
-            self.settle(outcome);
+            self.settle(now, outcome);
         }
         if self.reliable.unheard_tries() > DOUBTFUL_ATTEMPTS && self.poke.is_none() {
             self.doubt_key(now);
@@ -146,7 +146,7 @@ impl HostLink {
     pub fn request(&mut self, now: Instant, request: Manipulate) -> RequestId {
         let id = RequestId(self.next_request);
         self.next_request += 1;
-        if self.state != RunState::Stopped {
+        if self.state != RunState::Stopped || self.reliable.ends_stop() {
             let error = if self.keying.peer().is_none() {
                 RequestError::NotConnected
             } else {
@@ -167,7 +167,7 @@ impl HostLink {
 
     /// Lets the stopped target run; [`Event::Resumed`] follows. Does nothing unless it is stopped.
     pub fn resume(&mut self, now: Instant, continue_status: NtStatus) {
-        if self.state != RunState::Stopped || self.reliable.is_continuing() {
+        if self.state != RunState::Stopped || self.reliable.ends_stop() {
             return;
         }
         self.attention = None;
@@ -287,7 +287,7 @@ impl HostLink {
             Content::Ping(_) => self.reliable.send_resend(),
             Content::Kd(packet) if packet.is_control => {
                 if let Some(outcome) = self.reliable.control(now, &packet) {
-                    self.settle(outcome);
+                    self.settle(now, outcome);
                 }
             }
             Content::Kd(packet) => {
@@ -336,16 +336,16 @@ impl HostLink {
                 }
             }
             Payload::StateChange(change) => self.state_change(now, *change, &packet.payload),
+            Payload::DebugIo(io) if io.api_number == DebugIoApi::GET_STRING => {
+                self.awaits_answer(now);
+                self.events.push_back(Event::Prompt(io));
+            }
             Payload::DebugIo(io) => {
                 self.is_running(now);
-                self.events.push_back(if io.api_number == DebugIoApi::GET_STRING {
-                    Event::Prompt(io)
-                } else {
-                    Event::DebugPrint(io.text)
-                });
+                self.events.push_back(Event::DebugPrint(io.text));
             }
             Payload::FileIo(file) => {
-                self.is_running(now);
+                self.awaits_answer(now);
                 let refusal = file.refuse().encode();
                 self.reliable.answer(now, PacketType::FILE_IO, refusal, self.config.request_timeout);
                 self.events.push_back(Event::FileRefused(file.path()));
@@ -359,9 +359,17 @@ impl HostLink {
     /// A packet arrived that only a target outside its request loop sends.
     fn is_running(&mut self, now: Instant) {
         if self.reliable.continued(now) {
-            self.resumed(true);
+            self.resumed(now, true);
         } else if self.state == RunState::Unknown {
             self.state = RunState::Running;
+        }
+    }
+
+    /// The target waits for an answer of this side, and takes nothing else.
+    fn awaits_answer(&mut self, now: Instant) {
+        self.is_running(now);
+        if self.state == RunState::Stopped {
+            self.resumed(now, true);
         }
     }
 
@@ -373,7 +381,7 @@ impl HostLink {
                 return;
             }
             self.reliable.continued(now);
-            self.resumed(true);
+            self.resumed(now, true);
         }
         let is_repeat = self.state == RunState::Stopped && self.stop_payload.as_ref() == Some(payload);
         self.state = RunState::Stopped;
@@ -397,13 +405,13 @@ impl HostLink {
         self.events.push_back(Event::Stopped(Box::new(change)));
     }
 
-    fn settle(&mut self, outcome: Outcome) {
+    fn settle(&mut self, now: Instant, outcome: Outcome) {
         match outcome {
-            Outcome::Done(Purpose::Continue, confirmed) => self.resumed(confirmed),
+            Outcome::Done(Purpose::Continue, confirmed) => self.resumed(now, confirmed),
             Outcome::Failed(Purpose::Request(id, _), error) => {
                 self.events.push_back(Event::Failed(id, error))
             }
-            Outcome::Failed(Purpose::Continue, _) => self.resumed(false),
+            Outcome::Failed(Purpose::Continue, _) => self.resumed(now, false),
             Outcome::Done(Purpose::Request(id, request), _) => {
                 if request.api_number.ends_stop() {
                     self.state = RunState::Unknown;
@@ -415,9 +423,14 @@ impl HostLink {
         }
     }
 
-    fn resumed(&mut self, confirmed: bool) {
+    fn resumed(&mut self, now: Instant, confirmed: bool) {
         self.state = RunState::Running;
         self.stop_payload = None;
+        for purpose in self.reliable.give_up_requests(now) {
+            if let Purpose::Request(id, _) = purpose {
+                self.events.push_back(Event::Failed(id, RequestError::TargetRunning));
+            }
+        }
         self.events.push_back(Event::Resumed { confirmed });
     }
 

@@ -56,6 +56,13 @@ struct InFlight {
     retransmit_at: Instant,
 }
 
+impl InFlight {
+    /// When it is given up, whatever the target says until then.
+    fn deadline(&self) -> Instant {
+        self.first_sent + self.outgoing.timeout
+    }
+}
+
 /// What became of the packet in flight.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -122,7 +129,9 @@ impl Reliable {
         self.submit(now, outgoing);
     }
 
-    /// Queues an answer to a prompt or file request.
+    /// Sends an answer to a prompt or file request.
+    ///
+    /// A target waits for one answer at a time: an earlier one that is still on its way has no more reader.
     pub(super) fn answer(
         &mut self,
         now: Instant,
@@ -130,6 +139,7 @@ impl Reliable {
         payload: Bytes,
         timeout: Duration,
     ) {
+        self.forget(|purpose| matches!(purpose, Purpose::Answer));
         self.submit(
             now,
             Outgoing { purpose: Purpose::Answer, packet_type, payload, timeout, is_slow: false },
@@ -215,9 +225,9 @@ impl Reliable {
         match in_flight.outgoing.purpose {
             Purpose::Request(_, ref request) if request.api_number.has_reply() => {
                 in_flight.retransmit_at = if in_flight.outgoing.is_slow {
-                    in_flight.first_sent + in_flight.outgoing.timeout
+                    in_flight.deadline()
                 } else {
-                    now + self.round_trip.wait_after(in_flight.tries)
+                    (now + self.round_trip.wait_after(in_flight.tries)).min(in_flight.deadline())
                 };
                 None
             }
@@ -240,14 +250,46 @@ impl Reliable {
         Some(id)
     }
 
-    /// Ends the continue in flight, if one is: the target sent what only a running one sends.
+    /// Ends the continue that is on its way, if one is: the target sent what only a running one sends.
     pub(super) fn continued(&mut self, now: Instant) -> bool {
-        self.is_continuing() && self.finish(now, true).is_some()
+        let ended = self.forget(|purpose| matches!(purpose, Purpose::Continue));
+        self.start_next(now);
+        !ended.is_empty()
     }
 
-    /// True while a continue is on its way.
+    /// True while a continue is on its way or waits behind requests.
     pub(super) fn is_continuing(&self) -> bool {
-        self.in_flight.as_ref().is_some_and(|it| matches!(it.outgoing.purpose, Purpose::Continue))
+        self.outgoing().any(|it| matches!(it.purpose, Purpose::Continue))
+    }
+
+    /// True while something is pending that ends the stop: what came behind it would meet a running target.
+    pub(super) fn ends_stop(&self) -> bool {
+        self.outgoing().any(|it| match &it.purpose {
+            Purpose::Request(_, request) => request.api_number.ends_stop(),
+            Purpose::Continue => true,
+            Purpose::Answer => false,
+        })
+    }
+
+    fn outgoing(&self) -> impl Iterator<Item = &Outgoing> {
+        self.in_flight.iter().map(|it| &it.outgoing).chain(&self.queue)
+    }
+
+    /// Gives up every request: the target has left the loop in which it would answer them.
+    pub(super) fn give_up_requests(&mut self, now: Instant) -> Vec<Purpose> {
+        let requests = self.forget(|purpose| matches!(purpose, Purpose::Request(..)));
+        self.start_next(now);
+        requests
+    }
+
+    /// Takes out what `is_unwanted`, in flight or waiting, and sends nothing in its place.
+    fn forget(&mut self, is_unwanted: impl Fn(&Purpose) -> bool) -> Vec<Purpose> {
+        let in_flight = self.in_flight.take_if(|it| is_unwanted(&it.outgoing.purpose)).map(|it| it.outgoing);
+        let (unwanted, kept) =
+            std::mem::take(&mut self.queue).into_iter().partition(|it| is_unwanted(&it.purpose));
+        let unwanted: VecDeque<Outgoing> = unwanted;
+        self.queue = kept;
+        in_flight.into_iter().chain(unwanted).map(|it| it.purpose).collect()
     }
 
     fn finish(&mut self, now: Instant, confirmed: Confirmed) -> Option<Outcome> {
@@ -308,11 +350,9 @@ impl Reliable {
 }
 
 fn transmit(in_flight: &mut InFlight, now: Instant, round_trip: &RoundTrip, outbox: &mut VecDeque<Packet>) {
-    let Outgoing { packet_type, payload, timeout, .. } = &in_flight.outgoing;
+    let Outgoing { packet_type, payload, .. } = &in_flight.outgoing;
     outbox.push_back(Packet::data(*packet_type, in_flight.id, payload.clone()));
     in_flight.tries += 1;
     in_flight.last_sent = now;
-    in_flight.retransmit_at = (now + round_trip.wait_after(in_flight.tries))
-        .min(in_flight.first_sent + *timeout)
-        .max(now + Duration::from_millis(1));
+    in_flight.retransmit_at = (now + round_trip.wait_after(in_flight.tries)).min(in_flight.deadline());
 }
