@@ -7,3 +7,6 @@ pub mod link;
 pub mod wire;
 
 pub use address::{PhysAddr, VirtAddr};
+
+#[doc = include_str!("../PROTOCOL.md")]
+pub mod protocol_reference {}

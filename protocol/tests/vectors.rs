@@ -97,6 +97,22 @@ fn host_datagrams_that_we_seal_are_the_expected_bytes() {
 }
 
 #[test]
+fn what_the_protocol_page_quotes_as_evidence_exists() {
+    let vectors = Vectors::load();
+    let page = include_str!("../PROTOCOL.md");
+    let words = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.');
+    let quoted: Vec<&str> = words
+        .map(|word| word.trim_end_matches('.'))
+        .filter(|word| word.starts_with("A.") || word.starts_with("B."))
+        .filter(|word| *word != "A.name" && *word != "B.name")
+        .collect();
+    assert!(quoted.len() > 40, "found only {}", quoted.len());
+    for name in quoted {
+        assert!(vectors.datagrams.iter().any(|it| it.name == name), "no vector is called {name}");
+    }
+}
+
+#[test]
 fn captured_packets_print_as_one_readable_line() {
     let line = |name: &str| Vectors::load().content(name).to_string();
     assert_eq!(line("A.ping"), "PING host 192.168.2.1 last sequence 0");
