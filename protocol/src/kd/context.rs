@@ -6,7 +6,7 @@ use crate::wire::wire_struct;
 wire_struct! {
     /// `CONTEXT` of x64, 1232 bytes. A newer target's may be longer: what follows is extended state.
     ///
-    /// Source: kdnet.md 11; Rip, Cs and EFlags agree with the state change in capture B.
+    /// Source: PROTOCOL.md 12; Rip, Cs and EFlags agree with the state change in capture B.
     pub struct Context {
         /// Home space of the first parameters.
         parameter_home: [u64; 6],
@@ -76,7 +76,7 @@ wire_struct! {
 wire_struct! {
     /// `KSPECIAL_REGISTERS` of x64 up to Xcr0, 224 bytes: what control space 2 returns.
     ///
-    /// Source: kdnet.md 11; Cr0, Cr3, Cr4, Dr6, Dr7, GDT and IDT agree in capture A.
+    /// Source: PROTOCOL.md 12; Cr0, Cr3, Cr4, Dr6, Dr7, GDT and IDT agree in capture A.
     pub struct KSpecialRegisters {
         /// Control register.
         cr0: u64,

@@ -27,7 +27,7 @@ open_enum! {
 /// |     12 |    4 | second length  | prompt: room for the answer; answer: its length        |
 /// |     16 |      | text           | not NUL-terminated                                     |
 ///
-/// Source: kdnet.md 9; seen in `tests/vectors` (A.print_string).
+/// Source: PROTOCOL.md 10; seen in `tests/vectors` (A.print_string).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DebugIo {
     /// Print or prompt.

@@ -54,7 +54,7 @@ wire_struct! {
 /// |      8 |   56 | u         | [`FileRequest`]                   |
 /// |     64 |      | data      | create: UTF-16 path with NUL      |
 ///
-/// Source: kdnet.md 10; 33 captured exchanges.
+/// Source: PROTOCOL.md 11; 33 captured exchanges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileIo {
     /// Which request.

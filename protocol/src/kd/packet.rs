@@ -13,7 +13,7 @@ const DATA_LEADER: u32 = 0x3030_3030;
 const CONTROL_LEADER: u32 = 0x6969_6969;
 
 open_enum! {
-    /// What a KD packet is, `KD_PACKET.PacketType`. Source: kdnet.md 5.
+    /// What a KD packet is, `KD_PACKET.PacketType`. Source: PROTOCOL.md 6.
     pub struct PacketType(u16) {
         /// State change of a 32-bit target's older protocol.
         STATE_CHANGE32 = 1 => "STATE_CHANGE32",
@@ -92,7 +92,7 @@ impl fmt::Debug for PacketId {
 /// |      8 |    4 | PacketId   |                                                     |
 /// |     12 |    4 | Checksum   | sum of the payload's bytes; 0 in a control packet   |
 ///
-/// Source: kdnet.md 5; 526 of 526 captured packets agree.
+/// Source: PROTOCOL.md 6; 526 of 526 captured packets agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// ACK, RESEND or RESET: it has no payload and is not acknowledged.

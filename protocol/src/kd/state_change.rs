@@ -126,7 +126,7 @@ pub enum StateDetail {
 /// |    192 |   48 | ControlReport    |                                               |
 /// |    240 |      | data             | module path, or name and command              |
 ///
-/// Source: kdnet.md 7; seen in `tests/vectors` (A.load_symbols, A.exception, B.exception_breakin).
+/// Source: PROTOCOL.md 8; seen in `tests/vectors` (A.load_symbols, A.exception, B.exception_breakin).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateChange {
     /// Why.

@@ -167,7 +167,7 @@ impl<'a> Envelope<'a> {
 /// |        |      | padding   | zeros, to a multiple of 16 from offset 6                 |
 /// | end-16 |   16 | tag       | HMAC-SHA256 of clear header and plaintext, truncated     |
 ///
-/// Source: kdnet.md 3; 955 of 955 captured datagrams re-encode to the same bytes.
+/// Source: PROTOCOL.md 3; 955 of 955 captured datagrams re-encode to the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// KDNET version of the sender.

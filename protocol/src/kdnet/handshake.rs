@@ -91,7 +91,7 @@ impl TargetRandom {
 /// |     70 |   18 | connected host     | port 0 when no debugger is connected           |
 /// |     88 |  256 | HostConnectionInfo | what the connected host sent in its response   |
 ///
-/// Source: kdnet.md 4.1; seen in `tests/vectors` (A.offer_initial, B).
+/// Source: PROTOCOL.md 4; seen in `tests/vectors` (A.offer_initial, B).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// What the response must quote.
@@ -139,7 +139,7 @@ impl Offer {
 /// |     34 |   32 | HostRandom         | cryptographically random       |
 /// |     66 |  256 | HostConnectionInfo | zeros                          |
 ///
-/// Its datagram quotes the offer's sequence. Source: kdnet.md 4.2; seen in `tests/vectors` (A, B).
+/// Its datagram quotes the offer's sequence. Source: PROTOCOL.md 4; seen in `tests/vectors` (A, B).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// From the offer being answered.
@@ -245,7 +245,7 @@ impl Control {
 /// |      0 |    8 | LastHostSequence  | last valid host sequence; 0 right after keying |
 /// |      8 |    4 | HostAddress       | IPv4, as a little-endian number                |
 ///
-/// Source: kdnet.md 4.3; seen in `tests/vectors` (A.ping).
+/// Source: PROTOCOL.md 4; seen in `tests/vectors` (A.ping).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ping {
     /// Last valid host sequence.

@@ -13,7 +13,7 @@ const MAX_PART_LEN: usize = 13;
 
 /// The debug key that target and host share: four base-36 numbers of up to 64 bits, `w.x.y.z`.
 ///
-/// Never printed: `Debug` writes `Key(..)`, and the bytes are wiped on drop. Source: kdnet.md 2.
+/// Never printed: `Debug` writes `Key(..)`, and the bytes are wiped on drop. Source: PROTOCOL.md 2.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Key([u8; 32]);
 
@@ -75,7 +75,7 @@ impl Key {
 
     /// The cipher of the data channel after a response whose plaintext body was `response_body`.
     ///
-    /// Data key = SHA-256(control key, response body). Source: kdnet.md 4.2.
+    /// Data key = SHA-256(control key, response body). Source: PROTOCOL.md 4.
     #[must_use]
     pub fn data_cipher(&self, response_body: &[u8]) -> Cipher {
         Cipher::new(&self.data_key(response_body), &self.hmac_key())

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The session in force stays until another key is proven, so that neither a replayed offer nor a lost response
-//! can break a working link. Source: kdnet.md 4.5.
+//! can break a working link. Source: PROTOCOL.md 5.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};

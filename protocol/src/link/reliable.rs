@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Hands packets down, never sealed bytes: a retransmission keeps its id and takes a new KDNET sequence.
-//! Source: kdnet.md 6.
+//! Source: PROTOCOL.md 7.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

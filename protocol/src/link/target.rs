@@ -6,7 +6,7 @@
 //!      any datagram but a           manipulate -> Request event -> reply()
 //!      break-in is lost             RESEND, RESET, break-in -> the state change again
 //!
-//!   while a packet of ours is unacknowledged: the rules of kdnet.md 6.1
+//!   while a packet of ours is unacknowledged: the rules of PROTOCOL.md 7
 //! ```
 
 use std::collections::VecDeque;

@@ -1,6 +1,6 @@
 //! The arms of the manipulate union, one structure an API: each field list is its layout, without gaps.
 //!
-//! Offsets count from the union, byte 16 of the packet. Source: kdnet.md 8, where each has its evidence.
+//! Offsets count from the union, byte 16 of the packet. Source: PROTOCOL.md 9, where each has its evidence.
 
 use crate::address::VirtAddr;
 use crate::kd::NtStatus;
@@ -123,7 +123,7 @@ wire_struct! {
 wire_struct! {
     /// `DBGKD_GET_VERSION64`: who the target is. Fills the union.
     ///
-    /// Source: kdnet.md 8.1; seen in `tests/vectors` (A and B get_version_reply).
+    /// Source: PROTOCOL.md 9; seen in `tests/vectors` (A and B get_version_reply).
     pub struct GetVersion64 {
         /// Low byte 0x0F free, 0x0C checked build; high byte 0 NT, 4 boot debugger.
         major_version: u16,
@@ -207,7 +207,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// `DBGKD_SEARCH_MEMORY`: the request's data is the pattern. Source: kdnet.md 8.2.
+    /// `DBGKD_SEARCH_MEMORY`: the request's data is the pattern. Source: PROTOCOL.md 9.
     pub struct SearchMemory {
         /// Where to begin; in a successful reply where the match begins.
         search_address: VirtAddr,

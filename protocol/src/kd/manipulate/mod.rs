@@ -19,7 +19,7 @@ use crate::wire::{DecodeError, Reader, Writer, open_enum};
 pub const SEARCH_FOUND_NOTHING: NtStatus = NtStatus::NO_MORE_ENTRIES;
 
 open_enum! {
-    /// Which request this is, `DBGKD_MANIPULATE_STATE64.ApiNumber`. Source: kdnet.md 8.
+    /// Which request this is, `DBGKD_MANIPULATE_STATE64.ApiNumber`. Source: PROTOCOL.md 9.
     pub struct ApiNumber(u32) {
         /// Read virtual memory.
         READ_VIRTUAL_MEMORY = 0x3130 => "ReadVirtualMemory",
@@ -226,7 +226,7 @@ arm! {
 /// |     56 |      | data           | bytes read, or to write                                       |
 ///
 /// A target copies the request and changes only its results, so what nobody uses is kept and re-encodes the same.
-/// Source: kdnet.md 8; 95 captured requests and 92 replies.
+/// Source: PROTOCOL.md 9; 95 captured requests and 92 replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manipulate {
     /// Which request.
