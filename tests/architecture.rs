@@ -1,18 +1,12 @@
-//! The code follows the drawing "Who may import whom": [`ROOMS`] and [`PROTOCOL_ROOMS`] are that drawing as tables.
+//! The code follows the drawing on the library's first page: [`ROOMS`] and [`PROTOCOL_ROOMS`] are that drawing as
+//! tables. And the README's table of commands is the one that the program has.
 //!
-//! ```text
-//! main --> shell --> commands --> target --> memory   (leaf)
-//!   |        |          |            `-----> symbols  (leaf)
-//!   |        |          `----> output (leaf)
-//!   |        `--> session --> memory, protocol
-//!   |--> sim --> protocol, memory, symbols
-//!   `--> capture --> protocol, output
-//! inside protocol:   link --> kd --> wire <-- kdnet <-- link
-//! ```
 //! Sources are read as tokens, not compiled: comments and texts don't count, whatever stands in a macro does.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use verikd::commands::COMMANDS;
 
 /// Who may import whom. A room imports only what its row names, and what it names stands below it: no cycles.
 ///
@@ -34,8 +28,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("shell", &["commands", "session", "target", "symbols", "output", "memory", "protocol::*"]),
-    ("capture", &["output", "protocol::*"]),
-    ("sim", &["symbols", "memory", "protocol::*"]),
+    ("capture", &["protocol::*"]),
+    ("sim", &["memory", "protocol::*"]),
     ("session", &["memory", "protocol::*"]),
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
     ("commands", &["target", "symbols", "output", "memory", "protocol"]),
@@ -104,6 +98,17 @@ fn the_drawing_has_no_cycle() {
             }
         }
     }
+}
+
+#[test]
+fn the_readmes_table_of_commands_is_current() {
+    let rows = COMMANDS
+        .iter()
+        .map(|command| format!("| `{}` | {} |", command.usage.replace('|', "\\|"), command.summary));
+    let expected =
+        format!("| command | what it does |\n|---|---|\n{}\n\n", rows.collect::<Vec<_>>().join("\n"));
+    let readme = include_str!("../README.md");
+    assert!(readme.contains(&expected), "README.md should have this table of commands:\n\n{expected}");
 }
 
 #[test]
