@@ -37,6 +37,12 @@ pub(super) struct Options {
     /// Print each answer as one JSON object
     #[arg(long)]
     json: bool,
+    /// Show what each command cost: requests, datagrams, bytes, time that the target stood still
+    #[arg(long)]
+    stats: bool,
+    /// Let the target run when a stop of a script has taken this long, and say what was left undone
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    freeze_budget: Option<Duration>,
     /// Give up when no target connects within this; scripts: 120s, the prompt waits until Ctrl+C
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     connect_timeout: Option<Duration>,
@@ -83,7 +89,8 @@ pub(super) fn run(options: &Options) -> u8 {
     }
     let (mut out, mut aside) = (io::stdout(), io::stderr());
     let format = if options.json { Format::Json } else { Format::Text };
-    let report = Report::new(format, &mut out, &mut aside);
+    let report = Report::new(format, &mut out, &mut aside).with_costs(options.stats);
+    session.set_freeze_budget(options.freeze_budget.filter(|_| script.is_some()));
     let mut shell = Shell::new(&session, symbol_path(options), report, options.break_timeout);
     match debug(&mut shell, &session, options.break_in, script.as_deref()) {
         Ok(()) => shell.worst().exit_code(),

@@ -223,6 +223,8 @@ pub enum ControlCommand {
     QuitDetach,
     /// Restarts the machine.
     Reboot,
+    /// Shows what the commands so far cost.
+    Statistics,
 }
 
 /// Every command, in the order in which `.help` lists them.
@@ -231,6 +233,7 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &modules::COMMAND,
     &version::COMMAND,
     &help::COMMAND,
+    &STATISTICS,
     &GO,
     &REBOOT,
     &QUIT,
@@ -251,6 +254,14 @@ static REBOOT: CommandSpec = CommandSpec {
     summary: "restart the target machine",
     needs: Needs::Stopped,
     run: Run::Control(ControlCommand::Reboot),
+};
+
+static STATISTICS: CommandSpec = CommandSpec {
+    names: &[".kdstats"],
+    usage: ".kdstats",
+    summary: "show what each command cost: requests, datagrams, time the target stood still",
+    needs: Needs::Nothing,
+    run: Run::Control(ControlCommand::Statistics),
 };
 
 static QUIT: CommandSpec = CommandSpec {

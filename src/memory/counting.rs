@@ -69,6 +69,10 @@ impl<M: Memory> Memory for CountingMemory<M> {
         self.inner.search_virtual(range, pattern)
     }
 
+    fn request_len(&self) -> usize {
+        self.inner.request_len()
+    }
+
     fn stop(&self) -> StopId {
         self.inner.stop()
     }

@@ -2,12 +2,14 @@
 //!
 //! A live target, a dump and a test's image implement [`Memory`]; no query can tell them apart. Knows no network.
 
+mod cached;
 mod counting;
 mod image;
 
 use std::fmt;
 use std::ops::Range;
 
+pub use cached::CachedMemory;
 pub use counting::CountingMemory;
 pub use image::ImageMemory;
 pub use kd_protocol::{PhysAddr, VirtAddr};
@@ -26,6 +28,11 @@ pub trait Memory: Send + Sync {
 
     /// First match of `pattern` in `range`. A live target searches itself; others read and scan.
     fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError>;
+
+    /// Bytes that one request carries: a shorter read costs as much. 0 if there are no requests.
+    fn request_len(&self) -> usize {
+        0
+    }
 
     /// The stop these bytes belong to: a cache drops its lines by itself when this changes.
     fn stop(&self) -> StopId;
@@ -59,6 +66,9 @@ pub enum ReadCause {
     /// The user pressed Ctrl+C.
     #[error("interrupted")]
     Interrupted,
+    /// The target has stood still for as long as it may.
+    #[error("the freeze budget of this stop is spent")]
+    FreezeBudget,
     /// The target runs; it can be read only while it is stopped.
     #[error("the target is running; break in first (Ctrl+C)")]
     TargetRunning,

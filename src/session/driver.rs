@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use kd_protocol::kd::{Arm, DebugIo, Manipulate, NtStatus};
 use kd_protocol::kdnet::DatagramError;
-use kd_protocol::link::{Event, HostLink, RequestId, RunState};
+use kd_protocol::link::{Event, HostLink, RequestId};
 use kd_protocol::{PhysAddr, VirtAddr};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -183,13 +183,12 @@ impl Driver {
             self.event(event);
         }
         let (run_state, counters, peer) = (self.link.state(), self.link.counters(), self.link.peer());
+        let read_len = self.read_len;
         self.monitor.update(|state| {
-            state.run_state = run_state;
+            state.set_run_state(run_state);
             state.counters = counters;
             state.peer = peer;
-            if run_state != RunState::Stopped {
-                state.stopped = None;
-            }
+            state.read_len = read_len;
         });
     }
 
@@ -210,7 +209,7 @@ impl Driver {
                 let run_state = self.link.state();
                 self.monitor.update(|state| {
                     state.stop = StopId(state.stop.0 + 1);
-                    state.run_state = run_state;
+                    state.set_run_state(run_state);
                     state.stopped = Some(change.clone());
                     state.push_event(Event::Stopped(change));
                 });

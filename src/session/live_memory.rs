@@ -38,6 +38,7 @@ impl LiveMemory {
             Outcome::Bytes(bytes, cause) => (bytes, cause),
             Outcome::Failed(error) => (Vec::new(), Some(cause_of(error))),
             Outcome::Interrupted => (Vec::new(), Some(ReadCause::Interrupted)),
+            Outcome::BudgetSpent => (Vec::new(), Some(ReadCause::FreezeBudget)),
             Outcome::Ended | Outcome::Reply(_) | Outcome::Accepted => {
                 (Vec::new(), Some(ReadCause::SessionEnded))
             }
@@ -59,6 +60,7 @@ impl LiveMemory {
             Outcome::Reply(reply) => reply,
             Outcome::Failed(error) => return Err(cause_of(error)),
             Outcome::Interrupted => return Err(ReadCause::Interrupted),
+            Outcome::BudgetSpent => return Err(ReadCause::FreezeBudget),
             Outcome::Ended | Outcome::Bytes(..) | Outcome::Accepted => return Err(ReadCause::SessionEnded),
         };
         match (reply.return_status, reply.arm) {
@@ -95,6 +97,10 @@ impl Memory for LiveMemory {
             from = from.offset(length);
         }
         Ok(None)
+    }
+
+    fn request_len(&self) -> usize {
+        self.monitor.read_len()
     }
 
     fn stop(&self) -> StopId {

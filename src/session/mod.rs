@@ -359,6 +359,23 @@ impl Session {
         self.monitor.counters()
     }
 
+    /// How long the target has stood still since it connected, over all stops.
+    #[must_use]
+    pub fn frozen(&self) -> Duration {
+        self.monitor.frozen()
+    }
+
+    /// Lets reads fail once a stop has taken `budget`.
+    pub fn set_freeze_budget(&self, budget: Option<Duration>) {
+        self.monitor.set_freeze_budget(budget);
+    }
+
+    /// True if the present stop has taken as long as it may.
+    #[must_use]
+    pub fn is_budget_spent(&self) -> bool {
+        self.monitor.is_budget_spent()
+    }
+
     /// True if the user or the system asked the program to end (SIGTERM).
     #[must_use]
     pub fn is_terminating(&self) -> bool {

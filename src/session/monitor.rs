@@ -64,6 +64,8 @@ pub(super) enum Outcome {
     Bytes(Vec<u8>, Option<ReadCause>),
     /// Ctrl+C while waiting.
     Interrupted,
+    /// The stop has taken as long as it may.
+    BudgetSpent,
     /// The session ended while waiting.
     Ended,
 }
@@ -79,6 +81,14 @@ pub(super) struct State {
     pub(super) traffic: Traffic,
     pub(super) counters: LinkCounters,
     pub(super) last_heard: Option<Instant>,
+    /// Bytes that one reply of this target carries.
+    pub(super) read_len: usize,
+    /// When the present stop began.
+    pub(super) stopped_at: Option<Instant>,
+    /// How long the target has stood still in stops that are over.
+    pub(super) frozen: Duration,
+    /// A stop may take this long; reads fail afterwards.
+    pub(super) freeze_budget: Option<Duration>,
     interrupted: bool,
     terminating: bool,
     ended: Option<String>,
@@ -86,6 +96,17 @@ pub(super) struct State {
 }
 
 impl State {
+    /// The target's run state has become known.
+    pub(super) fn set_run_state(&mut self, run_state: RunState) {
+        self.run_state = run_state;
+        if run_state == RunState::Stopped {
+            self.stopped_at.get_or_insert_with(Instant::now);
+        } else {
+            self.stopped = None;
+            self.frozen += self.stopped_at.take().map_or(Duration::ZERO, |at| at.elapsed());
+        }
+    }
+
     pub(super) fn push_event(&mut self, event: Event) {
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
@@ -113,6 +134,10 @@ impl Default for Monitor {
             traffic: Traffic::default(),
             counters: LinkCounters::default(),
             last_heard: None,
+            read_len: 0,
+            stopped_at: None,
+            frozen: Duration::ZERO,
+            freeze_budget: None,
             interrupted: false,
             terminating: false,
             ended: None,
@@ -197,14 +222,15 @@ impl Monitor {
         if orders.send(Order(order(ticket))).is_err() {
             return Outcome::Ended;
         }
-        match self.wait(None, |state| state.outcomes.remove(&ticket)) {
-            Wait::Done(outcome) => outcome,
-            Wait::Interrupted => {
-                let _ = orders.send(Order(OrderKind::Cancel(ticket)));
-                Outcome::Interrupted
-            }
-            Wait::Ended(_) | Wait::TimedOut => Outcome::Ended,
-        }
+        let deadline = self.freeze_deadline();
+        let outcome = match self.wait(deadline, |state| state.outcomes.remove(&ticket)) {
+            Wait::Done(outcome) => return outcome,
+            Wait::Interrupted => Outcome::Interrupted,
+            Wait::TimedOut => Outcome::BudgetSpent,
+            Wait::Ended(_) => return Outcome::Ended,
+        };
+        let _ = orders.send(Order(OrderKind::Cancel(ticket)));
+        outcome
     }
 
     /// The same, not to be cut short: for what a session does to leave its target in order.
@@ -235,6 +261,31 @@ impl Monitor {
     /// The caller knows of the stop already.
     pub(super) fn forget_stop_event(&self) {
         self.lock().events.retain(|event| !matches!(event, Event::Stopped(_)));
+    }
+
+    /// When the present stop has taken as long as it may.
+    fn freeze_deadline(&self) -> Option<Instant> {
+        let state = self.lock();
+        Some(state.stopped_at? + state.freeze_budget?)
+    }
+
+    pub(super) fn set_freeze_budget(&self, budget: Option<Duration>) {
+        self.lock().freeze_budget = budget;
+    }
+
+    /// True if the present stop has taken as long as it may.
+    pub(super) fn is_budget_spent(&self) -> bool {
+        self.freeze_deadline().is_some_and(|at| at <= Instant::now())
+    }
+
+    /// How long the target has stood still, over all stops.
+    pub(super) fn frozen(&self) -> Duration {
+        let state = self.lock();
+        state.frozen + state.stopped_at.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    pub(super) fn read_len(&self) -> usize {
+        self.lock().read_len
     }
 
     pub(super) fn interrupt(&self) {

@@ -12,14 +12,16 @@ mod interactive;
 mod line;
 mod report;
 mod script;
+mod stats;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use kd_protocol::kd::{GetVersion64, NtStatus, StateChange};
 use kd_protocol::link::{Event, RequestError, RunState};
 
 use crate::commands::{self, AnyAnswer, ControlCommand, NoteKind, QueryError, Run};
-use crate::memory::Memory;
+use crate::memory::{CachedMemory, Memory};
 use crate::session::{BreakInError, LiveMemory, Session, Wait};
 use crate::symbols::store::SymbolPath;
 use crate::target::{Kernel, KernelVersion, Target};
@@ -27,6 +29,12 @@ use crate::target::{Kernel, KernelVersion, Target};
 pub use interactive::prompt;
 pub use report::Report;
 pub use script::run_script;
+pub use stats::Stats;
+
+use stats::{CommandStats, SessionStats};
+
+/// Commands whose cost is kept for `.kdstats`.
+const KEPT_COSTS: usize = 100;
 
 /// How the worst command of a session went; the exit code of a script.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,12 +101,13 @@ pub enum ShellError {
 /// One target and what is known of it, between a line and its answer.
 pub struct Shell<'a> {
     session: &'a Session,
-    memory: LiveMemory,
+    memory: CachedMemory<LiveMemory>,
     symbol_path: SymbolPath,
     kernel: Option<Kernel>,
     report: Report<'a>,
     break_in_timeout: Duration,
     worst: Worst,
+    costs: VecDeque<CommandStats>,
 }
 
 impl<'a> Shell<'a> {
@@ -110,8 +119,18 @@ impl<'a> Shell<'a> {
         report: Report<'a>,
         break_in_timeout: Duration,
     ) -> Self {
-        let memory = session.memory();
-        Self { session, memory, symbol_path, kernel: None, report, break_in_timeout, worst: Worst::Fine }
+        let memory = CachedMemory::new(session.memory());
+        let costs = VecDeque::new();
+        Self {
+            session,
+            memory,
+            symbol_path,
+            kernel: None,
+            report,
+            break_in_timeout,
+            worst: Worst::Fine,
+            costs,
+        }
     }
 
     /// Stops the target and says where.
@@ -155,12 +174,24 @@ impl<'a> Shell<'a> {
     /// # Errors
     /// [`ShellError::Output`]: whatever else goes wrong is an answer too.
     pub fn run(&mut self, command: &str) -> Result<After, ShellError> {
+        let before = Stats::of(self.session, &self.memory);
+        let after = self.carry_out(command)?;
+        let stats = Stats::of(self.session, &self.memory).since(before);
+        self.report.cost(stats);
+        if self.costs.len() == KEPT_COSTS {
+            self.costs.pop_front();
+        }
+        self.costs.push_back(CommandStats { command: command.to_owned(), stats });
+        Ok(after)
+    }
+
+    fn carry_out(&mut self, command: &str) -> Result<After, ShellError> {
         let (spec, arguments) = match commands::find(command) {
             Ok(found) => found,
             Err(error) => return self.refuse(command, &error),
         };
         let answer = match spec.run {
-            Run::Control(control) => return Ok(self.control(control)),
+            Run::Control(control) => return self.control(command, control),
             Run::Local(run) => run(arguments),
             Run::Query(run) => match &self.kernel {
                 Some(kernel) if self.session.state() == RunState::Stopped => {
@@ -197,8 +228,14 @@ impl<'a> Shell<'a> {
         Ok(After::Next)
     }
 
-    fn control(&mut self, control: ControlCommand) -> After {
-        match control {
+    fn control(&mut self, command: &str, control: ControlCommand) -> Result<After, ShellError> {
+        Ok(match control {
+            ControlCommand::Statistics => {
+                let session = Stats::of(self.session, &self.memory);
+                let costs = SessionStats { session, commands: self.costs.iter().cloned().collect() };
+                self.answer(command, &costs)?;
+                After::Next
+            }
             ControlCommand::Reboot => match self.session.reboot() {
                 Ok(()) => After::Running,
                 Err(error) => {
@@ -215,7 +252,21 @@ impl<'a> Shell<'a> {
                 self.go();
                 After::Quit
             }
+        })
+    }
+
+    /// Lets the target run because its stop has taken as long as it may, and says what was not done.
+    ///
+    /// # Errors
+    /// [`ShellError::Output`].
+    fn give_up(&mut self, commands: &[&str]) -> Result<(), ShellError> {
+        self.go();
+        self.worst = self.worst.max(Worst::Partial);
+        self.report.status("The freeze budget is spent; the target runs on");
+        for command in commands {
+            self.report.error(command, "not run: the freeze budget is spent")?;
         }
+        Ok(())
     }
 
     /// Lets the target run, if it is stopped.

@@ -6,7 +6,7 @@ use kd_protocol::kd::{GetVersion64, NtStatus, StateChange, StateDetail, VersionF
 use kd_protocol::link::{Event, Peer};
 use serde_json::json;
 
-use super::{Format, ShellError};
+use super::{Format, ShellError, Stats};
 use crate::commands::{AnyAnswer, NoteKind};
 
 /// Where a shell writes.
@@ -16,13 +16,33 @@ pub struct Report<'a> {
     out: &'a mut dyn Write,
     /// Status, the target's own lines, errors.
     aside: &'a mut dyn Write,
+    /// What each command cost is shown too.
+    shows_costs: bool,
 }
 
 impl<'a> Report<'a> {
     /// Answers go to `out` in `format`, everything else to `aside` as text.
     #[must_use]
     pub fn new(format: Format, out: &'a mut dyn Write, aside: &'a mut dyn Write) -> Self {
-        Self { format, out, aside }
+        Self { format, out, aside, shows_costs: false }
+    }
+
+    /// The same, showing what each command cost: as a line of its own, in JSON as an object of its own.
+    #[must_use]
+    pub fn with_costs(self, shows_costs: bool) -> Self {
+        Self { shows_costs, ..self }
+    }
+
+    /// Shows what the last command cost, if that is wanted.
+    pub(super) fn cost(&mut self, stats: Stats) {
+        match self.format {
+            _ if !self.shows_costs => {}
+            Format::Text => self.status(&format!("stats: {stats}")),
+            Format::Json => {
+                // A closed output is noticed at the next answer.
+                let _ = self.out(&format!("{}\n", json!({ "stats": stats })));
+            }
+        }
     }
 
     /// Writes a command's answer and its notes.

@@ -19,7 +19,10 @@ pub fn run_script(shell: &mut Shell<'_>, session: &Session, script: &str) -> Res
 fn run_commands(shell: &mut Shell<'_>, session: &Session, script: &str) -> Result<(), ShellError> {
     let commands = super::line::split(script);
     let mut is_waiting = session.state() != RunState::Stopped;
-    for command in commands {
+    for (number, command) in commands.iter().enumerate() {
+        if session.is_budget_spent() {
+            return shell.give_up(&commands[number..]);
+        }
         if is_waiting && !shell.wait_for_stop()? {
             return Ok(());
         }

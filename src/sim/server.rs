@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use kd_protocol::kd::Manipulate;
 use kd_protocol::kdnet::Key;
 use kd_protocol::link::{Entropy, TargetConfig, TargetEvent, TargetLink};
 use tokio::net::UdpSocket;
@@ -25,6 +26,8 @@ use super::windows::Machine;
 const KDNET_VERSION: u8 = 5;
 /// A running machine's time advances in steps of this.
 const TICK: Duration = Duration::from_millis(50);
+/// Shorter waits for a datagram on its way than this are too fine for the runtime's timers.
+const FINE_WAIT: Duration = Duration::from_millis(3);
 /// The most that UDP carries.
 const MAX_DATAGRAM: usize = 65_536;
 
@@ -180,6 +183,8 @@ struct Server {
     to_target: Network,
     status: Arc<Status>,
     watcher: mpsc::Sender<SimulatorEvent>,
+    /// Acknowledged, to be carried out.
+    request: Option<Box<Manipulate>>,
     /// When the machine's time was last brought up to date.
     ticked_at: Instant,
 }
@@ -208,6 +213,7 @@ impl Server {
             to_target: Network::new(config.faults, 1),
             status,
             watcher,
+            request: None,
             ticked_at: now,
         }
     }
@@ -217,24 +223,44 @@ impl Server {
         loop {
             self.settle();
             self.transmit(&socket).await;
-            tokio::select! {
-                biased;
-                received = socket.recv_from(&mut datagram) => {
-                    // Errors here are of earlier sends to a port where nobody listens yet.
-                    if let Ok((len, from)) = received {
-                        self.received(from, &datagram[..len]);
-                    }
-                }
-                () = tokio::time::sleep_until(self.wake_at().into()) => {}
+            // A kernel acknowledges a request before it carries it out, however long that takes.
+            if self.execute() {
+                continue;
+            }
+            if let Some((len, from)) = self.wait(&socket, &mut datagram).await {
+                self.received(from, &datagram[..len]);
             }
             self.due();
         }
     }
 
+    /// Waits for a datagram from the debugger, or until something is due.
+    async fn wait(&self, socket: &UdpSocket, datagram: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        let wake_at = self.wake_at();
+        // The runtime's timers count milliseconds; a round trip of 0.3 ms is waited for without them.
+        while self.next_arrival().is_some() && wake_at.saturating_duration_since(Instant::now()) < FINE_WAIT {
+            match socket.try_recv_from(datagram) {
+                Ok(received) => return Some(received),
+                Err(_) if wake_at <= Instant::now() => return None,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+        tokio::select! {
+            biased;
+            // Errors here are of earlier sends to a port where nobody listens yet.
+            received = socket.recv_from(datagram) => received.ok(),
+            () = tokio::time::sleep_until(wake_at.into()) => None,
+        }
+    }
+
+    /// When the next datagram on its way arrives, in either direction.
+    fn next_arrival(&self) -> Option<Instant> {
+        [self.to_host.next_arrival(), self.to_target.next_arrival()].into_iter().flatten().min()
+    }
+
     fn wake_at(&self) -> Instant {
-        let arrivals = [self.to_host.next_arrival(), self.to_target.next_arrival()];
         let tick = self.link.is_running().then_some(self.ticked_at + TICK);
-        arrivals.into_iter().flatten().chain(tick).fold(self.link.poll_timeout(), Instant::min)
+        self.next_arrival().into_iter().chain(tick).fold(self.link.poll_timeout(), Instant::min)
     }
 
     fn received(&mut self, from: SocketAddr, datagram: &[u8]) {
@@ -270,29 +296,36 @@ impl Server {
         while let Some(event) = self.link.poll_event() {
             match event {
                 TargetEvent::BreakIn => self.stop(now),
-                TargetEvent::Request(request) => {
-                    self.status.requests.fetch_add(1, Ordering::AcqRel);
-                    match self.debuggee.answer(&request) {
-                        Answer::Reply(reply) => self.link.reply(now, &reply),
-                        Answer::Silence => self.link.no_reply(now),
-                        Answer::Resume => self.resume(now),
-                        Answer::Report => {
-                            let change = self.debuggee.report();
-                            self.link.stop(now, change);
-                        }
-                        Answer::Reboot => {
-                            self.debuggee.machine.reboot();
-                            self.link.reboot(now);
-                            self.watch(SimulatorEvent::Rebooted);
-                        }
-                    }
-                }
+                TargetEvent::Request(request) => self.request = Some(request),
                 TargetEvent::Connected(host) => self.watch(SimulatorEvent::Connected(host)),
                 TargetEvent::DebuggerAbsent => self.watch(SimulatorEvent::DebuggerAbsent),
                 TargetEvent::PromptAnswer(_) | TargetEvent::FileAnswer(_) => {}
             }
         }
         self.status.is_running.store(!self.link.is_stopped(), Ordering::Release);
+    }
+
+    /// Carries out the request that was acknowledged, if there is one.
+    fn execute(&mut self) -> bool {
+        let Some(request) = self.request.take() else { return false };
+        self.status.requests.fetch_add(1, Ordering::AcqRel);
+        let answer = self.debuggee.answer(&request);
+        let now = Instant::now();
+        match answer {
+            Answer::Reply(reply) => self.link.reply(now, &reply),
+            Answer::Silence => self.link.no_reply(now),
+            Answer::Resume => self.resume(now),
+            Answer::Report => {
+                let change = self.debuggee.report();
+                self.link.stop(now, change);
+            }
+            Answer::Reboot => {
+                self.debuggee.machine.reboot();
+                self.link.reboot(now);
+                self.watch(SimulatorEvent::Rebooted);
+            }
+        }
+        true
     }
 
     fn stop(&mut self, now: Instant) {

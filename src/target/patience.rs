@@ -54,6 +54,10 @@ impl Memory for Patience<'_> {
         self.ask(address, pattern.len(), is_over, || self.inner.search_virtual(range, pattern))
     }
 
+    fn request_len(&self) -> usize {
+        self.inner.request_len()
+    }
+
     fn stop(&self) -> StopId {
         self.inner.stop()
     }

@@ -54,7 +54,7 @@ wire_struct! {
         path_name_length: u32,
         /// Not meaningful.
         padding: u32,
-        /// Where the module lies; [`LoadSymbols::REBOOT`] and [`LoadSymbols::HIBERNATE`] are messages instead.
+        /// Where the module lies; [`LoadSymbols::REBOOT`] is a message instead.
         base_of_dll: VirtAddr,
         /// 0 or -1 for the kernel.
         process_id: u64,
@@ -70,8 +70,6 @@ wire_struct! {
 impl LoadSymbols {
     /// As `base_of_dll` of an unload: the machine restarts.
     pub const REBOOT: VirtAddr = VirtAddr(u64::MAX);
-    /// As `base_of_dll` of an unload: the machine hibernates.
-    pub const HIBERNATE: VirtAddr = VirtAddr(u64::MAX - 1);
 }
 
 wire_struct! {

@@ -316,7 +316,6 @@ impl Reliable {
         if waited >= in_flight.outgoing.timeout {
             let error = RequestError::NoAnswer { after: waited, tries: in_flight.tries };
             let failed = self.in_flight.take()?;
-            // Packets behind it would wait as long each; their owner hears at once instead.
             self.start_next(now);
             return Some(Outcome::Failed(failed.outgoing.purpose, error));
         }

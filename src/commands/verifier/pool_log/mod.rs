@@ -5,7 +5,7 @@
 //!                    ^ newest: VfPoolTracesIndex & (Length - 1); the one before it is the slot below
 //!  entry: Address, Size, Thread, StackTrace[N], N = (sizeof - its offset) / pointer
 //! ```
-//! 8 MiB on Windows 7, up to 424 MiB on Windows 11: the target searches it itself ([`search`]) where it can; otherwise it
+//! 8 MiB on Windows 7, up to 424 MiB on Windows 11: the target searches it itself (`search.rs`) where it can; otherwise it
 //! is read in large pieces from the newest entry down, and only what matches is kept. The kernel does not record whether
 //! an entry is an allocation or a free.
 //!

@@ -1,0 +1,103 @@
+//! What commands cost: requests, datagrams, bytes, and time that the target stood still.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::commands::Answer;
+use crate::memory::CachedMemory;
+use crate::session::{LiveMemory, Session};
+
+/// What crossed the link, and how long the target stood still for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Manipulate requests.
+    pub requests: u64,
+    /// Reads and searches that needed none, because this stop's bytes were known.
+    pub cache_hits: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Authentic datagrams received.
+    pub datagrams_received: u64,
+    /// UDP payload bytes sent.
+    pub bytes_sent: u64,
+    /// UDP payload bytes received.
+    pub bytes_received: u64,
+    /// Data packets that had to be sent again.
+    pub retransmissions: u64,
+    /// Microseconds that the target stood still.
+    pub frozen_us: u64,
+}
+
+impl Stats {
+    /// The totals since the session began.
+    pub(super) fn of(session: &Session, memory: &CachedMemory<LiveMemory>) -> Self {
+        let link = session.counters();
+        Self {
+            requests: link.requests,
+            cache_hits: memory.hits(),
+            datagrams_sent: link.datagrams_sent,
+            datagrams_received: link.datagrams_received,
+            bytes_sent: link.bytes_sent,
+            bytes_received: link.bytes_received,
+            retransmissions: link.retransmissions,
+            frozen_us: u64::try_from(session.frozen().as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// What has come since `earlier`.
+    pub(super) const fn since(self, earlier: Self) -> Self {
+        Self {
+            requests: self.requests - earlier.requests,
+            cache_hits: self.cache_hits - earlier.cache_hits,
+            datagrams_sent: self.datagrams_sent - earlier.datagrams_sent,
+            datagrams_received: self.datagrams_received - earlier.datagrams_received,
+            bytes_sent: self.bytes_sent - earlier.bytes_sent,
+            bytes_received: self.bytes_received - earlier.bytes_received,
+            retransmissions: self.retransmissions - earlier.retransmissions,
+            frozen_us: self.frozen_us.saturating_sub(earlier.frozen_us),
+        }
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, cache_hits, datagrams_sent, datagrams_received, .. } = self;
+        write!(
+            f,
+            "{requests} requests, {cache_hits} from the cache; datagrams {datagrams_sent} out {datagrams_received} in; "
+        )?;
+        write!(
+            f,
+            "bytes {} out {} in; {} sent again; ",
+            self.bytes_sent, self.bytes_received, self.retransmissions
+        )?;
+        write!(f, "target frozen {}.{:03} s", self.frozen_us / 1_000_000, self.frozen_us / 1000 % 1000)
+    }
+}
+
+/// `.kdstats`: the session's totals, and those of each command so far.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct SessionStats {
+    /// From attach on.
+    pub(super) session: Stats,
+    /// The last commands, oldest first.
+    pub(super) commands: Vec<CommandStats>,
+}
+
+/// What one command cost.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct CommandStats {
+    pub(super) command: String,
+    #[serde(flatten)]
+    pub(super) stats: Stats,
+}
+
+impl Answer for SessionStats {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        for CommandStats { command, stats } in &self.commands {
+            writeln!(out, "{command}\n    {stats}")?;
+        }
+        writeln!(out, "session\n    {}", self.session)
+    }
+}
