@@ -81,7 +81,8 @@ pub enum BuildError {
     },
 }
 
-/// Makes the images of one Windows build from the layout files in its directory: all `*.toml` but `types.toml`.
+/// Makes the images of one Windows build from the layout files in its directory: all `*.toml` but `types.toml` and
+/// `release.toml`.
 ///
 /// # Errors
 /// [`BuildError`], for the first image that cannot be made.
@@ -93,23 +94,27 @@ pub fn build_directory(linker: &Linker, directory: &Path) -> Result<Vec<Built>, 
         .collect::<Result<_, _>>()
         .map_err(|source| read_error(directory, source))?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    paths.retain(|path| path.file_name().is_some_and(|name| name != "types.toml"));
+    paths.retain(|path| path.file_name().is_some_and(|name| name != "types.toml" && name != "release.toml"));
     paths.sort();
-    let mut built = Vec::new();
-    for path in paths {
-        let layout = ImageLayout::parse(&read(&path)?);
-        let layout = layout.map_err(|source| BuildError::Layout { path, source })?;
-        let types = match &layout.types {
-            None => None,
-            Some(file) => {
-                let path = directory.join(file);
-                let types = Types::parse(&read(&path)?);
-                Some(types.map_err(|source| BuildError::Layout { path, source })?)
-            }
-        };
-        built.push(build(linker, layout, types.as_ref())?);
+    paths.into_iter().map(|path| build_file(linker, directory, &path)).collect()
+}
+
+fn build_file(linker: &Linker, directory: &Path, path: &Path) -> Result<Built, BuildError> {
+    let wrong = |source| BuildError::Layout { path: path.to_owned(), source };
+    // The file itself, then what it builds upon, then what that builds upon.
+    let mut files = vec![read(path)?];
+    let mut at = path.to_owned();
+    while let Some(basis) = ImageLayout::basis(files.last().expect("never empty")).map_err(wrong)? {
+        at = at.with_file_name(basis);
+        files.push(read(&at)?);
     }
-    Ok(built)
+    let parts: Vec<_> = files.iter().rev().map(String::as_str).collect();
+    let layout = ImageLayout::parse(&parts).map_err(wrong)?;
+    let files: Vec<_> =
+        layout.types.iter().map(|file| read(&directory.join(file))).collect::<Result<_, _>>()?;
+    let parts: Vec<_> = files.iter().map(String::as_str).collect();
+    let types = if parts.is_empty() { None } else { Some(Types::parse(&parts).map_err(wrong)?) };
+    build(linker, layout, types.as_ref())
 }
 
 /// Makes one image and its PDB.

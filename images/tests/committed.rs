@@ -7,18 +7,16 @@ use std::path::PathBuf;
 
 use object::{Object, ObjectSegment};
 use pdb2::{FallibleIterator, PDB, PrimitiveKind, SymbolData, TypeData, TypeFinder, TypeIndex};
+use verikd::sim::windows::BUILDS;
 use verikd::sim::windows::layout::{BaseType, Field, ImageLayout, Type, Types};
-use verikd::sim::windows::{Build, WINDOWS_7_SP1};
 use verikd_images::{LINKER_RECORD, LinkError, Linker, build_directory};
-
-const BUILDS: &[&Build] = &[&WINDOWS_7_SP1];
 
 #[test]
 fn committed_files_say_what_their_layout_files_say() {
     for build in BUILDS {
         for image in build.images {
             let layout = image.layout().unwrap();
-            let types = layout.types.is_some().then(|| build.types().unwrap());
+            let types = (!layout.types.is_empty()).then(|| build.types().unwrap());
             let contents = Contents::read(image.bytes, image.pdb);
             assert_eq!(contents.symbols, wanted_symbols(&layout), "{}", image.pdb_file);
             assert_eq!(
@@ -48,7 +46,7 @@ fn building_again_gives_the_committed_files() {
         let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../src/sim/windows").join(build.name);
         let made_by = fs::read_to_string(directory.join("images").join(LINKER_RECORD)).unwrap();
         let built = build_directory(&linker, &directory).unwrap();
-        assert_eq!(built.len(), build.images.len());
+        assert!(!built.is_empty(), "{} has a kernel of its own", build.name);
         for built in built {
             let committed = build.images.iter().find(|image| image.file == built.layout.file).unwrap();
             // Elsewhere than on Unix the linker writes its own path into the PDB.

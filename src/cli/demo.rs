@@ -7,6 +7,7 @@ use std::time::Duration;
 use kd_protocol::kdnet::Key;
 use verikd::session::{Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell, ShellError, prompt, run_script};
+use verikd::sim::windows::WINDOWS_7_SP1;
 use verikd::sim::{Simulator, SimulatorConfig, export_symbols};
 use verikd::symbols::store::SymbolPath;
 
@@ -33,7 +34,7 @@ pub(super) fn run(options: &Options) -> u8 {
 
 fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
     let symbols = tempfile::tempdir()?;
-    export_symbols(symbols.path())?;
+    export_symbols(&WINDOWS_7_SP1, symbols.path())?;
     let key: Key = "1.2.3.4".parse()?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let session =

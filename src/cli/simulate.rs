@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kd_protocol::kdnet::Key;
+use verikd::sim::windows::{BUILDS, Build, WINDOWS_7_SP1};
 use verikd::sim::{Faults, Simulator, SimulatorConfig, SimulatorEvent, export_symbols};
 
 use super::fail;
@@ -18,6 +19,9 @@ pub(super) struct Options {
     /// The key that the debugger is given too
     #[arg(long, value_name = "W.X.Y.Z")]
     key: Key,
+    /// Which Windows it has
+    #[arg(long, value_name = "BUILD", default_value = WINDOWS_7_SP1.name, value_parser = build)]
+    windows: &'static Build,
     /// Send from this address; any free port otherwise
     #[arg(long, value_name = "ADDR:PORT")]
     source: Option<SocketAddr>,
@@ -49,7 +53,7 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> u8 {
     if let Some(directory) = &options.export_symbols {
-        match export_symbols(directory) {
+        match export_symbols(options.windows, directory) {
             Ok(files) => say(&format!("{} PDBs written to {}", files.len(), directory.display())),
             Err(error) => return fail(&error),
         }
@@ -65,8 +69,13 @@ pub(super) fn run(options: &Options) -> u8 {
     let config = SimulatorConfig {
         source: options.source,
         faults,
+        build: options.windows,
         leak_every: Some(options.leak_every),
         ..SimulatorConfig::new(options.connect, options.key.clone())
+    };
+    let title = match options.windows.release() {
+        Ok(release) => release.title,
+        Err(error) => return fail(&error),
     };
     let simulator = match Simulator::start(config) {
         Ok(simulator) => simulator,
@@ -75,10 +84,7 @@ pub(super) fn run(options: &Options) -> u8 {
     while let Some(event) = simulator.next_event(None) {
         say(&match event {
             SimulatorEvent::Started(from) => {
-                format!(
-                    "Windows 7 SP1 x64 runs; offers go from UDP {from} to {}; Ctrl+C unplugs it",
-                    options.connect
-                )
+                format!("{title} runs; offers go from UDP {from} to {}; Ctrl+C unplugs it", options.connect)
             }
             SimulatorEvent::Connected(host) => format!("Connected to the debugger at {host}"),
             SimulatorEvent::Stopped => "Stopped".into(),
@@ -96,6 +102,11 @@ pub(super) fn run(options: &Options) -> u8 {
 fn resolve(text: &str) -> Result<SocketAddr, String> {
     let mut addresses = text.to_socket_addrs().map_err(|error| format!("{error}; write HOST:PORT"))?;
     addresses.next().ok_or_else(|| "has no address".into())
+}
+
+fn build(text: &str) -> Result<&'static Build, String> {
+    let names: Vec<_> = BUILDS.iter().map(|build| build.name).collect();
+    Build::find(text).ok_or_else(|| format!("the simulated builds are {}", names.join(", ")))
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use object::Object;
 use object::read::pe::PeFile64;
 
-use super::windows::WINDOWS_7_SP1;
+use super::windows::Build;
 
 /// Why the symbols could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -16,16 +16,12 @@ pub struct ExportError {
     source: io::Error,
 }
 
-/// Writes every PDB of the simulated machine below `directory`. Returns the files.
+/// Writes every PDB of a simulated machine with this Windows below `directory`. Returns the files.
 ///
 /// # Errors
 /// [`ExportError`].
-pub fn export_symbols(directory: &Path) -> Result<Vec<PathBuf>, ExportError> {
-    WINDOWS_7_SP1
-        .images
-        .iter()
-        .map(|image| export(directory, image.bytes, image.pdb_file, image.pdb))
-        .collect()
+pub fn export_symbols(build: &Build, directory: &Path) -> Result<Vec<PathBuf>, ExportError> {
+    build.images.iter().map(|image| export(directory, image.bytes, image.pdb_file, image.pdb)).collect()
 }
 
 fn export(directory: &Path, image: &[u8], name: &str, pdb: &[u8]) -> Result<PathBuf, ExportError> {

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::kernel::{Answer, Debuggee};
 use super::network::{Faults, Network};
-use super::windows::Machine;
+use super::windows::{Build, Machine, WINDOWS_7_SP1};
 
 /// KDNET version byte of Windows 10 2004.
 const KDNET_VERSION: u8 = 5;
@@ -42,15 +42,24 @@ pub struct SimulatorConfig {
     pub key: Key,
     /// What the network does to datagrams, both ways.
     pub faults: Faults,
+    /// Which Windows it has.
+    pub build: &'static Build,
     /// How often the driver leaks once the machine has been stopped; zero for never.
     pub leak_every: Option<Duration>,
 }
 
 impl SimulatorConfig {
-    /// A target on a perfect network.
+    /// A target with Windows 7 SP1 on a perfect network.
     #[must_use]
     pub fn new(connect: SocketAddr, key: Key) -> Self {
-        Self { connect, source: None, key, faults: Faults::default(), leak_every: None }
+        Self {
+            connect,
+            source: None,
+            key,
+            faults: Faults::default(),
+            build: &WINDOWS_7_SP1,
+            leak_every: None,
+        }
     }
 }
 
@@ -197,7 +206,7 @@ impl Server {
         watcher: mpsc::Sender<SimulatorEvent>,
     ) -> Self {
         let now = Instant::now();
-        let mut machine = Machine::windows_7_sp1();
+        let mut machine = Machine::new(config.build);
         if let Some(interval) = config.leak_every {
             machine.leak_every(interval);
         }

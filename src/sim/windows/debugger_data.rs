@@ -34,12 +34,6 @@ pub struct Version {
     pub debugger_data_list: VirtAddr,
 }
 
-/// Size of the block on Windows 7: its fields end with `PrcbContext` and the breakpoint limits.
-///
-/// Source: the block's place in ntoskrnl.exe 6.1.7601 (0x340 bytes before the next symbol), and the `KDBG` signature that
-/// memory forensics looks for in Windows 7 x64 memory.
-const SIZE: u64 = 0x340;
-
 /// Fields that hold a variable's or routine's address: offset, symbol. A symbol that this build lacks leaves zero.
 ///
 /// Source of offsets: `wdbgexts.h`, checked on captured blocks of later builds.
@@ -116,7 +110,8 @@ const ADDRESSES: &[(u64, &str)] = &[
     (0x330, "EtwpDebuggerData"),
 ];
 
-/// 16-bit fields that hold where a field is in its structure.
+/// 16-bit fields that hold where a field is in its structure. A field that this build lacks, or whose place lies behind the
+/// end of its block, leaves nothing; so it is with all that follow.
 const OFFSETS: &[(u64, &str, &str)] = &[
     (0x30, "_KTHREAD", "CallbackStack"),
     (0x298, "_KTHREAD", "NextProcessor"),
@@ -140,6 +135,20 @@ const OFFSETS: &[(u64, &str, &str)] = &[
     (0x2e6, "_KPCR", "Prcb"),
     (0x2f2, "_KPRCB", "ProcessorState.SpecialRegisters"),
     (0x338, "_KPRCB", "Context"),
+    (0x350, "_KPRCB", "IdleThread"),
+    (0x352, "_KPRCB", "NormalDpcState"),
+    (0x354, "_KPRCB", "DpcStack"),
+    (0x356, "_KPRCB", "IsrStack"),
+    (0x35c, "_KTHREAD", "WaitReason"),
+    (0x398, "_KPRCB", "ExceptionStack"),
+];
+
+/// 32-bit fields that hold where a field is in its structure.
+const LONG_OFFSETS: &[(u64, &str, &str)] = &[
+    (0x340, "_KTHREAD", "StackLimit"),
+    (0x344, "_KTHREAD", "StackBase"),
+    (0x348, "_KTHREAD", "QueueListEntry"),
+    (0x34c, "_ETHREAD", "IrpList"),
 ];
 
 /// 16-bit fields that hold a structure's size.
@@ -168,7 +177,8 @@ pub(super) fn publish(kernel: &mut Kernel, version: &Version) {
     kernel.list_init(head);
     kernel.list_append(head, block);
     kernel.write(block.offset(0x10), b"KDBG");
-    kernel.write_u32(block.offset(0x14), SIZE as u32);
+    let size = kernel.layouts.release.debugger_data_size;
+    kernel.write_u32(block.offset(0x14), size);
     kernel.write_u64(block.offset(0x18), version.kern_base.0);
     for (offset, symbol) in ADDRESSES {
         if let Some(address) = kernel.find_symbol(symbol) {
@@ -179,14 +189,19 @@ pub(super) fn publish(kernel: &mut Kernel, version: &Version) {
     kernel.write_u64(block.offset(0x1e8), print_buffer.offset(PRINT_BUFFER_SIZE).0);
     const PAGE_SIZE_VALUE: u64 = 0x1000;
     kernel.write_u64(block.offset(0x138), PAGE_SIZE_VALUE);
-    let offsets = OFFSETS.iter().map(|(at, aggregate, field)| (*at, kernel.offset_of(aggregate, field)));
-    let sizes = SIZES.iter().map(|(at, aggregate)| (*at, kernel.size_of(aggregate)));
-    let numbers: Vec<_> = offsets.chain(sizes).chain(NUMBERS.iter().copied()).collect();
-    for (offset, number) in numbers {
-        kernel.write(block.offset(offset), &number.to_le_bytes()[..2]);
+    let types = &kernel.layouts.types;
+    let place = |(at, aggregate, field): &(u64, &str, &str), bytes: usize| {
+        types.locate(aggregate, field).map(|(offset, _)| (*at, u64::from(offset), bytes))
+    };
+    let short = OFFSETS.iter().filter_map(|entry| place(entry, 2));
+    let long = LONG_OFFSETS.iter().filter_map(|entry| place(entry, 4));
+    let sizes = SIZES.iter().map(|(at, aggregate)| (*at, kernel.size_of(aggregate), 2));
+    let numbers = NUMBERS.iter().map(|(at, number)| (*at, *number, 2));
+    const PAE_ENABLED: (u64, u64, usize) = (0x36, 1, 2);
+    let numbers: Vec<_> = short.chain(long).chain(sizes).chain(numbers).chain([PAE_ENABLED]).collect();
+    for (offset, number, bytes) in numbers.into_iter().filter(|(offset, ..)| *offset < size.into()) {
+        kernel.write(block.offset(offset), &number.to_le_bytes()[..bytes]);
     }
-    const PAE_ENABLED: u16 = 1;
-    kernel.write(block.offset(0x36), &PAE_ENABLED.to_le_bytes());
 
     let block = kernel.symbol("KdVersionBlock");
     let fields = [
@@ -206,19 +221,19 @@ pub(super) fn publish(kernel: &mut Kernel, version: &Version) {
     kernel.set_all(block, "_DBGKD_GET_VERSION64", &fields);
 }
 
-/// What a Windows 7 SP1 kernel answers to GetVersion.
+/// What the kernel answers to GetVersion.
 pub(super) fn version(kernel: &Kernel) -> Version {
     Version {
         major: 0xf,
-        minor: 7601,
+        minor: kernel.layouts.release.number,
         protocol: 6,
         secondary: 2,
         flags: 7,
         machine_type: 0x8664,
         max_packet_type: 12,
         max_state_change: 3,
-        max_manipulate: 0x2f,
-        kern_base: VirtAddr(kernel.image("nt").base()),
+        max_manipulate: kernel.layouts.release.max_manipulate,
+        kern_base: VirtAddr(kernel.image("nt").base),
         ps_loaded_module_list: kernel.symbol("PsLoadedModuleList"),
         debugger_data_list: kernel.symbol("KdpDebuggerDataListHead"),
     }

@@ -6,6 +6,7 @@ use kd_protocol::VirtAddr;
 
 use super::debugger_data::PRINT_BUFFER_SIZE;
 use super::kernel::{Kernel, span};
+use super::layout::Release;
 use super::processors;
 use super::verifier::{NONPAGED_POOL_SIZE, NONPAGED_POOL_START};
 use crate::sim::paging::Access;
@@ -26,39 +27,32 @@ pub(super) fn initialize(kernel: &mut Kernel) {
     kernel.memory.map_tables_at(PAGE_TABLES_SLOT);
     breakpoint_routines(kernel);
     strings(kernel);
+    const FREE_BUILD: u64 = 0xf000_0000;
+    let layouts = kernel.layouts.clone();
+    let release = &layouts.release;
     let pages = kernel.memory.physical.size() / PAGE_SIZE;
-    for (symbol, value) in [
-        ("MmHighestUserAddress", 0x7ff_fffe_ffff),
-        ("MmUserProbeAddress", 0x7ff_ffff_0000),
-        ("MmSystemRangeStart", 0xffff_0800_0000_0000),
-        ("MmNumberOfPhysicalPages", pages),
-        ("MmLowestPhysicalPage", 1),
-        ("MmHighestPhysicalPage", pages - 1),
-        ("MmNonPagedPoolStart", NONPAGED_POOL_START.0),
-        ("MmMaximumNonPagedPoolInBytes", NONPAGED_POOL_SIZE),
-        ("MmPhysicalMemoryBlock", MEMORY_DESCRIPTOR.0),
-        ("MmTotalCommitLimit", pages * 2),
-    ] {
-        let at = kernel.symbol(symbol);
-        kernel.write_u64(at, value);
-    }
-    const FREE_BUILD: u32 = 0xf000_0000;
-    for (symbol, value) in [
-        ("NtBuildNumber", FREE_BUILD | 7601),
-        ("CmNtCSDVersion", 0x100),
-        ("KeNumberProcessors", processors::COUNT as u32),
-        ("KeTimeIncrement", TIME_INCREMENT as u32),
-        ("KdPrintBufferSize", PRINT_BUFFER_SIZE as u32),
-    ] {
-        let at = kernel.symbol(symbol);
-        kernel.write_u32(at, value);
-    }
+    kernel.write_variables(&[
+        ("MmHighestUserAddress", release.highest_user_address, 8),
+        ("MmUserProbeAddress", release.highest_user_address + 1, 8),
+        ("MmSystemRangeStart", release.system_range_start, 8),
+        ("MmNumberOfPhysicalPages", pages, 8),
+        ("MmLowestPhysicalPage", 1, 8),
+        ("MmHighestPhysicalPage", pages - 1, 8),
+        ("MmNonPagedPoolStart", NONPAGED_POOL_START.0, 8),
+        ("MmMaximumNonPagedPoolInBytes", NONPAGED_POOL_SIZE, 8),
+        ("MmPhysicalMemoryBlock", MEMORY_DESCRIPTOR.0, 8),
+        ("MmTotalCommitLimit", pages * 2, 8),
+        ("NtBuildNumber", FREE_BUILD | u64::from(release.number), 4),
+        ("CmNtCSDVersion", release.service_pack.into(), 4),
+        ("KeNumberProcessors", processors::COUNT as u64, 4),
+        ("KeTimeIncrement", TIME_INCREMENT, 4),
+        ("KdPrintBufferSize", PRINT_BUFFER_SIZE, 4),
+        ("KdDebuggerEnabled", 1, 1),
+    ]);
     let active = kernel.symbol("KeActiveProcessors");
     kernel.set_all(active, "_KAFFINITY_EX", &[("Count", 1), ("Size", 4)]);
     let bitmap = active.offset(kernel.offset_of("_KAFFINITY_EX", "Bitmap"));
     kernel.write_u64(bitmap, (1 << processors::COUNT) - 1);
-    let enabled = kernel.symbol("KdDebuggerEnabled");
-    kernel.write(enabled, &[1]);
 
     kernel.pool_block(MEMORY_DESCRIPTOR, kernel.size_of("_PHYSICAL_MEMORY_DESCRIPTOR"), b"MmPh");
     let fields = [("NumberOfRuns", 1), ("NumberOfPages", pages - 1)];
@@ -116,26 +110,27 @@ fn breakpoint_routines(kernel: &mut Kernel) {
 }
 
 fn strings(kernel: &mut Kernel) {
-    for (symbol, text) in [
-        ("NtBuildLab", "7601.24540.amd64fre.win7sp1_simulated.200101-0000\0"),
-        ("NtBuildLabEx", "7601.24540.amd64fre.win7sp1_simulated.200101-0000\0"),
-    ] {
-        let at = kernel.symbol(symbol);
-        kernel.write(at, text.as_bytes());
+    let lab = format!("{}\0", kernel.layouts.release.lab);
+    for symbol in ["NtBuildLab", "NtBuildLabEx"] {
+        if let Some(at) = kernel.find_symbol(symbol) {
+            kernel.write(at, lab.as_bytes());
+        }
     }
 }
 
 fn shared_data(kernel: &mut Kernel) {
     kernel.map(span(SHARED_DATA, PAGE_SIZE), Access::Read);
     let pages = kernel.memory.physical.size() / PAGE_SIZE;
+    let Release { number, version, server, .. } = kernel.layouts.release;
     let fields = [
         ("TickCountMultiplier", 0x0fa0_0000),
         ("ImageNumberLow", 0x8664),
         ("ImageNumberHigh", 0x8664),
-        ("NtProductType", 1),
+        ("NtBuildNumber", number.into()),
+        ("NtProductType", if server { 3 } else { 1 }),
         ("ProductTypeIsValid", 1),
-        ("NtMajorVersion", 6),
-        ("NtMinorVersion", 1),
+        ("NtMajorVersion", version.0.into()),
+        ("NtMinorVersion", version.1.into()),
         ("SuiteMask", 0x110),
         ("KdDebuggerEnabled", 3),
         ("NXSupportPolicy", 2),
@@ -143,7 +138,7 @@ fn shared_data(kernel: &mut Kernel) {
         ("ActiveProcessorCount", processors::COUNT as u64),
         ("ActiveGroupCount", 1),
     ];
-    kernel.set_all(SHARED_DATA, "_KUSER_SHARED_DATA", &fields);
+    kernel.set_existing(SHARED_DATA, "_KUSER_SHARED_DATA", &fields);
     let root = SHARED_DATA.offset(kernel.offset_of("_KUSER_SHARED_DATA", "NtSystemRoot"));
     let text: Vec<u8> = r"C:\Windows".encode_utf16().flat_map(u16::to_le_bytes).collect();
     kernel.write(root, &text);

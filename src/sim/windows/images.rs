@@ -1,29 +1,44 @@
 //! The committed images and PDBs of the simulated builds.
 
-use super::layout::{ImageLayout, LayoutError, Types};
+use super::layout::{ImageLayout, LayoutError, Release, Types};
 
 /// A simulated Windows build: its structures and its images, the kernel first.
 #[derive(Debug)]
 pub struct Build {
     /// Name of its directory, `7sp1`.
     pub name: &'static str,
-    /// Its `types.toml`.
-    types: &'static str,
+    release: &'static str,
+    /// Its files of structures, the most basic first.
+    types: &'static [&'static str],
     /// Its images in the order they were loaded; the first is the kernel.
     pub images: &'static [Image],
 }
 
 impl Build {
-    /// The structures of this build's kernel.
+    /// The build of this name, in any case: `11-24h2`.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        BUILDS.iter().copied().find(|build| build.name.eq_ignore_ascii_case(name))
+    }
+
+    /// What is known of it beside structures and images.
     ///
     /// # Errors
     /// [`LayoutError`] says what is wrong with the file; the committed ones are kept right by a test.
+    pub fn release(&self) -> Result<Release, LayoutError> {
+        Release::parse(self.release)
+    }
+
+    /// The structures of this build's kernel.
+    ///
+    /// # Errors
+    /// As [`release`](Self::release).
     pub fn types(&self) -> Result<Types, LayoutError> {
         Types::parse(self.types)
     }
 }
 
-/// A committed image, its PDB and the layout file that both were made from.
+/// A committed image, its PDB and the layout files that both were made from.
 pub struct Image {
     /// File name, `ntoskrnl.exe`.
     pub file: &'static str,
@@ -33,7 +48,8 @@ pub struct Image {
     pub pdb_file: &'static str,
     /// The PDB.
     pub pdb: &'static [u8],
-    layout: &'static str,
+    /// Its layout files, the most basic first.
+    layout: &'static [&'static str],
 }
 
 impl Image {
@@ -53,29 +69,48 @@ impl std::fmt::Debug for Image {
     }
 }
 
+/// An image whose files are in `$directory`, made from `$layout`, the most basic first.
 macro_rules! image {
-    ($build:literal, $layout:literal, $file:literal, $pdb:literal) => {
+    ($directory:literal, $file:literal, $pdb:literal, [$($layout:literal),+]) => {
         Image {
             file: $file,
-            bytes: include_bytes!(concat!($build, "/images/", $file)),
+            bytes: include_bytes!(concat!($directory, "/images/", $file)),
             pdb_file: $pdb,
-            pdb: include_bytes!(concat!($build, "/images/", $pdb)),
-            layout: include_str!(concat!($build, "/", $layout)),
+            pdb: include_bytes!(concat!($directory, "/images/", $pdb)),
+            layout: &[$(include_str!($layout)),+],
+        }
+    };
+}
+
+/// Nothing in these images differs between builds.
+macro_rules! build {
+    ($name:literal, types: [$($types:literal),+], nt: [$($nt:literal),+]) => {
+        Build {
+            name: $name,
+            release: include_str!(concat!($name, "/release.toml")),
+            types: &[$(include_str!($types)),+],
+            images: &[
+                image!($name, "ntoskrnl.exe", "ntkrnlmp.pdb", [$($nt),+]),
+                image!("7sp1", "hal.dll", "hal.pdb", ["7sp1/hal.toml"]),
+                image!("7sp1", "ndis.sys", "ndis.pdb", ["7sp1/ndis.toml"]),
+                image!("7sp1", "myfault.sys", "myfault.pdb", ["7sp1/myfault.toml"]),
+            ],
         }
     };
 }
 
 /// Windows 7 SP1 x64, build 7601.
-pub static WINDOWS_7_SP1: Build = Build {
-    name: "7sp1",
-    types: include_str!("7sp1/types.toml"),
-    images: &[
-        image!("7sp1", "nt.toml", "ntoskrnl.exe", "ntkrnlmp.pdb"),
-        image!("7sp1", "hal.toml", "hal.dll", "hal.pdb"),
-        image!("7sp1", "ndis.toml", "ndis.sys", "ndis.pdb"),
-        image!("7sp1", "myfault.toml", "myfault.sys", "myfault.pdb"),
-    ],
-};
+pub static WINDOWS_7_SP1: Build = build!("7sp1", types: ["7sp1/types.toml"], nt: ["7sp1/nt.toml"]);
+
+/// Every simulated build, the oldest first.
+pub static BUILDS: &[&Build] = &[
+    &WINDOWS_7_SP1,
+    &build!(
+        "11-24h2",
+        types: ["common/types.toml", "10-22h2/types.toml", "11-24h2/types.toml"],
+        nt: ["7sp1/nt.toml", "common/nt.toml", "10-22h2/nt.toml", "11-24h2/nt.toml"]
+    ),
+];
 
 #[cfg(test)]
 mod tests {
@@ -83,32 +118,37 @@ mod tests {
 
     #[test]
     fn committed_layouts_are_as_their_images() {
-        WINDOWS_7_SP1.types().unwrap();
-        for image in WINDOWS_7_SP1.images {
-            let layout = image.layout().unwrap();
-            assert_eq!((layout.file.as_str(), layout.pdb.as_str()), (image.file, image.pdb_file));
+        for build in BUILDS {
+            build.types().unwrap();
+            build.release().unwrap();
+            for image in build.images {
+                let layout = image.layout().unwrap();
+                assert_eq!((layout.file.as_str(), layout.pdb.as_str()), (image.file, image.pdb_file));
+            }
         }
     }
 
     #[test]
     fn return_addresses_of_the_leak_are_those_of_the_published_transcript() {
-        let layouts: Vec<_> = WINDOWS_7_SP1.images.iter().map(|image| image.layout().unwrap()).collect();
-        for (address, module, routine, displacement) in [
-            (0xffff_f800_0192_7cc6_u64, "nt", "VeAllocatePoolWithTagPriority", 0x2b6),
-            (0xffff_f800_0192_7d3d, "nt", "VerifierExAllocatePoolEx", 0x1d),
-            (0xffff_f880_0447_d634, "myfault", "MyfaultDeviceControl", 0x358),
-            (0xffff_f880_0447_d727, "myfault", "MyfaultDispatch", 0xb7),
-            (0xffff_f800_0193_2750, "nt", "IovCallDriver", 0xa0),
-            (0xffff_f800_017a_7a97, "nt", "IopXxxControlFile", 0x607),
-            (0xffff_f800_017a_82f6, "nt", "NtDeviceIoControlFile", 0x56),
-            (0xffff_f800_0148_bed3, "nt", "KiSystemServiceCopyEnd", 0x13),
-        ] {
-            let layout = layouts.iter().find(|layout| layout.module == module).unwrap();
-            let at = u32::try_from(address - layout.base()).unwrap();
-            let symbols = layout.symbols();
-            assert_eq!(symbols[routine] + displacement, at, "{routine}");
-            let nearer = symbols.values().any(|symbol| (symbols[routine] + 1..=at).contains(symbol));
-            assert!(!nearer, "a symbol lies between {routine} and {address:x}");
+        for build in BUILDS {
+            let layouts: Vec<_> = build.images.iter().map(|image| image.layout().unwrap()).collect();
+            for (address, module, routine, displacement) in [
+                (0xffff_f800_0192_7cc6_u64, "nt", "VeAllocatePoolWithTagPriority", 0x2b6),
+                (0xffff_f800_0192_7d3d, "nt", "VerifierExAllocatePoolEx", 0x1d),
+                (0xffff_f880_0447_d634, "myfault", "MyfaultDeviceControl", 0x358),
+                (0xffff_f880_0447_d727, "myfault", "MyfaultDispatch", 0xb7),
+                (0xffff_f800_0193_2750, "nt", "IovCallDriver", 0xa0),
+                (0xffff_f800_017a_7a97, "nt", "IopXxxControlFile", 0x607),
+                (0xffff_f800_017a_82f6, "nt", "NtDeviceIoControlFile", 0x56),
+                (0xffff_f800_0148_bed3, "nt", "KiSystemServiceCopyEnd", 0x13),
+            ] {
+                let layout = layouts.iter().find(|layout| layout.module == module).unwrap();
+                let at = u32::try_from(address - layout.base).unwrap();
+                let symbols = layout.symbols();
+                assert_eq!(symbols[routine] + displacement, at, "{}: {routine}", build.name);
+                let nearer = symbols.values().any(|symbol| (symbols[routine] + 1..=at).contains(symbol));
+                assert!(!nearer, "{}: a symbol lies between {routine} and {address:x}", build.name);
+            }
         }
     }
 }

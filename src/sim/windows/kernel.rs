@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kd_protocol::VirtAddr;
 
-use super::layout::{ImageLayout, Type, Types};
+use super::layout::{ImageLayout, Release, Type, Types};
 use super::{Build, Image};
 use crate::sim::paging::{Access, VirtualMemory};
 use crate::sim::physical::PAGE_SIZE;
@@ -18,6 +18,7 @@ use crate::sim::physical::PAGE_SIZE;
 #[derive(Debug)]
 pub(super) struct Layouts {
     pub(super) types: Types,
+    pub(super) release: Release,
     pub(super) images: Vec<(&'static Image, ImageLayout)>,
 }
 
@@ -27,6 +28,7 @@ impl Layouts {
             |image: &'static Image| (image, image.layout().expect("a test parses the committed files"));
         Self {
             types: build.types().expect("a test parses the committed files"),
+            release: build.release().expect("a test parses the committed files"),
             images: build.images.iter().map(layout).collect(),
         }
     }
@@ -67,20 +69,30 @@ impl Kernel {
     /// Address of the symbol if the kernel's layout file lists it.
     pub(super) fn find_symbol(&self, name: &str) -> Option<VirtAddr> {
         let image = self.image("nt");
-        image.symbol(name).map(|at| VirtAddr(image.base()).offset(at.into()))
+        image.symbol(name).map(|at| VirtAddr(image.base).offset(at.into()))
+    }
+
+    /// Writes the kernel's variables that this build has: name, value, bytes.
+    pub(super) fn write_variables(&mut self, variables: &[(&str, u64, usize)]) {
+        for (name, value, size) in variables {
+            if let Some(at) = self.find_symbol(name) {
+                self.write(at, &value.to_le_bytes()[..*size]);
+            }
+        }
     }
 
     /// An address in a routine: `module!name+displacement`.
     pub(super) fn address_in(&self, module: &str, name: &str, displacement: u32) -> VirtAddr {
         let image = self.image(module);
         let at = image.symbol(name).unwrap_or_else(|| panic!("no symbol {module}!{name} in its layout file"));
-        VirtAddr(image.base()).offset((at + displacement).into())
+        VirtAddr(image.base).offset((at + displacement).into())
     }
 
-    /// The addresses of a call stack.
+    /// The addresses of a call stack. Routines that a build does not have are not on its stacks.
     pub(super) fn stack(&self, sites: &[Site]) -> Vec<VirtAddr> {
         sites
             .iter()
+            .filter(|(module, name, _)| self.image(module).symbol(name).is_some())
             .map(|(module, name, displacement)| self.address_in(module, name, *displacement))
             .collect()
     }
@@ -94,6 +106,17 @@ impl Kernel {
     /// Where in a structure a field is, through structures inside it: `Prcb.CurrentThread`.
     pub(super) fn offset_of(&self, aggregate: &str, path: &str) -> u64 {
         self.locate(aggregate, path).0
+    }
+
+    /// True if this build's structure has the field.
+    pub(super) fn has(&self, aggregate: &str, path: &str) -> bool {
+        self.layouts.types.locate(aggregate, path).is_some()
+    }
+
+    /// The first of these structures that this build has.
+    pub(super) fn first_of(&self, aggregates: &[&'static str]) -> &'static str {
+        let found = aggregates.iter().find(|aggregate| self.layouts.types.aggregate(aggregate).is_some());
+        found.unwrap_or_else(|| panic!("none of {aggregates:?} in types.toml"))
     }
 
     /// Maps the pages of `range`; those that are new hold zeros.
@@ -141,6 +164,15 @@ impl Kernel {
     pub(super) fn set_all(&mut self, at: VirtAddr, aggregate: &str, fields: &[(&str, u64)]) {
         for (path, value) in fields {
             self.set(at, aggregate, path, *value);
+        }
+    }
+
+    /// Sets those of several fields that this build's structure has.
+    pub(super) fn set_existing(&mut self, at: VirtAddr, aggregate: &str, fields: &[(&str, u64)]) {
+        for (path, value) in fields {
+            if self.has(aggregate, path) {
+                self.set(at, aggregate, path, *value);
+            }
         }
     }
 
@@ -223,14 +255,20 @@ pub(super) fn span(at: VirtAddr, size: u64) -> Range<VirtAddr> {
     at..at.offset(size)
 }
 
-/// Panics if a site lies behind the next symbol, and so in another routine.
+/// Panics if a site lies behind the next symbol of some build, and so in another routine, or if no build has its routine.
 #[cfg(test)]
 pub(super) fn assert_sites_lie_in_their_routines<'a>(sites: impl IntoIterator<Item = &'a Site>) {
-    let layouts = Layouts::of(&super::WINDOWS_7_SP1);
+    let builds: Vec<_> = super::BUILDS.iter().map(|build| Layouts::of(build)).collect();
     for (module, name, displacement) in sites {
-        let (_, image) = layouts.images.iter().find(|(_, image)| image.module == *module).expect("a module");
-        let at = image.symbol(name).unwrap_or_else(|| panic!("{module}!{name} is not in its layout file"));
-        let nearer = image.symbols().values().any(|other| (at + 1..=at + displacement).contains(other));
-        assert!(!nearer, "{module}!{name}+{displacement:#x} lies in another routine");
+        let mut found = false;
+        for layouts in &builds {
+            let (_, image) =
+                layouts.images.iter().find(|(_, image)| image.module == *module).expect("a module");
+            let Some(at) = image.symbol(name) else { continue };
+            found = true;
+            let nearer = image.symbols().values().any(|other| (at + 1..=at + displacement).contains(other));
+            assert!(!nearer, "{module}!{name}+{displacement:#x} lies in another routine");
+        }
+        assert!(found, "{module}!{name} is in no layout file");
     }
 }

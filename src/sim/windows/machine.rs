@@ -9,7 +9,7 @@ use kd_protocol::{PhysAddr, VirtAddr};
 use super::debugger_data::{self, Version};
 use super::kernel::{Kernel, Layouts};
 use super::processors::{self, Processor};
-use super::{WINDOWS_7_SP1, globals, leak, modules, processes, verifier};
+use super::{Build, WINDOWS_7_SP1, globals, leak, modules, processes, verifier};
 use crate::memory::{Address, Memory, ReadCause, ReadError, StopId};
 use crate::sim::paging::Translation;
 
@@ -43,10 +43,16 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine with Windows 7 SP1 x64 (7601), two processors and 2 GiB of RAM, just started.
+    /// A machine with this Windows, two processors and 2 GiB of RAM, just started.
+    #[must_use]
+    pub fn new(build: &Build) -> Self {
+        Self::start(Arc::new(Layouts::of(build)), Some(LEAK_EVERY))
+    }
+
+    /// A machine with Windows 7 SP1 x64 (7601).
     #[must_use]
     pub fn windows_7_sp1() -> Self {
-        Self::start(Arc::new(Layouts::of(&WINDOWS_7_SP1)), Some(LEAK_EVERY))
+        Self::new(&WINDOWS_7_SP1)
     }
 
     /// Changes how often the driver leaks a block; zero stops it from leaking.
@@ -173,6 +179,12 @@ impl Machine {
     #[must_use]
     pub fn processors(&self) -> &[Processor] {
         &self.processors
+    }
+
+    /// What people call its Windows: `Windows 7 SP1 x64`.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.kernel.layouts.release.title
     }
 
     /// What it answers to GetVersion.

@@ -1,17 +1,19 @@
 //! Simulated Windows: a machine that stands still or runs as its owner says, with a kernel a debugger can look into.
 //!
 //! ```text
-//!  7sp1/types.toml ----.
-//!  7sp1/nt.toml, ...  --+--> package `verikd-images` --> 7sp1/images/ntoskrnl.exe + ntkrnlmp.pdb, ...
-//!                       |                                  |
-//!                       `--> kernel (structures by name) <-'
-//!                              ^
+//!  11-24h2/types.toml, nt.toml  <- common/, 7sp1/
+//!     |--> package `verikd-images` --> 11-24h2/images/ntoskrnl.exe + ntkrnlmp.pdb
+//!     `--> kernel (structures by name) <--'      ^ 11-24h2/release.toml
+//!            ^
 //!   modules, processors, processes, globals, debugger_data, verifier, pool_log, leak: one subject each
-//!                              ^
-//!                           Machine
+//!            ^
+//!         Machine
 //! ```
-//! Each Windows build is one directory of layout files. The images made from them are committed beside them and are part
-//! of the program, so nothing has to be built or fetched to run the simulation.
+//! Each Windows build is one directory of layout files; what builds have in common they share. The images made from them
+//! are committed beside them and are part of the program, so nothing has to be built or fetched to run the simulation.
+//!
+//! Nothing here asks for a build's number to decide what to write: it asks the layouts whether a structure, a field or a
+//! symbol is there.
 
 mod debugger_data;
 mod globals;
@@ -27,6 +29,6 @@ mod processors;
 mod verifier;
 
 pub use debugger_data::Version;
-pub use images::{Build, Image, WINDOWS_7_SP1};
+pub use images::{BUILDS, Build, Image, WINDOWS_7_SP1};
 pub use machine::Machine;
 pub use processors::Processor;

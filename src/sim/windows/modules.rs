@@ -7,16 +7,20 @@ use object::pod;
 use object::read::pe::ImageNtHeaders;
 
 use super::kernel::{Kernel, span};
-use super::layout::SectionKind;
+use super::layout::{ImageLayout, SectionKind};
 use crate::sim::paging::Access;
 
-/// `_LDR_DATA_TABLE_ENTRY` of the kernel; those of the other images follow below it.
+/// The entry of the kernel; those of the other images follow below it.
 const FIRST_ENTRY: VirtAddr = VirtAddr(0xffff_fa80_0366_7890);
 /// Bytes from one entry to the next one below: entry, name, pool header.
 const ENTRY_STRIDE: u64 = 0x100;
-/// Bytes of an entry that the kernel fills: it knows a shorter structure, `_KLDR_DATA_TABLE_ENTRY`, whose fields up to
-/// `CheckSum` are the same, and puts `BaseDllName` behind it.
+/// An entry's structure. Symbols of builds before 1607 lack the kernel's own, but for `CheckSum` its fields are as those of
+/// user mode's.
+const ENTRY: [&str; 2] = ["_KLDR_DATA_TABLE_ENTRY", "_LDR_DATA_TABLE_ENTRY"];
+/// Bytes of an entry that the kernel fills: `_KLDR_DATA_TABLE_ENTRY`; it puts `BaseDllName` behind it.
 const ENTRY_SIZE: u64 = 0xa0;
+/// `CheckSum` in the kernel's own structure, of all builds.
+const CHECK_SUM: u64 = 0x78;
 /// Full names, one behind the other.
 const FULL_NAMES: VirtAddr = VirtAddr(0xffff_f8a0_0000_2010);
 const FULL_NAME_STRIDE: u64 = 0x100;
@@ -24,47 +28,56 @@ const FULL_NAME_STRIDE: u64 = 0x100;
 /// Maps every image of the build and links it into `PsLoadedModuleList`.
 pub(super) fn load(kernel: &mut Kernel) {
     let layouts = kernel.layouts.clone();
+    let aggregate = kernel.first_of(&ENTRY);
     let list = kernel.symbol("PsLoadedModuleList");
     for (image, layout) in &layouts.images {
         map_image(kernel, image.bytes, layout);
     }
     kernel.list_init(list);
     for (number, (image, layout)) in layouts.images.iter().enumerate() {
-        let number = number as u64;
-        let entry = VirtAddr(FIRST_ENTRY.0 - number * ENTRY_STRIDE);
+        let entry = entry_of(kernel, &layout.module);
         kernel.pool_block(entry, ENTRY_STRIDE - kernel.size_of("_POOL_HEADER"), b"MmLd");
         let nt = nt_headers(image.bytes);
         let fields = [
-            ("DllBase", layout.base()),
-            ("EntryPoint", layout.base() + u64::from(nt.optional_header.address_of_entry_point.get(LE))),
+            ("DllBase", layout.base),
+            ("EntryPoint", layout.base + u64::from(nt.optional_header.address_of_entry_point.get(LE))),
             ("SizeOfImage", nt.optional_header.size_of_image.get(LE).into()),
             ("Flags", flags(&layout.module)),
-            ("LoadCount", 1),
-            ("CheckSum", nt.optional_header.check_sum.get(LE).into()),
         ];
-        kernel.set_all(entry, "_LDR_DATA_TABLE_ENTRY", &fields);
-        let full_name_at = FULL_NAMES.offset(number * FULL_NAME_STRIDE);
+        kernel.set_all(entry, aggregate, &fields);
+        kernel.set_existing(entry, aggregate, &[("LoadCount", 1), ("ObsoleteLoadCount", 1)]);
+        kernel.write_u32(entry.offset(CHECK_SUM), nt.optional_header.check_sum.get(LE));
+        let full_name_at = FULL_NAMES.offset(number as u64 * FULL_NAME_STRIDE);
         kernel.map(full_name_at..full_name_at.offset(FULL_NAME_STRIDE), Access::Write);
-        let full_name = format!("{}{}", folder(&layout.module), layout.file);
         for (field, buffer, name) in [
-            ("FullDllName", full_name_at, &full_name),
+            ("FullDllName", full_name_at, &full_name(layout)),
             ("BaseDllName", entry.offset(ENTRY_SIZE), &layout.file),
         ] {
-            let at = entry.offset(kernel.offset_of("_LDR_DATA_TABLE_ENTRY", field));
+            let at = entry.offset(kernel.offset_of(aggregate, field));
             kernel.unicode_string(at, buffer, name);
         }
-        let links = entry.offset(kernel.offset_of("_LDR_DATA_TABLE_ENTRY", "InLoadOrderLinks"));
+        let links = entry.offset(kernel.offset_of(aggregate, "InLoadOrderLinks"));
         kernel.list_append(list, links);
     }
-    let symbol = |name| kernel.symbol(name);
-    let (nt_base, hal_base) = (symbol("PsNtosImageBase"), symbol("PsHalImageBase"));
-    kernel.write_u64(nt_base, layouts.images[0].1.base());
-    kernel.write_u64(hal_base, kernel.image("hal").base());
+    let (nt, hal) = (layouts.images[0].1.base, kernel.image("hal").base);
+    kernel.write_variables(&[("PsNtosImageBase", nt, 8), ("PsHalImageBase", hal, 8)]);
+}
+
+/// Where a module's entry in the list is.
+pub(super) fn entry_of(kernel: &Kernel, module: &str) -> VirtAddr {
+    let number = kernel.layouts.images.iter().position(|(_, layout)| layout.module == module);
+    let number = number.unwrap_or_else(|| panic!("no layout file for module {module}"));
+    VirtAddr(FIRST_ENTRY.0 - number as u64 * ENTRY_STRIDE)
+}
+
+/// Where a module's file is, as the kernel writes it.
+pub(super) fn full_name(layout: &ImageLayout) -> String {
+    format!("{}{}", folder(&layout.module), layout.file)
 }
 
 /// Maps an image's headers and sections. Sections for initialisation are discarded: their pages are not mapped.
-fn map_image(kernel: &mut Kernel, bytes: &[u8], layout: &super::layout::ImageLayout) {
-    let base = VirtAddr(layout.base());
+fn map_image(kernel: &mut Kernel, bytes: &[u8], layout: &ImageLayout) {
+    let base = VirtAddr(layout.base);
     let nt = nt_headers(bytes);
     let headers = nt.optional_header.size_of_headers.get(LE) as usize;
     kernel.map(span(base, headers as u64), Access::Read);

@@ -1,6 +1,6 @@
 //! Driver Verifier's log of pool allocations and frees: `VfPoolTraces`, what `!verifier 80` searches.
 //!
-//! A ring of 0x10000 records in nonpaged pool. The slot of a record is `++VfPoolTracesIndex` modulo the ring's length, so
+//! A ring of records in nonpaged pool, as many and as large as the build has them. The slot of a record is `++VfPoolTracesIndex` modulo the ring's length, so
 //! the newest is at the index itself. Only verified drivers' allocations are logged, but every free in the kernel: so
 //! nearly all records are frees by others.
 
@@ -10,11 +10,11 @@ use super::kernel::{Kernel, Site, span};
 use super::layout::Type;
 use crate::sim::paging::Access;
 
-/// Where the ring is.
+/// Where the ring is, and how large it may be there; a larger one lies behind all that the leak may reach.
 const RING: VirtAddr = VirtAddr(0xffff_fa80_0240_0000);
-/// Records in the ring.
-const LENGTH: u32 = 0x1_0000;
-/// `VfPoolTracesIndex` at the first stop: the ring has gone round twice.
+const RING_ROOM: u64 = 0x80_0000;
+const LARGE_RING: VirtAddr = VirtAddr(0xffff_fa80_8000_0000);
+/// `VfPoolTracesIndex` at the first stop, in a ring of 0x10000 records: it has gone round twice.
 const FIRST_STOP_INDEX: u32 = 0x2_d4c7;
 
 /// One record.
@@ -33,25 +33,27 @@ pub(super) struct Event {
 /// Creates the ring, full: `remarkable` events, oldest first, each with how many events ago it was, among frees by others.
 pub(super) fn start(kernel: &mut Kernel, remarkable: &[(u32, Event)]) {
     let record = Record::of(kernel);
-    let size = u64::from(LENGTH) * record.size;
-    kernel.map(span(RING, size), Access::Write);
+    let length = kernel.layouts.release.pool_log_length;
+    let size = u64::from(length) * record.size;
+    let at = if size <= RING_ROOM { RING } else { LARGE_RING };
+    kernel.map(span(at, size), Access::Write);
     let frees = BackgroundFrees::new(kernel);
-    let mut ring = vec![0; usize::try_from(size).expect("8 MiB")];
-    for age in 0..LENGTH {
+    let mut ring = vec![0; usize::try_from(size).expect("some mebibytes")];
+    for age in 0..length {
         let index = FIRST_STOP_INDEX - age;
-        let slot = record.slot(&mut ring, index);
+        let slot = record.slot(&mut ring, index % length);
         match remarkable.iter().find(|(event_age, _)| *event_age == age) {
             Some((_, event)) => record.encode(event, slot),
             None => record.encode(&frees.event(index), slot),
         }
     }
-    kernel.write(RING, &ring);
-    for (variable, value) in [("VfPoolTracesLength", LENGTH), ("VfPoolTracesIndex", FIRST_STOP_INDEX)] {
+    kernel.write(at, &ring);
+    for (variable, value) in [("VfPoolTracesLength", length), ("VfPoolTracesIndex", FIRST_STOP_INDEX)] {
         let at = kernel.symbol(variable);
         kernel.write_u32(at, value);
     }
     let pointer = kernel.symbol("VfPoolTraces");
-    kernel.write_u64(pointer, RING.0);
+    kernel.write_u64(pointer, at.0);
 }
 
 /// Logs an event in the slot behind the newest.
@@ -62,9 +64,11 @@ pub(super) fn append(kernel: &mut Kernel, event: &Event) {
     let index = u32::from_le_bytes(index).wrapping_add(1);
     kernel.write_u32(variable, index);
     let record = Record::of(kernel);
-    let mut bytes = vec![0; usize::try_from(record.size).expect("0x80")];
+    let mut bytes = vec![0; usize::try_from(record.size).expect("a record is small")];
     record.encode(event, &mut bytes);
-    kernel.write(RING.offset(u64::from(index % LENGTH) * record.size), &bytes);
+    let length = kernel.layouts.release.pool_log_length;
+    let ring = VirtAddr(kernel.read_u64(kernel.symbol("VfPoolTraces")));
+    kernel.write(ring.offset(u64::from(index % length) * record.size), &bytes);
 }
 
 /// Where the fields of `_VF_POOL_TRACE` are.
@@ -95,10 +99,10 @@ impl Record {
         }
     }
 
-    /// The slot of the event with this index.
-    fn slot<'a>(&self, ring: &'a mut [u8], index: u32) -> &'a mut [u8] {
-        let size = usize::try_from(self.size).expect("0x80");
-        &mut ring[(index % LENGTH) as usize * size..][..size]
+    /// The slot with this number.
+    fn slot<'a>(&self, ring: &'a mut [u8], number: u32) -> &'a mut [u8] {
+        let size = usize::try_from(self.size).expect("a record is small");
+        &mut ring[number as usize * size..][..size]
     }
 
     /// Writes a record whose slot holds zeros.

@@ -26,7 +26,7 @@ struct Thread {
     start: Option<VirtAddr>,
 }
 
-const SYSTEM: VirtAddr = VirtAddr(0xffff_fa80_036c_7040);
+const SYSTEM: VirtAddr = VirtAddr(0xffff_fa80_036c_5040);
 
 /// Bytes of a kernel stack.
 pub(super) const STACK_SIZE: u64 = 0x6000;
@@ -64,7 +64,8 @@ pub(super) fn create(kernel: &mut Kernel) {
 /// Fills the fields of an `_EPROCESS` that a debugger looks at: its page tables, its name, its empty list of threads.
 pub(super) fn initialize_process(kernel: &mut Kernel, at: VirtAddr, directory: u64, name: &str) {
     const PROCESS_OBJECT: u64 = 3;
-    let size = kernel.size_of("_KPROCESS") / 4;
+    // A byte: where the structure outgrew it, its low bits are left.
+    let size = (kernel.size_of("_KPROCESS") / 4) & 0xff;
     let fields = [
         ("Pcb.Header.Type", PROCESS_OBJECT),
         ("Pcb.Header.Size", size),
@@ -104,7 +105,7 @@ pub(super) fn initialize_thread(
         ("Process", process.0),
         ("ApcState.Process", process.0),
     ];
-    kernel.set_all(at, "_KTHREAD", &fields);
+    kernel.set_existing(at, "_KTHREAD", &fields);
     for (list, entry) in [
         ("Pcb.ThreadListHead", kernel.offset_of("_KTHREAD", "ThreadListEntry")),
         ("ThreadListHead", kernel.offset_of("_ETHREAD", "ThreadListEntry")),
@@ -127,7 +128,7 @@ fn pool_object(kernel: &mut Kernel, at: VirtAddr, aggregate: &str, tag: &[u8; 4]
 const PROCESSES: [Process; 5] = [
     process(SYSTEM.0, 4, 0, "System", thread(0xffff_fa80_036c_76b0, 8, 0xffff_f880_009d_9000, None)),
     process(
-        0xffff_fa80_03f5_4b30,
+        0xffff_fa80_03f5_3b30,
         0x104,
         4,
         "smss.exe",

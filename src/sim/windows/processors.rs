@@ -17,7 +17,7 @@ pub struct Processor {
     pub thread: VirtAddr,
     /// Its `CONTEXT`: 1232 bytes.
     pub context: Vec<u8>,
-    /// Its `_KSPECIAL_REGISTERS`: 0xd8 bytes on this build.
+    /// Its `_KSPECIAL_REGISTERS`: 0xd8 bytes on Windows 7, more on later builds.
     pub special_registers: Vec<u8>,
 }
 
@@ -197,7 +197,7 @@ fn control_region(kernel: &mut Kernel, number: usize, places: &Places) {
         ("InitialApicId", number as u64),
         ("GroupSetMember", 1 << number),
     ];
-    kernel.set_all(prcb, "_KPRCB", &fields);
+    kernel.set_existing(prcb, "_KPRCB", &fields);
     let vendor = prcb.offset(kernel.offset_of("_KPRCB", "VendorString"));
     kernel.write(vendor, b"GenuineIntel\0");
 }
@@ -222,7 +222,7 @@ fn descriptor_tables(kernel: &mut Kernel, places: &Places) {
     const INTERRUPT_GATE: u64 = 0xe;
     for (vector, handler) in HANDLERS {
         let at = places.idt.offset(vector * kernel.size_of("_KIDTENTRY64"));
-        let handler = kernel.symbol(handler).0;
+        let Some(VirtAddr(handler)) = kernel.find_symbol(handler) else { continue };
         let fields = [
             ("OffsetLow", handler & 0xffff),
             ("Selector", KERNEL_CODE),
@@ -257,7 +257,8 @@ const HANDLERS: &[(u64, &str)] = &[
 fn places(kernel: &Kernel, number: usize) -> Places {
     match number {
         0 => Places {
-            kpcr: kernel.symbol("KiInitialPCR"),
+            // Builds since 1809 have no such variable: they allocate the first one too.
+            kpcr: kernel.find_symbol("KiInitialPCR").unwrap_or(VirtAddr(0xffff_f800_00b8_0000)),
             gdt: VirtAddr(0xffff_f800_00b9_5000),
             idt: VirtAddr(0xffff_f800_00b9_5080),
             tss: VirtAddr(0xffff_f800_00b9_6080),
@@ -265,7 +266,7 @@ fn places(kernel: &Kernel, number: usize) -> Places {
             stack: VirtAddr(0xffff_f800_00ba_3000),
         },
         _ => Places {
-            kpcr: VirtAddr(0xffff_f880_009e_7000),
+            kpcr: VirtAddr(0xffff_f880_009e_0000),
             gdt: VirtAddr(0xffff_f880_009f_14c0),
             idt: VirtAddr(0xffff_f880_009f_1540),
             tss: VirtAddr(0xffff_f880_009f_2540),

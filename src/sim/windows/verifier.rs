@@ -13,6 +13,7 @@
 use kd_protocol::VirtAddr;
 
 use super::kernel::{Kernel, span};
+use super::modules;
 use crate::sim::paging::Access;
 use crate::sim::physical::PAGE_SIZE;
 
@@ -26,7 +27,11 @@ const TARGET_DRIVER: VirtAddr = VirtAddr(0xffff_fa80_031b_5830);
 const VERIFIED_DATA: VirtAddr = VirtAddr(0xffff_fa80_031b_5c10);
 const SUSPECT_ENTRY: VirtAddr = VirtAddr(0xffff_fa80_031b_4e10);
 const SUSPECT_NAME: VirtAddr = VirtAddr(0xffff_fa80_031b_4e60);
+const SUSPECT_FULL_NAME: VirtAddr = VirtAddr(0xffff_fa80_031b_4ec0);
 const TABLES: VirtAddr = VirtAddr(0xffff_fa80_0319_9010);
+/// The driver's `_DRIVER_OBJECT`, and its name.
+const DRIVER_OBJECT: VirtAddr = VirtAddr(0xffff_fa80_044c_0e40);
+const DRIVER_NAME: VirtAddr = VirtAddr(0xffff_fa80_044c_0fd0);
 /// Tracker pages are taken one behind the other from here.
 const FIRST_TRACKER_PAGE: VirtAddr = VirtAddr(0xffff_fa80_031b_c000);
 /// Room for them: as many as blocks of a mebibyte that nonpaged pool has room for need, many times over.
@@ -72,14 +77,17 @@ pub(super) struct Slot(pub(super) VirtAddr);
 pub(super) fn start(kernel: &mut Kernel) {
     let global = kernel.symbol("MmVerifierData");
     kernel.set_all(global, "_MM_DRIVER_VERIFIER_DATA", &[("Level", LEVEL_POOL_TRACKING), ("Loads", 1)]);
-    for flag in ["ViVerifierEnabled", "VerifierIsTrackingPool", "ViAvlInitialized", "ViTargetInitialized"] {
-        let at = kernel.symbol(flag);
-        kernel.write_u32(at, 1);
-    }
-    // The mode of a boot with verified drivers; a guess, no source gives the value of this build.
-    let mode = kernel.symbol("VfVerifyMode");
-    kernel.write_u32(mode, 3);
-    kernel.set(global, "_MM_DRIVER_VERIFIER_DATA", "VerifyMode", 3);
+    kernel.write_variables(&[
+        ("ViVerifierEnabled", 1, 4),
+        ("VerifierIsTrackingPool", 1, 4),
+        ("ViAvlInitialized", 1, 4),
+        ("ViTargetInitialized", 1, 4),
+    ]);
+    // The mode of a boot with verified drivers; a guess, no source gives its value.
+    const MODE: u64 = 3;
+    kernel.set_existing(global, "_MM_DRIVER_VERIFIER_DATA", &[("VerifyMode", MODE)]);
+    // Builds since 1809 decide by the word of rule classes, whose low bits are the level's.
+    kernel.write_variables(&[("VfVerifyMode", MODE, 4), ("VfRuleClasses", LEVEL_POOL_TRACKING, 8)]);
 
     let excluded = kernel.symbol("VfExcludedDriversList");
     kernel.list_init(excluded);
@@ -90,6 +98,12 @@ pub(super) fn start(kernel: &mut Kernel) {
     let name = SUSPECT_ENTRY.offset(kernel.offset_of("_VF_SUSPECT_DRIVER_ENTRY", "BaseName"));
     kernel.pool_block(SUSPECT_NAME, 0x20, b"VfSN");
     kernel.unicode_string(name, SUSPECT_NAME, "myfault.sys");
+    if kernel.has("_VF_SUSPECT_DRIVER_ENTRY", "FullName") {
+        let name = SUSPECT_ENTRY.offset(kernel.offset_of("_VF_SUSPECT_DRIVER_ENTRY", "FullName"));
+        kernel.pool_block(SUSPECT_FULL_NAME, 0x60, b"VfSN");
+        let full_name = modules::full_name(kernel.image("myfault"));
+        kernel.unicode_string(name, SUSPECT_FULL_NAME, &full_name);
+    }
     kernel.list_append(suspects, SUSPECT_ENTRY);
 
     verified_data(kernel);
@@ -167,39 +181,82 @@ fn verified_data(kernel: &mut Kernel) {
         kernel.list_init(head);
     }
     for list in ["PoolPageHeaders", "PoolTrackers"] {
-        // The 16-byte form of list header, which every CPU with cmpxchg16b uses.
-        kernel.set(VERIFIED_DATA, DATA, &format!("{list}.HeaderX64.HeaderType"), 1);
+        // The 16-byte form of list header, which every CPU with cmpxchg16b uses; later builds know no other.
+        kernel.set_existing(VERIFIED_DATA, DATA, &[(&format!("{list}.HeaderX64.HeaderType"), 1)]);
     }
 }
 
-/// The tree of verified drivers: one table, whose root's right child is the one node.
+/// The tree of verified drivers: tables by image address, each a tree; here each but one is empty, and that has one node.
 fn target_drivers(kernel: &mut Kernel) {
+    let image = kernel.image("myfault");
+    let (base, size) = (image.base, image.size_of_image());
     let tree = kernel.symbol("ViTargetDriversAvl");
     let node_size = kernel.size_of("_VF_TARGET_DRIVER");
-    let fields = [("Tables", TABLES.0), ("TablesNo", 1), ("NodeCount", 1), ("u1.NodeSize", node_size)];
+    let tables_no = u64::from(kernel.layouts.release.driver_tables);
+    let fields =
+        [("Tables", TABLES.0), ("TablesNo", tables_no), ("NodeCount", 1), ("u1.NodeSize", node_size)];
     kernel.set_all(tree, "_VF_AVL_TREE", &fields);
-    kernel.pool_block(TABLES, kernel.size_of("_VF_AVL_TABLE"), b"VfAT");
+    let table_size = kernel.size_of("_VF_AVL_TABLE");
+    kernel.pool_block(TABLES, table_size * tables_no, b"VfAT");
 
     let links_size = kernel.size_of("_RTL_BALANCED_LINKS");
     let node = VirtAddr(TARGET_DRIVER.0 - links_size);
-    let root = TABLES.offset(kernel.offset_of("_VF_AVL_TABLE", "RtlTable.BalancedRoot"));
+    let number_of = (base / PAGE_SIZE) % tables_no;
+    for number in 0..tables_no {
+        let table = TABLES.offset(number * table_size);
+        let root = table.offset(kernel.offset_of("_VF_AVL_TABLE", "RtlTable.BalancedRoot"));
+        let fields = [
+            ("RtlTable.BalancedRoot.Parent", root.0),
+            ("RtlTable.CompareRoutine", kernel.symbol("ViAvlCompareNode").0),
+            ("RtlTable.AllocateRoutine", kernel.symbol("ViAvlAllocateNode").0),
+        ];
+        kernel.set_all(table, "_VF_AVL_TABLE", &fields);
+        if number == number_of {
+            let fields = [
+                ("RtlTable.BalancedRoot.RightChild", node.0),
+                ("RtlTable.NumberGenericTableElements", 1),
+                ("RtlTable.DepthOfTree", 1),
+            ];
+            kernel.set_all(table, "_VF_AVL_TABLE", &fields);
+            kernel.pool_block(node, links_size + node_size, b"VfTD");
+            kernel.set(node, "_RTL_BALANCED_LINKS", "Parent", root.0);
+        }
+    }
+    let driver_object = driver_object(kernel, "myfault");
+    // Trees that can be told apart by session have the range inside another structure.
+    let range = if kernel.has("_VF_TARGET_DRIVER", "TreeNode.Base.p") { "TreeNode.Base" } else { "TreeNode" };
     let fields = [
-        ("RtlTable.BalancedRoot.Parent", root.0),
-        ("RtlTable.BalancedRoot.RightChild", node.0),
-        ("RtlTable.NumberGenericTableElements", 1),
-        ("RtlTable.DepthOfTree", 1),
-        ("RtlTable.CompareRoutine", kernel.symbol("ViAvlCompareNode").0),
-        ("RtlTable.AllocateRoutine", kernel.symbol("ViAvlAllocateNode").0),
+        (&*format!("{range}.p"), base),
+        (&*format!("{range}.RangeSize"), size.into()),
+        ("VerifiedData", VERIFIED_DATA.0),
     ];
-    kernel.set_all(TABLES, "_VF_AVL_TABLE", &fields);
-
-    kernel.pool_block(node, links_size + node_size, b"VfTD");
-    kernel.set(node, "_RTL_BALANCED_LINKS", "Parent", root.0);
-    let image = kernel.image("myfault");
-    let (base, size) = (image.base(), image.size_of_image());
-    let fields =
-        [("TreeNode.p", base), ("TreeNode.RangeSize", size.into()), ("VerifiedData", VERIFIED_DATA.0)];
     kernel.set_all(TARGET_DRIVER, "_VF_TARGET_DRIVER", &fields);
+    kernel.set_existing(TARGET_DRIVER, "_VF_TARGET_DRIVER", &[("DriverObject", driver_object.0)]);
+}
+
+/// A driver object for a module, with its name; where it is.
+fn driver_object(kernel: &mut Kernel, module: &str) -> VirtAddr {
+    const DRIVER: &str = "_DRIVER_OBJECT";
+    const TYPE_DRIVER: u64 = 4;
+    let object_size = kernel.size_of(DRIVER);
+    let header_size = kernel.offset_of("_OBJECT_HEADER", "Body");
+    let header = VirtAddr(DRIVER_OBJECT.0 - header_size);
+    kernel.pool_block(header, header_size + object_size, b"Driv");
+    kernel.set_all(header, "_OBJECT_HEADER", &[("PointerCount", 3), ("HandleCount", 0)]);
+    let image = kernel.image(module);
+    let (base, size) = (image.base, image.size_of_image());
+    let fields = [
+        ("Type", TYPE_DRIVER),
+        ("Size", object_size),
+        ("DriverStart", base),
+        ("DriverSize", size.into()),
+        ("DriverSection", modules::entry_of(kernel, module).0),
+    ];
+    kernel.set_all(DRIVER_OBJECT, DRIVER, &fields);
+    kernel.pool_block(DRIVER_NAME, 0x20, b"IoNm");
+    let name = DRIVER_OBJECT.offset(kernel.offset_of(DRIVER, "DriverName"));
+    kernel.unicode_string(name, DRIVER_NAME, &format!(r"\Driver\{}", module.to_uppercase()));
+    DRIVER_OBJECT
 }
 
 fn take_slot(kernel: &mut Kernel) -> Option<Slot> {

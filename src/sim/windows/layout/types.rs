@@ -1,12 +1,12 @@
 //! Structures, unions and enumerations of a layout file, and their types' notation.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
 
 use super::LayoutError;
 
-/// The structures of one Windows build: `types.toml`.
+/// The structures of one Windows build: its `types.toml` and those it builds upon.
 #[derive(Clone, Debug)]
 pub struct Types {
     /// What this build's compiler calls an aggregate without a name.
@@ -118,23 +118,30 @@ pub enum BaseType {
 }
 
 impl Types {
-    /// Parses a `types.toml`, and checks that every field lies inside its structure.
+    /// Parses files of structures, the most basic first: a later one's replace those of the same name. Checks that every
+    /// field lies inside its structure.
     ///
     /// # Errors
-    /// [`LayoutError::Toml`], [`LayoutError::Type`] or [`LayoutError::Field`].
-    pub fn parse(text: &str) -> Result<Self, LayoutError> {
-        let file: File = toml::from_str(text)?;
-        let mut aggregates = BTreeMap::new();
-        for (union, tables) in [(false, file.structures), (true, file.unions)] {
-            for (name, table) in tables {
-                let fields = table.fields.into_iter().map(|field| parse_field(&name, field));
-                let aggregate =
-                    Aggregate { union, size: table.size, fields: fields.collect::<Result<_, _>>()? };
-                aggregates.insert(name, aggregate);
+    /// [`LayoutError::Toml`], [`LayoutError::Missing`], [`LayoutError::Type`] or [`LayoutError::Field`].
+    pub fn parse(texts: &[&str]) -> Result<Self, LayoutError> {
+        let (mut unnamed, mut enumerations, mut aggregates) = (None, BTreeMap::new(), BTreeMap::new());
+        for text in texts {
+            let file: File = toml::from_str(text)?;
+            unnamed = file.unnamed.or(unnamed);
+            enumerations.extend(file.enumerations);
+            aggregates.retain(|name, _| !file.without.contains(name));
+            for (union, tables) in [(false, file.structures), (true, file.unions)] {
+                for (name, table) in tables {
+                    let fields = table.fields.into_iter().map(|field| parse_field(&name, field));
+                    let aggregate =
+                        Aggregate { union, size: table.size, fields: fields.collect::<Result<_, _>>()? };
+                    aggregates.insert(name, aggregate);
+                }
             }
         }
+        let unnamed = unnamed.ok_or(LayoutError::Missing { key: "unnamed" })?;
         let by_name = aggregates.iter().map(|(name, aggregate)| (name.clone(), aggregate.index())).collect();
-        let types = Self { unnamed: file.unnamed, enumerations: file.enumerations, aggregates, by_name };
+        let types = Self { unnamed, enumerations, aggregates, by_name };
         types.check()?;
         Ok(types)
     }
@@ -278,7 +285,10 @@ fn parse_field(aggregate: &str, (offset, name, text): (u32, String, String)) -> 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    unnamed: String,
+    unnamed: Option<String>,
+    /// Structures of the files before this one that the build does not have.
+    #[serde(default)]
+    without: HashSet<String>,
     #[serde(default, rename = "enum")]
     enumerations: BTreeMap<String, Enumeration>,
     #[serde(default, rename = "struct")]
@@ -317,7 +327,7 @@ mod tests {
         let file = "unnamed = 'x'\n[struct._A]\nsize = 16\nfields = [[0, 'Next', '_A*'], [8, 'u', 'union 8'], \
                     [8, 'u.Flags', 'unsigned long']]\n\
                     [struct._B]\nsize = 24\nfields = [[8, 'Links', '_A']]\n";
-        let types = Types::parse(file).unwrap();
+        let types = Types::parse(&[file]).unwrap();
         let flags = Type::Base(BaseType::UnsignedLong);
         assert_eq!(types.locate("_B", "Links.u.Flags"), Some((16, &flags)));
         assert_eq!(types.locate("_A", "u.Flags"), Some((8, &flags)));
@@ -326,11 +336,20 @@ mod tests {
     }
 
     #[test]
+    fn a_later_file_replaces_and_drops_structures() {
+        let file = "unnamed = 'x'\n[struct._A]\nsize = 8\nfields = [[0, 'Next', 'void*']]\n\
+                    [struct._B]\nsize = 8\nfields = [[0, 'Links', '_A']]\n";
+        let later = "without = ['_B']\n[struct._A]\nsize = 16\nfields = [[8, 'Next', 'void*']]\n";
+        let types = Types::parse(&[file, later]).unwrap();
+        assert_eq!((types.locate("_A", "Next").unwrap().0, types.aggregate("_B").is_none()), (8, true));
+    }
+
+    #[test]
     fn a_field_that_sticks_out_of_its_structure_is_refused() {
         let file = "unnamed = 'x'\n[struct._A]\nsize = 8\nfields = [[4, 'Next', '_A*']]\n";
-        let error = Types::parse(file).unwrap_err();
+        let error = Types::parse(&[file]).unwrap_err();
         assert_eq!(error.to_string(), "_A.Next: ends behind its structure");
-        let error = Types::parse(&file.replace("_A*", "_B")).unwrap_err();
+        let error = Types::parse(&[&file.replace("_A*", "_B")]).unwrap_err();
         assert_eq!(error.to_string(), "_A.Next: is a structure that is not listed");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::super::BUILDS;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -10,6 +11,15 @@ const SECOND: Duration = Duration::from_secs(1);
 const VERIFIED_DATA_AT: u64 = 0x28;
 const POOL_PAGE_HEADERS: u64 = 0x30;
 const POOL_TRACKERS: u64 = 0x40;
+
+#[test]
+fn every_build_starts() {
+    for build in BUILDS {
+        let mut machine = Machine::new(build);
+        machine.break_in();
+        assert!(!machine.run_for(10 * SECOND).is_empty(), "{}", build.name);
+    }
+}
 
 #[test]
 fn global_counters_are_those_of_the_published_transcript() {
@@ -459,7 +469,7 @@ impl Machine {
 
     fn symbol(&self, name: &str) -> u64 {
         let layout = WINDOWS_7_SP1.images[0].layout().unwrap();
-        layout.base() + u64::from(layout.symbol(name).unwrap_or_else(|| panic!("{name}")))
+        layout.base + u64::from(layout.symbol(name).unwrap_or_else(|| panic!("{name}")))
     }
 
     fn cr3(&self, number: usize) -> u64 {
