@@ -1,0 +1,229 @@
+//! What a query costs the machine that stands still: requests, bytes and frozen time at several round trips, and the
+//! share of the link's own limit that a long read reaches.
+//!
+//! ```sh
+//! cargo bench --bench freeze
+//! ```
+//!
+//! The limit is measured in the same run by a bare stop-and-wait exchange: request, acknowledgement, reply, acknowledgement
+//! in datagrams of the same sizes, sealed and opened, with no state machine around. Quote the ratios; the times are this
+//! machine's.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kd_protocol::VirtAddr;
+use kd_protocol::kd::{Manipulate, NtStatus, Packet, PacketId, PacketType};
+use kd_protocol::kdnet::{Cipher, Datagram, Direction, Envelope, Flags, Key};
+use kd_protocol::link::Content;
+use verikd::memory::Memory;
+use verikd::session::{Session, SessionConfig};
+use verikd::shell::{Format, Report, Shell};
+use verikd::sim::{Faults, Simulator, SimulatorConfig, export_symbols, windows};
+use verikd::symbols::store::SymbolPath;
+use verikd::target::{Kernel, KernelVersion, Target};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Data that one reply carries.
+const REPLY: usize = 1096;
+const QUERIES: [&str; 3] = ["!verifier", "!verifier 3 myfault.sys", "!verifier 80 fffffa8005400000"];
+const MIB: usize = 1 << 20;
+
+fn main() {
+    let round_trips = [0, 300, 1000, 5000].map(Duration::from_micros);
+    println!("{:<32} {:>8} {:>10} {:>12} {:>12}", "query", "rtt", "requests", "bytes in", "frozen");
+    for round_trip in round_trips {
+        queries(round_trip);
+    }
+    println!();
+    println!(
+        "{:<32} {:>8} {:>10} {:>12} {:>12}",
+        "long read", "rtt", "requests", "per request", "of the limit"
+    );
+    for round_trip in round_trips {
+        long_read(round_trip);
+    }
+    println!();
+    println!("{:<32} {:>8} {:>10} {:>12}", "1 MiB at a loss of 1 %", "rtt", "requests", "of no loss");
+    loss(Duration::from_millis(1));
+}
+
+/// Each query's cost, each in a stop of its own.
+fn queries(round_trip: Duration) {
+    for query in QUERIES {
+        let live = Live::start(Faults { round_trip, ..Faults::default() });
+        let (mut out, mut aside) = (Vec::new(), Vec::new());
+        let report = Report::new(Format::Text, &mut out, &mut aside);
+        let mut shell = Shell::new(&live.session, live.symbol_path(), report, PATIENCE);
+        shell.break_in().expect("the simulated target stops");
+        let (before, frozen) = (live.session.counters(), live.session.frozen());
+        shell.run(query).expect("answers are written to memory");
+        let (after, frozen) = (live.session.counters(), live.session.frozen() - frozen);
+        let bytes = after.bytes_received - before.bytes_received;
+        println!(
+            "{query:<32} {:>8} {:>10} {bytes:>12} {:>12}",
+            show(round_trip),
+            after.requests - before.requests,
+            show(frozen)
+        );
+    }
+}
+
+/// A read of the pool log, against the bare exchange.
+fn long_read(round_trip: Duration) {
+    let live = Live::start(Faults { round_trip, ..Faults::default() });
+    live.session.break_in(PATIENCE).expect("the simulated target stops");
+    let log = live.pool_log();
+    let bytes = if round_trip < Duration::from_millis(1) { 8 * MIB } else { MIB };
+    // Alternating, so that a machine whose speed drifts slows down both alike.
+    let (mut own, mut bare, mut requests) = (Duration::ZERO, Duration::ZERO, 0);
+    for _ in 0..3 {
+        let (time, count) = read(&live, log, bytes);
+        own += time;
+        requests += count;
+        bare += bare_exchange(round_trip, bytes.div_ceil(REPLY))
+            * u32::try_from(count).expect("some thousands")
+            / u32::try_from(bytes.div_ceil(REPLY)).expect("some thousands");
+    }
+    println!(
+        "{:<32} {:>8} {requests:>10} {:>12} {:>11.0}%",
+        format!("{} MiB of pool log, three times", bytes / MIB),
+        show(round_trip),
+        show(own / u32::try_from(requests).expect("some thousands")),
+        100.0 * bare.as_secs_f64() / own.as_secs_f64()
+    );
+}
+
+fn loss(round_trip: Duration) {
+    let time = |loss| {
+        let live = Live::start(Faults { round_trip, loss, seed: 7, ..Faults::default() });
+        live.session.break_in(PATIENCE).expect("the simulated target stops");
+        let log = live.pool_log();
+        read(&live, log, MIB)
+    };
+    let ((clean, _), (lossy, requests)) = (time(0.0), time(0.01));
+    println!(
+        "{:<32} {:>8} {requests:>10} {:>11.2}x",
+        "",
+        show(round_trip),
+        lossy.as_secs_f64() / clean.as_secs_f64()
+    );
+}
+
+fn read(live: &Live, at: VirtAddr, bytes: usize) -> (Duration, u64) {
+    let memory = live.session.memory();
+    let before = live.session.counters().requests;
+    let start = Instant::now();
+    let mut piece = vec![0; 0x1_0000];
+    for offset in (0..bytes).step_by(piece.len()) {
+        memory.read_virtual(at.offset(offset as u64), &mut piece).expect("the log is mapped");
+    }
+    (start.elapsed(), live.session.counters().requests - before)
+}
+
+/// The time of `count` exchanges with nothing but cryptography and two sockets.
+fn bare_exchange(round_trip: Duration, count: usize) -> Duration {
+    let cipher = key().data_cipher(b"a response");
+    let target = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports");
+    let host = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports");
+    let (to_target, to_host) = (target.local_addr().expect("bound"), host.local_addr().expect("bound"));
+    let responder = {
+        let cipher = cipher.clone();
+        std::thread::spawn(move || respond(&target, to_host, &cipher, round_trip, count))
+    };
+    let request = kd(Packet::data(PacketType::STATE_MANIPULATE, PacketId(0), read_request().encode()));
+    let acknowledgement = kd(Packet::control(PacketType::ACKNOWLEDGE, PacketId(0)));
+    let mut buf = [0; 2048];
+    let start = Instant::now();
+    for _ in 0..count {
+        host.send_to(&seal(&cipher, Direction::HostToTarget, &request), to_target).expect("loopback sends");
+        for _ in 0..2 {
+            receive(&host, &mut buf, &cipher);
+        }
+        host.send_to(&seal(&cipher, Direction::HostToTarget, &acknowledgement), to_target)
+            .expect("loopback sends");
+    }
+    let elapsed = start.elapsed();
+    responder.join().expect("the responder ends");
+    elapsed
+}
+
+fn respond(socket: &UdpSocket, host: SocketAddr, cipher: &Cipher, round_trip: Duration, count: usize) {
+    let reply = read_request().reply(NtStatus::SUCCESS, Bytes::from(vec![0x5a; REPLY]));
+    let reply = kd(Packet::data(PacketType::STATE_MANIPULATE, PacketId(0), reply.encode()));
+    let acknowledgement = kd(Packet::control(PacketType::ACKNOWLEDGE, PacketId(0)));
+    let mut buf = [0; 2048];
+    for _ in 0..count {
+        receive(socket, &mut buf, cipher);
+        let arrived = Instant::now();
+        while arrived.elapsed() < round_trip {
+            std::thread::yield_now();
+        }
+        for content in [&acknowledgement, &reply] {
+            socket.send_to(&seal(cipher, Direction::TargetToHost, content), host).expect("loopback sends");
+        }
+        receive(socket, &mut buf, cipher);
+    }
+}
+
+fn receive(socket: &UdpSocket, buf: &mut [u8], cipher: &Cipher) {
+    let (len, _) = socket.recv_from(buf).expect("loopback delivers");
+    let datagram = Envelope::parse(&buf[..len]).and_then(|it| it.open(cipher)).expect("our own datagram");
+    std::hint::black_box(Content::decode(&datagram).expect("our own content"));
+}
+
+fn seal(cipher: &Cipher, direction: Direction, content: &Content) -> Vec<u8> {
+    Datagram { version: 5, flags: Flags::empty(), direction, sequence: 1, body: content.encode() }
+        .seal(cipher)
+}
+
+const fn kd(packet: Packet) -> Content {
+    Content::Kd(packet)
+}
+
+fn read_request() -> Manipulate {
+    Manipulate::read_virtual(VirtAddr(0xffff_fa80_0000_0000), REPLY as u32)
+}
+
+fn key() -> Key {
+    "1.2.3.4".parse().expect("a valid key")
+}
+
+fn show(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+}
+
+struct Live {
+    session: Session,
+    _target: Simulator,
+    symbols: tempfile::TempDir,
+}
+
+impl Live {
+    fn start(faults: Faults) -> Self {
+        let symbols = tempfile::tempdir().expect("a temporary folder");
+        export_symbols(&windows::WINDOWS_7_SP1, symbols.path()).expect("its files are written");
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let session = Session::open(&SessionConfig::new(listen, key())).expect("loopback has ports");
+        let config = SimulatorConfig { faults, ..SimulatorConfig::new(session.listens_at(), key()) };
+        let target = Simulator::start(config).expect("the simulated target starts");
+        session.wait_for_target(Some(PATIENCE)).expect("it connects");
+        Self { session, _target: target, symbols }
+    }
+
+    fn symbol_path(&self) -> SymbolPath {
+        SymbolPath::parse(&self.symbols.path().to_string_lossy())
+    }
+
+    fn pool_log(&self) -> VirtAddr {
+        let base = self.session.version().expect("it says who it is").kern_base;
+        let kernel = Kernel::new(KernelVersion { base, ..KernelVersion::default() }, self.symbol_path());
+        let memory = self.session.memory();
+        let pointer =
+            Target::new(&memory, &kernel).address_of("nt!VfPoolTraces").expect("its symbols are at hand");
+        let mut word = [0; 8];
+        memory.read_virtual(pointer, &mut word).expect("a variable is mapped");
+        VirtAddr(u64::from_le_bytes(word))
+    }
+}

@@ -1,0 +1,112 @@
+//! What queries cost a live target, in requests: over real UDP, against the simulated machine. Counts, no times.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use verikd::memory::{CachedMemory, Memory, VirtAddr};
+use verikd::session::{Session, SessionConfig};
+use verikd::shell::{Format, Report, Shell};
+use verikd::sim::{Simulator, SimulatorConfig, export_symbols, windows};
+use verikd::symbols::store::SymbolPath;
+use verikd::target::{Kernel, KernelVersion, Target};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Data that one reply of the simulated target carries.
+const REPLY: u64 = 1096;
+
+#[test]
+fn attach_and_each_query_stay_within_their_bars() {
+    let live = Live::start();
+    let (mut out, mut aside) = (Vec::new(), Vec::new());
+    let report = Report::new(Format::Text, &mut out, &mut aside);
+    let mut shell = Shell::new(&live.session, live.symbol_path(), report, PATIENCE);
+    let mut spent = 0;
+    let mut cost = |what: &str, bar: u64, session: &Session| {
+        let requests = session.counters().requests - spent;
+        spent += requests;
+        assert!(requests <= bar, "{what}: {requests} requests, at most {bar} are allowed");
+    };
+    shell.break_in().unwrap();
+    cost("attach to prompt, symbols at hand", 40, &live.session);
+    for (command, bar) in [
+        ("!verifier 3 myfault.sys", 25),
+        ("!verifier 80 fffffa8005400000", 20),
+        ("!verifier 3 myfault.sys", 0),
+        ("!verifier 80 fffffa8005400000", 0),
+        ("lm", 5),
+        ("lm", 0),
+    ] {
+        shell.run(command).unwrap();
+        cost(command, bar, &live.session);
+    }
+}
+
+#[test]
+fn a_long_read_wastes_no_request() {
+    let live = Live::start();
+    live.session.break_in(PATIENCE).unwrap();
+    let memory = CachedMemory::new(live.session.memory());
+    let bytes = 0x80_0000;
+    let log = live.pool_log();
+    let before = live.session.counters().requests;
+    let mut piece = vec![0; 0x1_0000];
+    for at in (0..bytes).step_by(piece.len()) {
+        memory.read_virtual(log.offset(at), &mut piece).unwrap();
+    }
+    let requests = live.session.counters().requests - before;
+    let least = bytes.div_ceil(REPLY);
+    assert!(requests * 100 <= least * 101, "{requests} requests, {least} would do");
+}
+
+#[test]
+fn a_query_after_a_resume_reads_anew() {
+    let live = Live::start();
+    let memory = CachedMemory::new(live.session.memory());
+    live.session.break_in(PATIENCE).unwrap();
+    let mut word = [0; 8];
+    let log = live.pool_log();
+    memory.read_virtual(log, &mut word).unwrap();
+    let before = live.session.counters().requests;
+    memory.read_virtual(log, &mut word).unwrap();
+    assert_eq!(live.session.counters().requests, before, "the same stop");
+    live.session.resume(kd_protocol::kd::NtStatus::DBG_CONTINUE);
+    live.session.break_in(PATIENCE).unwrap();
+    let before = live.session.counters().requests;
+    memory.read_virtual(log, &mut word).unwrap();
+    assert_eq!(live.session.counters().requests, before + 1, "another stop");
+}
+
+struct Live {
+    session: Session,
+    _target: Simulator,
+    symbols: tempfile::TempDir,
+}
+
+impl Live {
+    fn start() -> Self {
+        let symbols = tempfile::tempdir().unwrap();
+        export_symbols(&windows::WINDOWS_7_SP1, symbols.path()).unwrap();
+        let key: kd_protocol::kdnet::Key = "1.2.3.4".parse().unwrap();
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let session = Session::open(&SessionConfig::new(listen, key.clone())).unwrap();
+        let target = Simulator::start(SimulatorConfig::new(session.listens_at(), key)).unwrap();
+        session.wait_for_target(Some(PATIENCE)).unwrap();
+        Self { session, _target: target, symbols }
+    }
+
+    /// Where the stopped machine keeps its pool log.
+    fn pool_log(&self) -> VirtAddr {
+        let version = self.session.version().unwrap();
+        let version = KernelVersion { base: version.kern_base, ..KernelVersion::default() };
+        let kernel = Kernel::new(version, self.symbol_path());
+        let memory = self.session.memory();
+        let pointer = Target::new(&memory, &kernel).address_of("nt!VfPoolTraces").unwrap();
+        let mut word = [0; 8];
+        memory.read_virtual(pointer, &mut word).unwrap();
+        VirtAddr(u64::from_le_bytes(word))
+    }
+
+    fn symbol_path(&self) -> SymbolPath {
+        SymbolPath::parse(&self.symbols.path().to_string_lossy())
+    }
+}
