@@ -16,7 +16,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::live_memory::cause_of;
-use super::monitor::{Monitor, Outcome, Ticket};
+use super::monitor::{Monitor, Outcome, State, Ticket};
 use crate::memory::{ReadCause, StopId};
 
 /// The most that UDP carries.
@@ -129,7 +129,7 @@ impl Driver {
     fn received(&mut self, from: SocketAddr, datagram: &[u8]) {
         let now = Instant::now();
         let result = self.link.handle_datagram(now, from, datagram);
-        self.monitor.update(|state| {
+        self.monitor.note(|state| {
             state.traffic.datagrams += 1;
             state.traffic.last_from = Some(from);
             match result {
@@ -184,7 +184,8 @@ impl Driver {
         }
         let (run_state, counters, peer) = (self.link.state(), self.link.counters(), self.link.peer());
         let read_len = self.read_len;
-        self.monitor.update(|state| {
+        let is_news = |state: &State| state.run_state != run_state || state.peer != peer;
+        self.monitor.update_if(is_news, |state| {
             state.set_run_state(run_state);
             state.counters = counters;
             state.peer = peer;

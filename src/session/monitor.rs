@@ -152,6 +152,22 @@ impl Monitor {
         self.state.lock().expect("nobody panics while holding the session's state")
     }
 
+    /// Changes what nobody waits for: waking a waiter at every datagram would cost more than the datagram.
+    pub(super) fn note(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+    }
+
+    /// Changes the state, and wakes whoever waits if it is news for them.
+    pub(super) fn update_if(&self, is_news: impl FnOnce(&State) -> bool, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        let is_news = is_news(&state);
+        change(&mut state);
+        drop(state);
+        if is_news {
+            self.changed.notify_all();
+        }
+    }
+
     /// Changes the state and wakes whoever waits.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.lock());
