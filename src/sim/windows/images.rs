@@ -106,9 +106,54 @@ pub static WINDOWS_7_SP1: Build = build!("7sp1", types: ["7sp1/types.toml"], nt:
 pub static BUILDS: &[&Build] = &[
     &WINDOWS_7_SP1,
     &build!(
+        "8.1",
+        types: ["common/types.toml", "8.1/types.toml"],
+        nt: ["7sp1/nt.toml", "common/nt.toml", "8.1/nt.toml"]
+    ),
+    &build!(
+        "10-1607",
+        types: ["common/types.toml", "10-1607/types.toml"],
+        nt: ["7sp1/nt.toml", "common/nt.toml", "10-1607/nt.toml"]
+    ),
+    &build!(
+        "10-1809",
+        types: ["common/types.toml", "10-1809/types.toml"],
+        nt: ["7sp1/nt.toml", "common/nt.toml", "10-1809/nt.toml"]
+    ),
+    &build!(
+        "10-1903",
+        types: ["common/types.toml", "10-1903/types.toml"],
+        nt: ["7sp1/nt.toml", "common/nt.toml", "10-1903/nt.toml"]
+    ),
+    &build!(
+        "10-22h2",
+        types: ["common/types.toml", "10-22h2/types.toml"],
+        nt: ["7sp1/nt.toml", "common/nt.toml", "10-22h2/nt.toml"]
+    ),
+    &build!(
+        "2022",
+        types: ["common/types.toml", "10-22h2/types.toml", "2022/types.toml"],
+        nt: ["7sp1/nt.toml", "common/nt.toml", "10-22h2/nt.toml", "2022/nt.toml"]
+    ),
+    &build!(
+        "11-21h2",
+        types: ["common/types.toml", "10-22h2/types.toml", "11-21h2/types.toml"],
+        nt: ["7sp1/nt.toml", "common/nt.toml", "10-22h2/nt.toml", "11-21h2/nt.toml"]
+    ),
+    &build!(
+        "11-23h2",
+        types: ["common/types.toml", "10-22h2/types.toml", "11-23h2/types.toml"],
+        nt: ["7sp1/nt.toml", "common/nt.toml", "10-22h2/nt.toml", "11-21h2/nt.toml", "11-23h2/nt.toml"]
+    ),
+    &build!(
         "11-24h2",
         types: ["common/types.toml", "10-22h2/types.toml", "11-24h2/types.toml"],
-        nt: ["7sp1/nt.toml", "common/nt.toml", "10-22h2/nt.toml", "11-24h2/nt.toml"]
+        nt: ["7sp1/nt.toml", "common/nt.toml", "10-22h2/nt.toml", "11-21h2/nt.toml", "11-24h2/nt.toml"]
+    ),
+    &build!(
+        "11-25h2",
+        types: ["common/types.toml", "10-22h2/types.toml", "11-25h2/types.toml"],
+        nt: ["7sp1/nt.toml", "common/nt.toml", "10-22h2/nt.toml", "11-21h2/nt.toml", "11-25h2/nt.toml"]
     ),
 ];
 

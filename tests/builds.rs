@@ -1,0 +1,82 @@
+//! The queries on every simulated build: nothing in hand but the machine's memory and its committed PDBs.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::text::{assert_same_text, notes, run, text};
+use verikd::commands::NoteKind;
+use verikd::sim::windows::{BUILDS, Build, Machine};
+use verikd::symbols::store::SymbolPath;
+use verikd::target::{Kernel, KernelVersion, Target};
+
+#[test]
+fn the_published_leak_prints_as_published_on_every_build() {
+    for build in BUILDS {
+        let (machine, kernel) = stopped(build, Machine::new(build));
+        let target = Target::new(&machine, &kernel);
+        let line = "!verifier 3 myfault.sys";
+        assert_same_text(&text(&target, line), include_str!("golden/verifier-3-myfault.txt"));
+        assert_eq!(notes(&target, line), [], "{}", build.name);
+        let line = "!verifier 80 fffffa8005400000";
+        assert_same_text(&text(&target, line), include_str!("golden/verifier-80.txt"));
+        let noted = notes(&target, line);
+        assert!(noted.iter().all(|note| note.kind == NoteKind::Remark), "{}: {noted:?}", build.name);
+    }
+}
+
+#[test]
+fn every_build_says_what_it_is() {
+    let mut titles = Vec::new();
+    for build in BUILDS {
+        let (machine, kernel) = stopped(build, Machine::new(build));
+        let target = Target::new(&machine, &kernel);
+        let listed = text(&target, "lm");
+        let names: Vec<_> =
+            listed.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)).collect();
+        assert_eq!(names, ["nt", "hal", "ndis", "myfault"], "{}", build.name);
+        let data = target.debugger_data().unwrap();
+        assert_eq!(data.ps_loaded_module_list(), Some(machine.version().ps_loaded_module_list));
+        assert!(data.mm_verifier_data().is_some(), "{}", build.name);
+        let log = run(&target, "!verifier 80 1").unwrap().to_json().unwrap();
+        let release = build.release().unwrap();
+        assert_eq!(log["length"], release.pool_log_length, "{}", build.name);
+        assert_eq!((machine.title(), machine.version().minor), (&*release.title, release.number));
+        titles.push(release.title);
+    }
+    assert_eq!(titles.len(), 11);
+    titles.dedup();
+    assert_eq!(titles.len(), 11);
+}
+
+/// The machine at its first stop, and its kernel as a debugger knows it after GetVersion.
+fn stopped(build: &Build, mut machine: Machine) -> (Machine, Kernel) {
+    machine.break_in();
+    let version = machine.version();
+    let version = KernelVersion {
+        major: version.major,
+        build: version.minor,
+        flags: version.flags,
+        machine: version.machine_type,
+        base: version.kern_base,
+        module_list: version.ps_loaded_module_list,
+        debugger_data_list: version.debugger_data_list,
+    };
+    (machine, Kernel::new(version, SymbolPath::parse(&store(build).display().to_string())))
+}
+
+/// A folder with the build's PDBs.
+fn store(build: &Build) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("builds").join(build.name);
+    std::fs::create_dir_all(&folder).unwrap();
+    for image in build.images {
+        let path = folder.join(image.pdb_file);
+        if std::fs::read(&path).ok().as_deref() != Some(image.pdb) {
+            // Tests run side by side: whoever opens the file must find it whole.
+            let whole = tempfile::NamedTempFile::new_in(&folder).unwrap();
+            std::fs::write(whole.path(), image.pdb).unwrap();
+            whole.persist(path).unwrap();
+        }
+    }
+    folder
+}
