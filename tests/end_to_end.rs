@@ -70,6 +70,25 @@ fn json_has_one_object_a_command() {
 }
 
 #[test]
+fn a_spent_freeze_budget_lets_the_target_run_and_names_what_was_left_undone() {
+    let setup = Setup::new();
+    let mut target = setup.target(&["--rtt", "30ms"]);
+    let output = setup.debug(&[
+        "-b",
+        "--freeze-budget",
+        "400ms",
+        "--stats",
+        "-c",
+        "lm; !verifier 80; !verifier 3; lm",
+    ]);
+    assert_eq!(output.code, 3, "{}{}", output.out, output.err);
+    assert!(output.err.contains("The freeze budget is spent; the target runs on"), "{}", output.err);
+    assert!(output.err.contains("not run: the freeze budget is spent"), "{}", output.err);
+    assert!(output.err.contains("stats: "), "{}", output.err);
+    target.wait_for("Runs on");
+}
+
+#[test]
 fn what_is_asked_wrongly_is_answered_helpfully() {
     let setup = Setup::new();
     let _target = setup.target(&[]);
@@ -154,6 +173,19 @@ fn ctrl_c_breaks_in_and_sigterm_leaves_the_target_running() {
     assert!(output.out.contains("myfault"), "lm ran at the stop: {}", output.out);
     assert!(!output.out.contains("Windows Kernel Version"), "vertarget waited for a stop that never came");
     target.wait_for("up ");
+}
+
+#[test]
+fn a_target_that_stops_after_it_was_given_up_is_let_go() {
+    let setup = Setup::new();
+    // The debugger first: its break-in arrives before the target's first heartbeat, during which it would be lost.
+    let mut waiting = setup.start_debugging(&["-b", "--break-timeout", "100ms", "-c", "lm"]);
+    waiting.wait_for("Waiting for a target");
+    let mut target = setup.target(&["--rtt", "400ms"]);
+    let output = waiting.finish();
+    assert!(output.code == 1 && output.err.contains("did not stop within 100ms"), "{}", output.err);
+    target.wait_for("Stopped");
+    target.wait_for("Runs on");
 }
 
 #[test]

@@ -38,6 +38,9 @@ use monitor::{Monitor, Outcome};
 /// A stopped target that is told to run is waited for this long; it acknowledges within milliseconds.
 const RESUME_PATIENCE: Duration = Duration::from_secs(15);
 
+/// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
+const LATE_STOP: Duration = Duration::from_millis(1200);
+
 /// Why a session could not begin.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -126,8 +129,8 @@ pub enum AttachError {
 pub enum BreakInError {
     /// It does not react.
     #[error(
-        "the target at {peer} did not stop within {} s. It may hang with interrupts disabled, or be gone; \
-         its last sign of life was {last_heard} ago", after.as_secs()
+        "the target at {peer} did not stop within {after:?}. It may hang with interrupts disabled, or be gone; \
+         its last sign of life was {last_heard} ago"
     )]
     NoReaction {
         /// Which.
@@ -241,7 +244,7 @@ impl Session {
         self.order(OrderKind::BreakIn);
         let wait = self.monitor.wait(Some(Instant::now() + timeout), |state| state.stopped.clone());
         if !matches!(wait, Wait::Done(_)) {
-            self.order(OrderKind::CancelBreakIn);
+            self.cancel_break_in();
         }
         match wait {
             Wait::Done(change) => {
@@ -262,9 +265,15 @@ impl Session {
         self.order(OrderKind::BreakIn);
     }
 
-    /// Gives up stopping the target.
+    /// Gives up stopping the target. A break-in that is on its way may stop it all the same, for nobody; so this waits a
+    /// moment for that, and lets it run.
     pub fn cancel_break_in(&self) {
         self.order(OrderKind::CancelBreakIn);
+        let deadline = Instant::now() + LATE_STOP;
+        if self.monitor.wait_uninterrupted(deadline, |state| state.stopped.is_some().then_some(())) {
+            self.resume(NtStatus::DBG_CONTINUE);
+            self.monitor.forget_stop_event();
+        }
     }
 
     /// Lets the stopped target run and waits until it does. False if it does not acknowledge in time, so that
