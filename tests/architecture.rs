@@ -56,7 +56,9 @@ const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["TcpStream"], &["session", "sim", "main"]),
     (&["TcpListener"], &["session", "sim", "main"]),
     (&["ToSocketAddrs"], &["session", "sim", "main"]),
-    (&["thread", "::"], &["session", "sim", "main"]),
+    // Symbols wait between two tries of a server, and nowhere else.
+    (&["thread", "::"], &["session", "sim", "symbols", "main"]),
+    (&["ureq"], &["symbols"]),
     (&["Instant", "::", "now"], &["session", "sim", "main"]),
     (&["SystemTime"], &["session", "sim", "main"]),
     (&["getrandom"], &["session", "sim", "main"]),

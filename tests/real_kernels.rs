@@ -16,7 +16,7 @@ use support::kernels::{isf_files, kernels_to_read, rebuild, shared};
 use support::text::{assert_same_text, run, text};
 use support::verifier::leak_on;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols};
-use verikd::symbols::store::{Attempt, Miss, SymbolPath};
+use verikd::symbols::store::{Attempt, Miss, SymbolPath, SymbolSource};
 use verikd::symbols::{PdbIdentity, Rva, Symbols, Type};
 
 #[test]
@@ -108,7 +108,7 @@ fn a_store_gives_the_wanted_build_and_refuses_another() {
 
     let path = SymbolPath::parse(&format!("/nowhere;srv*{}*https://symbols.example", store.display()));
     assert!(
-        path.load(&wanted).unwrap().identity().same_build(&wanted),
+        SymbolSource::new(path).load(&wanted).unwrap().identity().same_build(&wanted),
         "found whatever the case of its folder"
     );
 
@@ -116,7 +116,8 @@ fn a_store_gives_the_wanted_build_and_refuses_another() {
     std::fs::create_dir_all(&flat).unwrap();
     std::fs::copy(&pdb, flat.join("ntkrnlmp.pdb")).unwrap();
     let other = PdbIdentity { age: wanted.age + 1, ..wanted.clone() };
-    let error = SymbolPath::parse(&flat.display().to_string()).load(&other).unwrap_err();
+    let path = SymbolPath::parse(&flat.display().to_string());
+    let error = SymbolSource::new(path).load(&other).unwrap_err();
     let text = error.to_string();
     assert!(
         matches!(&error.tried[..], [Attempt { miss: Miss::OtherBuild(found), .. }] if found.same_build(&wanted))

@@ -2,12 +2,13 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kd_protocol::link::Peer;
 use verikd::session::{AttachError, Connection, Session, SessionConfig};
-use verikd::shell::{Format, Report, Shell, ShellError, prompt, run_script};
-use verikd::symbols::store::SymbolPath;
+use verikd::shell::{Format, Report, Shell, ShellError, TerminalWatch, prompt, run_script};
+use verikd::symbols::store::{Limits, SymbolPath, SymbolSource};
 
 use super::{FAILED, USAGE, fail};
 
@@ -91,7 +92,9 @@ pub(super) fn run(options: &Options) -> u8 {
     let format = if options.json { Format::Json } else { Format::Text };
     let report = Report::new(format, &mut out, &mut aside).with_costs(options.stats);
     session.set_freeze_budget(options.freeze_budget.filter(|_| script.is_some()));
-    let mut shell = Shell::new(&session, symbol_path(options), report, options.break_timeout);
+    let watch = Box::new(TerminalWatch::new(session.interrupts()));
+    let symbols = Arc::new(SymbolSource::watched(symbol_path(options), Limits::default(), watch));
+    let mut shell = Shell::new(&session, symbols, report, options.break_timeout);
     match debug(&mut shell, &session, options.break_in, script.as_deref()) {
         Ok(()) => shell.worst().exit_code(),
         Err(ShellError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,

@@ -11,6 +11,8 @@
 mod arguments;
 mod help;
 mod modules;
+mod reload;
+mod symbol_path;
 pub mod verifier;
 mod version;
 
@@ -21,9 +23,11 @@ use serde::Serialize;
 pub use arguments::number;
 pub use help::Help;
 pub use modules::{ModuleTable, Modules};
+pub use reload::Reloaded;
+pub use symbol_path::{Noise, SearchPath};
 pub use version::{TargetVersion, Version};
 
-use crate::target::{Target, TargetError};
+use crate::target::{SymbolSource, Target, TargetError};
 
 /// A question to the stopped target.
 pub trait Query {
@@ -208,6 +212,8 @@ pub enum Run {
     Query(fn(arguments: &str, target: &Target<'_>) -> Answered),
     /// Answers without a target.
     Local(fn(arguments: &str) -> Answered),
+    /// Changes where symbols come from, or which are loaded; the target is there if it is stopped.
+    Symbols(fn(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>) -> Answered),
     /// The shell carries it out.
     Control(ControlCommand),
 }
@@ -232,6 +238,11 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &verifier::COMMAND,
     &modules::COMMAND,
     &version::COMMAND,
+    &symbol_path::SYMFIX,
+    &symbol_path::SYMPATH,
+    &symbol_path::SYMPATH_APPEND,
+    &reload::COMMAND,
+    &symbol_path::SYM,
     &help::COMMAND,
     &STATISTICS,
     &GO,

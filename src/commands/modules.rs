@@ -95,12 +95,11 @@ impl Answer for ModuleTable {
         writeln!(out, "start             end                 module name")?;
         for Row { start, end, name, symbols, .. } in &self.modules {
             let (status, path) = match symbols {
-                SymbolStatus::Deferred => ("(deferred)", ""),
-                SymbolStatus::Loaded { kind: SymbolKind::Pdb, path, .. } => {
-                    ("(pdb symbols)", path.as_deref().unwrap_or_default())
+                SymbolStatus::Deferred => ("(deferred)".to_owned(), ""),
+                SymbolStatus::Loaded { kind, path, .. } => {
+                    (format!("({kind} symbols)"), path.as_deref().unwrap_or_default())
                 }
-                SymbolStatus::Loaded { path, .. } => ("(symbols)", path.as_deref().unwrap_or_default()),
-                SymbolStatus::Missing { .. } => ("(no symbols)", ""),
+                SymbolStatus::Missing { .. } => ("(no symbols)".to_owned(), ""),
             };
             writeln!(out, "{}", format!("{start} {end}   {name:<8}   {status:<23}{path}").trim_end())?;
         }

@@ -391,6 +391,12 @@ impl Session {
         self.monitor.is_terminating()
     }
 
+    /// Tells whether the user has pressed Ctrl+C, also while nobody waits for the target.
+    #[must_use]
+    pub fn interrupts(&self) -> Interrupts {
+        Interrupts(Arc::clone(&self.monitor))
+    }
+
     /// Forgets a Ctrl+C that came while nobody waited.
     pub fn clear_interrupt(&self) {
         self.monitor.clear_interrupt();
@@ -399,6 +405,18 @@ impl Session {
     fn order(&self, kind: OrderKind) {
         // A driver that has ended says so through the monitor, where every wait looks.
         let _ = self.orders.send(Order(kind));
+    }
+}
+
+/// Whether the user wants what goes on to end.
+#[derive(Clone, Debug)]
+pub struct Interrupts(Arc<Monitor>);
+
+impl Interrupts {
+    /// True after Ctrl+C, until it is forgotten or has ended something, and once the program is to end.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.0.is_interrupted()
     }
 }
 

@@ -308,6 +308,12 @@ impl Monitor {
         self.update(|state| state.interrupted = true);
     }
 
+    /// True if the user or the system wants things to end.
+    pub(super) fn is_interrupted(&self) -> bool {
+        let state = self.lock();
+        state.interrupted || state.terminating
+    }
+
     pub(super) fn clear_interrupt(&self) {
         self.lock().interrupted = false;
     }

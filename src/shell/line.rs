@@ -13,7 +13,7 @@ pub(super) fn split(text: &str) -> Vec<&str> {
         for (at, character) in line.char_indices() {
             match character {
                 '"' => is_quoted = !is_quoted,
-                ';' if !is_quoted => {
+                ';' if !is_quoted && !takes_whole_line(&line[start..at]) => {
                     pieces.push(&line[start..at]);
                     start = at + 1;
                 }
@@ -33,6 +33,14 @@ pub(super) fn split(text: &str) -> Vec<&str> {
     commands
 }
 
+/// True for commands whose argument has semicolons of its own: a symbol path.
+fn takes_whole_line(command: &str) -> bool {
+    let name = command.split_whitespace().next().unwrap_or_default();
+    WHOLE_LINE.iter().any(|whole| name.eq_ignore_ascii_case(whole))
+}
+
+const WHOLE_LINE: [&str; 2] = [".sympath", ".sympath+"];
+
 #[cfg(test)]
 mod tests {
     use super::split;
@@ -42,6 +50,11 @@ mod tests {
         assert_eq!(split("!verifier 3 myfault.sys; g"), ["!verifier 3 myfault.sys", "g"]);
         assert_eq!(split(r#".echo "a; b" ;; q"#), [r#".echo "a; b""#, "q"]);
         assert_eq!(split("lm\n\n  g  \n"), ["lm", "g"]);
+    }
+
+    #[test]
+    fn a_symbol_path_reaches_to_the_end_of_its_line() {
+        assert_eq!(split("lm; .sympath+ /a;srv*/b ; q\ng"), ["lm", ".sympath+ /a;srv*/b ; q", "g"]);
     }
 
     #[test]

@@ -10,11 +10,13 @@
 
 mod interactive;
 mod line;
+mod progress;
 mod report;
 mod script;
 mod stats;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kd_protocol::kd::{GetVersion64, NtStatus, StateChange};
@@ -23,10 +25,11 @@ use kd_protocol::link::{Event, RequestError, RunState};
 use crate::commands::{self, AnyAnswer, ControlCommand, NoteKind, QueryError, Run};
 use crate::memory::{CachedMemory, Memory};
 use crate::session::{BreakInError, LiveMemory, Session, Wait};
-use crate::symbols::store::SymbolPath;
+use crate::symbols::store::SymbolSource;
 use crate::target::{Kernel, KernelVersion, Target};
 
 pub use interactive::prompt;
+pub use progress::TerminalWatch;
 pub use report::Report;
 pub use script::run_script;
 pub use stats::Stats;
@@ -102,7 +105,7 @@ pub enum ShellError {
 pub struct Shell<'a> {
     session: &'a Session,
     memory: CachedMemory<LiveMemory>,
-    symbol_path: SymbolPath,
+    symbols: Arc<SymbolSource>,
     kernel: Option<Kernel>,
     report: Report<'a>,
     break_in_timeout: Duration,
@@ -111,11 +114,11 @@ pub struct Shell<'a> {
 }
 
 impl<'a> Shell<'a> {
-    /// A shell for `session`, whose answers go to `report`.
+    /// A shell for `session`, whose answers go to `report`. `symbols` may be a symbol path.
     #[must_use]
     pub fn new(
         session: &'a Session,
-        symbol_path: SymbolPath,
+        symbols: impl Into<Arc<SymbolSource>>,
         report: Report<'a>,
         break_in_timeout: Duration,
     ) -> Self {
@@ -124,7 +127,7 @@ impl<'a> Shell<'a> {
         Self {
             session,
             memory,
-            symbol_path,
+            symbols: symbols.into(),
             kernel: None,
             report,
             break_in_timeout,
@@ -193,12 +196,10 @@ impl<'a> Shell<'a> {
         let answer = match spec.run {
             Run::Control(control) => return self.control(command, control),
             Run::Local(run) => run(arguments),
-            Run::Query(run) => match &self.kernel {
-                Some(kernel) if self.session.state() == RunState::Stopped => {
-                    let memory: &dyn Memory = &self.memory;
-                    run(arguments, &Target::new(memory, kernel))
-                }
-                _ => {
+            Run::Symbols(run) => run(arguments, &self.symbols, self.target().as_ref()),
+            Run::Query(run) => match self.target() {
+                Some(target) => run(arguments, &target),
+                None => {
                     self.report.error(command, "the target is running; break in first (Ctrl+C)")?;
                     self.worst = self.worst.max(Worst::Failed);
                     return Ok(After::Next);
@@ -210,6 +211,12 @@ impl<'a> Shell<'a> {
             Err(error) => return self.refuse(command, &error),
         }
         Ok(After::Next)
+    }
+
+    /// The target, if it is stopped.
+    fn target(&self) -> Option<Target<'_>> {
+        let kernel = self.kernel.as_ref().filter(|_| self.session.state() == RunState::Stopped)?;
+        Some(Target::new(&self.memory as &dyn Memory, kernel))
     }
 
     fn answer(&mut self, command: &str, answer: &dyn AnyAnswer) -> Result<(), ShellError> {
@@ -343,7 +350,7 @@ impl<'a> Shell<'a> {
             return Ok(());
         }
         let version = self.session.version()?;
-        let kernel = Kernel::new(kernel_version(&version), self.symbol_path.clone());
+        let kernel = Kernel::new(kernel_version(&version), Arc::clone(&self.symbols));
         self.report.banner(self.session.peer(), &version);
         if let Err(missing) = Target::new(&self.memory, &kernel).module_symbols("nt") {
             self.report.status(&missing.to_string());

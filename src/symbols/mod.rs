@@ -43,6 +43,15 @@ pub enum SymbolKind {
     Table,
 }
 
+impl fmt::Display for SymbolKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pdb => "pdb",
+            Self::Table => "table",
+        })
+    }
+}
+
 /// A symbol at or below an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol<'a> {
@@ -131,4 +140,16 @@ pub enum SymbolError {
         /// What is wrong with it.
         wrong: String,
     },
+}
+
+impl SymbolError {
+    /// What is wrong, without the file's name.
+    #[must_use]
+    pub fn what(&self) -> String {
+        match self {
+            Self::Io { source, .. } => source.to_string(),
+            Self::NotSymbols { what, .. } => (*what).to_owned(),
+            Self::Damaged { reading, wrong, .. } => format!("damaged: {reading}: {wrong}"),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::image::ImageError;
+use super::patience::is_over;
 use crate::memory::{ReadError, VirtAddr};
 use crate::symbols::SymbolError;
 use crate::symbols::store::NotFound;
@@ -117,4 +118,16 @@ pub enum MissingSymbols {
     /// No place on the symbol path has the PDB.
     #[error(transparent)]
     File(Arc<NotFound>),
+}
+
+impl MissingSymbols {
+    /// True if the search ended because the user or the target broke it off: it says nothing of the symbols.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        match self {
+            Self::Image(ImageError::Read(error)) => is_over(&error.cause),
+            Self::Image(_) => false,
+            Self::File(missing) => missing.is_interrupted(),
+        }
+    }
 }

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::MissingSymbols;
 use super::image::{Image, ImageError};
-use super::patience::is_over;
 use super::{Module, ModuleList};
 use crate::memory::{Memory, StopId, VirtAddr};
 use crate::symbols::Symbols;
-use crate::symbols::store::SymbolPath;
+use crate::symbols::store::{SymbolPath, SymbolSource};
 
 /// What the target says of its kernel when a debugger asks (`DBGKD_GET_VERSION64`).
 ///
@@ -36,7 +35,7 @@ pub struct KernelVersion {
 #[derive(Debug)]
 pub struct Kernel {
     version: KernelVersion,
-    path: Mutex<SymbolPath>,
+    source: Arc<SymbolSource>,
     symbols: Mutex<HashMap<VirtAddr, Found>>,
     modules: Mutex<Option<(StopId, Arc<ModuleList>)>>,
 }
@@ -48,13 +47,22 @@ struct Found {
     /// Bytes of the image they belong to; another image may be loaded at the same base later.
     image_size: u32,
     symbols: SymbolsOrWhyNot,
+    /// The source's generation when they were looked for: after it, what was missing is looked for again.
+    generation: u64,
+}
+
+impl Found {
+    fn is_current(&self, generation: u64) -> bool {
+        self.symbols.is_ok() || self.generation == generation
+    }
 }
 
 impl Kernel {
-    /// A kernel of which only `GetVersion` is known; symbols are looked for on `path` when they are needed.
+    /// A kernel of which only `GetVersion` is known; symbols are looked for in `source`, which may be a
+    /// [`SymbolPath`], when they are needed.
     #[must_use]
-    pub fn new(version: KernelVersion, path: SymbolPath) -> Self {
-        Self { version, path: Mutex::new(path), symbols: Mutex::default(), modules: Mutex::default() }
+    pub fn new(version: KernelVersion, source: impl Into<Arc<SymbolSource>>) -> Self {
+        Self { version, source: source.into(), symbols: Mutex::default(), modules: Mutex::default() }
     }
 
     /// What the target said of it.
@@ -65,34 +73,40 @@ impl Kernel {
 
     /// Where symbols are looked for.
     #[must_use]
-    pub fn symbol_path(&self) -> SymbolPath {
-        lock(&self.path).clone()
+    pub fn symbol_source(&self) -> &SymbolSource {
+        &self.source
     }
 
     /// Looks for symbols elsewhere from here on; those that were missing are looked for again.
     pub fn set_symbol_path(&self, path: SymbolPath) {
-        *lock(&self.path) = path;
-        lock(&self.symbols).retain(|_, found| found.symbols.is_ok());
+        self.source.set_path(path);
     }
 
     /// Forgets all symbols and modules, so that they are read again when needed: `.reload`.
     pub fn reload(&self) {
         lock(&self.symbols).clear();
         lock(&self.modules).take();
+        self.source.look_again(false);
+    }
+
+    /// Forgets the symbols of one module: `.reload /u`. False if none were loaded.
+    pub fn unload(&self, module: &Module) -> bool {
+        lock(&self.symbols).remove(&module.base).is_some_and(|found| found.symbols.is_ok())
     }
 
     /// Uses `symbols` for the image of `size` bytes at `base`, whatever the symbol path has.
     pub fn use_symbols(&self, base: VirtAddr, size: u32, symbols: Arc<dyn Symbols>) {
-        lock(&self.symbols).insert(base, Found { image_size: size, symbols: Ok(symbols) });
+        lock(&self.symbols).insert(base, Found { image_size: size, symbols: Ok(symbols), generation: 0 });
     }
 
     /// The symbols of `module`, if they were looked for; reads nothing.
     #[must_use]
     pub fn known_symbols(&self, module: &Module) -> Option<SymbolsOrWhyNot> {
+        let generation = self.source.generation();
         let symbols = lock(&self.symbols);
         symbols
             .get(&module.base)
-            .filter(|found| found.image_size == module.size)
+            .filter(|found| found.image_size == module.size && found.is_current(generation))
             .map(|found| found.symbols.clone())
     }
 
@@ -109,7 +123,9 @@ impl Kernel {
     pub(super) fn nt(&self, memory: &dyn Memory) -> (Module, SymbolsOrWhyNot) {
         let base = self.version.base;
         let nt = |size| Module { name: "nt".into(), image_name: "ntoskrnl.exe".to_owned(), base, size };
-        if let Some(found) = lock(&self.symbols).get(&base).cloned() {
+        let generation = self.source.generation();
+        let known = lock(&self.symbols).get(&base).filter(|found| found.is_current(generation)).cloned();
+        if let Some(found) = known {
             return (nt(found.image_size), found.symbols);
         }
         let image = Image::read(memory, base);
@@ -118,16 +134,14 @@ impl Kernel {
     }
 
     fn remember(&self, base: VirtAddr, image_size: u32, image: Result<Image, ImageError>) -> SymbolsOrWhyNot {
-        // A read that was interrupted says nothing of the image, so it is asked again next time.
-        let lasting = !matches!(&image, Err(ImageError::Read(error)) if is_over(&error.cause));
+        let generation = self.source.generation();
         let symbols = match image {
-            Ok(image) => {
-                self.symbol_path().load(&image.pdb).map_err(|error| MissingSymbols::File(Arc::new(error)))
-            }
+            Ok(image) => self.source.load(&image.pdb).map_err(|error| MissingSymbols::File(Arc::new(error))),
             Err(error) => Err(MissingSymbols::Image(error)),
         };
-        if lasting {
-            lock(&self.symbols).insert(base, Found { image_size, symbols: symbols.clone() });
+        // A search that was interrupted says nothing of the symbols, so they are looked for again next time.
+        if !symbols.as_ref().is_err_and(MissingSymbols::is_interrupted) {
+            lock(&self.symbols).insert(base, Found { image_size, symbols: symbols.clone(), generation });
         }
         symbols
     }

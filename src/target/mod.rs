@@ -34,6 +34,7 @@ pub use walk::{SListHead, WalkEnd};
 
 // Commands see memory and symbols through the target only.
 pub use crate::memory::{ReadCause, ReadError, VirtAddr};
+pub use crate::symbols::store::{Part as SymbolPart, SymbolPath, SymbolSource};
 pub use crate::symbols::{Place, SymbolKind};
 
 use self::patience::Patience;

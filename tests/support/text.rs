@@ -10,6 +10,7 @@ pub fn run(target: &Target<'_>, line: &str) -> Result<Box<dyn AnyAnswer>, QueryE
     match spec.run {
         Run::Query(run) => run(arguments, target),
         Run::Local(run) => run(arguments),
+        Run::Symbols(run) => run(arguments, target.kernel().symbol_source(), Some(target)),
         Run::Control(control) => panic!("{control:?} is for the shell"),
     }
 }

@@ -1,0 +1,211 @@
+//! `.reload`: forgets modules and symbols, so that they are read again.
+//!
+//! ```text
+//!  .reload              the list of modules; symbols when they are needed, the kernel's at once
+//!  .reload /f           the symbols of every module at once; servers are asked again for what they did not have
+//!  .reload [/f] MODULE  those of one module, at once
+//!  .reload /u MODULE    unloads one module's symbols
+//! ```
+//! `MODULE` is `myfault` or `myfault.sys`, in any case.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run};
+use crate::target::{MissingSymbols, Module, SymbolKind, SymbolSource, Target, TargetError};
+
+pub(super) static COMMAND: CommandSpec = CommandSpec {
+    names: &[".reload"],
+    usage: ".reload [/f] [/u] [MODULE]",
+    summary: "read modules and symbols again; /f all at once, /u unloads",
+    needs: Needs::Nothing,
+    run: Run::Symbols(run),
+};
+
+/// Modules in a line of dots.
+const DOTS: usize = 64;
+
+/// What was reloaded.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reloaded {
+    /// How many modules are loaded; nothing if no stopped target could be asked.
+    modules: Option<usize>,
+    /// Those whose symbols were looked for, or unloaded.
+    symbols: Vec<Outcome>,
+    #[serde(skip)]
+    is_listed: bool,
+    notes: Vec<Note>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Outcome {
+    module: String,
+    #[serde(flatten)]
+    status: Status,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+enum Status {
+    Loaded { kind: SymbolKind, path: Option<String> },
+    Missing { reason: String },
+    Unloaded,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Switches {
+    force: bool,
+    unload: bool,
+}
+
+fn run(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>) -> Answered {
+    let (switches, module) = parse(arguments)?;
+    source.look_again(switches.force);
+    let Some(target) = target else {
+        let note = Note::remark("No target is stopped: modules and symbols are read when one is.");
+        return Ok(Box::new(Reloaded {
+            modules: None,
+            symbols: Vec::new(),
+            is_listed: false,
+            notes: vec![note],
+        }));
+    };
+    if switches.unload {
+        let name = module.ok_or_else(|| usage("which module's symbols to unload is missing"))?;
+        return unload(name, target);
+    }
+    match module {
+        Some(name) => {
+            let module = module_called(name, target)?;
+            target.kernel().unload(&module);
+            let mut report =
+                Reloaded { modules: None, symbols: Vec::new(), is_listed: true, notes: Vec::new() };
+            report.load(target, &module, Note::failed);
+            Ok(Box::new(report))
+        }
+        None => reload_all(switches, target),
+    }
+}
+
+fn reload_all(switches: Switches, target: &Target<'_>) -> Answered {
+    target.kernel().reload();
+    let list = target.modules().map_err(failed)?;
+    let mut report = Reloaded {
+        modules: Some(list.modules().len()),
+        symbols: Vec::new(),
+        is_listed: false,
+        notes: Vec::new(),
+    };
+    let kernel_base = target.kernel().version().base;
+    let wanted = |module: &&Module| switches.force || module.base == kernel_base;
+    for module in list.modules().iter().filter(wanted) {
+        if !report.load(target, module, Note::partial) {
+            break;
+        }
+    }
+    if !list.end().is_complete() {
+        report.notes.push(Note::partial(format!("the list of modules breaks off: {}", list.end())));
+    }
+    Ok(Box::new(report))
+}
+
+fn unload(name: &str, target: &Target<'_>) -> Answered {
+    let module = module_called(name, target)?;
+    let mut report = Reloaded { modules: None, symbols: Vec::new(), is_listed: true, notes: Vec::new() };
+    if target.kernel().unload(&module) {
+        report.symbols.push(Outcome { module: module.name.to_string(), status: Status::Unloaded });
+    } else {
+        report.notes.push(Note::remark(format!("{} has no symbols loaded.", module.name)));
+    }
+    Ok(Box::new(report))
+}
+
+impl Reloaded {
+    /// Looks for a module's symbols. False if the user had enough.
+    fn load(&mut self, target: &Target<'_>, module: &Module, note: fn(String) -> Note) -> bool {
+        let found = target.symbols(module);
+        let goes_on = !found.as_ref().is_err_and(MissingSymbols::is_interrupted);
+        let status = match found {
+            Ok(symbols) => Status::Loaded {
+                kind: symbols.kind(),
+                path: symbols.path().map(|path| path.display().to_string()),
+            },
+            Err(missing) => {
+                self.notes.push(note(format!("{}: {missing}", module.name)));
+                Status::Missing { reason: missing.to_string() }
+            }
+        };
+        self.symbols.push(Outcome { module: module.name.to_string(), status });
+        goes_on
+    }
+}
+
+impl Answer for Reloaded {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        if let Some(modules) = self.modules {
+            writeln!(out, "Loading Kernel Symbols")?;
+            for start in (0..modules).step_by(DOTS) {
+                writeln!(out, "{}", ".".repeat(DOTS.min(modules - start)))?;
+            }
+        }
+        for Outcome { module, status } in self.symbols.iter().filter(|_| self.is_listed) {
+            match status {
+                Status::Loaded { kind, path } => {
+                    let path = path.as_deref().unwrap_or_default();
+                    writeln!(out, "{}", format!("{module}   ({kind} symbols)   {path}").trim_end())?;
+                }
+                Status::Unloaded => writeln!(out, "Unloaded {module}")?,
+                Status::Missing { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+}
+
+fn parse(arguments: &str) -> Result<(Switches, Option<&str>), QueryError> {
+    let mut switches = Switches::default();
+    let mut module = None;
+    for word in arguments.split_whitespace() {
+        match word.strip_prefix(['/', '-']) {
+            Some("f" | "F") => switches.force = true,
+            Some("u" | "U") => switches.unload = true,
+            Some(_) => return Err(usage(&format!("{word} is not among the switches of this version"))),
+            None if module.is_none() => module = Some(word),
+            None => return Err(usage(&format!("`{word}` is one argument too many"))),
+        }
+    }
+    Ok((switches, module))
+}
+
+fn module_called(name: &str, target: &Target<'_>) -> Result<Module, QueryError> {
+    let list = target.modules().map_err(failed)?;
+    let module = list.called(name).cloned();
+    module.ok_or_else(|| failed(TargetError::NoModule(name.to_owned())))
+}
+
+fn usage(problem: &str) -> QueryError {
+    QueryError::Usage { command: COMMAND.names[0], problem: problem.to_owned(), usage: COMMAND.usage }
+}
+
+fn failed(source: TargetError) -> QueryError {
+    QueryError::Target { command: COMMAND.names[0], source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switches_and_a_module_are_read_in_any_order() {
+        let (switches, module) = parse("/f nt").unwrap();
+        assert_eq!((switches.force, switches.unload, module), (true, false, Some("nt")));
+        assert_eq!(parse("myfault.sys /u").unwrap().1, Some("myfault.sys"));
+        assert!(parse("").unwrap().1.is_none());
+        assert!(parse("/x").unwrap_err().is_usage() && parse("a b").unwrap_err().is_usage());
+    }
+}

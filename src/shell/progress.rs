@@ -1,0 +1,66 @@
+//! How a transfer of symbols goes, on standard error: a bar on a terminal, nothing elsewhere.
+
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::session::Interrupts;
+use crate::symbols::store::Watch;
+
+const KNOWN_SIZE: &str = "{msg} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+const UNKNOWN_SIZE: &str = "{msg} {spinner} {bytes} {bytes_per_sec}";
+
+/// Shows transfers to a person, and ends them at Ctrl+C.
+#[derive(Debug, Default)]
+pub struct TerminalWatch {
+    interrupts: Option<Interrupts>,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl TerminalWatch {
+    /// A watch that ends transfers when `interrupts` tells so.
+    #[must_use]
+    pub fn new(interrupts: Interrupts) -> Self {
+        Self { interrupts: Some(interrupts), bar: Mutex::default() }
+    }
+
+    fn with_bar(&self, change: impl FnOnce(&mut Option<ProgressBar>)) {
+        change(&mut self.bar.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Watch for TerminalWatch {
+    fn received(&self, url: &str, received: u64, total: Option<u64>) {
+        self.with_bar(|bar| {
+            let bar = bar.get_or_insert_with(|| new_bar(url));
+            if total != bar.length() {
+                let template = if total.is_some() { KNOWN_SIZE } else { UNKNOWN_SIZE };
+                bar.set_style(ProgressStyle::with_template(template).expect("the templates above are right"));
+                total.map_or_else(|| bar.unset_length(), |total| bar.set_length(total));
+            }
+            bar.set_position(received);
+        });
+    }
+
+    fn ended(&self, _url: &str) {
+        self.with_bar(|bar| bar.take().iter().for_each(ProgressBar::finish_and_clear));
+    }
+
+    fn step(&self, line: &str) {
+        // Status that cannot be shown must not end a session that holds a stopped machine.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.interrupts.as_ref().is_some_and(Interrupts::is_pending)
+    }
+}
+
+/// Draws on standard error, and only if that is a terminal.
+fn new_bar(url: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(UNKNOWN_SIZE).expect("the templates above are right");
+    let bar = ProgressBar::no_length().with_style(style);
+    bar.set_message(url.rsplit('/').next().unwrap_or(url).to_owned());
+    bar
+}

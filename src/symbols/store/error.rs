@@ -1,0 +1,117 @@
+//! Why a symbol file was not found, place by place.
+
+use std::fmt;
+
+use super::path::MICROSOFT_SERVER;
+use super::server::FetchError;
+use crate::symbols::{PdbIdentity, SymbolError};
+
+/// No place on the path has the symbol file of a build.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.sentence())]
+pub struct NotFound {
+    /// The build.
+    pub wanted: PdbIdentity,
+    /// What was tried, in order.
+    pub tried: Vec<Attempt>,
+}
+
+impl NotFound {
+    /// Where Microsoft's public server has the file, if it is one of Windows' own.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url_of(MICROSOFT_SERVER, &self.wanted)
+    }
+
+    /// True if the user broke the search off.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.tried.iter().any(|attempt| matches!(attempt.miss, Miss::Fetch(FetchError::Interrupted)))
+    }
+
+    fn sentence(&self) -> String {
+        let Self { wanted, tried } = self;
+        let mut text = format!("no symbols for {} (identity {wanted})", wanted.name.escape_debug());
+        if !wanted.has_file_name() {
+            text.push_str(": the image's record of its PDB holds no file name");
+        } else if tried.is_empty() {
+            text.push_str(": the symbol path is empty; give one with -y, _NT_SYMBOL_PATH or .sympath");
+        }
+        for Attempt { place, miss } in tried {
+            text.push_str(&format!("\n  {place}: {miss}"));
+        }
+        text
+    }
+}
+
+/// One place that did not have the file.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Folder, file or URL.
+    pub place: String,
+    /// Why not.
+    pub miss: Miss,
+}
+
+impl Attempt {
+    pub(super) fn new(place: impl fmt::Display, miss: Miss) -> Self {
+        Self { place: place.to_string(), miss }
+    }
+}
+
+/// Why a place did not have the wanted file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Miss {
+    /// No file of that name.
+    #[error("no such file")]
+    Absent,
+    /// A file of that name belongs to another build.
+    #[error("belongs to another build (identity {0}), refused")]
+    OtherBuild(PdbIdentity),
+    /// A file of that name cannot be read.
+    #[error(transparent)]
+    Unreadable(SymbolError),
+    /// A store has the file only as `NAME.pd_`.
+    #[error("a compressed cabinet, as symstore /compress writes it; expand it to {0} beside it")]
+    Compressed(String),
+    /// A server did not give it.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+}
+
+/// Where `server` has a file: `SERVER/ntkrnlmp.pdb/339E74133576439CBCDF7E0229DA37731/ntkrnlmp.pdb`.
+pub(super) fn url_of(server: &str, wanted: &PdbIdentity) -> String {
+    let name = percent_encoded(&wanted.name);
+    format!("{server}/{name}/{wanted}/{name}")
+}
+
+/// A file name as one segment of a URL.
+fn percent_encoded(name: &str) -> String {
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                segment.push(char::from(byte));
+            }
+            _ => segment.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    segment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::Guid;
+
+    #[test]
+    fn a_name_cannot_leave_its_segment_of_the_url() {
+        let wanted = PdbIdentity { name: "a b/..%2f?#é.pdb".into(), guid: Guid([7; 16]), age: 0x1f };
+        assert_eq!(
+            url_of("https://s", &wanted),
+            "https://s/a%20b%2F..%252f%3F%23%C3%A9.pdb/070707070707070707070707070707071F/\
+             a%20b%2F..%252f%3F%23%C3%A9.pdb"
+        );
+    }
+}

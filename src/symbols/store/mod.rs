@@ -1,0 +1,273 @@
+//! Finds the symbol file of a build on a symbol path.
+//!
+//! The path is WinDbg's: parts separated by `;`, tried in order.
+//!
+//! ```text
+//!  DIR                    DIR\name.pdb, else the store layout below
+//!  srv*A*B*https://...    stores A and B, then a server, whose file is kept in A
+//!  srv*https://...        a server, whose file is kept in the store of a cache* before it, or the default one
+//!  srv*                   the default store, then Microsoft's server
+//!  symsrv*symsrv.dll*A*.. as srv*A*..
+//!  cache*DIR              a store; keeps what servers after it give
+//!
+//!  store layout: DIR\ntkrnlmp.pdb\339E74133576439CBCDF7E0229DA37731\ntkrnlmp.pdb
+//! ```
+//! A file is used only if its identity is the wanted one; what was found instead, and where, is reported. Nothing goes
+//! over the network unless a server is on the path.
+
+mod error;
+mod folder;
+mod path;
+mod server;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use error::{Attempt, Miss, NotFound};
+pub use path::{MICROSOFT_SERVER, Part, Store, SymbolPath, default_store};
+pub use server::{FetchError, Limits};
+
+use self::server::Servers;
+use super::{PdbIdentity, Symbols};
+
+/// Is told how a search goes: what a terminal shows, and when the user has had enough.
+pub trait Watch: Send + Sync {
+    /// `received` bytes of `url` are there, of `total` if the server said how many there are.
+    fn received(&self, url: &str, received: u64, total: Option<u64>) {
+        let _ = (url, received, total);
+    }
+
+    /// Nothing more comes from `url`, whether the file is whole or not.
+    fn ended(&self, url: &str) {
+        let _ = url;
+    }
+
+    /// One step of the search, in noisy mode.
+    fn step(&self, line: &str) {
+        let _ = line;
+    }
+
+    /// True if the user wants the transfer to end.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Watches nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unwatched;
+
+impl Watch for Unwatched {}
+
+/// Where symbols come from in one session: a path that can change, and what its servers have said so far.
+pub struct SymbolSource {
+    path: Mutex<SymbolPath>,
+    servers: Servers,
+    watch: Box<dyn Watch>,
+    is_noisy: AtomicBool,
+    /// Counts the changes after which something missing may be found.
+    generation: AtomicU64,
+}
+
+impl SymbolSource {
+    /// Looks on `path`, in silence.
+    #[must_use]
+    pub fn new(path: SymbolPath) -> Self {
+        Self::watched(path, Limits::default(), Box::new(Unwatched))
+    }
+
+    /// Looks on `path`; `watch` is told how it goes.
+    #[must_use]
+    pub fn watched(path: SymbolPath, limits: Limits, watch: Box<dyn Watch>) -> Self {
+        Self {
+            path: Mutex::new(path),
+            servers: Servers::new(limits),
+            watch,
+            is_noisy: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Where it looks.
+    #[must_use]
+    pub fn path(&self) -> SymbolPath {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks elsewhere from here on, also for what was missing.
+    pub fn set_path(&self, path: SymbolPath) {
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = path;
+        self.look_again(false);
+    }
+
+    /// Looks again for what was missing: servers that did not answer are asked again, and those that did not have a
+    /// file too if `ask_all`.
+    pub fn look_again(&self, ask_all: bool) {
+        self.servers.forget(ask_all);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A number that changes whenever something missing may be found.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// True if every step of a search is told.
+    #[must_use]
+    pub fn is_noisy(&self) -> bool {
+        self.is_noisy.load(Ordering::Relaxed)
+    }
+
+    /// Tells every step of a search, or none.
+    pub fn set_noisy(&self, is_noisy: bool) {
+        self.is_noisy.store(is_noisy, Ordering::Relaxed);
+    }
+
+    /// Finds and reads the symbol file of `wanted`.
+    ///
+    /// # Errors
+    /// [`NotFound`], with what each place had instead.
+    pub fn load(&self, wanted: &PdbIdentity) -> Result<Arc<dyn Symbols>, NotFound> {
+        let mut tried = Vec::new();
+        let found = if wanted.has_file_name() { self.search(wanted, &mut tried) } else { None };
+        if self.is_noisy() {
+            for Attempt { place, miss } in &tried {
+                self.watch.step(&format!("SYMSRV:  {place} - {miss}"));
+            }
+            self.watch.step(&match found.as_ref().map(|symbols| symbols.path()) {
+                Some(Some(path)) => format!("DBGHELP: {} - {}", wanted.name, path.display()),
+                Some(None) => format!("DBGHELP: {} - loaded", wanted.name),
+                None => format!("DBGHELP: {} {wanted} - not found", wanted.name.escape_debug()),
+            });
+        }
+        found.ok_or_else(|| NotFound { wanted: wanted.clone(), tried })
+    }
+
+    fn search(&self, wanted: &PdbIdentity, tried: &mut Vec<Attempt>) -> Option<Arc<dyn Symbols>> {
+        let path = self.path();
+        let mut cache: Option<&Path> = None;
+        for part in path.parts() {
+            let found = match part {
+                Part::Folder(folder) => folder::load(folder, true, wanted, tried),
+                Part::Cache(folder) => {
+                    cache.get_or_insert(folder);
+                    folder::load(folder, false, wanted, tried)
+                }
+                Part::Chain(stores) => self.search_chain(stores, cache, wanted, tried),
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// The stores of an `srv*` chain; what a server gives is kept in the first folder before it.
+    fn search_chain(
+        &self,
+        stores: &[Store],
+        cache: Option<&Path>,
+        wanted: &PdbIdentity,
+        tried: &mut Vec<Attempt>,
+    ) -> Option<Arc<dyn Symbols>> {
+        let mut keep: Option<PathBuf> = None;
+        for store in stores {
+            match store {
+                Store::Folder(folder) => {
+                    if let Some(found) = folder::load(folder, false, wanted, tried) {
+                        return Some(found);
+                    }
+                    keep.get_or_insert_with(|| folder.clone());
+                }
+                Store::Server(url) => {
+                    if keep.is_none() {
+                        let folder = cache.map_or_else(default_store, Path::to_owned);
+                        // A cache was looked into where it stands on the path; the default store stands nowhere.
+                        if cache.is_none()
+                            && let Some(found) = folder::load(&folder, false, wanted, tried)
+                        {
+                            return Some(found);
+                        }
+                        keep = Some(folder);
+                    }
+                    let folder = keep.as_deref().expect("the lines above have seen to it");
+                    let fetched = self.servers.fetch(url, wanted, folder, &*self.watch);
+                    match fetched.and_then(|file| folder::read(&file, wanted)) {
+                        Ok(symbols) => return Some(symbols),
+                        Err(miss) => tried.push(Attempt::new(url, miss)),
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+impl fmt::Debug for SymbolSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SymbolSource")
+            .field("path", &self.path)
+            .field("servers", &self.servers)
+            .field("is_noisy", &self.is_noisy)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<SymbolPath> for Arc<SymbolSource> {
+    fn from(path: SymbolPath) -> Self {
+        Self::new(SymbolSource::new(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::Guid;
+
+    fn wanted() -> PdbIdentity {
+        PdbIdentity::new("myfault.pdb", Guid([7; 16]), 1)
+    }
+
+    fn why_not(path: &str, wanted: &PdbIdentity) -> NotFound {
+        SymbolSource::new(SymbolPath::parse(path)).load(wanted).unwrap_err()
+    }
+
+    #[test]
+    fn an_empty_path_says_how_to_give_one() {
+        assert_eq!(
+            why_not("", &wanted()).to_string(),
+            "no symbols for myfault.pdb (identity 070707070707070707070707070707071): the symbol path is empty; \
+             give one with -y, _NT_SYMBOL_PATH or .sympath"
+        );
+    }
+
+    #[test]
+    fn every_place_that_was_tried_is_named() {
+        let text = why_not("/nowhere/at/all;srv*/nor/here", &wanted()).to_string();
+        assert!(text.contains("\n  /nowhere/at/all: no such file"), "{text}");
+        assert!(text.ends_with("\n  /nor/here: no such file"), "{text}");
+    }
+
+    #[test]
+    fn a_hostile_name_is_never_looked_for() {
+        let wanted = PdbIdentity { name: "../../etc/passwd".into(), ..wanted() };
+        let error = why_not("/;srv*/x*http://127.0.0.1:9", &wanted);
+        assert!(error.tried.is_empty());
+        assert!(error.to_string().ends_with("the image's record of its PDB holds no file name"));
+    }
+
+    #[test]
+    fn a_store_that_has_only_a_cabinet_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("MyFault.pdb").join(wanted().to_string());
+        std::fs::create_dir_all(&key).unwrap();
+        std::fs::write(key.join("myfault.pd_"), "MSCF").unwrap();
+        let text = why_not(&format!("srv*{}", folder.path().display()), &wanted()).to_string();
+        assert!(text.contains("myfault.pd_: a compressed cabinet"), "{text}");
+        assert!(text.ends_with("expand it to myfault.pdb beside it"), "{text}");
+    }
+}
