@@ -1,4 +1,4 @@
-//! Reads PDBs with the layouts, addresses and identity of real kernels, rebuilt from `../shared/data/isf`.
+//! Reads the symbols of real kernels: the ISF files of `../shared/data/isf`, and PDBs rebuilt from them.
 //!
 //! Without `../shared` (a user's clone; `VERIKD_SHARED` names another folder), `python3` or the toolchain's `rust-lld`
 //! these tests say so and pass. `VERIKD_ALL_KERNELS=1` reads all six; a debug build reads one otherwise.
@@ -15,25 +15,25 @@ use serde_json::Value;
 use support::kernels::{isf_files, kernels_to_read, rebuild, shared};
 use support::text::{assert_same_text, run, text};
 use support::verifier::leak_on;
+use verikd::symbols::isf::IsfSymbols;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols};
 use verikd::symbols::store::{Attempt, Miss, SymbolPath, SymbolSource};
-use verikd::symbols::{PdbIdentity, Rva, Symbols, Type};
+use verikd::symbols::{Guid, PdbIdentity, Rva, SymbolKind, Symbols, Type};
 
 #[test]
 fn every_field_and_address_of_a_real_kernel_is_read_as_its_symbol_table_has_it() {
     for isf in isf_files().into_iter().take(kernels_to_read()) {
-        let Some(pdb) = rebuild(&isf) else { return };
         let table = unpack(&isf);
-        let symbols = PdbSymbols::open(&pdb).unwrap();
         let metadata = &table["metadata"]["windows"]["pdb"];
         let identity =
             format!("{}{:X}", metadata["GUID"].as_str().unwrap(), metadata["age"].as_u64().unwrap());
-        assert_eq!(symbols.identity().to_string(), identity);
-
-        let fields = compare_types(&table["user_types"], &symbols);
-        let names = compare_addresses(&table["symbols"], &symbols);
-        println!("{}: {fields} fields, {names} names", isf.display());
-        assert!(fields > 5_000 && names > 15_000);
+        for symbols in readers(&isf) {
+            assert_eq!(symbols.identity().to_string(), identity);
+            let fields = compare_types(&table["user_types"], &*symbols);
+            let names = compare_addresses(&table["symbols"], &*symbols);
+            println!("{}: {}: {fields} fields, {names} names", isf.display(), symbols.kind());
+            assert!(fields > 5_000 && names > 15_000);
+        }
     }
 }
 
@@ -44,26 +44,89 @@ fn the_structures_of_driver_verifier_are_where_the_layout_tables_say() {
         serde_json::from_slice(&std::fs::read(shared.join("data/layouts.json")).unwrap()).unwrap();
     for isf in isf_files().into_iter().take(kernels_to_read()) {
         let name = isf.file_name().unwrap().to_string_lossy().into_owned();
+        // The tables have another update of some builds; updates leave these structures alone.
         let build = name.split('-').nth(1).unwrap().rsplit_once('.').unwrap().0.to_owned();
         let of_build = layouts.as_object().unwrap().iter().find(|(key, _)| key.starts_with(&build));
-        let (Some((_, layout)), Some(pdb)) = (of_build, rebuild(&isf)) else { continue };
-        let symbols = PdbSymbols::open(&pdb).unwrap();
-        for (name, structure) in
-            layout.as_object().unwrap().iter().filter(|(_, value)| value["fields"].is_object())
-        {
-            let Some(id) = symbols.find_type(name) else { panic!("{build}: no type {name}") };
-            let found = symbols.layout(id).unwrap();
-            assert_eq!(Some(found.size), structure["size"].as_u64(), "{build}: {name}");
-            for (path, field) in structure["fields"].as_object().unwrap() {
-                let place = symbols.place(&found, path).unwrap();
-                let place = place.unwrap_or_else(|| panic!("{build}: no {name}.{path}"));
-                assert_eq!(Some(place.offset), field["offset"].as_u64(), "{build}: {name}.{path}");
-                let bits = place.bits.map(|bits| (bits.position.into(), bits.length.into()));
-                let expected = field["bit_position"].as_u64().zip(field["bit_length"].as_u64());
-                assert_eq!(bits, expected, "{build}: {name}.{path}");
-            }
+        let (_, layout) = of_build.unwrap_or_else(|| panic!("no layouts of {build}"));
+        for symbols in readers(&isf) {
+            let fields = compare_layouts(&build, layout, &*symbols);
+            assert!(fields > 200, "{build}: {fields} fields");
         }
     }
+}
+
+#[test]
+fn the_globals_of_driver_verifier_are_where_the_index_of_builds_says() {
+    let Some(shared) = shared() else { return };
+    let index: Value =
+        serde_json::from_slice(&std::fs::read(shared.join("data/builds_index.json")).unwrap()).unwrap();
+    for isf in isf_files().into_iter().take(kernels_to_read()) {
+        for symbols in readers(&isf) {
+            let identity = symbols.identity();
+            let of_build = &index[format!("{}-{:x}", identity.guid, identity.age)]["rva"];
+            let mut globals = 0;
+            for (name, rva) in of_build.as_object().unwrap() {
+                let rva = rva.as_u64().map(|rva| Rva(u32::try_from(rva).unwrap()));
+                assert_eq!(symbols.address_of(name), rva, "{}: {name}", isf.display());
+                globals += 1;
+            }
+            assert!(globals > 10);
+        }
+    }
+}
+
+#[test]
+fn a_folder_of_isf_files_is_searched_by_what_is_in_them() {
+    let Some(isf) = isf_files().into_iter().next() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder =
+        |source: &SymbolSource, wanted: &PdbIdentity| source.load(wanted).map(|found| found.kind());
+    let wanted = IsfSymbols::open(&isf).unwrap().identity().clone();
+    let other = PdbIdentity { age: wanted.age + 1, ..wanted.clone() };
+    let source = || SymbolSource::new(SymbolPath::parse(&folder.path().display().to_string()));
+
+    std::fs::write(folder.path().join("broken.json"), "{").unwrap();
+    std::fs::write(folder.path().join(format!("x-{}-1.json", Guid::default())), "never read").unwrap();
+    let nothing = source();
+    assert!(in_folder(&nothing, &wanted).is_err());
+    std::fs::copy(&isf, folder.path().join("some kernel.json.xz")).unwrap();
+    assert_eq!(in_folder(&nothing, &wanted).unwrap(), SymbolKind::Isf, "a file that came later is seen");
+    assert!(in_folder(&nothing, &other).is_err());
+
+    for name in [
+        format!("NTKRNLMP.pdb/{}-{:x}.json.xz", wanted.guid.to_string().to_lowercase(), wanted.age),
+        format!("windows/{}/{}-{:X}.json.xz", wanted.name, wanted.guid, wanted.age),
+        format!("{}-{}-{:X}.json.xz", "ntkrnlmp", wanted.guid, wanted.age),
+    ] {
+        std::fs::remove_dir_all(folder.path()).unwrap();
+        let file = folder.path().join(&name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::copy(&isf, &file).unwrap();
+        assert_eq!(in_folder(&source(), &wanted).unwrap(), SymbolKind::Isf, "{name}");
+        let refused = in_folder(&source(), &other).unwrap_err().to_string();
+        assert!(refused.contains("no such file") || refused.contains("another build"), "{refused}");
+    }
+}
+
+#[test]
+fn a_damaged_xz_stream_is_an_error_and_never_a_panic() {
+    let Some(isf) = isf_files().into_iter().next() else { return };
+    let whole = std::fs::read(&isf).unwrap();
+    let copy = tempfile::NamedTempFile::new().unwrap();
+    let mut errors = 0;
+    for round in 1..40 {
+        let mut bytes = whole.clone();
+        if round % 2 == 0 {
+            bytes.truncate(whole.len() * round / 40);
+        } else {
+            // The headers are at both ends.
+            let at = [round, whole.len() * round / 40, whole.len() - round][round % 3];
+            bytes[at] ^= 1 << (round % 8);
+        }
+        std::fs::write(copy.path(), &bytes).unwrap();
+        errors += usize::from(IsfSymbols::open(copy.path()).is_err());
+    }
+    assert!(errors >= 38, "a checksum covers the text: {errors} of 39");
 }
 
 #[test]
@@ -129,9 +192,8 @@ fn a_store_gives_the_wanted_build_and_refuses_another() {
 /// The published leak, laid out by each kernel's own symbols: the answers differ in nothing but the stack's names.
 #[test]
 fn the_same_leak_prints_the_same_on_every_kernel() {
-    for isf in isf_files().into_iter().take(kernels_to_read()) {
-        let Some(pdb) = rebuild(&isf) else { return };
-        let symbols = Arc::new(PdbSymbols::open(&pdb).unwrap());
+    let files = isf_files().into_iter().take(kernels_to_read());
+    for (isf, symbols) in files.flat_map(|isf| readers(&isf).into_iter().map(move |it| (isf.clone(), it))) {
         let booted = leak_on(symbols, 0x100_0000).boot();
         let kernel = isf.display();
         let transcript = include_str!("golden/verifier-3-myfault.txt");
@@ -159,8 +221,37 @@ fn read_everything(symbols: &PdbSymbols) {
     }
 }
 
+/// The symbols of a kernel from its ISF file, and from a PDB made of that, where one can be made.
+fn readers(isf: &Path) -> Vec<Arc<dyn Symbols>> {
+    let mut readers: Vec<Arc<dyn Symbols>> = vec![Arc::new(IsfSymbols::open(isf).unwrap())];
+    if let Some(pdb) = rebuild(isf) {
+        readers.push(Arc::new(PdbSymbols::open(&pdb).unwrap()));
+    }
+    readers
+}
+
+/// Compares every structure that a layout table has; returns how many fields.
+fn compare_layouts(build: &str, layout: &Value, symbols: &dyn Symbols) -> usize {
+    let mut fields = 0;
+    for (name, structure) in layout.as_object().unwrap().iter().filter(|(_, it)| it["fields"].is_object()) {
+        let Some(id) = symbols.find_type(name) else { panic!("{build}: no type {name}") };
+        let found = symbols.layout(id).unwrap();
+        assert_eq!(Some(found.size), structure["size"].as_u64(), "{build}: {name}");
+        for (path, field) in structure["fields"].as_object().unwrap() {
+            let place = symbols.place(&found, path).unwrap();
+            let place = place.unwrap_or_else(|| panic!("{build}: no {name}.{path}"));
+            assert_eq!(Some(place.offset), field["offset"].as_u64(), "{build}: {name}.{path}");
+            let bits = place.bits.map(|bits| (bits.position.into(), bits.length.into()));
+            let expected = field["bit_position"].as_u64().zip(field["bit_length"].as_u64());
+            assert_eq!(bits, expected, "{build}: {name}.{path}");
+            fields += 1;
+        }
+    }
+    fields
+}
+
 /// Compares every field of every structure; returns how many.
-fn compare_types(types: &Value, symbols: &PdbSymbols) -> usize {
+fn compare_types(types: &Value, symbols: &dyn Symbols) -> usize {
     let mut fields = 0;
     for (name, structure) in types.as_object().unwrap() {
         let Some(id) = symbols.find_type(name) else { panic!("no type {name}") };
@@ -197,13 +288,16 @@ fn compare_type(expected: &Value, found: &Type, field: &str) {
             assert_eq!(Some(&**name), expected["name"].as_str(), "{field}");
         }
         ("bitfield", found) => compare_type(&expected["type"], found, field),
-        ("base" | "enum" | "function" | "struct" | "union", Type::Base { .. } | Type::Enum { .. }) => {}
+        (
+            "base" | "enum" | "function" | "struct" | "union",
+            Type::Base { .. } | Type::Enum { .. } | Type::Function,
+        ) => {}
         (kind, found) => panic!("{field}: {kind} read as {found:?}"),
     }
 }
 
 /// Compares every symbol's address, and that the way back leads to a symbol of that address; returns how many.
-fn compare_addresses(table: &Value, symbols: &PdbSymbols) -> usize {
+fn compare_addresses(table: &Value, symbols: &dyn Symbols) -> usize {
     // The rebuilt image begins its only section here, so lower symbols are not in it.
     const FIRST: u64 = 0x2000;
     let mut names = 0;

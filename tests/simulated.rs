@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pdb2::FallibleIterator;
@@ -12,10 +13,12 @@ use support::blind::Blind;
 use support::text::{assert_same_text, notes, run, text};
 use verikd::commands::NoteKind;
 use verikd::memory::{CountingMemory, Memory};
-use verikd::sim::windows::{Machine, WINDOWS_7_SP1};
+use verikd::sim::windows::{BUILDS, Machine, WINDOWS_7_SP1};
+use verikd::sim::{export_isf, export_symbols};
+use verikd::symbols::isf::IsfSymbols;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols};
 use verikd::symbols::store::SymbolPath;
-use verikd::symbols::{Rva, Symbols};
+use verikd::symbols::{Field, Rva, Symbols, TypeLayout};
 use verikd::target::{Image, Kernel, KernelVersion, Target};
 
 #[test]
@@ -62,6 +65,58 @@ fn searching_the_log_finds_what_reading_it_finds() {
         let (read, method) = entries(&blind);
         assert_eq!(method, "read", "{address}");
         assert_eq!(searched, read, "{address}");
+    }
+}
+
+#[test]
+fn the_published_leak_prints_as_published_with_isf_files_only() {
+    let (machine, kernel) = stopped("leak_isf");
+    let files = folder("leak_isf_files");
+    assert_eq!(export_isf(&WINDOWS_7_SP1, &files).unwrap().len(), 4);
+    kernel.set_symbol_path(SymbolPath::parse(&files.display().to_string()));
+    let target = || Target::new(&machine, &kernel);
+    assert_same_text(
+        &text(&target(), "!verifier 3 myfault.sys"),
+        include_str!("golden/verifier-3-myfault.txt"),
+    );
+    assert_same_text(
+        &text(&target(), "!verifier 80 fffffa8005400000"),
+        include_str!("golden/verifier-80.txt"),
+    );
+    assert!(text(&target(), "lm m nt").contains("   nt         (isf symbols)          "));
+}
+
+#[test]
+fn exported_isf_files_say_what_the_pdbs_say() {
+    let images = BUILDS.iter().flat_map(|build| {
+        let files = folder(&format!("isf_compared_{}", build.name));
+        let isf = export_isf(build, &files).unwrap();
+        let pdbs = export_symbols(build, &files).unwrap();
+        isf.into_iter().zip(pdbs).zip(build.images)
+    });
+    for ((isf, pdb), image) in images {
+        let isf = IsfSymbols::open(&isf).unwrap();
+        let pdb = PdbSymbols::open(&pdb).unwrap();
+        assert_eq!(isf.identity(), pdb.identity());
+        for symbol in pdb.iter() {
+            assert_eq!(isf.address_of(&symbol.name), Some(symbol.rva), "{}", image.pdb_file);
+            assert_eq!(isf.nearest(symbol.rva), pdb.nearest(symbol.rva));
+        }
+        assert_eq!(isf.iter().count(), pdb.iter().count());
+        let named = |name: &&str| !name.starts_with("__unnamed");
+        for name in isf.type_names().filter(named) {
+            let (a, b) = (isf.find_type(name).unwrap(), pdb.find_type(name).unwrap());
+            let (a, b) = (isf.layout(a).unwrap(), pdb.layout(b).unwrap());
+            let fields = |layout: &TypeLayout| -> Vec<_> {
+                let field = |field: &Field| (field.offset, field.bits, field.name.clone(), field.ty.size());
+                let mut fields: Vec<_> = layout.fields.iter().map(field).collect();
+                fields.sort_by_key(|(offset, bits, name, _)| {
+                    (*offset, bits.map(|bits| bits.position), Arc::clone(name))
+                });
+                fields
+            };
+            assert_eq!((a.size, fields(&a)), (b.size, fields(&b)), "{name}");
+        }
     }
 }
 
@@ -250,7 +305,7 @@ fn compare_fields<'a>(symbols: &PdbSymbols, other: &mut pdb2::PDB<'a, Cursor<&'a
             }
             list = fields.continuation;
         }
-        let bits_of = |field: &verikd::symbols::Field| field.bits.map(|bits| (bits.position, bits.length));
+        let bits_of = |field: &Field| field.bits.map(|bits| (bits.position, bits.length));
         let found: BTreeMap<_, _> = layout
             .fields
             .iter()

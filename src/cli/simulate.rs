@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kd_protocol::kdnet::Key;
 use verikd::sim::windows::{BUILDS, Build, WINDOWS_7_SP1};
-use verikd::sim::{Faults, Simulator, SimulatorConfig, SimulatorEvent, export_symbols};
+use verikd::sim::{Faults, Simulator, SimulatorConfig, SimulatorEvent, export_isf, export_symbols};
 
 use super::fail;
 
@@ -46,15 +46,28 @@ pub(super) struct Options {
     /// How often the driver leaks a block once the machine has been stopped; 0s for never
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     leak_every: Duration,
-    /// Write the images' PDBs into a symbol store that -y can name
+    /// Write the images' symbols into a folder that -y can name
     #[arg(long, value_name = "DIR")]
     export_symbols: Option<PathBuf>,
+    /// What to write the symbols as: PDBs in a symbol store, or volatility3's ISF
+    #[arg(long, value_enum, requires = "export_symbols", default_value_t = SymbolFormat::Pdb)]
+    format: SymbolFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum SymbolFormat {
+    Pdb,
+    Isf,
 }
 
 pub(super) fn run(options: &Options) -> u8 {
     if let Some(directory) = &options.export_symbols {
-        match export_symbols(options.windows, directory) {
-            Ok(files) => say(&format!("{} PDBs written to {}", files.len(), directory.display())),
+        let (written, what) = match options.format {
+            SymbolFormat::Pdb => (export_symbols(options.windows, directory), "PDBs"),
+            SymbolFormat::Isf => (export_isf(options.windows, directory), "ISF files"),
+        };
+        match written {
+            Ok(files) => say(&format!("{} {what} written to {}", files.len(), directory.display())),
             Err(error) => return fail(&error),
         }
     }

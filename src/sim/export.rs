@@ -1,4 +1,5 @@
-//! The simulated images' PDBs as a symbol store: `NAME/GUIDage/NAME`, as symstore writes it.
+//! The simulated images' PDBs as a symbol store: `NAME/GUIDage/NAME`, as symstore writes it. Or as ISF files:
+//! `NAME/GUID-AGE.json`, as volatility3 keeps them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,11 +7,12 @@ use std::path::{Path, PathBuf};
 use object::Object;
 use object::read::pe::PeFile64;
 
-use super::windows::Build;
+use super::isf;
+use super::windows::{Build, Image};
 
 /// Why the symbols could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the PDBs to {}: {source}", path.display())]
+#[error("cannot write the symbols to {}: {source}", path.display())]
 pub struct ExportError {
     path: PathBuf,
     source: io::Error,
@@ -24,15 +26,36 @@ pub fn export_symbols(build: &Build, directory: &Path) -> Result<Vec<PathBuf>, E
     build.images.iter().map(|image| export(directory, image.bytes, image.pdb_file, image.pdb)).collect()
 }
 
+/// Writes the symbols of every image of a simulated machine with this Windows below `directory` as ISF. Returns the files.
+///
+/// # Errors
+/// [`ExportError`].
+pub fn export_isf(build: &Build, directory: &Path) -> Result<Vec<PathBuf>, ExportError> {
+    let committed = "a committed layout file is right";
+    let types = build.types().expect(committed);
+    let file = |image: &Image| {
+        let layout = image.layout().expect(committed);
+        let (guid, age) = identity(image.bytes);
+        let document = isf::document(&layout, (!layout.types.is_empty()).then_some(&types), &guid, age);
+        let folder = directory.join(image.pdb_file);
+        let path = folder.join(format!("{guid}-{age:X}.json"));
+        let written =
+            std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, document.to_string()));
+        written.map(|()| path.clone()).map_err(|source| ExportError { path, source })
+    };
+    build.images.iter().map(file).collect()
+}
+
 fn export(directory: &Path, image: &[u8], name: &str, pdb: &[u8]) -> Result<PathBuf, ExportError> {
-    let folder = directory.join(name).join(store_key(image));
+    let (guid, age) = identity(image);
+    let folder = directory.join(name).join(format!("{guid}{age:X}"));
     let path = folder.join(name);
     let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, pdb));
     written.map(|()| path.clone()).map_err(|source| ExportError { path, source })
 }
 
-/// GUID and age of the image's RSDS record, as a store's folders are named.
-fn store_key(image: &[u8]) -> String {
+/// GUID and age of the image's RSDS record, the GUID as a store's folders are named.
+fn identity(image: &[u8]) -> (String, u32) {
     let file = PeFile64::parse(image).expect("a committed image is a PE file");
     let debug = file.pdb_info().ok().flatten().expect("a committed image names its PDB");
     let guid = debug.guid();
@@ -40,5 +63,5 @@ fn store_key(image: &[u8]) -> String {
         guid[range].iter().rev().map(|byte| format!("{byte:02X}")).collect::<String>()
     };
     let tail: String = guid[8..].iter().map(|byte| format!("{byte:02X}")).collect();
-    format!("{}{}{}{tail}{:X}", part(0..4), part(4..6), part(6..8), debug.age())
+    (format!("{}{}{}{tail}", part(0..4), part(4..6), part(6..8)), debug.age())
 }

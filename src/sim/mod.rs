@@ -13,6 +13,7 @@
 //! `server`, nothing here does I/O or has a clock or randomness: a machine's state is a function of what was done to it.
 
 mod export;
+mod isf;
 mod kernel;
 mod network;
 mod paging;
@@ -20,7 +21,7 @@ mod physical;
 mod server;
 pub mod windows;
 
-pub use export::{ExportError, export_symbols};
+pub use export::{ExportError, export_isf, export_symbols};
 pub use kernel::{Answer, Debuggee};
 pub use network::Faults;
 pub use server::{Simulator, SimulatorConfig, SimulatorError, SimulatorEvent};

@@ -1,6 +1,7 @@
 //! Which build a PDB belongs to: the name, GUID and age that the linker writes into image and PDB alike.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
@@ -17,6 +18,27 @@ impl fmt::Display for Guid {
         rest.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
     }
 }
+
+/// Reads what [`Display`](fmt::Display) writes, in any case.
+impl FromStr for Guid {
+    type Err = NoGuid;
+
+    fn from_str(text: &str) -> Result<Self, NoGuid> {
+        if text.len() != 32 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(NoGuid);
+        }
+        let number = u128::from_str_radix(text, 16).map_err(|_| NoGuid)?;
+        let [a3, a2, a1, a0, b1, b0, c1, c0, rest @ ..] = number.to_be_bytes();
+        let mut bytes = [a0, a1, a2, a3, b0, b1, c0, c1, 0, 0, 0, 0, 0, 0, 0, 0];
+        bytes[8..].copy_from_slice(&rest);
+        Ok(Self(bytes))
+    }
+}
+
+/// A text that is no GUID of 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a GUID has 32 hexadecimal digits")]
+pub struct NoGuid;
 
 /// The identity of a PDB: an image and its PDB carry the same one, images of two builds never do.
 ///
@@ -91,6 +113,10 @@ mod tests {
             PdbIdentity::new("ntkrnlmp.pdb", guid, 1).to_string(),
             "339E74133576439CBCDF7E0229DA37731"
         );
+        assert_eq!("339e74133576439CBCDF7E0229DA3773".parse(), Ok(guid));
+        for wrong in ["", "339E74133576439CBCDF7E0229DA37731", "+39E74133576439CBCDF7E0229DA3773"] {
+            assert_eq!(wrong.parse::<Guid>(), Err(NoGuid));
+        }
         assert_eq!(PdbIdentity::new("x.pdb", guid, 0x1f).to_string(), "339E74133576439CBCDF7E0229DA37731F");
     }
 

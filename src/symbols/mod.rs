@@ -3,11 +3,12 @@
 //! ```text
 //!  image in the target          symbol path                     queries
 //!  RSDS: name, GUID, age --> store finds the file --> Symbols: name -> RVA, RVA -> name,
-//!                                 pdb reads it                 type -> layout, path -> place
+//!                              pdb or isf reads it              type -> layout, path -> place
 //! ```
 //! Knows neither the target's memory nor where an image is loaded: every address here is relative to it.
 
 mod identity;
+pub mod isf;
 mod layout;
 pub mod pdb;
 pub mod store;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use identity::{Guid, PdbIdentity};
+pub use identity::{Guid, NoGuid, PdbIdentity};
 pub use layout::{BaseKind, Bits, Field, Place, Type, TypeId, TypeLayout};
 
 /// A relative virtual address: bytes from an image's base.
@@ -39,6 +40,8 @@ impl fmt::Display for Rva {
 pub enum SymbolKind {
     /// A PDB with types.
     Pdb,
+    /// An ISF file.
+    Isf,
     /// A table in memory: tests.
     Table,
 }
@@ -47,6 +50,7 @@ impl fmt::Display for SymbolKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pdb => "pdb",
+            Self::Isf => "isf",
             Self::Table => "table",
         })
     }

@@ -3,7 +3,7 @@
 //! The path is WinDbg's: parts separated by `;`, tried in order.
 //!
 //! ```text
-//!  DIR                    DIR\name.pdb, else the store layout below
+//!  DIR                    DIR\name.pdb, the store layout below, or ISF files
 //!  srv*A*B*https://...    stores A and B, then a server, whose file is kept in A
 //!  srv*https://...        a server, whose file is kept in the store of a cache* before it, or the default one
 //!  srv*                   the default store, then Microsoft's server
@@ -17,6 +17,7 @@
 
 mod error;
 mod folder;
+mod isf;
 mod path;
 mod server;
 
@@ -29,6 +30,7 @@ pub use error::{Attempt, Miss, NotFound};
 pub use path::{MICROSOFT_SERVER, Part, Store, SymbolPath, default_store};
 pub use server::{FetchError, Limits};
 
+use self::isf::IsfFiles;
 use self::server::Servers;
 use super::{PdbIdentity, Symbols};
 
@@ -65,6 +67,7 @@ impl Watch for Unwatched {}
 pub struct SymbolSource {
     path: Mutex<SymbolPath>,
     servers: Servers,
+    isf_files: IsfFiles,
     watch: Box<dyn Watch>,
     is_noisy: AtomicBool,
     /// Counts the changes after which something missing may be found.
@@ -84,6 +87,7 @@ impl SymbolSource {
         Self {
             path: Mutex::new(path),
             servers: Servers::new(limits),
+            isf_files: IsfFiles::default(),
             watch,
             is_noisy: AtomicBool::new(false),
             generation: AtomicU64::new(0),
@@ -151,7 +155,8 @@ impl SymbolSource {
         let mut cache: Option<&Path> = None;
         for part in path.parts() {
             let found = match part {
-                Part::Folder(folder) => folder::load(folder, true, wanted, tried),
+                Part::Folder(folder) => folder::load(folder, true, wanted, tried)
+                    .or_else(|| self.isf_files.load(folder, wanted, tried)),
                 Part::Cache(folder) => {
                     cache.get_or_insert(folder);
                     folder::load(folder, false, wanted, tried)

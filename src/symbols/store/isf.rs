@@ -1,0 +1,109 @@
+//! ISF files in folders: found by what is in them, and by their name where it says that.
+//!
+//! ```text
+//!  DIR/ntkrnlmp.pdb/GUID-AGE.json.xz            as volatility3 keeps them; also below DIR/windows
+//!  DIR/ntkrnlmp-GUID-AGE.json.xz
+//!  DIR/anything.json[.xz|.gz]                   read, unless its name holds another GUID
+//! ```
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::error::{Attempt, Miss};
+use super::folder::child;
+use crate::symbols::isf::{self, IsfSymbols};
+use crate::symbols::{Guid, PdbIdentity, Symbols};
+
+const ENDINGS: [&str; 3] = [".json", ".json.xz", ".json.gz"];
+/// Most files of a folder whose names are looked at.
+const MAX_NAMES: usize = 0x1_0000;
+/// Most files of a folder that are read for their identity.
+const MAX_READ: usize = 0x100;
+
+/// Identities of files that were read for them, so that each is read once.
+#[derive(Debug, Default)]
+pub(super) struct IsfFiles(Mutex<HashMap<PathBuf, Known>>);
+
+#[derive(Clone, Debug)]
+struct Known {
+    /// Length and time of the last change say whether the file is still the one that was read.
+    metadata: Metadata,
+    /// Nothing if the file is no ISF file of a Windows module.
+    identity: Option<PdbIdentity>,
+}
+
+impl IsfFiles {
+    /// The wanted module's ISF file in `folder`.
+    pub(super) fn load(
+        &self,
+        folder: &Path,
+        wanted: &PdbIdentity,
+        tried: &mut Vec<Attempt>,
+    ) -> Option<Arc<dyn Symbols>> {
+        let files = named(folder, wanted).into_iter().chain(self.scanned(folder, wanted));
+        for file in files {
+            match IsfSymbols::open(&file) {
+                Ok(symbols) if symbols.identity().same_build(wanted) => return Some(Arc::new(symbols)),
+                Ok(symbols) => {
+                    let miss = Miss::OtherBuild(symbols.identity().clone());
+                    tried.push(Attempt::new(file.display(), miss));
+                }
+                Err(error) => tried.push(Attempt::new(file.display(), Miss::Unreadable(error))),
+            }
+        }
+        None
+    }
+
+    /// Files whose content says that they are the wanted module's.
+    fn scanned(&self, folder: &Path, wanted: &PdbIdentity) -> impl Iterator<Item = PathBuf> {
+        let mut files = Vec::new();
+        let mut others = Vec::new();
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_NAMES) {
+            let name = entry.file_name().to_string_lossy().to_ascii_lowercase();
+            if !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+                continue;
+            }
+            match guid_in(&name) {
+                Some(guid) if guid == wanted.guid => files.push(entry.path()),
+                Some(_) => {}
+                None => others.push(entry.path()),
+            }
+        }
+        others.sort();
+        let is_wanted = |file: &PathBuf| self.identity(file).is_some_and(|found| found.same_build(wanted));
+        files.extend(others.into_iter().take(MAX_READ).filter(is_wanted));
+        files.into_iter()
+    }
+
+    fn identity(&self, file: &Path) -> Option<PdbIdentity> {
+        let metadata = file.metadata().ok()?;
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = |metadata: &Metadata| (metadata.len(), metadata.modified().ok());
+        let is_same = |known: &&Known| version(&known.metadata) == version(&metadata);
+        if let Some(known) = known().get(file).filter(is_same) {
+            return known.identity.clone();
+        }
+        let identity = isf::identity_of(file).ok();
+        known().insert(file.to_owned(), Known { metadata, identity: identity.clone() });
+        identity
+    }
+}
+
+/// The file where volatility3 keeps it, if it is there.
+fn named(folder: &Path, wanted: &PdbIdentity) -> Option<PathBuf> {
+    let with_windows = child(folder, "windows");
+    let of_module = |folder: &Path| child(folder, &wanted.name);
+    let folders = of_module(folder).into_iter().chain(with_windows.as_deref().and_then(of_module));
+    let mut files = folders.flat_map(|folder| {
+        let name = format!("{}-{:X}", wanted.guid, wanted.age);
+        ENDINGS.into_iter().filter_map(move |ending| child(&folder, &format!("{name}{ending}")))
+    });
+    files.next()
+}
+
+/// The GUID that a file name holds between hyphens: `ntkrnlmp-339e..73-1.json.xz`.
+fn guid_in(name: &str) -> Option<Guid> {
+    name.split(['-', '.', '_']).find_map(|word| word.parse().ok())
+}
