@@ -5,6 +5,7 @@
 mod debug;
 mod demo;
 mod simulate;
+mod symbols;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -17,6 +18,8 @@ use verikd::capture::{self, CaptureError};
 const FAILED: u8 = 1;
 /// The command line was not understood; clap's own code too.
 const USAGE: u8 = 2;
+/// An answer has gaps.
+const GAPS: u8 = 3;
 
 /// An open kernel-debug client for Windows targets: which driver leaks kernel pool, and from where.
 #[derive(Debug, Parser)]
@@ -34,6 +37,8 @@ enum Command {
     Demo(demo::Options),
     /// Be a simulated target that any KDNET debugger can attach to
     Sim(simulate::Options),
+    /// Look into symbol files
+    Symbols(symbols::Options),
     /// Show what a debugger and a target said to each other, from a packet capture
     Capture(capture::Options),
 }
@@ -48,6 +53,7 @@ pub(crate) fn run() -> ExitCode {
         None => debug::run(&arguments.debug),
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::Sim(options)) => simulate::run(&options),
+        Some(Command::Symbols(options)) => symbols::run(&options),
         Some(Command::Capture(options)) => run_capture(&options),
     };
     ExitCode::from(code)

@@ -7,6 +7,7 @@
 //! ```
 //! Knows neither the target's memory nor where an image is loaded: every address here is relative to it.
 
+pub mod check;
 mod identity;
 pub mod isf;
 mod layout;

@@ -29,6 +29,7 @@
 pub mod allocations;
 pub mod drivers;
 pub mod pool_log;
+pub mod requirements;
 pub mod settings;
 mod text;
 

@@ -72,6 +72,11 @@ impl IsfSymbols {
         self.by_address.iter().map(symbol)
     }
 
+    /// Its structures and unions.
+    pub fn type_ids(&self) -> impl Iterator<Item = TypeId> {
+        self.types.ids()
+    }
+
     /// Names of its structures and unions.
     pub fn type_names(&self) -> impl Iterator<Item = &str> {
         self.types.names()

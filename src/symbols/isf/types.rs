@@ -62,6 +62,10 @@ impl Types {
         self.layouts.get(id.0 as usize).cloned()
     }
 
+    pub(super) fn ids(&self) -> impl Iterator<Item = TypeId> {
+        (0..self.layouts.len()).filter_map(|index| u32::try_from(index).ok().map(TypeId))
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.layouts.iter().map(|layout| &*layout.name)
     }

@@ -101,6 +101,24 @@ impl PdbSymbols {
         PdbFile::open(path)?.load()
     }
 
+    /// Its structures and unions, each once.
+    #[must_use]
+    pub fn type_ids(&self) -> Vec<TypeId> {
+        self.types.ids()
+    }
+
+    /// Makes sure that the type records follow each other to the end.
+    ///
+    /// # Errors
+    /// [`SymbolError::Damaged`] with the place at which no record can begin.
+    pub fn check_types(&self) -> Result<(), SymbolError> {
+        self.types.check().map_err(|wrong| SymbolError::Damaged {
+            file: self.path.clone(),
+            reading: "type records",
+            wrong,
+        })
+    }
+
     /// Every symbol in order of address: publics, globals and procedures.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
         self.names.iter()

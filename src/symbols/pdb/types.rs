@@ -23,7 +23,9 @@ const MAX_LISTS: usize = 0x100;
 pub(super) struct Types {
     stream: Vec<u8>,
     records: std::ops::Range<usize>,
+    /// First type index and the one after the last, as the header says.
     first: u32,
+    end: u32,
     index: OnceLock<Index>,
     layouts: Mutex<HashMap<TypeId, Arc<TypeLayout>>>,
 }
@@ -33,6 +35,8 @@ pub(super) struct Types {
 struct Index {
     /// Offset of each record in the records.
     starts: Vec<u32>,
+    /// Where the last record ends.
+    end: usize,
     /// Hash of a definition's name or unique name, and its type index, in order.
     definitions: Vec<(u32, u32)>,
 }
@@ -50,28 +54,49 @@ impl Types {
     pub(super) fn read(container: &Container) -> Result<Self, SymbolError> {
         const READING: &str = "type stream";
         let stream = container.stream(TYPE_STREAM, READING)?;
-        let (records, first) = if stream.is_empty() {
-            (0..0, TypeIndex::MIN_BEGIN.0)
+        let (records, first, end) = if stream.is_empty() {
+            (0..0, TypeIndex::MIN_BEGIN.0, TypeIndex::MIN_BEGIN.0)
         } else {
             let mut reader = Reader::new("its header", &stream);
             let mut header = || -> Result<[u32; 5], kd_protocol::wire::DecodeError> {
                 Ok([reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?])
             };
             let header = header().map_err(|error| container.damaged(READING, error.to_string()))?;
-            let [_version, header_len, first, _end, records_len] = header.map(|field| field as usize);
+            let [_version, header_len, first, end, records_len] = header.map(|field| field as usize);
             let records = header_len..header_len.saturating_add(records_len);
             if stream.get(records.clone()).is_none() || header_len < 20 {
                 let wrong = format!("records at {records:#x?} of {:#x} bytes", stream.len());
                 return Err(container.damaged(READING, wrong));
             }
-            (records, first as u32)
+            (records, first as u32, end as u32)
         };
-        Ok(Self { stream, records, first, index: OnceLock::new(), layouts: Mutex::default() })
+        Ok(Self { stream, records, first, end, index: OnceLock::new(), layouts: Mutex::default() })
     }
 
     /// The definition called `name`, the first if there are several.
     pub(super) fn find(&self, name: &str) -> Option<TypeId> {
         self.definition(name.as_bytes())
+    }
+
+    /// Every definition once; a definition is listed by name and by unique name.
+    pub(super) fn ids(&self) -> Vec<TypeId> {
+        let mut ids: Vec<_> = self.index().definitions.iter().map(|(_, id)| TypeId(*id)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// That the records fill their part of the stream, as many as its header says.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let index = self.index();
+        if index.end != self.records.len() {
+            return Err(format!("no record can begin at offset {:#x}", index.end));
+        }
+        let (found, said) = (index.starts.len(), self.end.saturating_sub(self.first) as usize);
+        if found != said {
+            return Err(format!("{found:#x} records, the header says {said:#x}"));
+        }
+        Ok(())
     }
 
     pub(super) fn layout(&self, id: TypeId) -> Result<Arc<TypeLayout>, String> {
@@ -205,10 +230,12 @@ impl Types {
             let bytes = &self.stream[self.records.clone()];
             let mut records = TypesIter::new(bytes);
             let mut starts = Vec::new();
+            let mut end = 0;
             let mut definitions = Vec::new();
             loop {
                 let start = (bytes.len() - records.rest().len()) as u32;
                 let Some(record) = records.next() else { break };
+                end = bytes.len() - records.rest().len();
                 let id = self.first.saturating_add(starts.len() as u32);
                 starts.push(start);
                 if let Some(found) = composite(&record).filter(|found| !found.forward) {
@@ -219,7 +246,7 @@ impl Types {
                 }
             }
             definitions.sort_unstable();
-            Index { starts, definitions }
+            Index { starts, end, definitions }
         })
     }
 }

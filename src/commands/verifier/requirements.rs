@@ -1,0 +1,140 @@
+//! What each query needs of the kernel's symbols: `verikd symbols check` tells which a symbol file allows.
+
+use serde::Serialize;
+
+use crate::symbols::Symbols;
+
+/// What a query reads; an empty list of the missing means that it works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Allowed {
+    /// As it is typed: `!verifier 3`.
+    pub query: &'static str,
+    /// What it shows.
+    pub shows: &'static str,
+    /// Symbols (`nt!VfPoolTraces`) and fields (`_VF_POOL_TRACE.Address`) that are not there.
+    pub missing: Vec<String>,
+}
+
+struct Requirement {
+    query: &'static str,
+    shows: &'static str,
+    symbols: &'static [&'static str],
+    /// A type and fields of it; of fields separated by `|` one is enough, since builds differ.
+    fields: &'static [(&'static str, &'static [&'static str])],
+}
+
+const REQUIREMENTS: [Requirement; 4] = [
+    Requirement {
+        query: "!verifier",
+        shows: "level, options and counters",
+        symbols: &["MmVerifierData"],
+        fields: &[("_MM_DRIVER_VERIFIER_DATA", &["Level"])],
+    },
+    Requirement {
+        query: "!verifier 1",
+        shows: "verified drivers",
+        symbols: &["MmVerifierData", "ViTargetDriversAvl"],
+        fields: &[
+            ("_MM_DRIVER_VERIFIER_DATA", &["Level"]),
+            ("_VF_AVL_TREE", &["Tables", "TablesNo"]),
+            ("_VF_AVL_TABLE", &["RtlTable.BalancedRoot.RightChild"]),
+            ("_RTL_BALANCED_LINKS", &["LeftChild", "RightChild"]),
+            ("_VF_TARGET_DRIVER", &["TreeNode.p|TreeNode.Base.p", "VerifiedData"]),
+            ("_VF_TARGET_VERIFIED_DRIVER_DATA", &["SuspectDriverEntry"]),
+            ("_VF_SUSPECT_DRIVER_ENTRY", &["BaseName.Buffer"]),
+        ],
+    },
+    Requirement {
+        query: "!verifier 3",
+        shows: "and their outstanding pool allocations",
+        symbols: &["MmVerifierData", "ViTargetDriversAvl"],
+        fields: &[
+            ("_MM_DRIVER_VERIFIER_DATA", &["Level"]),
+            ("_VF_AVL_TREE", &["Tables", "TablesNo"]),
+            ("_VF_AVL_TABLE", &["RtlTable.BalancedRoot.RightChild"]),
+            ("_RTL_BALANCED_LINKS", &["LeftChild", "RightChild"]),
+            ("_VF_TARGET_DRIVER", &["TreeNode.p|TreeNode.Base.p", "VerifiedData"]),
+            (
+                "_VF_TARGET_VERIFIED_DRIVER_DATA",
+                &[
+                    "SuspectDriverEntry",
+                    "PoolPageHeaders.HeaderX64.NextEntry|PoolPageHeaders.Header16.NextEntry|\
+                     PoolPageHeaders.HeaderArm64.NextEntry|PoolPageHeaders.Next.Next",
+                ],
+            ),
+            ("_VF_SUSPECT_DRIVER_ENTRY", &["BaseName.Buffer"]),
+            ("_VI_POOL_PAGE_HEADER", &["NextPage", "VerifierEntry", "Signature"]),
+            (
+                "_VI_POOL_ENTRY",
+                &[
+                    "NextFree",
+                    "InUse.VirtualAddress",
+                    "InUse.CallingAddress",
+                    "InUse.NumberOfBytes",
+                    "InUse.Tag",
+                ],
+            ),
+        ],
+    },
+    Requirement {
+        query: "!verifier 80",
+        shows: "the log of allocations and frees",
+        symbols: &["VfPoolTraces", "VfPoolTracesIndex", "VfPoolTracesLength"],
+        fields: &[("_VF_POOL_TRACE", &["Address", "Size", "Thread", "StackTrace"])],
+    },
+];
+
+/// Which queries a kernel's `symbols` allow, in the order of their flags.
+#[must_use]
+pub fn allowed_by(symbols: &dyn Symbols) -> Vec<Allowed> {
+    let missing = |requirement: &Requirement| {
+        let is_missing = |name: &&&str| symbols.address_of(name).is_none();
+        let names = requirement.symbols.iter().filter(is_missing).map(|name| format!("nt!{name}"));
+        let fields = requirement.fields.iter().flat_map(|(ty, fields)| missing_fields(symbols, ty, fields));
+        names.chain(fields).collect()
+    };
+    let allowed = |requirement: &Requirement| Allowed {
+        query: requirement.query,
+        shows: requirement.shows,
+        missing: missing(requirement),
+    };
+    REQUIREMENTS.iter().map(allowed).collect()
+}
+
+/// The type alone if it is not there, else those of its fields that are not.
+fn missing_fields(symbols: &dyn Symbols, ty: &str, fields: &[&str]) -> Vec<String> {
+    let Some(layout) = symbols.find_type(ty).and_then(|id| symbols.layout(id).ok()) else {
+        return vec![ty.to_owned()];
+    };
+    let has = |path: &str| matches!(symbols.place(&layout, path), Ok(Some(_)));
+    let lacks = |field: &&&str| !field.split('|').any(has);
+    let first = |field: &str| field.split('|').next().unwrap_or_default().to_owned();
+    fields.iter().filter(lacks).map(|field| format!("{ty}.{}", first(field))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::table::TableSymbols;
+    use crate::symbols::{Guid, PdbIdentity};
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let symbols = TableSymbols::new(PdbIdentity::new("nt.pdb", Guid::default(), 1))
+            .symbol("MmVerifierData", 0x1000)
+            .symbol("VfPoolTraces", 0x2000)
+            .types("_MM_DRIVER_VERIFIER_DATA 10\n  Level 0 u32\n_VF_POOL_TRACE 10\n  Address 0 ptr\n  Size 8 u64\n");
+        let allowed = allowed_by(&symbols);
+        assert_eq!((allowed[0].query, allowed[0].missing.len()), ("!verifier", 0));
+        assert_eq!(allowed[1].missing[..2], ["nt!ViTargetDriversAvl", "_VF_AVL_TREE"]);
+        assert_eq!(
+            allowed[3].missing,
+            [
+                "nt!VfPoolTracesIndex",
+                "nt!VfPoolTracesLength",
+                "_VF_POOL_TRACE.Thread",
+                "_VF_POOL_TRACE.StackTrace"
+            ]
+        );
+    }
+}

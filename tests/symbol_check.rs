@@ -1,0 +1,93 @@
+//! `verikd symbols check`: what it says of whole files, and how it ends on damaged ones.
+
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+use verikd::sim::windows::{BUILDS, WINDOWS_7_SP1};
+use verikd::sim::{export_isf, export_symbols};
+use verikd::symbols::check::census;
+
+#[test]
+fn whole_symbols_of_every_simulated_kernel_allow_every_query_and_a_drivers_none() {
+    for build in BUILDS {
+        let folder = TempDir::new().unwrap();
+        let pdbs = export_symbols(build, folder.path()).unwrap();
+        for (files, kind) in [(pdbs, "pdb"), (export_isf(build, folder.path()).unwrap(), "isf")] {
+            let (code, text) = check(&files[0]);
+            assert_eq!(code, 0, "{}: {text}", build.name);
+            assert!(text.contains(&format!("): {kind} symbols, whole\n")), "{text}");
+            for query in ["!verifier ", "!verifier 1 ", "!verifier 3 ", "!verifier 80 "] {
+                let line = text.lines().find(|line| line.starts_with(query)).unwrap_or_default();
+                assert!(line.ends_with(" yes"), "{}: {text}", build.name);
+            }
+            let (code, text) = check(&files[3]);
+            assert!(code == 0 && text.contains("Not a kernel's"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn what_a_kernels_symbols_lack_is_named() {
+    let folder = TempDir::new().unwrap();
+    let file = export_isf(&WINDOWS_7_SP1, folder.path()).unwrap().swap_remove(0);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(
+        &file,
+        text.replace("\"VfPoolTracesIndex\"", "\"VfOther\"").replace("_VI_POOL_ENTRY\"", "_X\""),
+    )
+    .unwrap();
+    let (code, text) = check(&file);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("no, it lacks _VI_POOL_ENTRY\n"), "{text}");
+    assert!(text.contains("no, it lacks nt!VfPoolTracesIndex\n"), "{text}");
+}
+
+#[test]
+fn a_damaged_or_foreign_file_is_an_error_that_names_it() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("x.pdb");
+    for (bytes, sentence) in [
+        (&WINDOWS_7_SP1.images[0].pdb[..0x5000], "damaged: container header: cut off"),
+        (b"MSCF\0\0\0\0", "a compressed cabinet"),
+        (b"{\"metadata\": {}}", "damaged: JSON: missing field"),
+        (b"", "not a PDB"),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        let (code, text) = check(&file);
+        assert!(code == 1 && text.contains("x.pdb: ") && text.contains(sentence), "{code}: {text}");
+    }
+    let (code, text) = check(&folder.path().join("none.pdb"));
+    assert!(code == 1 && text.contains("none.pdb"), "{text}");
+}
+
+#[test]
+fn no_truncation_passes_and_no_flipped_bit_is_a_panic() {
+    let folder = TempDir::new().unwrap();
+    let (pdb, isf) = (&WINDOWS_7_SP1.images[3].pdb, export_isf(&WINDOWS_7_SP1, folder.path()).unwrap());
+    let file = folder.path().join("damaged");
+    for whole in [pdb.to_vec(), std::fs::read(&isf[3]).unwrap()] {
+        for part in 0..64 {
+            std::fs::write(&file, &whole[..whole.len() * part / 64]).unwrap();
+            assert!(census(&file).is_err(), "{part} of 64 parts");
+        }
+        let mut random = 1_u64;
+        for _ in 0..400 {
+            let mut bytes = whole.clone();
+            for _ in 0..4 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = (random >> 33) as usize % whole.len();
+                bytes[at] ^= 1 << (random >> 61);
+            }
+            std::fs::write(&file, &bytes).unwrap();
+            let _ = census(&file);
+        }
+    }
+}
+
+fn check(file: &Path) -> (i32, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_verikd")).args(["symbols", "check"]).arg(file).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
