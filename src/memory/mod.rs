@@ -38,6 +38,15 @@ pub trait Memory: Send + Sync {
     fn stop(&self) -> StopId;
 }
 
+/// The CPU that reported a stop: whose registers a prompt speaks of.
+pub trait StoppedCpu: Send + Sync {
+    /// Its `CONTEXT`, as the target's kernel lays it out.
+    ///
+    /// # Errors
+    /// Why it cannot be read; [`ReadCause::Unsupported`] where no CPU is known.
+    fn context(&self) -> Result<Vec<u8>, ReadCause>;
+}
+
 /// An address of either kind, for errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {

@@ -5,19 +5,16 @@
 //! Source: kd-serial.md, "resuming from int3"; WinDbg reads and writes the context in the captures.
 
 use bytes::Bytes;
-use kd_protocol::kd::{Arm, Manipulate, NtStatus, StateChange, StateDetail};
+use kd_protocol::kd::{Manipulate, NtStatus, StateChange, StateDetail};
 use kd_protocol::link::RequestError;
 
 use super::Session;
+use super::context::{self, PIECE};
 
 /// `int3`.
 const INT3: u8 = 0xcc;
 /// Where Rip lies in an x64 CONTEXT. Source: kdnet.md 11.
 const RIP: std::ops::Range<usize> = 0xf8..0x100;
-/// A piece of a context that every KDNET target takes.
-const PIECE: usize = 1096;
-/// Contexts with extended state are a few kilobytes; more is no context.
-const MAX_CONTEXT: usize = 0x1_0000;
 
 /// Moves Rip behind the `int3` that the stop was at, if it was at one.
 pub(super) fn step_over(session: &Session, change: &StateChange) -> Result<(), RequestError> {
@@ -27,7 +24,8 @@ pub(super) fn step_over(session: &Session, change: &StateChange) -> Result<(), R
     if exception.exception_code != NtStatus::BREAKPOINT || !is_at_int3 {
         return Ok(());
     }
-    let Some((mut context, in_pieces)) = read(session, change.processor)? else { return Ok(()) };
+    let read = context::read(change.processor, |request| session.request(request))?;
+    let Some((mut context, in_pieces)) = read else { return Ok(()) };
     let Some(rip) = context.get_mut(RIP) else { return Ok(()) };
     if *rip != change.program_counter.0.to_le_bytes() {
         // Somebody has moved it already.
@@ -35,28 +33,6 @@ pub(super) fn step_over(session: &Session, change: &StateChange) -> Result<(), R
     }
     rip.copy_from_slice(&change.program_counter.offset(1).0.to_le_bytes());
     write(session, change.processor, context.into(), in_pieces)
-}
-
-/// The context, and whether the target gives and takes it in pieces.
-fn read(session: &Session, processor: u16) -> Result<Option<(Vec<u8>, bool)>, RequestError> {
-    let mut context = Vec::new();
-    loop {
-        let offset = context.len() as u32;
-        let reply = session.request(Manipulate::get_context_ex(processor, offset, PIECE as u32))?;
-        let Arm::ContextEx(arm) = reply.arm else { return Ok(None) };
-        if !reply.return_status.is_success() || reply.data.is_empty() {
-            break;
-        }
-        context.extend_from_slice(&reply.data);
-        match arm.byte_count as usize {
-            total if total == context.len() => return Ok(Some((context, true))),
-            total if total > MAX_CONTEXT || context.len() > total => return Ok(None),
-            _ => {}
-        }
-    }
-    // Boot debuggers and old kernels have only the whole context.
-    let reply = session.request(Manipulate::get_context(processor))?;
-    Ok(reply.return_status.is_success().then(|| (reply.data.to_vec(), false)))
 }
 
 fn write(session: &Session, processor: u16, context: Bytes, in_pieces: bool) -> Result<(), RequestError> {

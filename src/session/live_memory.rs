@@ -8,9 +8,10 @@ use kd_protocol::kd::{Arm, Manipulate, NtStatus, SEARCH_FOUND_NOTHING};
 use kd_protocol::link::RequestError;
 use tokio::sync::mpsc;
 
+use super::context;
 use super::driver::{Order, OrderKind, Space};
 use super::monitor::{Monitor, Outcome};
-use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
+use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
 
 /// One search request covers this much: a target says nothing while it searches. Source: kdnet.md 8.2.
 const SEARCH_PIECE: u64 = 16 << 20;
@@ -47,22 +48,24 @@ impl LiveMemory {
         cause.map_or(Ok(()), |cause| Err(ReadError { address, wanted, got: bytes.len(), cause }))
     }
 
+    fn request(&self, request: Manipulate) -> Result<Manipulate, ReadCause> {
+        let order = |ticket| OrderKind::Request(ticket, Box::new(request));
+        match self.monitor.carry_out(&self.orders, order) {
+            Outcome::Reply(reply) => Ok(*reply),
+            Outcome::Failed(error) => Err(cause_of(error)),
+            Outcome::Interrupted => Err(ReadCause::Interrupted),
+            Outcome::BudgetSpent => Err(ReadCause::FreezeBudget),
+            Outcome::Ended | Outcome::Bytes(..) | Outcome::Accepted => Err(ReadCause::SessionEnded),
+        }
+    }
+
     fn search_piece(
         &self,
         from: VirtAddr,
         length: u64,
         pattern: &Bytes,
     ) -> Result<Option<VirtAddr>, ReadCause> {
-        let request = Manipulate::search_memory(from, length, pattern.clone());
-        let outcome =
-            self.monitor.carry_out(&self.orders, |ticket| OrderKind::Request(ticket, Box::new(request)));
-        let reply = match outcome {
-            Outcome::Reply(reply) => reply,
-            Outcome::Failed(error) => return Err(cause_of(error)),
-            Outcome::Interrupted => return Err(ReadCause::Interrupted),
-            Outcome::BudgetSpent => return Err(ReadCause::FreezeBudget),
-            Outcome::Ended | Outcome::Bytes(..) | Outcome::Accepted => return Err(ReadCause::SessionEnded),
-        };
+        let reply = self.request(Manipulate::search_memory(from, length, pattern.clone()))?;
         match (reply.return_status, reply.arm) {
             (SEARCH_FOUND_NOTHING, _) => Ok(None),
             (NtStatus::SUCCESS, Arm::SearchMemory(arm)) => Ok(Some(arm.search_address)),
@@ -105,6 +108,14 @@ impl Memory for LiveMemory {
 
     fn stop(&self) -> StopId {
         self.monitor.stop()
+    }
+}
+
+impl StoppedCpu for LiveMemory {
+    fn context(&self) -> Result<Vec<u8>, ReadCause> {
+        let processor = self.monitor.stopped_processor().ok_or(ReadCause::TargetRunning)?;
+        let read = context::read(processor, |request| self.request(request))?;
+        read.map(|(context, _)| context).ok_or(ReadCause::Unsupported("the CPU's context"))
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod breakpoint;
 mod connection;
+mod context;
 mod driver;
 mod entropy;
 mod live_memory;

@@ -216,7 +216,7 @@ impl<'a> Shell<'a> {
     /// The target, if it is stopped.
     fn target(&self) -> Option<Target<'_>> {
         let kernel = self.kernel.as_ref().filter(|_| self.session.state() == RunState::Stopped)?;
-        Some(Target::new(&self.memory as &dyn Memory, kernel))
+        Some(Target::new(&self.memory as &dyn Memory, kernel).with_cpu(self.memory.inner()))
     }
 
     fn answer(&mut self, command: &str, answer: &dyn AnyAnswer) -> Result<(), ShellError> {

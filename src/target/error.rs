@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::image::ImageError;
 use super::patience::is_over;
-use crate::memory::{ReadError, VirtAddr};
+use crate::memory::{ReadCause, ReadError, VirtAddr};
 use crate::symbols::SymbolError;
 use crate::symbols::store::NotFound;
 
@@ -71,6 +71,9 @@ pub enum TargetError {
     /// A symbol file turned out damaged while a type was read.
     #[error(transparent)]
     Symbols(Arc<SymbolError>),
+    /// The registers of the CPU that stopped cannot be read.
+    #[error("registers: {0}")]
+    NoRegisters(ReadCause),
     /// No such module is loaded.
     #[error("no module called {0} is loaded; lm lists those that are")]
     NoModule(String),

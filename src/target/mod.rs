@@ -15,6 +15,7 @@ mod kernel;
 mod modules;
 mod patience;
 mod record;
+mod registers;
 mod scatter;
 pub mod walk;
 
@@ -30,6 +31,7 @@ pub use kernel::{Kernel, KernelVersion};
 pub use modules::{Module, ModuleList};
 pub use patience::is_over;
 pub use record::{Layout, Record, Records};
+pub use registers::Registers;
 pub use walk::{SListHead, WalkEnd};
 
 // Commands see memory and symbols through the target only.
@@ -38,8 +40,11 @@ pub use crate::symbols::store::{Part as SymbolPart, SymbolPath, SymbolSource};
 pub use crate::symbols::{Place, SymbolKind};
 
 use self::patience::Patience;
-use crate::memory::Memory;
+use crate::memory::{Memory, StoppedCpu};
 use crate::symbols::{Rva, Symbols};
+
+/// `IMAGE_FILE_MACHINE_AMD64`.
+const AMD64: u16 = 0x8664;
 
 /// A stopped target.
 ///
@@ -48,6 +53,8 @@ use crate::symbols::{Rva, Symbols};
 pub struct Target<'a> {
     memory: Patience<'a>,
     kernel: &'a Kernel,
+    cpu: Option<&'a dyn StoppedCpu>,
+    registers: OnceCell<Result<Registers, ReadCause>>,
     modules: OnceCell<Result<Arc<ModuleList>, TargetError>>,
 }
 
@@ -55,7 +62,20 @@ impl<'a> Target<'a> {
     /// The target whose stopped memory is `memory`; `kernel` is what is known of its boot.
     #[must_use]
     pub const fn new(memory: &'a dyn Memory, kernel: &'a Kernel) -> Self {
-        Self { memory: Patience::new(memory), kernel, modules: OnceCell::new() }
+        Self {
+            memory: Patience::new(memory),
+            kernel,
+            cpu: None,
+            registers: OnceCell::new(),
+            modules: OnceCell::new(),
+        }
+    }
+
+    /// The same target, whose registers are those of `cpu`.
+    #[must_use]
+    pub const fn with_cpu(mut self, cpu: &'a dyn StoppedCpu) -> Self {
+        self.cpu = Some(cpu);
+        self
     }
 
     /// Its memory.
@@ -68,6 +88,21 @@ impl<'a> Target<'a> {
     #[must_use]
     pub const fn kernel(&self) -> &'a Kernel {
         self.kernel
+    }
+
+    /// The registers of the CPU that stopped, read when they are first needed.
+    ///
+    /// # Errors
+    /// [`TargetError::NoRegisters`].
+    pub fn registers(&self) -> Result<&Registers, TargetError> {
+        let read = || {
+            let cpu = self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?;
+            if self.kernel.version().machine != AMD64 {
+                return Err(ReadCause::Unsupported("the context of a machine that is not x64"));
+            }
+            Registers::decode(&cpu.context()?).ok_or(ReadCause::Unsupported("a whole CONTEXT"))
+        };
+        self.registers.get_or_init(read).as_ref().map_err(|cause| TargetError::NoRegisters(cause.clone()))
     }
 
     /// The loaded modules, read at most once per stop.

@@ -10,7 +10,7 @@ use super::debugger_data::{self, Version};
 use super::kernel::{Kernel, Layouts};
 use super::processors::{self, Processor};
 use super::{Build, WINDOWS_7_SP1, globals, leak, modules, processes, verifier};
-use crate::memory::{Address, Memory, ReadCause, ReadError, StopId};
+use crate::memory::{Address, Memory, ReadCause, ReadError, StopId, StoppedCpu};
 use crate::sim::paging::Translation;
 
 /// Bytes of RAM.
@@ -254,6 +254,13 @@ impl Memory for Machine {
 
     fn stop(&self) -> StopId {
         StopId(self.stops)
+    }
+}
+
+/// The processor that a break-in stops on.
+impl StoppedCpu for Machine {
+    fn context(&self) -> Result<Vec<u8>, ReadCause> {
+        Ok(self.processors[0].context.clone())
     }
 }
 
