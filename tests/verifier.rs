@@ -472,7 +472,7 @@ fn a_line_that_cannot_be_read_says_what_is_taken() {
     for (line, problem) in [
         ("!verifier x", "`x` is no hexadecimal number for flags"),
         ("!verifier 3 a b", "`b` is one argument too many"),
-        ("!verifier 80 nt!x", "`nt!x` is neither an address nor a quantity"),
+        ("!verifier 80 1 2", "`2` is one argument too many"),
         ("!verifier 4", "0x4: the log of injected faults is not among what this version shows"),
         ("!verifier f", "0xf: these flags are not among what this version shows"),
     ] {
@@ -480,6 +480,24 @@ fn a_line_that_cannot_be_read_says_what_is_taken() {
         assert!(error.is_usage() && error.to_string().contains(problem), "{line}: {error}");
         assert!(error.to_string().ends_with("usage: !verifier [0|1|3 [DRIVER] | 80 [ADDRESS|QUANTITY]]"));
     }
+}
+
+#[test]
+fn an_address_may_be_any_expression() {
+    let booted = leak(Build::Windows7).boot();
+    let plain = text(&booted, "!verifier 80 fffffa8005400000");
+    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
+    let entry = format!("poi(poi(nt!VfPoolTraces) + 0n128 * 0n{})", log["entries"][0]["slot"]);
+    for address in ["fffffa80`053ff000 + 0n4096".to_owned(), entry] {
+        assert_eq!(text(&booted, &format!("!verifier 80 {address}")), plain, "{address}");
+    }
+    let error = run(&booted, "!verifier 80 nt!x").err().unwrap();
+    assert!(!error.is_usage());
+    assert!(
+        error.to_string().starts_with("!verifier: Couldn't resolve error at 'nt!x': nt!x not found in"),
+        "{error}"
+    );
+    assert!(run(&booted, "!verifier 80 1+").err().unwrap().is_usage());
 }
 
 #[test]

@@ -1,4 +1,60 @@
-//! Numbers as WinDbg users type them.
+//! A command's arguments: words and expressions.
+
+use super::{CommandSpec, Expression, QueryError};
+use crate::target::Target;
+
+/// What is left of a command's arguments.
+pub(super) struct Arguments<'a> {
+    spec: &'static CommandSpec,
+    rest: &'a str,
+}
+
+impl<'a> Arguments<'a> {
+    pub(super) fn new(spec: &'static CommandSpec, text: &'a str) -> Self {
+        Self { spec, rest: text.trim() }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The next word, which stays.
+    pub(super) fn peek(&self) -> Option<&'a str> {
+        self.rest.split_whitespace().next()
+    }
+
+    /// The next word.
+    pub(super) fn word(&mut self) -> Option<&'a str> {
+        let word = self.peek()?;
+        self.rest = self.rest[word.len()..].trim_start();
+        Some(word)
+    }
+
+    /// The value of the expression that comes next.
+    pub(super) fn expression(&mut self, target: &Target<'_>) -> Result<u64, QueryError> {
+        let failed = |source| QueryError::Expression { command: self.spec.names[0], source };
+        let text = self.rest;
+        let (expression, rest) = Expression::parse_prefix(text).map_err(failed)?;
+        if !rest.is_empty() && !rest.starts_with(char::is_whitespace) {
+            return Err(self.usage(format!("cannot read `{rest}`")));
+        }
+        self.rest = rest.trim_start();
+        expression.evaluate(text, target).map_err(failed)
+    }
+
+    /// Makes sure that nothing is left.
+    pub(super) fn end(&self) -> Result<(), QueryError> {
+        match self.peek() {
+            None => Ok(()),
+            Some(word) => Err(self.usage(format!("`{word}` is one argument too many"))),
+        }
+    }
+
+    /// An error about the form of the arguments.
+    pub(super) fn usage(&self, problem: impl Into<String>) -> QueryError {
+        QueryError::Usage { command: self.spec.names[0], problem: problem.into(), usage: self.spec.usage }
+    }
+}
 
 /// Reads a number: hexadecimal unless a prefix says otherwise.
 ///

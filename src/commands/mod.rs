@@ -9,6 +9,9 @@
 //! target run: commands that can are [`ControlCommand`]s, which the shell carries out.
 
 mod arguments;
+mod echo;
+mod evaluate;
+mod expression;
 mod help;
 mod modules;
 mod reload;
@@ -21,6 +24,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use arguments::number;
+pub use expression::{Expression, ExpressionCause, ExpressionError};
 pub use help::Help;
 pub use modules::{ModuleTable, Modules};
 pub use reload::Reloaded;
@@ -161,6 +165,14 @@ pub enum QueryError {
         /// Why.
         source: TargetError,
     },
+    /// An argument is an expression without a value.
+    #[error("{command}: {source}")]
+    Expression {
+        /// The command.
+        command: &'static str,
+        /// Where and why.
+        source: ExpressionError,
+    },
     /// The kernel keeps no such log.
     #[error("{command}: {reason}")]
     NoData {
@@ -175,7 +187,11 @@ impl QueryError {
     /// True if the user's line is wrong, not the target: exit code 2.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::Unknown { .. } | Self::Usage { .. })
+        match self {
+            Self::Unknown { .. } | Self::Usage { .. } => true,
+            Self::Expression { source, .. } => matches!(source.cause(), ExpressionCause::Syntax(_)),
+            _ => false,
+        }
     }
 }
 
@@ -237,6 +253,9 @@ pub enum ControlCommand {
 pub static COMMANDS: &[&CommandSpec] = &[
     &verifier::COMMAND,
     &modules::COMMAND,
+    &evaluate::EVALUATE,
+    &evaluate::FORMATS,
+    &echo::COMMAND,
     &version::COMMAND,
     &symbol_path::SYMFIX,
     &symbol_path::SYMPATH,
@@ -291,6 +310,9 @@ static QUIT_DETACH: CommandSpec = CommandSpec {
     run: Run::Control(ControlCommand::QuitDetach),
 };
 
+/// Commands whose arguments may follow without a space.
+const GLUED: [&str; 2] = ["?", "lm"];
+
 /// The command that a line of the prompt names, and its arguments.
 ///
 /// # Errors
@@ -299,8 +321,13 @@ pub fn find(line: &str) -> Result<(&'static CommandSpec, &str), QueryError> {
     let line = line.trim();
     let (name, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let named = |spec: &&&CommandSpec| spec.names.iter().any(|known| known.eq_ignore_ascii_case(name));
-    match COMMANDS.iter().find(named) {
-        Some(spec) => Ok((spec, arguments.trim())),
+    if let Some(spec) = COMMANDS.iter().find(named) {
+        return Ok((spec, arguments.trim()));
+    }
+    // WinDbg's users type `?1+2` and `lmvm nt`.
+    let glued = |spec: &&&CommandSpec| GLUED.contains(&spec.names[0]) && name.starts_with(spec.names[0]);
+    match COMMANDS.iter().find(glued).filter(|_| !name.starts_with("??")) {
+        Some(spec) => Ok((spec, line[spec.names[0].len()..].trim())),
         None => Err(QueryError::Unknown { name: name.to_owned() }),
     }
 }
@@ -322,6 +349,13 @@ mod tests {
         let (spec, arguments) = find("  !Verifier \t 3  myfault.sys ").unwrap();
         assert_eq!((spec.names[0], arguments), ("!verifier", "3  myfault.sys"));
         assert_eq!(find("g").unwrap().1, "");
+        for (line, name, rest) in
+            [("?1+2", "?", "1+2"), ("lmvm nt", "lm", "vm nt"), ("lm vm nt", "lm", "vm nt")]
+        {
+            let (spec, arguments) = find(line).unwrap();
+            assert_eq!((spec.names[0], arguments), (name, rest));
+        }
+        assert!(find("?? 1").is_err());
         assert_eq!(
             find("!verify 3").unwrap_err().to_string(),
             "unknown command !verify; .help lists the commands"

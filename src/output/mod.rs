@@ -1,10 +1,14 @@
 //! How answers show addresses, numbers that may be missing, and columns. A leaf: knows no command and no target.
 
+mod number;
+
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
 use kd_protocol::VirtAddr;
+
+pub use number::{general, unix_time};
 
 /// Serialises an address as `"0xfffffa8005400000"`: JSON numbers lose bits past 2^53.
 ///

@@ -14,6 +14,7 @@ mod layout;
 pub mod pdb;
 pub mod store;
 pub mod table;
+mod undecorate;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,6 +25,7 @@ use serde::Serialize;
 
 pub use identity::{Guid, NoGuid, PdbIdentity};
 pub use layout::{BaseKind, Bits, Field, Place, Type, TypeId, TypeLayout};
+pub use undecorate::undecorate;
 
 /// A relative virtual address: bytes from an image's base.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +68,15 @@ pub struct Symbol<'a> {
     pub rva: Rva,
 }
 
+/// One constant of an enumeration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Constant {
+    /// Name as in the symbol file: `PagedPool`.
+    pub name: Arc<str>,
+    /// Its value; of an enumeration smaller than 8 bytes the low ones count.
+    pub value: u64,
+}
+
 /// The symbols of one module.
 pub trait Symbols: fmt::Debug + Send + Sync {
     /// The build they belong to.
@@ -85,6 +96,28 @@ pub trait Symbols: fmt::Debug + Send + Sync {
 
     /// The symbol at `rva`, or the nearest below it in the same section.
     fn nearest(&self, rva: Rva) -> Option<Symbol<'_>>;
+
+    /// Every symbol in order of address; several names of one address follow each other, the one that
+    /// [`nearest`](Self::nearest) gives first. Nothing where they cannot be listed.
+    fn symbols(&self) -> Box<dyn Iterator<Item = Symbol<'_>> + '_> {
+        Box::new(std::iter::empty())
+    }
+
+    /// The first symbol above `rva`.
+    fn above(&self, rva: Rva) -> Option<Symbol<'_>> {
+        self.symbols().find(|symbol| symbol.rva > rva)
+    }
+
+    /// Names of the structures and unions that the file defines, in any order. Nothing where they cannot be listed.
+    fn types(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
+        Box::new(std::iter::empty())
+    }
+
+    /// The constants of the enumeration called `name`, if the file has them.
+    fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
+        let _ = name;
+        None
+    }
 
     /// The structure or union called `name`, if the file defines it.
     fn find_type(&self, name: &str) -> Option<TypeId>;

@@ -13,15 +13,18 @@
 //!   NextEntry  8 u64:4,3c
 //! ```
 //! A structure is `name size`; its fields follow, indented: `name offset type`. A type is `u8` to `u64`, `i8` to
-//! `i64`, `wchar`, `ptr`, or a structure of the same text; `[n]` after it makes an array, `:position,length` bits.
+//! `i64`, `char`, `wchar`, `ptr`, `code` for a pointer to code, `*` and a structure for a pointer to it, `enum=` and a
+//! name for an enumeration of 4 bytes, or a structure of the same text; `[n]` after it makes an array,
+//! `:position,length` bits.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{
-    BaseKind, Bits, Field, PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, Type, TypeId,
-    TypeLayout,
+    BaseKind, Bits, Constant, Field, PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, Type,
+    TypeId, TypeLayout,
 };
 
 /// Symbols of one module, held in memory.
@@ -32,6 +35,7 @@ pub struct TableSymbols {
     by_address: BTreeMap<Rva, String>,
     sections: Vec<std::ops::Range<u32>>,
     types: Vec<Arc<TypeLayout>>,
+    enumerations: BTreeMap<String, Arc<[Constant]>>,
 }
 
 impl TableSymbols {
@@ -44,6 +48,7 @@ impl TableSymbols {
             by_address: BTreeMap::new(),
             sections: Vec::new(),
             types: Vec::new(),
+            enumerations: BTreeMap::new(),
         }
     }
 
@@ -59,6 +64,14 @@ impl TableSymbols {
     #[must_use]
     pub fn section(mut self, addresses: std::ops::Range<u32>) -> Self {
         self.sections.push(addresses);
+        self
+    }
+
+    /// Adds the constants of an enumeration, which a field of type `enum=NAME` has.
+    #[must_use]
+    pub fn enumeration(mut self, name: &str, constants: &[(&str, u64)]) -> Self {
+        let constant = |(name, value): &(&str, u64)| Constant { name: (*name).into(), value: *value };
+        self.enumerations.insert(name.to_owned(), constants.iter().map(constant).collect());
         self
     }
 
@@ -124,6 +137,22 @@ impl Symbols for TableSymbols {
         Some(Symbol { name: name.as_str().into(), rva: *at })
     }
 
+    fn symbols(&self) -> Box<dyn Iterator<Item = Symbol<'_>> + '_> {
+        let is_other = |name: &str, rva: &Rva| self.by_address.get(rva).is_some_and(|first| first != name);
+        let mut all: Vec<_> =
+            self.by_name.iter().map(|(name, rva)| (*rva, is_other(name, rva), name.as_str())).collect();
+        all.sort_unstable();
+        Box::new(all.into_iter().map(|(rva, _, name)| Symbol { name: name.into(), rva }))
+    }
+
+    fn types(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
+        Box::new(self.types.iter().map(|layout| Cow::from(&*layout.name)))
+    }
+
+    fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
+        self.enumerations.get(name).cloned()
+    }
+
     fn find_type(&self, name: &str) -> Option<TypeId> {
         let index = self.types.iter().position(|layout| &*layout.name == name)?;
         u32::try_from(index).ok().map(TypeId)
@@ -170,8 +199,16 @@ fn parse_type(text: &str, ids: &BTreeMap<&str, (TypeId, u64)>) -> Type {
         "i16" => base(BaseKind::Signed, 2),
         "i32" => base(BaseKind::Signed, 4),
         "i64" => base(BaseKind::Signed, 8),
+        "char" => base(BaseKind::Character, 1),
         "wchar" => base(BaseKind::Character, 2),
+        "code" => Type::Pointer { to: Box::new(Type::Function), size: 8 },
         record => {
+            if let Some(pointee) = record.strip_prefix('*') {
+                return Type::Pointer { to: Box::new(parse_type(pointee, ids)), size: 8 };
+            }
+            if let Some(name) = record.strip_prefix("enum=") {
+                return Type::Enum { name: name.into(), size: 4 };
+            }
             let (id, size) = ids.get(record).expect("a field's structure is in the same text");
             Type::Record { id: Some(*id), name: record.into(), size: *size }
         }

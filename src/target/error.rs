@@ -40,6 +40,14 @@ pub enum TargetError {
         /// The file and identity that were searched.
         pdb: String,
     },
+    /// No module and no loaded symbol has this name.
+    #[error("no module is called {name}, and no symbol in {}; write MODULE!{name} to look in another module", .searched.join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The modules whose symbols were searched.
+        searched: Vec<String>,
+    },
     /// A module's symbols lack a type.
     #[error("type {module}!{name} not found in {pdb}")]
     NoType {

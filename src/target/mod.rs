@@ -13,10 +13,12 @@ mod error;
 mod image;
 mod kernel;
 mod modules;
+mod names;
 mod patience;
 mod record;
 mod registers;
 mod scatter;
+mod sparse;
 pub mod walk;
 
 use std::borrow::Cow;
@@ -29,22 +31,28 @@ pub use error::{MissingSymbols, TargetError};
 pub use image::{Image, ImageError};
 pub use kernel::{Kernel, KernelVersion};
 pub use modules::{Module, ModuleList};
+pub use names::{ModuleSymbols, Neighbours};
 pub use patience::is_over;
 pub use record::{Layout, Record, Records};
-pub use registers::Registers;
+pub use registers::{Register, Registers};
+pub use sparse::SparseBytes;
 pub use walk::{SListHead, WalkEnd};
 
 // Commands see memory and symbols through the target only.
 pub use crate::memory::{ReadCause, ReadError, VirtAddr};
 pub use crate::symbols::store::{Part as SymbolPart, SymbolPath, SymbolSource};
-pub use crate::symbols::{Place, SymbolKind};
+pub use crate::symbols::{
+    BaseKind, Bits, Constant, Field, Place, SymbolKind, Symbols, Type, TypeLayout, undecorate,
+};
 
 use self::patience::Patience;
 use crate::memory::{Memory, StoppedCpu};
-use crate::symbols::{Rva, Symbols};
+use crate::symbols::Rva;
 
-/// `IMAGE_FILE_MACHINE_AMD64`.
+/// `IMAGE_FILE_MACHINE_AMD64` and those of 32-bit kernels.
 const AMD64: u16 = 0x8664;
+const I386: u16 = 0x14c;
+const ARMNT: u16 = 0x1c4;
 
 /// A stopped target.
 ///
@@ -82,6 +90,12 @@ impl<'a> Target<'a> {
     #[must_use]
     pub const fn memory(&self) -> &dyn Memory {
         &self.memory
+    }
+
+    /// Bytes of a pointer.
+    #[must_use]
+    pub const fn pointer_size(&self) -> usize {
+        if matches!(self.kernel.version().machine, I386 | ARMNT) { 4 } else { 8 }
     }
 
     /// Its kernel.
@@ -141,7 +155,7 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     /// [`TargetError::NoModule`], [`TargetError::NoSymbols`], [`TargetError::Read`].
-    pub fn module_symbols(&self, name: &str) -> Result<(Module, Arc<dyn Symbols>), TargetError> {
+    pub fn module_symbols(&self, name: &str) -> Result<ModuleSymbols, TargetError> {
         let (module, symbols) = if name.eq_ignore_ascii_case("nt") {
             self.kernel.nt(&self.memory)
         } else {
@@ -335,7 +349,7 @@ impl SymbolAt {
         };
         let nearest = symbols.as_ref().zip(rva).and_then(|(symbols, rva)| symbols.nearest(rva));
         let displacement = nearest.as_ref().map_or(offset, |symbol| offset - u64::from(symbol.rva.0));
-        let symbol = nearest.map(|symbol| symbol.name.into_owned());
+        let symbol = nearest.map(|symbol| undecorate(&symbol.name).into_owned());
         Self { address, module: Some(Arc::clone(&module.name)), symbol, displacement, missing }
     }
 }

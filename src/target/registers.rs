@@ -99,7 +99,7 @@ impl Registers {
         let cut =
             |value: u64, shift: u32, bits: u32| Register { value: value >> shift & ((1 << bits) - 1), bits };
         let whole = |name: &str| self.general(name);
-        if name.bytes().nth(1).is_none_or(|second| second.is_ascii_digit() && !name.starts_with('r')) {
+        if name.as_bytes().get(1).is_none_or(|second| second.is_ascii_digit() && !name.starts_with('r')) {
             return None;
         }
         if name.starts_with('r') {

@@ -8,6 +8,8 @@
 //!  !verifier 80 [ADDRESS]         the log's entries for the block that ADDRESS lies in, newest first
 //!  !verifier 80 [QUANTITY]        the log's newest entries
 //! ```
+//! An address is any expression: `!verifier 80 poi(nt!PoolHitTag+8)+10`.
+//!
 //! `DRIVER` is `myfault.sys` or `myfault`, in any case: what bug check 0xC4/0x62 tells a driver's author to type works
 //! as it stands.
 //!
@@ -39,6 +41,7 @@ use self::allocations::Allocations;
 use self::drivers::{Driver, DriverTree, Suspects};
 use self::pool_log::{PoolLog, PoolLogQuery, Wanted};
 use self::settings::{LEVEL_POOL_TRACKING, OPTION_ADVANCED_POOL_TRACKING, Settings};
+use super::arguments::Arguments;
 use super::{Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer, number};
 use crate::target::{Target, TargetError, WalkEnd};
 
@@ -162,28 +165,27 @@ fn tracking_notes(settings: &Settings) -> Vec<Note> {
 }
 
 /// Reads the arguments and runs the query they ask for.
-fn run(arguments: &str, target: &Target<'_>) -> Answered {
-    let words: Vec<&str> = arguments.split_whitespace().collect();
-    let Some((first, rest)) = words.split_first() else {
+fn run(text: &str, target: &Target<'_>) -> Answered {
+    let mut arguments = Arguments::new(&COMMAND, text);
+    let Some(first) = arguments.word() else {
         return answer(&VerifierQuery::default(), target);
     };
     let flags =
         number(first).ok_or_else(|| usage(format!("`{first}` is no hexadecimal number for flags")))?;
-    if let [_, unread, ..] = rest {
-        return Err(usage(format!("`{unread}` is one argument too many")));
-    }
     match flags {
         FLAG_POOL_LOG => {
-            let wanted = match rest.first() {
-                None => Wanted::Newest(None),
-                Some(word) => Wanted::Number(number(word).ok_or_else(|| {
-                    usage(format!("`{word}` is neither an address nor a quantity in hexadecimal"))
-                })?),
+            let wanted = if arguments.is_empty() {
+                Wanted::Newest(None)
+            } else {
+                Wanted::Number(arguments.expression(target)?)
             };
+            arguments.end()?;
             answer(&PoolLogQuery { wanted }, target)
         }
         0 | FLAG_DRIVERS | FLAG_ALLOCATIONS | 3 => {
-            answer(&VerifierQuery { flags, driver: rest.first().map(|name| (*name).to_owned()) }, target)
+            let driver = arguments.word().map(str::to_owned);
+            arguments.end()?;
+            answer(&VerifierQuery { flags, driver }, target)
         }
         _ => Err(usage(format!("{} not among what this version shows", describe_flags(flags)))),
     }

@@ -19,6 +19,7 @@ mod names;
 mod tests;
 mod types;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ use ms_pdb::msf::Msf;
 
 use self::names::{Names, Sections};
 use self::types::Types;
-use super::{Guid, PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, TypeId, TypeLayout};
+use super::{Constant, Guid, PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, TypeId, TypeLayout};
 
 const PDB_INFORMATION_STREAM: u32 = 1;
 const TYPE_STREAM: u32 = 2;
@@ -148,6 +149,22 @@ impl Symbols for PdbSymbols {
 
     fn nearest(&self, rva: Rva) -> Option<Symbol<'_>> {
         self.names.nearest(rva)
+    }
+
+    fn symbols(&self) -> Box<dyn Iterator<Item = Symbol<'_>> + '_> {
+        Box::new(self.iter())
+    }
+
+    fn above(&self, rva: Rva) -> Option<Symbol<'_>> {
+        self.names.above(rva)
+    }
+
+    fn types(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
+        Box::new(self.types.names())
+    }
+
+    fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
+        self.types.constants(name)
     }
 
     fn find_type(&self, name: &str) -> Option<TypeId> {

@@ -183,6 +183,11 @@ impl Names {
         (below.0 >= section).then(|| self.symbol(&self.by_address[first]))
     }
 
+    pub(super) fn above(&self, rva: Rva) -> Option<Symbol<'_>> {
+        let above = self.by_address.partition_point(|entry| entry.rva <= rva);
+        self.by_address.get(above).map(|entry| self.symbol(entry))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
         self.by_address.iter().map(|entry| self.symbol(entry))
     }

@@ -1,5 +1,6 @@
 //! Type records of a PDB: where each begins, which define a structure, and what one structure looks like.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,7 +10,7 @@ use ms_pdb::types::fields::{Field as RawField, IterFields};
 use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
 
 use super::{Container, TYPE_STREAM};
-use crate::symbols::{BaseKind, Bits, Field, SymbolError, Type, TypeId, TypeLayout};
+use crate::symbols::{BaseKind, Bits, Constant, Field, SymbolError, Type, TypeId, TypeLayout};
 
 /// Longest chain of modifiers, pointers and arrays that is followed for one field's type.
 const MAX_DEPTH: u32 = 32;
@@ -39,6 +40,8 @@ struct Index {
     end: usize,
     /// Hash of a definition's name or unique name, and its type index, in order.
     definitions: Vec<(u32, u32)>,
+    /// The same of enumerations, by name only.
+    enumerations: Vec<(u32, u32)>,
 }
 
 impl Types {
@@ -97,6 +100,49 @@ impl Types {
             return Err(format!("{found:#x} records, the header says {said:#x}"));
         }
         Ok(())
+    }
+
+    /// Name of every definition, as often as it is defined.
+    pub(super) fn names(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let bytes = &self.stream[self.records.clone()];
+        TypesIter::new(bytes).filter_map(|record| {
+            let found = composite(&record).filter(|found| !found.forward)?;
+            Some(String::from_utf8_lossy(found.name).into_owned().into())
+        })
+    }
+
+    /// The constants of the enumeration called `name`.
+    pub(super) fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
+        let enumerations = &self.index().enumerations;
+        let wanted = hash(name.as_bytes());
+        let first = enumerations.partition_point(|(hash, _)| *hash < wanted);
+        let candidates = enumerations[first..].iter().take_while(|(hash, _)| *hash == wanted);
+        let list = candidates.filter_map(|(_, id)| match self.record(*id)?.parse() {
+            Ok(TypeData::Enum(found)) if found.name == name.as_bytes() => Some(found.fixed.fields.get()),
+            _ => None,
+        });
+        self.constants_of(list.into_iter().next()?)
+    }
+
+    fn constants_of(&self, list: TypeIndex) -> Option<Arc<[Constant]>> {
+        let mut constants = Vec::new();
+        let mut next = Some(list);
+        for _ in 0..MAX_LISTS {
+            let Some(list) = next.take() else { break };
+            let record = self.record(list.0).filter(|record| record.kind == Leaf::LF_FIELDLIST)?;
+            for member in (IterFields { bytes: record.data }) {
+                match member {
+                    RawField::Enumerate(constant) if constants.len() < MAX_FIELDS => {
+                        let signed = i64::try_from(constant.value).map(|value| value as u64);
+                        let value = signed.or_else(|_| u64::try_from(constant.value)).ok()?;
+                        constants.push(Constant { name: text(constant.name), value });
+                    }
+                    RawField::Index(continued) => next = Some(continued),
+                    _ => {}
+                }
+            }
+        }
+        Some(constants.into())
     }
 
     pub(super) fn layout(&self, id: TypeId) -> Result<Arc<TypeLayout>, String> {
@@ -232,6 +278,7 @@ impl Types {
             let mut starts = Vec::new();
             let mut end = 0;
             let mut definitions = Vec::new();
+            let mut enumerations = Vec::new();
             loop {
                 let start = (bytes.len() - records.rest().len()) as u32;
                 let Some(record) = records.next() else { break };
@@ -243,10 +290,16 @@ impl Types {
                     if let Some(unique) = found.unique_name.filter(|unique| *unique != found.name) {
                         definitions.push((hash(unique), id));
                     }
+                } else if let Some(Ok(TypeData::Enum(found))) =
+                    (record.kind == Leaf::LF_ENUM).then(|| record.parse())
+                    && !found.fixed.property.get().fwdref()
+                {
+                    enumerations.push((hash(found.name), id));
                 }
             }
             definitions.sort_unstable();
-            Index { starts, end, definitions }
+            enumerations.sort_unstable();
+            Index { starts, end, definitions, enumerations }
         })
     }
 }

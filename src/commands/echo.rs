@@ -1,0 +1,33 @@
+//! `.echo`: says what it is given, so that a script's output can be found one's way in.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Answer, Answered, CommandSpec, Needs, Run};
+
+pub(super) static COMMAND: CommandSpec = CommandSpec {
+    names: &[".echo"],
+    usage: ".echo TEXT",
+    summary: "print a text",
+    needs: Needs::Nothing,
+    run: Run::Local(run),
+};
+
+/// A text.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Echo {
+    text: String,
+}
+
+impl Answer for Echo {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(out, "{}", self.text)
+    }
+}
+
+/// Quotes around the whole text protect it and are not part of it.
+fn run(arguments: &str) -> Answered {
+    let inside = arguments.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    Ok(Box::new(Echo { text: inside.unwrap_or(arguments).to_owned() }))
+}

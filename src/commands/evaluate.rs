@@ -1,0 +1,174 @@
+//! `?` and `.formats`: the value of an expression.
+//!
+//! ```text
+//! 0: kd> ? nt!VfPoolTraces+8
+//! Evaluate expression: -8796070576848 = fffff800`01965130
+//! 0: kd> .formats 1c407e62
+//! Evaluate expression:
+//!   Hex:     00000000`1c407e62
+//!   Decimal: 473988706
+//!   Octal:   0000000000003420077142
+//!   Binary:  00000000 00000000 00000000 00000000 00011100 01000000 01111110 01100010
+//!   Chars:   .....@~b
+//!   Time:    Mon Jan  7 23:31:46 1985
+//!   Float:   low 6.36908e-22 high 0
+//!   Double:  2.34182e-315
+//! ```
+//! Times are UTC: a number of up to 32 bits counts seconds since 1970, a longer one is a `FILETIME`.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::arguments::Arguments;
+use super::{Answer, Answered, CommandSpec, Needs, Run};
+use crate::output::{general, unix_time};
+use crate::target::{Target, VirtAddr};
+
+pub(super) static EVALUATE: CommandSpec = CommandSpec {
+    names: &["?"],
+    usage: "? EXPRESSION",
+    summary: "show the value of an expression",
+    needs: Needs::Stopped,
+    run: Run::Query(evaluate),
+};
+
+pub(super) static FORMATS: CommandSpec = CommandSpec {
+    names: &[".formats"],
+    usage: ".formats EXPRESSION",
+    summary: "show the value of an expression in every format",
+    needs: Needs::Stopped,
+    run: Run::Query(formats),
+};
+
+/// The value of an expression.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Evaluated {
+    #[serde(serialize_with = "crate::output::address")]
+    value: VirtAddr,
+    decimal: i64,
+}
+
+impl Answer for Evaluated {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(out, "Evaluate expression: {} = {}", self.decimal, self.value)
+    }
+}
+
+/// A number in every format.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Formats {
+    #[serde(serialize_with = "crate::output::address")]
+    value: VirtAddr,
+    decimal: i64,
+    octal: String,
+    binary: String,
+    chars: String,
+    /// Nothing if it is no time.
+    time: Option<String>,
+    float_low: f32,
+    float_high: f32,
+    double: f64,
+}
+
+impl Formats {
+    fn of(value: u64) -> Self {
+        let bytes = value.to_be_bytes();
+        let binary: Vec<_> = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
+        let char_of = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { *byte as char } else { '.' };
+        Self {
+            value: VirtAddr(value),
+            decimal: value as i64,
+            octal: format!("{value:022o}"),
+            binary: binary.join(" "),
+            chars: bytes.iter().map(char_of).collect(),
+            time: time(value),
+            float_low: f32::from_bits(value as u32),
+            float_high: f32::from_bits((value >> 32) as u32),
+            double: f64::from_bits(value),
+        }
+    }
+}
+
+impl Answer for Formats {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(out, "Evaluate expression:")?;
+        writeln!(out, "  Hex:     {}", self.value)?;
+        writeln!(out, "  Decimal: {}", self.decimal)?;
+        writeln!(out, "  Octal:   {}", self.octal)?;
+        writeln!(out, "  Binary:  {}", self.binary)?;
+        writeln!(out, "  Chars:   {}", self.chars)?;
+        writeln!(out, "  Time:    {}", self.time.as_deref().unwrap_or("***** Invalid FILETIME"))?;
+        let (low, high) = (general(self.float_low.into()), general(self.float_high.into()));
+        writeln!(out, "  Float:   low {low} high {high}")?;
+        writeln!(out, "  Double:  {}", general(self.double))
+    }
+}
+
+/// The time that a number means.
+fn time(value: u64) -> Option<String> {
+    /// Ticks of 100 ns in a second, and from 1601 to 1970; a `FILETIME` is less than 2^63.
+    const TICKS: u64 = 10_000_000;
+    const SECONDS_TO_1970: i64 = 11_644_473_600;
+    if let Ok(seconds) = u32::try_from(value) {
+        return Some(unix_time(seconds.into()));
+    }
+    let seconds = i64::try_from(value / TICKS).ok().filter(|_| value <= i64::MAX as u64)?;
+    let text = unix_time(seconds - SECONDS_TO_1970);
+    let (clock, year) = text.rsplit_once(' ')?;
+    Some(format!("{clock}.{:03} {year} (UTC)", value / (TICKS / 1000) % 1000))
+}
+
+fn evaluate(arguments: &str, target: &Target<'_>) -> Answered {
+    let value = only_expression(&EVALUATE, arguments, target)?;
+    Ok(Box::new(Evaluated { value: VirtAddr(value), decimal: value as i64 }))
+}
+
+fn formats(arguments: &str, target: &Target<'_>) -> Answered {
+    Ok(Box::new(Formats::of(only_expression(&FORMATS, arguments, target)?)))
+}
+
+fn only_expression(
+    spec: &'static CommandSpec,
+    arguments: &str,
+    target: &Target<'_>,
+) -> Result<u64, super::QueryError> {
+    let mut arguments = Arguments::new(spec, arguments);
+    if arguments.is_empty() {
+        return Err(arguments.usage("an expression is missing"));
+    }
+    let value = arguments.expression(target)?;
+    arguments.end()?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_those_of_microsofts_example() {
+        let mut text = String::new();
+        Answer::write_text(&Formats::of(0x1c40_7e62), &mut text).unwrap();
+        let expected = "\
+Evaluate expression:
+  Hex:     00000000`1c407e62
+  Decimal: 473988706
+  Octal:   0000000000003420077142
+  Binary:  00000000 00000000 00000000 00000000 00011100 01000000 01111110 01100010
+  Chars:   .....@~b
+  Time:    Mon Jan  7 23:31:46 1985
+  Float:   low 6.36908e-22 high 0
+  Double:  2.34182e-315
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_long_number_is_a_filetime_or_no_time() {
+        let time = |value| Formats::of(value).time;
+        assert_eq!(time(0x01d7_0000_0000_0000).as_deref(), Some("Wed Feb 10 22:56:43.071 2021 (UTC)"));
+        assert_eq!(time(0xffff_f800_0141_b000), None);
+        assert_eq!(time(0).as_deref(), Some("Thu Jan  1 00:00:00 1970"));
+    }
+}

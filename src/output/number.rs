@@ -1,0 +1,80 @@
+//! Numbers and times as the C library prints them, because WinDbg does.
+
+/// A number as C's `%g` prints it: six significant digits, trailing zeros left out.
+#[must_use]
+pub fn general(value: f64) -> String {
+    const DIGITS: i32 = 6;
+    if value == 0.0 {
+        return if value.is_sign_negative() { "-0".into() } else { "0".into() };
+    }
+    if !value.is_finite() {
+        return value.to_string().to_lowercase();
+    }
+    let scientific = format!("{value:.*e}", DIGITS as usize - 1);
+    let (mantissa, exponent) = scientific.split_once('e').expect("`e` formats have an exponent");
+    let exponent: i32 = exponent.parse().expect("the exponent is a number");
+    if (-4..DIGITS).contains(&exponent) {
+        return trimmed(&format!("{value:.*}", (DIGITS - 1 - exponent) as usize)).to_owned();
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{}e{sign}{:02}", trimmed(mantissa), exponent.abs())
+}
+
+/// Without zeros at the end of a fraction.
+fn trimmed(text: &str) -> &str {
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
+}
+
+/// Seconds since 1970 as C's `ctime` prints them, in UTC: `Mon Jan  7 23:31:46 1985`.
+#[must_use]
+pub fn unix_time(seconds: i64) -> String {
+    const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const DAY: i64 = 86_400;
+    let (days, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    let weekday = WEEKDAYS[days.rem_euclid(7) as usize];
+    // Years begin in March here, so that a leap day ends one: 400 of them have 146,097 days.
+    let from_era = days + 719_468;
+    let (era, day) = (from_era.div_euclid(146_097), from_era.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = (from_march + 2) % 12;
+    let year = era * 400 + year + i64::from(month < 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{weekday} {} {day_of_month:>2} {hour:02}:{minute:02}:{second:02} {year}", MONTHS[month as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_print_as_percent_g_does() {
+        for (value, text) in [
+            (0.0, "0"),
+            (1.0, "1"),
+            (0.5, "0.5"),
+            (1234.5678, "1234.57"),
+            (1_234_567.0, "1.23457e+06"),
+            (0.000_012_345_67, "1.23457e-05"),
+            (0.000_123_4, "0.0001234"),
+            (-2.5e300, "-2.5e+300"),
+            (f64::NAN, "nan"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(general(value), text);
+        }
+    }
+
+    #[test]
+    fn times_print_as_ctime_does() {
+        assert_eq!(unix_time(473_988_706), "Mon Jan  7 23:31:46 1985");
+        assert_eq!(unix_time(0x5029_6a10), "Mon Aug 13 20:56:48 2012");
+        assert_eq!(unix_time(951_782_400), "Tue Feb 29 00:00:00 2000");
+        assert_eq!(unix_time(-1), "Wed Dec 31 23:59:59 1969");
+        assert_eq!(unix_time(-11_644_473_600), "Mon Jan  1 00:00:00 1601");
+    }
+}

@@ -1,0 +1,102 @@
+//! Names as a user types them and addresses as a user reads them: across all modules, decorated or not.
+
+use std::sync::Arc;
+
+use super::{Module, SymbolAt, Target, TargetError, undecorate};
+use crate::memory::VirtAddr;
+use crate::symbols::{Rva, Symbols};
+
+/// A loaded module and its symbols.
+pub type ModuleSymbols = (Module, Arc<dyn Symbols>);
+
+/// What lies around an address: the answer to `ln`.
+#[derive(Clone, Debug)]
+pub struct Neighbours {
+    /// The nearest symbol at or below.
+    pub at: SymbolAt,
+    /// Where that symbol, or else its module, begins.
+    pub start: VirtAddr,
+    /// Every name of the address itself.
+    pub exact: Vec<String>,
+    /// The next symbol above, without its module.
+    pub above: Option<(VirtAddr, String)>,
+}
+
+impl Target<'_> {
+    /// Where `nt!VfPoolTraces`, a module, or a symbol of any module whose symbols are loaded is.
+    ///
+    /// # Errors
+    /// [`TargetError::Unknown`] and those of [`address_of`](Self::address_of).
+    pub fn resolve(&self, name: &str) -> Result<VirtAddr, TargetError> {
+        if let Some((module_name, symbol)) = name.split_once('!') {
+            return match self.address_of(name) {
+                Err(error @ TargetError::NoSymbol { .. }) => {
+                    let (module, symbols) = self.module_symbols(module_name)?;
+                    undecorated(&*symbols, symbol).map(|rva| at(&module, rva)).ok_or(error)
+                }
+                found => found,
+            };
+        }
+        if name.eq_ignore_ascii_case("nt") {
+            return Ok(self.kernel().version().base);
+        }
+        let modules = self.modules()?;
+        if let Some(module) = modules.called(name) {
+            return Ok(module.base);
+        }
+        let loaded = self.loaded_symbols()?;
+        let exact = |(module, symbols): &ModuleSymbols| Some(at(module, symbols.address_of(name)?));
+        let other = |(module, symbols): &ModuleSymbols| Some(at(module, undecorated(&**symbols, name)?));
+        loaded.iter().find_map(exact).or_else(|| loaded.iter().find_map(other)).ok_or_else(|| {
+            let names = loaded.iter().map(|(module, _)| module.name.to_string()).collect();
+            TargetError::Unknown { name: name.to_owned(), searched: names }
+        })
+    }
+
+    /// Every module whose symbols were found, the kernel first.
+    ///
+    /// # Errors
+    /// As [`modules`](Self::modules).
+    pub fn loaded_symbols(&self) -> Result<Vec<ModuleSymbols>, TargetError> {
+        let (nt, nt_symbols) = self.kernel().nt(self.memory());
+        let modules = self.modules()?;
+        let mut loaded: Vec<_> = nt_symbols.ok().map(|symbols| (nt.clone(), symbols)).into_iter().collect();
+        let others = modules.modules().iter().filter(|module| module.base != nt.base);
+        loaded.extend(others.filter_map(|module| {
+            let symbols = self.kernel().known_symbols(module)?.ok()?;
+            Some((module.clone(), symbols))
+        }));
+        Ok(loaded)
+    }
+
+    /// The symbols around `address`; nothing if it lies in no module.
+    #[must_use]
+    pub fn neighbours(&self, address: VirtAddr) -> Option<Neighbours> {
+        let symbol = self.symbol_at(address);
+        let start = VirtAddr(address.0.wrapping_sub(symbol.displacement));
+        let Ok((module, symbols)) = self.module_symbols(symbol.module.as_deref()?) else {
+            return Some(Neighbours { at: symbol, start, exact: Vec::new(), above: None });
+        };
+        let rva = u32::try_from(address.since(module.base)).ok().map(Rva)?;
+        let above = symbols.above(rva);
+        let exact = if symbol.displacement == 0 && symbol.symbol.is_some() {
+            let from = symbols.symbols().skip_while(|other| other.rva < rva);
+            let names = from.take_while(|other| other.rva == rva);
+            names.map(|other| undecorate(&other.name).into_owned()).collect()
+        } else {
+            Vec::new()
+        };
+        let above = above.map(|above| (at(&module, above.rva), undecorate(&above.name).into_owned()));
+        Some(Neighbours { at: symbol, start, exact, above })
+    }
+}
+
+/// The symbol whose name reads `name` without decoration.
+fn undecorated(symbols: &dyn Symbols, name: &str) -> Option<Rva> {
+    let mut decorated = symbols.symbols().filter(|symbol| symbol.name.starts_with('?'));
+    decorated.find(|symbol| undecorate(&symbol.name) == name).map(|symbol| symbol.rva)
+}
+
+fn at(module: &Module, rva: Rva) -> VirtAddr {
+    module.base.offset(rva.0.into())
+}

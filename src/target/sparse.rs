@@ -1,0 +1,92 @@
+//! A range of memory with holes in it: one read where there are none.
+
+use std::ops::Range;
+
+use super::{Target, is_over};
+use crate::memory::{ReadCause, VirtAddr};
+
+/// A hole is passed over page by page.
+const PAGE: u64 = 0x1000;
+/// Most holes that are passed over: unmapped ranges may be as long as the address space.
+const MAX_HOLES: usize = 0x100;
+
+/// The bytes of a range, as far as they can be read.
+#[derive(Clone, Debug)]
+pub struct SparseBytes {
+    bytes: Vec<u8>,
+    /// Offsets of the bytes that could be read, in order.
+    readable: Vec<Range<usize>>,
+    /// What ended the reading for good.
+    over: Option<ReadCause>,
+}
+
+impl SparseBytes {
+    /// The bytes in `range`, if all of them could be read.
+    #[must_use]
+    pub fn get(&self, range: Range<usize>) -> Option<&[u8]> {
+        let holds = |run: &Range<usize>| run.start <= range.start && range.end <= run.end;
+        self.readable.iter().any(holds).then(|| &self.bytes[range])
+    }
+
+    /// A little-endian number of `size` bytes, at most 8.
+    #[must_use]
+    pub fn uint(&self, offset: usize, size: usize) -> Option<u64> {
+        let mut word = [0; 8];
+        word.get_mut(..size)?.copy_from_slice(self.get(offset..offset.checked_add(size)?)?);
+        Some(u64::from_le_bytes(word))
+    }
+
+    /// How many bytes were asked for.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// True if none were asked for.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// True if every byte could be read.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.get(0..self.len()).is_some()
+    }
+
+    /// What ended the reading before the end of the range: Ctrl+C, a target that is gone.
+    #[must_use]
+    pub const fn over(&self) -> Option<&ReadCause> {
+        self.over.as_ref()
+    }
+}
+
+impl Target<'_> {
+    /// The `len` bytes from `at`, in one read if none is missing; unreadable pages are passed over.
+    ///
+    /// `len` is the caller's, who has bounded it.
+    #[must_use]
+    pub fn read_sparse(&self, at: VirtAddr, len: usize) -> SparseBytes {
+        let mut sparse = SparseBytes { bytes: vec![0; len], readable: Vec::new(), over: None };
+        let mut from = 0;
+        for _ in 0..MAX_HOLES {
+            if from == len {
+                break;
+            }
+            let read = self.memory().read_virtual(at.offset(from as u64), &mut sparse.bytes[from..]);
+            let got = read.as_ref().map_or_else(|error| error.got.min(len - from), |()| len - from);
+            if got > 0 {
+                sparse.readable.push(from..from + got);
+            }
+            let Err(error) = read else { break };
+            if is_over(&error.cause) {
+                sparse.over = Some(error.cause);
+                break;
+            }
+            let bad = from + got;
+            let left = PAGE - at.offset(bad as u64).0 % PAGE;
+            from = bad.saturating_add(left as usize).min(len);
+        }
+        sparse
+    }
+}
