@@ -4,12 +4,12 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pdb2::FallibleIterator;
 use support::blind::Blind;
+use support::machine::{folder, stopped, store};
 use support::text::{assert_same_text, notes, run, text};
 use verikd::commands::NoteKind;
 use verikd::memory::{CountingMemory, Memory};
@@ -19,7 +19,7 @@ use verikd::symbols::isf::IsfSymbols;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols};
 use verikd::symbols::store::SymbolPath;
 use verikd::symbols::{Field, Rva, Symbols, TypeLayout};
-use verikd::target::{Image, Kernel, KernelVersion, Target};
+use verikd::target::{Image, Target};
 
 #[test]
 fn the_published_leak_prints_as_published() {
@@ -315,37 +315,4 @@ fn compare_fields<'a>(symbols: &PdbSymbols, other: &mut pdb2::PDB<'a, Cursor<&'a
         compared += found.len();
     }
     compared
-}
-
-/// The machine at its first stop, and its kernel as a debugger knows it after GetVersion.
-fn stopped(name: &str) -> (Machine, Kernel) {
-    let mut machine = Machine::windows_7_sp1();
-    machine.break_in();
-    let version = machine.version();
-    let version = KernelVersion {
-        major: version.major,
-        build: version.minor,
-        flags: version.flags,
-        machine: version.machine_type,
-        base: version.kern_base,
-        module_list: version.ps_loaded_module_list,
-        debugger_data_list: version.debugger_data_list,
-    };
-    let path = SymbolPath::parse(&store(name).display().to_string());
-    (machine, Kernel::new(version, path))
-}
-
-/// A folder with the machine's PDBs.
-fn store(name: &str) -> PathBuf {
-    let folder = folder(name);
-    for image in WINDOWS_7_SP1.images {
-        std::fs::write(folder.join(image.pdb_file), image.pdb).unwrap();
-    }
-    folder
-}
-
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulated").join(name);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
 }

@@ -1,12 +1,24 @@
-//! A command's arguments: words and expressions.
+//! A command's arguments: words, expressions, ranges.
 
 use super::{CommandSpec, Expression, QueryError};
-use crate::target::Target;
+use crate::target::{Target, VirtAddr};
+
+/// Longest range without `L?`, as in WinDbg: beyond it a missing digit is likelier than a wish.
+const MAX_RANGE: u64 = 0x1000_0000;
 
 /// What is left of a command's arguments.
 pub(super) struct Arguments<'a> {
     spec: &'static CommandSpec,
     rest: &'a str,
+}
+
+/// A range of memory, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TypedRange {
+    /// First byte.
+    pub(super) start: VirtAddr,
+    /// Bytes; nothing if only the start was typed.
+    pub(super) len: Option<u64>,
 }
 
 impl<'a> Arguments<'a> {
@@ -40,6 +52,61 @@ impl<'a> Arguments<'a> {
         }
         self.rest = rest.trim_start();
         expression.evaluate(text, target).map_err(failed)
+    }
+
+    /// The address that comes next, in any form of an expression.
+    pub(super) fn address(&mut self, target: &Target<'_>) -> Result<VirtAddr, QueryError> {
+        self.expression(target).map(VirtAddr)
+    }
+
+    /// An address, and how far it reaches from there in elements of `unit` bytes.
+    ///
+    /// ```text
+    ///  ADDRESS                 no length
+    ///  ADDRESS L20             20 elements        L?20 the same, however long
+    ///  ADDRESS L-20            the 20 elements before
+    ///  ADDRESS END             up to the element at END
+    /// ```
+    pub(super) fn range(&mut self, target: &Target<'_>, unit: u64) -> Result<TypedRange, QueryError> {
+        let mut start = self.address(target)?;
+        if self.is_empty() {
+            return Ok(TypedRange { start, len: None });
+        }
+        let (len, is_unlimited) = match self.length_text() {
+            Some(text) => {
+                let is_unlimited = text.starts_with('?');
+                let is_before = text.starts_with('-');
+                self.rest = text.trim_start_matches(['?', '-']);
+                let elements = self.expression(target)?;
+                let len = elements.checked_mul(unit).ok_or_else(|| self.usage("the range is too long"))?;
+                if is_before {
+                    start = VirtAddr(start.0.wrapping_sub(len));
+                }
+                (len, is_unlimited)
+            }
+            None => {
+                let end = self.address(target)?;
+                if end < start {
+                    return Err(self.usage(format!("the range ends at {end}, before it begins at {start}")));
+                }
+                // The end names the last element, which may lie at the very end of the address space.
+                (end.since(start).saturating_add(1).checked_next_multiple_of(unit).unwrap_or(u64::MAX), false)
+            }
+        };
+        if len > MAX_RANGE && !is_unlimited {
+            return Err(
+                self.usage(format!("{len:#x} bytes are more than {MAX_RANGE:#x}; if you mean it, write L?"))
+            );
+        }
+        Ok(TypedRange { start, len: Some(len) })
+    }
+
+    /// What follows the `L` of a length; nothing if the next argument is none.
+    fn length_text(&self) -> Option<&'a str> {
+        let after = self.rest.strip_prefix(['L', 'l'])?;
+        let begins_number = |c: char| c.is_ascii_hexdigit() || c.is_whitespace() || "?-(@".contains(c);
+        let is_symbol = self.peek().is_some_and(|word| word.contains(['!', '_']));
+        ((after.is_empty() || after.starts_with(begins_number)) && !is_symbol).then(|| after.trim_start())
     }
 
     /// Makes sure that nothing is left.

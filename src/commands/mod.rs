@@ -13,6 +13,7 @@ mod echo;
 mod evaluate;
 mod expression;
 mod help;
+mod memory;
 mod modules;
 mod reload;
 mod symbol_path;
@@ -253,6 +254,18 @@ pub enum ControlCommand {
 pub static COMMANDS: &[&CommandSpec] = &[
     &verifier::COMMAND,
     &modules::COMMAND,
+    &memory::D,
+    &memory::DA,
+    &memory::DB,
+    &memory::DC,
+    &memory::DD,
+    &memory::DDS,
+    &memory::DP,
+    &memory::DPS,
+    &memory::DQ,
+    &memory::DQS,
+    &memory::DU,
+    &memory::DW,
     &evaluate::EVALUATE,
     &evaluate::FORMATS,
     &echo::COMMAND,

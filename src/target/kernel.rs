@@ -38,6 +38,16 @@ pub struct Kernel {
     source: Arc<SymbolSource>,
     symbols: Mutex<HashMap<VirtAddr, Found>>,
     modules: Mutex<Option<(StopId, Arc<ModuleList>)>>,
+    display: Mutex<Option<DisplayPosition>>,
+}
+
+/// Where the last command that displays memory ended: the next one without an address goes on there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DisplayPosition {
+    /// The command.
+    pub command: &'static str,
+    /// First byte after what it displayed.
+    pub next: VirtAddr,
 }
 
 type SymbolsOrWhyNot = Result<Arc<dyn Symbols>, MissingSymbols>;
@@ -62,7 +72,13 @@ impl Kernel {
     /// [`SymbolPath`], when they are needed.
     #[must_use]
     pub fn new(version: KernelVersion, source: impl Into<Arc<SymbolSource>>) -> Self {
-        Self { version, source: source.into(), symbols: Mutex::default(), modules: Mutex::default() }
+        Self {
+            version,
+            source: source.into(),
+            symbols: Mutex::default(),
+            modules: Mutex::default(),
+            display: Mutex::default(),
+        }
     }
 
     /// What the target said of it.
@@ -75,6 +91,17 @@ impl Kernel {
     #[must_use]
     pub fn symbol_source(&self) -> &SymbolSource {
         &self.source
+    }
+
+    /// Where the last display of memory ended.
+    #[must_use]
+    pub fn display_position(&self) -> Option<DisplayPosition> {
+        *lock(&self.display)
+    }
+
+    /// Remembers where a display of memory ended.
+    pub fn set_display_position(&self, position: DisplayPosition) {
+        *lock(&self.display) = Some(position);
     }
 
     /// Looks for symbols elsewhere from here on; those that were missing are looked for again.

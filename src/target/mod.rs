@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub use debugger_data::DebuggerData;
 pub use error::{MissingSymbols, TargetError};
 pub use image::{Image, ImageError};
-pub use kernel::{Kernel, KernelVersion};
+pub use kernel::{DisplayPosition, Kernel, KernelVersion};
 pub use modules::{Module, ModuleList};
 pub use names::{ModuleSymbols, Neighbours};
 pub use patience::is_over;

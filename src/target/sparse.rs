@@ -48,10 +48,10 @@ impl SparseBytes {
         self.bytes.is_empty()
     }
 
-    /// True if every byte could be read.
+    /// How many of them could be read.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.get(0..self.len()).is_some()
+    pub fn readable_len(&self) -> usize {
+        self.readable.iter().map(ExactSizeIterator::len).sum()
     }
 
     /// What ended the reading before the end of the range: Ctrl+C, a target that is gone.

@@ -7,6 +7,7 @@ pub mod image;
 #[cfg(unix)]
 pub mod kernels;
 pub mod layouts;
+pub mod machine;
 pub mod text;
 pub mod verifier;
 

@@ -1,0 +1,181 @@
+//! The `d` commands: which bytes, and what lies at the pointers among them.
+
+use serde::{Serialize, Serializer};
+
+use super::Format;
+use crate::commands::arguments::Arguments;
+use crate::commands::{Answered, CommandSpec, Needs, Note, Query, QueryError, Run};
+use crate::output;
+use crate::target::{DisplayPosition, SparseBytes, Target, VirtAddr};
+
+/// Most bytes shown by one command.
+const MAX_SHOWN: u64 = 0x10_0000;
+
+macro_rules! display_commands {
+    ($($spec:ident $name:literal $format:expr, $summary:literal;)*) => {$(
+        pub(in crate::commands) static $spec: CommandSpec = CommandSpec {
+            names: &[$name],
+            usage: concat!($name, " [ADDRESS [L COUNT | END]]"),
+            summary: $summary,
+            needs: Needs::Stopped,
+            run: Run::Query(|arguments, target| run(&$spec, $format, arguments, target)),
+        };
+    )*};
+}
+
+display_commands! {
+    D "d" None, "show memory as the last such command did";
+    DA "da" Some(Format::Ascii), "show text of one byte a character";
+    DB "db" Some(Format::Bytes), "show memory as bytes and characters";
+    DC "dc" Some(Format::DoubleWordsAndCharacters), "show memory in words of four bytes and as characters";
+    DD "dd" Some(Format::DoubleWords), "show memory in words of four bytes";
+    DDS "dds" Some(Format::DoubleWordSymbols), "show words of four bytes and the symbols they point to";
+    DP "dp" Some(Format::QuadWords), "show memory in words of a pointer's size";
+    DPS "dps" Some(Format::Symbols), "show pointers and the symbols they point to";
+    DQ "dq" Some(Format::QuadWords), "show memory in words of eight bytes";
+    DQS "dqs" Some(Format::Symbols), "show words of eight bytes and the symbols they point to";
+    DU "du" Some(Format::Unicode), "show text of two bytes a character";
+    DW "dw" Some(Format::Words), "show memory in words of two bytes";
+}
+
+/// Asks for the bytes of a range.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MemoryQuery {
+    /// First byte.
+    start: VirtAddr,
+    /// Bytes.
+    len: usize,
+    /// How they are to be shown.
+    format: Format,
+}
+
+/// The bytes of a range.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct MemoryDisplay {
+    #[serde(serialize_with = "output::address")]
+    pub(super) start: VirtAddr,
+    pub(super) format: Format,
+    /// The elements as numbers; `null` where they cannot be read. Nothing for text.
+    #[serde(serialize_with = "numbers")]
+    pub(super) elements: Vec<Option<u64>>,
+    /// The symbols that elements point to, as many as there are elements.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) symbols: Vec<Option<String>>,
+    /// The text, if it was asked for; characters that cannot be read are `?`.
+    pub(super) text: Option<String>,
+    notes: Vec<Note>,
+    #[serde(skip)]
+    pub(super) bytes: SparseBytes,
+}
+
+/// Numbers as hexadecimal text: JSON's own lose bits past 2^53.
+fn numbers<S: Serializer>(elements: &[Option<u64>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(elements.iter().map(|element| element.map(|value| format!("{value:#x}"))))
+}
+
+impl Query for MemoryQuery {
+    type Answer = MemoryDisplay;
+
+    fn run(&self, target: &Target<'_>) -> Result<MemoryDisplay, QueryError> {
+        let unit = self.format.unit();
+        let bytes = target.read_sparse(self.start, self.len);
+        let element = |index: usize| bytes.uint(index * unit, unit);
+        let mut elements: Vec<_> = (0..self.len / unit).map(element).collect();
+        let mut display = MemoryDisplay {
+            start: self.start,
+            format: self.format,
+            elements: Vec::new(),
+            symbols: Vec::new(),
+            text: None,
+            notes: Vec::new(),
+            bytes,
+        };
+        if self.format.is_text() {
+            // What lies behind a hole is no part of the text.
+            let end = elements.iter().position(|element| element.is_none_or(|unit| unit == 0));
+            elements.truncate(end.unwrap_or(elements.len()));
+            display.text = Some(super::text::characters(&elements));
+        }
+        if matches!(self.format, Format::Symbols | Format::DoubleWordSymbols) {
+            display.symbols = elements.iter().map(|element| symbol(target, (*element)?)).collect();
+        }
+        if let Some(cause) = display.bytes.over() {
+            display.notes.push(Note::partial(format!("Reading was broken off: {cause}")));
+        } else if display.bytes.readable_len() == 0 && self.len > 0 {
+            display.notes.push(Note::failed(format!("Nothing is mapped at {}", self.start)));
+        }
+        display.elements = elements;
+        Ok(display)
+    }
+}
+
+impl MemoryDisplay {
+    /// First byte after what is shown; text includes its 0.
+    fn end(&self) -> VirtAddr {
+        let zero = usize::from(self.text.is_some());
+        self.start.offset(((self.elements.len() + zero) * self.format.unit()) as u64)
+    }
+}
+
+impl crate::commands::Answer for MemoryDisplay {
+    fn write_text(&self, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+        super::text::write(self, out)
+    }
+
+    fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+}
+
+/// What lies at `address`; nothing outside of every module.
+fn symbol(target: &Target<'_>, address: u64) -> Option<String> {
+    let at = target.symbol_at(VirtAddr(address));
+    at.module.is_some().then(|| at.to_string())
+}
+
+fn run(spec: &'static CommandSpec, format: Option<Format>, text: &str, target: &Target<'_>) -> Answered {
+    let mut arguments = Arguments::new(spec, text);
+    let before = target.kernel().display_position();
+    let format = format.or_else(|| format_of(before?.command)).unwrap_or(Format::Bytes);
+    let pointers = matches!(spec.names[0], "dp" | "dps") && target.pointer_size() == 4;
+    let format = match format {
+        Format::QuadWords if pointers => Format::DoubleWords,
+        Format::Symbols if pointers => Format::DoubleWordSymbols,
+        format => format,
+    };
+    let (start, len) = if arguments.is_empty() {
+        let here = || target.registers().ok().map(|registers| registers.rip());
+        let start = before.map(|position| position.next).or_else(here);
+        (start.ok_or_else(|| arguments.usage("there is no address to go on from yet"))?, None)
+    } else {
+        let range = arguments.range(target, format.unit() as u64)?;
+        arguments.end()?;
+        (range.start, range.len)
+    };
+    let len = len.unwrap_or_else(|| format.usual() as u64);
+    if len > MAX_SHOWN {
+        return Err(arguments.usage(format!("{len:#x} bytes are more than the {MAX_SHOWN:#x} shown at once")));
+    }
+    let query = MemoryQuery { start, len: len as usize, format };
+    let display = query.run(target)?;
+    let command =
+        if spec.names[0] == "d" { before.map_or("db", |before| before.command) } else { spec.names[0] };
+    target.kernel().set_display_position(DisplayPosition { command, next: display.end() });
+    Ok(Box::new(display))
+}
+
+/// What the command called `name` shows.
+fn format_of(name: &str) -> Option<Format> {
+    Some(match name {
+        "db" => Format::Bytes,
+        "dw" => Format::Words,
+        "dd" => Format::DoubleWords,
+        "dq" | "dp" => Format::QuadWords,
+        "dc" => Format::DoubleWordsAndCharacters,
+        "dps" | "dqs" => Format::Symbols,
+        "dds" => Format::DoubleWordSymbols,
+        "da" => Format::Ascii,
+        "du" => Format::Unicode,
+        _ => return None,
+    })
+}

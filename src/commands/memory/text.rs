@@ -1,0 +1,106 @@
+//! Memory in WinDbg's columns.
+
+use std::fmt::{self, Write};
+
+use super::Format;
+use super::display::MemoryDisplay;
+use crate::target::VirtAddr;
+
+/// Bytes between which `db` puts a dash.
+const HALF: usize = 8;
+
+pub(super) fn write(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
+    match display.format {
+        Format::Ascii | Format::Unicode => write_text(display, out),
+        Format::Symbols | Format::DoubleWordSymbols => write_symbols(display, out),
+        _ => write_numbers(display, out),
+    }
+}
+
+fn write_numbers(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
+    let (format, unit) = (display.format, display.format.unit());
+    let a_line = format.line() / unit;
+    for (index, elements) in display.elements.chunks(a_line).enumerate() {
+        let mut line = String::new();
+        for (column, element) in elements.iter().enumerate() {
+            if column > 0 {
+                line.push(if format == Format::Bytes && column == HALF { '-' } else { ' ' });
+            }
+            line.push_str(&number(*element, unit));
+        }
+        write!(out, "{}  {line}", at(display, index))?;
+        if matches!(format, Format::Bytes | Format::DoubleWordsAndCharacters) {
+            let width = a_line * (2 * unit + 1) - 1;
+            let from = index * format.line();
+            let bytes: Vec<_> =
+                (from..from + elements.len() * unit).map(|offset| display.bytes.uint(offset, 1)).collect();
+            write!(out, "{:1$}  {2}", "", width - line.len(), characters(&bytes))?;
+        }
+        out.write_char('\n')?;
+    }
+    Ok(())
+}
+
+fn write_symbols(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
+    for (index, (element, symbol)) in display.elements.iter().zip(&display.symbols).enumerate() {
+        write!(out, "{}  {}", at(display, index), number(*element, display.format.unit()))?;
+        match symbol {
+            Some(symbol) => writeln!(out, " {symbol}")?,
+            None => writeln!(out)?,
+        }
+    }
+    Ok(())
+}
+
+fn write_text(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
+    let a_line = display.format.line() / display.format.unit();
+    let text: Vec<char> = display.text.iter().flat_map(|text| text.chars()).collect();
+    if text.is_empty() {
+        let unreadable = display.bytes.get(0..1).is_none();
+        let shown = if unreadable { "?".repeat(a_line) } else { String::new() };
+        return writeln!(out, "{}  \"{shown}\"", display.start);
+    }
+    for (index, line) in text.chunks(a_line).enumerate() {
+        writeln!(out, "{}  \"{}\"", at(display, index), String::from_iter(line))?;
+    }
+    Ok(())
+}
+
+/// The address of a line.
+fn at(display: &MemoryDisplay, line: usize) -> VirtAddr {
+    display.start.offset((line * display.format.line()) as u64)
+}
+
+/// An element with all its digits.
+fn number(element: Option<u64>, unit: usize) -> String {
+    match (element, unit) {
+        (Some(value), 8) => VirtAddr(value).to_string(),
+        (None, 8) => "????????`????????".to_owned(),
+        (Some(value), _) => format!("{value:0width$x}", width = 2 * unit),
+        (None, _) => "?".repeat(2 * unit),
+    }
+}
+
+/// Each unit as one character: a dot where none can be printed, a question mark where none can be read.
+pub(super) fn characters(units: &[Option<u64>]) -> String {
+    let character = |unit: &Option<u64>| match unit {
+        None => '?',
+        Some(unit @ 0x20..0x7f) => *unit as u8 as char,
+        Some(unit @ 0xa0..) => {
+            u32::try_from(*unit).ok().filter(|unit| *unit > 0xff).and_then(char::from_u32).unwrap_or('.')
+        }
+        Some(_) => '.',
+    };
+    units.iter().map(character).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_are_printable_whatever_they_are() {
+        let units = [Some(0x41), Some(0x1b), None, Some(0xe9), Some(0x3042), Some(0xd800), Some(0x20)];
+        assert_eq!(characters(&units), "A.?.\u{3042}. ");
+    }
+}
