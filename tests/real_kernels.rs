@@ -12,9 +12,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::Value;
+use support::World;
 use support::kernels::{isf_files, kernels_to_read, rebuild, shared};
 use support::text::{assert_same_text, run, text};
 use support::verifier::leak_on;
+use verikd::memory::VirtAddr;
 use verikd::symbols::isf::IsfSymbols;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols};
 use verikd::symbols::store::{Attempt, Miss, SymbolPath, SymbolSource};
@@ -205,6 +207,62 @@ fn the_same_leak_prints_the_same_on_every_kernel() {
         assert_eq!(entries[0]["stack"][2]["symbol"], "myfault!MyfaultDeviceControl+0x358", "{kernel}");
         let noted = log["notes"].as_array().unwrap();
         assert!(noted.iter().all(|note| note["kind"] == "remark"), "{kernel}: {noted:?}");
+    }
+}
+
+/// `dt` and `x` on a kernel's own symbols print what its symbol table and the layout tables have.
+#[test]
+fn dt_and_x_print_the_offsets_and_addresses_of_the_data_files() {
+    let Some(shared) = shared() else { return };
+    let layouts: Value =
+        serde_json::from_slice(&std::fs::read(shared.join("data/layouts.json")).unwrap()).unwrap();
+    for isf in isf_files().into_iter().take(kernels_to_read()) {
+        let Some(pdb) = rebuild(&isf) else { return };
+        let table = unpack(&isf);
+        let base = VirtAddr(0xffff_f800_0000_0000);
+        let world = World::new(base, 0x200_0000, Arc::new(PdbSymbols::open(&pdb).unwrap()));
+        let booted = world.boot();
+        let name = isf.file_name().unwrap().to_string_lossy().into_owned();
+        let build = name.split('-').nth(1).unwrap().rsplit_once('.').unwrap().0.to_owned();
+        let of_build = layouts.as_object().unwrap().iter().find(|(key, _)| key.starts_with(&build));
+        for ty in ["_VF_TARGET_VERIFIED_DRIVER_DATA", "_VF_POOL_TRACE"] {
+            let printed = text(&booted.target(), &format!("dt nt!{ty}"));
+            let fields: Vec<(u64, &str)> = printed
+                .lines()
+                .map(|line| line.trim().strip_prefix("+0x").unwrap().split_once(' ').unwrap())
+                .map(|(offset, rest)| {
+                    (u64::from_str_radix(offset, 16).unwrap(), rest.split(' ').next().unwrap())
+                })
+                .collect();
+            let expected = table["user_types"][ty]["fields"].as_object().unwrap();
+            assert_eq!(fields.len(), expected.len(), "{build}: {printed}");
+            for (offset, field) in &fields {
+                assert_eq!(Some(*offset), expected[*field]["offset"].as_u64(), "{build}: {ty}.{field}");
+            }
+            let Some((_, layout)) = of_build else { continue };
+            for (path, field) in layout[ty]["fields"].as_object().unwrap() {
+                if let Some((offset, _)) = fields.iter().find(|(_, name)| name == path) {
+                    assert_eq!(Some(*offset), field["offset"].as_u64(), "{build}: {ty}.{path}");
+                }
+            }
+        }
+        let printed = text(&booted.target(), "x nt!Vf*");
+        let found: Vec<(u64, &str)> = printed
+            .lines()
+            .map(|line| line.split_once(" nt!").unwrap())
+            .map(|(at, name)| (u64::from_str_radix(&at.replace('`', ""), 16).unwrap() - base.0, name))
+            .collect();
+        assert!(found.is_sorted(), "{build}");
+        let expected = table["symbols"].as_object().unwrap().iter().filter(|(name, symbol)| {
+            // The rebuilt image begins its only section there.
+            name.to_lowercase().starts_with("vf") && symbol["address"].as_u64().unwrap() >= 0x2000
+        });
+        let mut names = 0;
+        for (name, symbol) in expected {
+            assert!(found.contains(&(symbol["address"].as_u64().unwrap(), name)), "{build}: {name}");
+            names += 1;
+        }
+        assert!(names > 50 && names == found.len(), "{build}: {names} of {}", found.len());
     }
 }
 

@@ -9,12 +9,15 @@
 //! target run: commands that can are [`ControlCommand`]s, which the shell carries out.
 
 mod arguments;
+mod dt;
 mod echo;
 mod evaluate;
+mod examine;
 mod expression;
 mod help;
 mod memory;
 mod modules;
+mod pattern;
 mod reload;
 mod symbol_path;
 pub mod verifier;
@@ -254,6 +257,9 @@ pub enum ControlCommand {
 pub static COMMANDS: &[&CommandSpec] = &[
     &verifier::COMMAND,
     &modules::COMMAND,
+    &examine::EXAMINE,
+    &examine::LIST_NEAREST,
+    &dt::COMMAND,
     &memory::D,
     &memory::DA,
     &memory::DB,

@@ -11,6 +11,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::pattern::Pattern;
 use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
 use crate::output;
 use crate::target::{SymbolKind, Target, VirtAddr, WalkEnd};
@@ -62,7 +63,8 @@ impl Query for Modules {
 
     fn run(&self, target: &Target<'_>) -> Result<ModuleTable, QueryError> {
         let list = target.modules().map_err(|source| QueryError::Target { command: "lm", source })?;
-        let fits = |name: &str| self.pattern.as_ref().is_none_or(|pattern| matches_pattern(pattern, name));
+        let pattern = self.pattern.as_deref().map(Pattern::new);
+        let fits = |name: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(name));
         let row = |module: &crate::target::Module| Row {
             start: module.base,
             end: module.end(),
@@ -122,46 +124,4 @@ fn run(arguments: &str, target: &Target<'_>) -> Answered {
         }
     };
     answer(&Modules { pattern }, target)
-}
-
-/// Matches `*` and `?`; linear in time but for the last `*`.
-fn matches_pattern(pattern: &str, name: &str) -> bool {
-    let pattern: Vec<char> = pattern.to_lowercase().chars().collect();
-    let name: Vec<char> = name.to_lowercase().chars().collect();
-    let (mut p, mut n) = (0, 0);
-    let mut last_star = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                last_star = Some((p, n));
-                p += 1;
-            }
-            Some(c) if *c == '?' || *c == name[n] => (p, n) = (p + 1, n + 1),
-            _ => match last_star {
-                Some((star, from)) => {
-                    last_star = Some((star, from + 1));
-                    (p, n) = (star + 1, from + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == '*')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_matches_as_windbgs_does() {
-        for (pattern, name) in
-            [("my*", "MyFault"), ("*", ""), ("m?fault", "myfault"), ("*f*t", "myfault"), ("NT", "nt")]
-        {
-            assert!(matches_pattern(pattern, name), "{pattern} {name}");
-        }
-        for (pattern, name) in [("my", "myfault"), ("?", ""), ("*x", "myfault"), ("", "nt")] {
-            assert!(!matches_pattern(pattern, name), "{pattern} {name}");
-        }
-    }
 }

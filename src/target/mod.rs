@@ -31,7 +31,7 @@ pub use error::{MissingSymbols, TargetError};
 pub use image::{Image, ImageError};
 pub use kernel::{DisplayPosition, Kernel, KernelVersion};
 pub use modules::{Module, ModuleList};
-pub use names::{ModuleSymbols, Neighbours};
+pub use names::{ModuleSymbols, NamedType, Neighbours};
 pub use patience::is_over;
 pub use record::{Layout, Record, Records};
 pub use registers::{Register, Registers};

@@ -2,12 +2,21 @@
 
 use std::sync::Arc;
 
-use super::{Module, SymbolAt, Target, TargetError, undecorate};
+use super::{Layout, Module, SymbolAt, Target, TargetError, record, undecorate};
 use crate::memory::VirtAddr;
 use crate::symbols::{Rva, Symbols};
 
 /// A loaded module and its symbols.
 pub type ModuleSymbols = (Module, Arc<dyn Symbols>);
+
+/// A structure or union and the module whose symbols define it.
+#[derive(Clone, Debug)]
+pub struct NamedType {
+    /// The module.
+    pub module: Arc<str>,
+    /// What it looks like.
+    pub layout: Layout,
+}
 
 /// What lies around an address: the answer to `ln`.
 #[derive(Clone, Debug)]
@@ -51,6 +60,34 @@ impl Target<'_> {
             let names = loaded.iter().map(|(module, _)| module.name.to_string()).collect();
             TargetError::Unknown { name: name.to_owned(), searched: names }
         })
+    }
+
+    /// The structure or union that the user's `name` means: `nt!_VF_POOL_TRACE`, or without a module one of the kernel's
+    /// or, failing that, of any module whose symbols are loaded. Case counts only where both exist.
+    ///
+    /// # Errors
+    /// [`TargetError::NoType`] and those of [`module_symbols`](Self::module_symbols).
+    pub fn named_type(&self, name: &str) -> Result<NamedType, TargetError> {
+        let (module_name, ty) = name.split_once('!').unwrap_or(("nt", name));
+        let (module, symbols) = self.module_symbols(module_name)?;
+        let missing = TargetError::NoType {
+            module: Arc::clone(&module.name),
+            name: ty.to_owned(),
+            pdb: record::describe(&*symbols),
+        };
+        let mut modules = vec![(module, symbols)];
+        if !name.contains('!') {
+            modules.extend(self.loaded_symbols().unwrap_or_default());
+        }
+        for (module, symbols) in modules {
+            let other_case =
+                || symbols.find_type(&symbols.types().find(|known| known.eq_ignore_ascii_case(ty))?);
+            if let Some(id) = symbols.find_type(ty).or_else(other_case) {
+                let layout = symbols.layout(id)?;
+                return Ok(NamedType { module: module.name, layout: Layout::new(symbols, layout) });
+            }
+        }
+        Err(missing)
     }
 
     /// Every module whose symbols were found, the kernel first.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::TargetError;
 use crate::memory::{Address, ReadCause, ReadError, VirtAddr};
-use crate::symbols::{Place, Symbols, Type, TypeLayout};
+use crate::symbols::{Constant, Field, Place, Symbols, Type, TypeLayout};
 
 /// What a structure looks like in this target's build.
 #[derive(Clone, Debug)]
@@ -35,6 +35,27 @@ impl Layout {
     #[must_use]
     pub fn pointer_size(&self) -> usize {
         self.symbols.pointer_size() as usize
+    }
+
+    /// Its fields, in the order of the symbol file.
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        &self.layout.fields
+    }
+
+    /// What a structure or union of the same symbol file looks like; nothing for other types.
+    ///
+    /// # Errors
+    /// [`TargetError::Symbols`].
+    pub fn of_type(&self, ty: &Type) -> Result<Option<Self>, TargetError> {
+        let Type::Record { id: Some(id), .. } = ty else { return Ok(None) };
+        Ok(Some(Self::new(Arc::clone(&self.symbols), self.symbols.layout(*id)?)))
+    }
+
+    /// The constants of an enumeration of the same symbol file.
+    #[must_use]
+    pub fn constants(&self, enumeration: &str) -> Option<Arc<[Constant]>> {
+        self.symbols.constants(enumeration)
     }
 
     /// True if the build's structure has the field: what decides between layouts.

@@ -1,0 +1,346 @@
+//! A structure's fields with their values, as plain data.
+
+use serde::{Serialize, Serializer};
+
+use crate::commands::Note;
+use crate::commands::pattern::Pattern;
+use crate::target::{BaseKind, Bits, Field, Layout, SparseBytes, Target, Type, VirtAddr};
+
+/// Most fields of one answer: a list of lists has no end.
+const MAX_FIELDS: usize = 0x4000;
+/// Most bytes of one text.
+const MAX_TEXT: u64 = 0x1000;
+
+/// One field.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct FieldView {
+    /// Bytes from the start of its structure.
+    pub(super) offset: u64,
+    pub(super) name: String,
+    /// As WinDbg writes it: `Ptr64 _KTHREAD`.
+    #[serde(rename = "type")]
+    pub(super) ty: String,
+    /// Position and length, if it is a bit field.
+    #[serde(serialize_with = "position_and_length")]
+    pub(super) bits: Option<Bits>,
+    /// Nothing without an address, and for structures that have no short form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) value: Option<Value>,
+    /// Its own fields, if they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) fields: Vec<Self>,
+}
+
+/// What a field holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum Value {
+    /// Its bytes cannot be read.
+    Unreadable { is_pointer: bool },
+    /// An unsigned number; `size` bytes.
+    Unsigned {
+        #[serde(serialize_with = "hex")]
+        value: u64,
+        #[serde(skip)]
+        size: u64,
+    },
+    /// A signed number.
+    Signed {
+        value: i64,
+        #[serde(skip)]
+        size: u64,
+    },
+    /// A wide character, or a boolean.
+    Character { value: u64 },
+    /// A number with a fraction.
+    Float { value: f64 },
+    /// Some bits of a word.
+    Bits {
+        #[serde(serialize_with = "hex")]
+        value: u64,
+        #[serde(skip)]
+        length: u8,
+    },
+    /// A constant of an enumeration; its name if it has one.
+    Constant { value: u64, name: Option<String> },
+    /// An address, and what lies there if it is code.
+    Pointer {
+        #[serde(serialize_with = "hex")]
+        address: u64,
+        symbol: Option<String>,
+        #[serde(skip)]
+        size: u64,
+    },
+    /// The links of a list.
+    List {
+        #[serde(serialize_with = "hex")]
+        flink: u64,
+        #[serde(serialize_with = "hex")]
+        blink: u64,
+    },
+    /// A `_LARGE_INTEGER`.
+    Large {
+        #[serde(serialize_with = "hex")]
+        value: u64,
+    },
+    /// A text; nothing if it cannot be read.
+    Text {
+        text: Option<String>,
+        #[serde(skip)]
+        buffer: u64,
+        #[serde(skip)]
+        len: u64,
+        #[serde(skip)]
+        unit: u64,
+    },
+}
+
+fn hex<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{value:#x}"))
+}
+
+fn position_and_length<S: Serializer>(bits: &Option<Bits>, serializer: S) -> Result<S::Ok, S::Error> {
+    bits.map(|bits| [bits.position, bits.length]).serialize(serializer)
+}
+
+/// Where a structure lies: its address, bytes that hold it, and where in them it begins.
+type At<'a> = (VirtAddr, &'a SparseBytes, usize);
+
+/// Builds one answer, within bounds.
+pub(super) struct Builder<'a> {
+    target: &'a Target<'a>,
+    count: usize,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) const fn new(target: &'a Target<'a>) -> Self {
+        Self { target, count: 0 }
+    }
+
+    /// The fields of `layout` that `paths` choose, all if there are none.
+    pub(super) fn fields(
+        &mut self,
+        layout: &Layout,
+        at: Option<At<'_>>,
+        paths: &[Vec<&str>],
+        depth: u32,
+    ) -> Vec<FieldView> {
+        let mut views = Vec::new();
+        for field in layout.fields() {
+            let chosen = |path: &&Vec<&str>| Pattern::new(path.first().unwrap_or(&"*")).matches(&field.name);
+            let mine: Vec<Vec<&str>> = paths.iter().filter(chosen).map(|path| path[1..].to_vec()).collect();
+            if mine.is_empty() && !paths.is_empty() {
+                continue;
+            }
+            if self.count == MAX_FIELDS {
+                break;
+            }
+            self.count += 1;
+            let inner: Vec<Vec<&str>> = mine.into_iter().filter(|path| !path.is_empty()).collect();
+            views.push(self.field(layout, field, at, &inner, depth));
+        }
+        views
+    }
+
+    fn field(
+        &mut self,
+        layout: &Layout,
+        field: &Field,
+        at: Option<At<'_>>,
+        inner: &[Vec<&str>],
+        depth: u32,
+    ) -> FieldView {
+        let place = at.map(|(address, bytes, start)| {
+            (address.offset(field.offset), bytes, start.saturating_add(field.offset as usize))
+        });
+        let value = place.and_then(|place| self.value(layout, field, place));
+        let mut fields = Vec::new();
+        if depth > 0 || !inner.is_empty() {
+            // `Pcb.` asks for all fields of Pcb.
+            let is_whole = inner.iter().any(|path| path == &[""]);
+            let paths = if is_whole { &[] } else { inner };
+            let depth = depth.saturating_sub(1);
+            fields = self.nested(layout, &field.ty, place, value.as_ref(), paths, depth);
+        }
+        FieldView {
+            offset: field.offset,
+            name: field.name.to_string(),
+            ty: super::text::type_name(&field.ty),
+            bits: field.bits,
+            value,
+            fields,
+        }
+    }
+
+    /// The fields of the structure that a field is, or that it points to.
+    fn nested(
+        &mut self,
+        layout: &Layout,
+        ty: &Type,
+        place: Option<At<'_>>,
+        value: Option<&Value>,
+        paths: &[Vec<&str>],
+        depth: u32,
+    ) -> Vec<FieldView> {
+        let pointee = match ty {
+            Type::Pointer { to, .. } => to,
+            ty => {
+                let Ok(Some(inner)) = layout.of_type(ty) else { return Vec::new() };
+                return self.fields(&inner, place, paths, depth);
+            }
+        };
+        let Ok(Some(inner)) = layout.of_type(pointee) else { return Vec::new() };
+        match value {
+            None => self.fields(&inner, None, paths, depth),
+            Some(Value::Pointer { address: 1.., .. }) if self.count == MAX_FIELDS => Vec::new(),
+            Some(Value::Pointer { address: address @ 1.., .. }) => {
+                let address = VirtAddr(*address);
+                let bytes = self.target.read_sparse(address, inner.size());
+                self.fields(&inner, Some((address, &bytes, 0)), paths, depth)
+            }
+            Some(_) => Vec::new(),
+        }
+    }
+
+    fn value(&self, layout: &Layout, field: &Field, (address, bytes, start): At<'_>) -> Option<Value> {
+        let uint = |size: u64| bytes.uint(start, usize::try_from(size).ok()?);
+        if let Some(Bits { position, length }) = field.bits {
+            let mask = if length >= 64 { u64::MAX } else { (1 << length) - 1 };
+            let Some(word) = uint(field.ty.size()) else {
+                return Some(Value::Unreadable { is_pointer: false });
+            };
+            let value = word.checked_shr(position.into()).unwrap_or(0) & mask;
+            return Some(Value::Bits { value, length });
+        }
+        self.value_of(layout, &field.ty, (address, bytes, start))
+    }
+
+    fn value_of(&self, layout: &Layout, ty: &Type, (address, bytes, start): At<'_>) -> Option<Value> {
+        let size = ty.size();
+        let word = || bytes.uint(start, usize::try_from(size).ok()?);
+        let unreadable = Value::Unreadable { is_pointer: matches!(ty, Type::Pointer { .. }) };
+        Some(match ty {
+            Type::Base { size: 0 | 9.., .. } | Type::Function | Type::Unknown => return None,
+            Type::Base { kind, .. } => word().map_or(unreadable, |value| number(*kind, value, size)),
+            Type::Enum { name, .. } => word().map_or(unreadable, |value| {
+                let mask = if size >= 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
+                let constants = layout.constants(name);
+                let named =
+                    constants.iter().flat_map(|all| all.iter()).find(|known| known.value & mask == value);
+                Value::Constant { value, name: named.map(|known| known.name.to_string()) }
+            }),
+            Type::Pointer { to, .. } => word().map_or(unreadable, |value| {
+                let symbol =
+                    (**to == Type::Function && value != 0).then(|| self.code_at(VirtAddr(value))).flatten();
+                Value::Pointer { address: value, symbol, size }
+            }),
+            Type::Array { element, count, .. } => {
+                return self.array(layout, element, *count, (address, bytes, start));
+            }
+            Type::Record { name, .. } => return record(layout, ty, name, (address, bytes, start)),
+        })
+    }
+
+    /// The text in an array of characters, or the first element of another.
+    fn array(&self, layout: &Layout, element: &Type, count: u64, at: At<'_>) -> Option<Value> {
+        let unit = match element {
+            Type::Base { kind: BaseKind::Character, size } => *size,
+            Type::Base { kind: BaseKind::Unsigned | BaseKind::Signed, size: 1 } => 1,
+            Type::Record { .. } => return None,
+            element => return if count == 0 { None } else { self.value_of(layout, element, at) },
+        };
+        let len = count.saturating_mul(unit).min(MAX_TEXT);
+        let (_, bytes, start) = at;
+        let text =
+            bytes.get(start..start.saturating_add(len as usize)).map(|bytes| decode(bytes, unit, true));
+        Some(Value::Text { text, buffer: 0, len: 0, unit })
+    }
+
+    /// `myfault!Dispatch+0`, as WinDbg writes what a pointer to code points to.
+    fn code_at(&self, address: VirtAddr) -> Option<String> {
+        let at = self.target.symbol_at(address);
+        let module = at.module?;
+        let name = at.symbol.map_or_else(|| module.to_string(), |symbol| format!("{module}!{symbol}"));
+        Some(format!("{name}+{:x}", at.displacement))
+    }
+
+    /// Reads the texts that the fields point to, neighbours together, and says what was left out.
+    pub(super) fn finish(&self, fields: &mut [FieldView], notes: &mut Vec<Note>) {
+        let mut ranges = Vec::new();
+        visit(fields, &mut |value| {
+            if let Value::Text { buffer: buffer @ 1.., len, .. } = value {
+                ranges.push((VirtAddr(*buffer), *len as usize));
+            }
+        });
+        let mut answers = self.target.read_ranges(&ranges).into_iter();
+        visit(fields, &mut |value| {
+            if let Value::Text { text, buffer: 1.., unit, .. } = value {
+                let bytes = answers.next().and_then(Result::ok);
+                *text = bytes.map(|bytes| decode(&bytes, *unit, false));
+            }
+        });
+        if self.count == MAX_FIELDS {
+            notes.push(Note::partial(format!("Only the first {MAX_FIELDS:#x} fields are shown")));
+        }
+    }
+}
+
+fn visit(fields: &mut [FieldView], see: &mut dyn FnMut(&mut Value)) {
+    for field in fields {
+        field.value.iter_mut().for_each(&mut *see);
+        visit(&mut field.fields, see);
+    }
+}
+
+fn number(kind: BaseKind, value: u64, size: u64) -> Value {
+    let unused = 64 - 8 * size as u32;
+    match kind {
+        BaseKind::Signed => Value::Signed { value: (value << unused) as i64 >> unused, size },
+        BaseKind::Character if size == 1 => Value::Signed { value: (value << unused) as i64 >> unused, size },
+        BaseKind::Character => Value::Character { value },
+        BaseKind::Float if size == 4 => Value::Float { value: f32::from_bits(value as u32).into() },
+        BaseKind::Float if size == 8 => Value::Float { value: f64::from_bits(value) },
+        _ => Value::Unsigned { value, size },
+    }
+}
+
+/// The short form of a structure that WinDbg has one for.
+fn record(layout: &Layout, ty: &Type, name: &str, (_, bytes, start): At<'_>) -> Option<Value> {
+    let inner = layout.of_type(ty).ok()??;
+    let field = |path: &str| {
+        let place = inner.place(path).ok()?;
+        bytes.uint(start.saturating_add(place.offset as usize), usize::try_from(place.ty.size()).ok()?)
+    };
+    match name {
+        "_LIST_ENTRY" => Some(Value::List { flink: field("Flink")?, blink: field("Blink")? }),
+        "_LARGE_INTEGER" | "_ULARGE_INTEGER" => Some(Value::Large { value: field("QuadPart")? }),
+        "_UNICODE_STRING" | "_STRING" => {
+            let unit = if name == "_STRING" { 1 } else { 2 };
+            let (len, buffer) = (field("Length")?.min(MAX_TEXT), field("Buffer")?);
+            let text = (len == 0).then(String::new);
+            let buffer = if len == 0 { 0 } else { buffer };
+            Some(Value::Text { text, buffer, len, unit })
+        }
+        _ => None,
+    }
+}
+
+/// Characters of `unit` bytes; up to the first 0 if one ends the text.
+fn decode(bytes: &[u8], unit: u64, ends_at_zero: bool) -> String {
+    let units: Vec<u16> = if unit == 2 {
+        bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect()
+    } else {
+        bytes.iter().map(|byte| (*byte).into()).collect()
+    };
+    let end = units.iter().position(|unit| *unit == 0).filter(|_| ends_at_zero).unwrap_or(units.len());
+    let printable = |c: char| if c.is_control() { '.' } else { c };
+    let decoded = char::decode_utf16(units[..end].iter().copied());
+    decoded.map(|unit| unit.map_or(char::REPLACEMENT_CHARACTER, printable)).collect()
+}
+
+/// True if every field begins where the others do: no symbol file says so otherwise.
+pub(super) fn is_union(layout: &Layout) -> bool {
+    let fields = layout.fields();
+    let is_whole = |field: &Field| field.offset == 0 && field.bits.is_none();
+    fields.len() > 1 && fields.iter().all(|field| field.offset == 0) && fields.iter().any(is_whole)
+}

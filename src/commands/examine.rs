@@ -1,0 +1,209 @@
+//! `x` and `ln`: from names to addresses and back.
+//!
+//! ```text
+//! 0: kd> x nt!VfPoolTraces*
+//! fffff800`01965058 nt!VfPoolTracesLength
+//! fffff800`01965128 nt!VfPoolTraces
+//! fffff800`0196514c nt!VfPoolTracesIndex
+//! 0: kd> ln fffff880`0447d634
+//! (fffff880`0447d2dc)   myfault!MyfaultDeviceControl+0x358   |  (fffff880`0447d670)   myfault!MyfaultDispatch
+//! ```
+//! A pattern has WinDbg's wildcards; `*!` means every module whose symbols are loaded. Addresses are in order. C++ names
+//! are undecorated, and found with and without their decoration.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::arguments::Arguments;
+use super::pattern::Pattern;
+use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run};
+use crate::output;
+use crate::target::{ModuleSymbols, Neighbours, SymbolAt, Target, TargetError, VirtAddr, undecorate};
+
+pub(super) static EXAMINE: CommandSpec = CommandSpec {
+    names: &["x"],
+    usage: "x [MODULE!]PATTERN",
+    summary: "list symbols whose names fit a pattern",
+    needs: Needs::Stopped,
+    run: Run::Query(examine),
+};
+
+pub(super) static LIST_NEAREST: CommandSpec = CommandSpec {
+    names: &["ln"],
+    usage: "ln ADDRESS",
+    summary: "show the symbols around an address",
+    needs: Needs::Stopped,
+    run: Run::Query(nearest),
+};
+
+/// Most symbols listed; a kernel has some thirty thousand.
+const MAX_SYMBOLS: usize = 0x1_0000;
+
+/// Symbols in order of address.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct SymbolList {
+    symbols: Vec<Row>,
+    notes: Vec<Note>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Row {
+    #[serde(serialize_with = "output::address")]
+    address: VirtAddr,
+    module: String,
+    name: String,
+}
+
+impl Answer for SymbolList {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.symbols.iter().try_for_each(|row| writeln!(out, "{} {}!{}", row.address, row.module, row.name))
+    }
+
+    fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+}
+
+/// Modules that a pattern means, with their symbols.
+pub(super) struct FittingModules {
+    pub(super) modules: Vec<ModuleSymbols>,
+    /// Those without symbols.
+    pub(super) notes: Vec<Note>,
+}
+
+/// The modules that `pattern` means. One that is named has its symbols looked for; `*` means those that are loaded.
+pub(super) fn modules_for(pattern: &str, target: &Target<'_>) -> Result<FittingModules, TargetError> {
+    if Pattern::is_plain(pattern) {
+        return Ok(FittingModules { modules: vec![target.module_symbols(pattern)?], notes: Vec::new() });
+    }
+    let fits = Pattern::new(pattern);
+    let mut found = FittingModules { modules: Vec::new(), notes: Vec::new() };
+    for module in target.modules()?.modules().iter().filter(|module| fits.matches(&module.name)) {
+        let symbols =
+            if pattern == "*" { target.kernel().known_symbols(module) } else { Some(target.symbols(module)) };
+        match symbols {
+            Some(Ok(symbols)) => found.modules.push((module.clone(), symbols)),
+            Some(Err(why)) => {
+                found.notes.push(Note::remark(format!("{} has no symbols: {why}", module.name)))
+            }
+            None => {}
+        }
+    }
+    Ok(found)
+}
+
+fn examine(text: &str, target: &Target<'_>) -> Answered {
+    let mut arguments = Arguments::new(&EXAMINE, text);
+    let Some(pattern) = arguments.word() else { return Err(arguments.usage("a pattern is missing")) };
+    arguments.end()?;
+    let (module, name) = pattern.split_once('!').unwrap_or(("*", pattern));
+    let found = modules_for(module, target).map_err(|source| QueryError::Target { command: "x", source })?;
+    let name = Pattern::new(name);
+    let mut list = SymbolList { symbols: Vec::new(), notes: found.notes };
+    for (module, symbols) in &found.modules {
+        for symbol in symbols.symbols() {
+            let shown = undecorate(&symbol.name);
+            if name.matches(&shown) || name.matches(&symbol.name) {
+                let address = module.base.offset(symbol.rva.0.into());
+                let (module, name) = (module.name.to_string(), shown.into_owned());
+                list.symbols.push(Row { address, module, name });
+            }
+        }
+    }
+    list.symbols.sort_unstable();
+    list.symbols.dedup();
+    if list.symbols.len() > MAX_SYMBOLS {
+        let count = list.symbols.len();
+        list.symbols.truncate(MAX_SYMBOLS);
+        list.notes
+            .push(Note::partial(format!("Only the first {MAX_SYMBOLS:#x} of {count:#x} symbols are listed")));
+    }
+    if list.symbols.is_empty() {
+        list.notes.push(Note::failed(format!("no symbol's name fits {pattern}")));
+    }
+    Ok(Box::new(list))
+}
+
+/// The symbols around an address.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Nearest {
+    #[serde(serialize_with = "output::address")]
+    address: VirtAddr,
+    module: Option<String>,
+    /// The nearest symbol at or below; nothing where the module has none.
+    symbol: Option<String>,
+    #[serde(serialize_with = "output::address_or_null")]
+    start: Option<VirtAddr>,
+    displacement: u64,
+    /// Every symbol of the address itself.
+    exact: Vec<String>,
+    next: Option<String>,
+    #[serde(serialize_with = "output::address_or_null")]
+    next_address: Option<VirtAddr>,
+    notes: Vec<Note>,
+}
+
+impl Nearest {
+    fn of(address: VirtAddr, found: Option<Neighbours>) -> Self {
+        let mut nearest = Self {
+            address,
+            module: None,
+            symbol: None,
+            start: None,
+            displacement: 0,
+            exact: Vec::new(),
+            next: None,
+            next_address: None,
+            notes: Vec::new(),
+        };
+        let Some(Neighbours { at, start, exact, above }) = found else {
+            nearest.notes.push(Note::failed(format!("{address} lies in no loaded module")));
+            return nearest;
+        };
+        let SymbolAt { module, symbol, displacement, missing, .. } = at;
+        nearest.module = module.map(|module| module.to_string());
+        (nearest.symbol, nearest.start, nearest.displacement, nearest.exact) =
+            (symbol, Some(start), displacement, exact);
+        if let Some((at, name)) = above {
+            (nearest.next, nearest.next_address) = (Some(name), Some(at));
+        }
+        if let Some(why) = missing {
+            nearest.notes.push(Note::partial(format!("no symbols: {why}")));
+        }
+        nearest
+    }
+}
+
+impl Answer for Nearest {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let (Some(module), Some(start)) = (&self.module, self.start) else { return Ok(()) };
+        let name = self.symbol.as_ref().map_or_else(|| module.clone(), |symbol| format!("{module}!{symbol}"));
+        write!(out, "({start})   {name}")?;
+        if self.displacement > 0 {
+            write!(out, "+{:#x}", self.displacement)?;
+        }
+        if let (Some(next), Some(at)) = (&self.next, self.next_address) {
+            write!(out, "   |  ({at})   {module}!{next}")?;
+        }
+        writeln!(out)?;
+        if !self.exact.is_empty() {
+            writeln!(out, "Exact matches:")?;
+        }
+        self.exact.iter().try_for_each(|name| writeln!(out, "    {module}!{name}"))
+    }
+
+    fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+}
+
+fn nearest(text: &str, target: &Target<'_>) -> Answered {
+    let mut arguments = Arguments::new(&LIST_NEAREST, text);
+    if arguments.is_empty() {
+        return Err(arguments.usage("an address is missing"));
+    }
+    let address = arguments.address(target)?;
+    arguments.end()?;
+    Ok(Box::new(Nearest::of(address, target.neighbours(address))))
+}
