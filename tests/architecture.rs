@@ -33,7 +33,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("session", &["memory", "protocol::*"]),
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
     ("commands", &["target", "symbols", "output", "memory", "protocol"]),
-    ("target", &["symbols", "memory", "protocol", "protocol::wire"]),
+    // A CONTEXT, where registers come from, is laid out by KD.
+    ("target", &["symbols", "memory", "protocol", "protocol::kd", "protocol::wire"]),
     ("symbols", &["protocol", "protocol::wire"]),
     // An address is part of what is printed; memory gives it its name outside of protocol.
     ("output", &["memory", "protocol"]),

@@ -516,7 +516,7 @@ fn without_the_kernels_symbols_the_error_names_the_file_to_get() {
     assert_eq!(
         error.to_string(),
         "!verifier: nt has no symbols: no symbols for ntkrnlmp.pdb (identity 070707070707070707070707070707071): the \
-         symbol path is empty; give one with -y or _NT_SYMBOL_PATH"
+         symbol path is empty; give one with -y, _NT_SYMBOL_PATH or .sympath"
     );
 }
 
@@ -526,8 +526,8 @@ fn modules_and_version_are_shown_in_windbgs_columns() {
     assert_eq!(
         text(&booted, "lm"),
         "start             end                 module name\n\
-         fffff800`01400000 fffff800`019ea000   nt         (symbols)\n\
-         fffff880`0447c000 fffff880`04485000   myfault    (symbols)\n"
+         fffff800`01400000 fffff800`019ea000   nt         (table symbols)\n\
+         fffff880`0447c000 fffff880`04485000   myfault    (table symbols)\n"
     );
     assert_eq!(text(&booted, "lm m my*").lines().count(), 2);
     assert_eq!(notes(&booted, "lm m x*")[0].kind, NoteKind::Failed);
