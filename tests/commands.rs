@@ -25,6 +25,16 @@ fn names_types_and_numbers_print_as_in_windbg() {
 }
 
 #[test]
+fn registers_print_as_in_windbg() {
+    follow("registers");
+}
+
+#[test]
+fn matches_of_a_search_print_as_in_windbg() {
+    follow("search");
+}
+
+#[test]
 fn a_structure_is_read_once_and_its_texts_together() {
     let (machine, kernel) = stopped("commands_requests");
     let memory = CountingMemory::new(machine);

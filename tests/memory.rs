@@ -125,6 +125,31 @@ fn a_range_is_one_read_and_its_symbols_cost_nothing_more() {
 }
 
 #[test]
+fn a_search_costs_one_request_for_each_match_and_one_more() {
+    let (machine, kernel) = stopped("memory_search");
+    let memory = CountingMemory::new(machine);
+    let target = || Target::new(&memory, &kernel);
+    text(&target(), "lm");
+    memory.reset();
+    let shown = text(&target(), r#"s -u fffff8a0`00002000 L200 "system32""#);
+    assert_eq!(memory.searches(), shown.lines().count() as u64 + 1, "{shown}");
+    assert!(memory.reads() <= shown.lines().count() as u64);
+}
+
+#[test]
+fn a_match_beyond_the_range_or_between_elements_is_none() {
+    let booted = booted();
+    let found = |line: &str| shown(&booted, line).lines().count();
+    assert_eq!(found(r#"s -a fffff880`0496e3b0 L4 "Lea1""#), 1);
+    assert_eq!(found(r#"s -a fffff880`0496e3b0 L3 "Lea1""#), 0);
+    assert_eq!(found("s -w fffff880`0496e3b0 L8 654c"), 1);
+    assert_eq!(found("s -w fffff880`0496e3af L8 654c"), 0);
+    assert_eq!(found("s -b fffff880`0496e500 L1000 0"), 0x400);
+    let note = &notes(&booted.target(), "s -b fffff880`0496e500 L1000 0")[0].text;
+    assert_eq!(note, "Only the first 0x400 matches are shown; there may be more");
+}
+
+#[test]
 fn a_range_that_cannot_be_meant_is_refused() {
     let booted = booted();
     for (line, problem) in [

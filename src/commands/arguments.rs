@@ -30,6 +30,11 @@ impl<'a> Arguments<'a> {
         self.rest.is_empty()
     }
 
+    /// All that is left, unread.
+    pub(super) const fn rest(&self) -> &'a str {
+        self.rest
+    }
+
     /// The next word, which stays.
     pub(super) fn peek(&self) -> Option<&'a str> {
         self.rest.split_whitespace().next()

@@ -18,6 +18,7 @@ mod help;
 mod memory;
 mod modules;
 mod pattern;
+mod registers;
 mod reload;
 mod symbol_path;
 pub mod verifier;
@@ -272,6 +273,8 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &memory::DQS,
     &memory::DU,
     &memory::DW,
+    &memory::S,
+    &registers::COMMAND,
     &evaluate::EVALUATE,
     &evaluate::FORMATS,
     &echo::COMMAND,

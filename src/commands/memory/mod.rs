@@ -1,4 +1,4 @@
-//! `d`: memory as bytes, words, pointers or text.
+//! `d` and `s`: memory as bytes, words, pointers or text, and where in it a pattern lies.
 //!
 //! ```text
 //!  db dw dd dq dc     bytes, words of 2, 4 and 8 bytes, 4 bytes with characters
@@ -16,7 +16,9 @@
 
 mod display;
 mod format;
+mod search;
 mod text;
 
 pub(super) use display::{D, DA, DB, DC, DD, DDS, DP, DPS, DQ, DQS, DU, DW};
 use format::Format;
+pub(super) use search::S;

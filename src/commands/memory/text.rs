@@ -18,27 +18,40 @@ pub(super) fn write(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result
 }
 
 fn write_numbers(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
-    let (format, unit) = (display.format, display.format.unit());
-    let a_line = format.line() / unit;
-    for (index, elements) in display.elements.chunks(a_line).enumerate() {
-        let mut line = String::new();
-        for (column, element) in elements.iter().enumerate() {
-            if column > 0 {
-                line.push(if format == Format::Bytes && column == HALF { '-' } else { ' ' });
-            }
-            line.push_str(&number(*element, unit));
-        }
-        write!(out, "{}  {line}", at(display, index))?;
-        if matches!(format, Format::Bytes | Format::DoubleWordsAndCharacters) {
-            let width = a_line * (2 * unit + 1) - 1;
-            let from = index * format.line();
-            let bytes: Vec<_> =
-                (from..from + elements.len() * unit).map(|offset| display.bytes.uint(offset, 1)).collect();
-            write!(out, "{:1$}  {2}", "", width - line.len(), characters(&bytes))?;
-        }
-        out.write_char('\n')?;
+    let format = display.format;
+    let has_characters = matches!(format, Format::Bytes | Format::DoubleWordsAndCharacters);
+    let len = display.elements.len() * format.unit();
+    for (index, from) in (0..len).step_by(format.line()).enumerate() {
+        let offsets = from..len.min(from + format.line());
+        let bytes: Vec<_> = offsets.map(|offset| display.bytes.uint(offset, 1)).collect();
+        write_line(at(display, index), &bytes, format, has_characters, out)?;
     }
     Ok(())
+}
+
+/// Writes one line of numbers, and its bytes as characters if that is wanted.
+pub(super) fn write_line(
+    at: VirtAddr,
+    bytes: &[Option<u64>],
+    format: Format,
+    has_characters: bool,
+    out: &mut dyn Write,
+) -> fmt::Result {
+    let unit = format.unit();
+    let mut line = String::new();
+    for (column, element) in bytes.chunks(unit).enumerate() {
+        if column > 0 {
+            line.push(if format == Format::Bytes && column == HALF { '-' } else { ' ' });
+        }
+        let add = |value: Option<u64>, byte: &Option<u64>| Some(value? << 8 | (*byte)?);
+        line.push_str(&number(element.iter().rev().fold(Some(0), add), unit));
+    }
+    write!(out, "{at}  {line}")?;
+    if has_characters {
+        let width = format.line() / unit * (number(None, unit).len() + 1) - 1;
+        write!(out, "{:1$}  {2}", "", width - line.len(), characters(bytes))?;
+    }
+    out.write_char('\n')
 }
 
 fn write_symbols(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {

@@ -1,0 +1,146 @@
+//! `r`: the registers of the CPU that stopped.
+//!
+//! ```text
+//! 0: kd> r
+//! rax=0000000000000000 rbx=fffff80001602e80 rcx=0000000000000001
+//! ..
+//! iopl=0         nv up ei pl zr na pe nc
+//! cs=0010  ss=0018  ds=002b  es=002b  fs=0053  gs=002b             efl=00000246
+//! nt!DbgBreakPointWithStatus:
+//! fffff800`014846a0
+//! 0: kd> r rip, zf
+//! rip=fffff800014846a0 zf=1
+//! ```
+//! Reads only: a register is not written.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::arguments::Arguments;
+use super::{Answer, Answered, CommandSpec, Needs, QueryError, Run};
+use crate::output;
+use crate::target::{Register, Registers, Target, VirtAddr};
+
+pub(super) static COMMAND: CommandSpec = CommandSpec {
+    names: &["r"],
+    usage: "r [REGISTER ...]",
+    summary: "show the registers of the CPU that stopped",
+    needs: Needs::Stopped,
+    run: Run::Query(run),
+};
+
+/// WinDbg's order, line by line.
+const GENERAL: [&[&str]; 6] = [
+    &["rax", "rbx", "rcx"],
+    &["rdx", "rsi", "rdi"],
+    &["rip", "rsp", "rbp"],
+    &["r8", "r9", "r10"],
+    &["r11", "r12", "r13"],
+    &["r14", "r15"],
+];
+const SEGMENTS: [&str; 6] = ["cs", "ss", "ds", "es", "fs", "gs"];
+/// Each flag and how it is called when set and when clear.
+const FLAGS: [(&str, &str, &str); 8] = [
+    ("of", "ov", "nv"),
+    ("df", "dn", "up"),
+    ("if", "ei", "di"),
+    ("sf", "ng", "pl"),
+    ("zf", "zr", "nz"),
+    ("af", "ac", "na"),
+    ("pf", "pe", "po"),
+    ("cf", "cy", "nc"),
+];
+
+/// Some registers.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct RegisterView {
+    registers: Vec<Shown>,
+    /// What the program counter points to, if all registers were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Shown {
+    name: String,
+    #[serde(serialize_with = "output::address")]
+    value: VirtAddr,
+    bits: u32,
+}
+
+impl Shown {
+    fn new(name: &str, Register { value, bits }: Register) -> Self {
+        Self { name: name.to_owned(), value: VirtAddr(value), bits }
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.bits.div_ceil(4) as usize;
+        write!(f, "{}={:0width$x}", self.name, self.value.0)
+    }
+}
+
+impl RegisterView {
+    fn value(&self, name: &str) -> u64 {
+        let found = self.registers.iter().find(|register| register.name == name);
+        found.map_or(0, |register| register.value.0)
+    }
+
+    fn write_all(&self, at: &str, out: &mut dyn fmt::Write) -> fmt::Result {
+        for names in GENERAL {
+            // r8 and r9 stand under the others' two-digit names.
+            let shown: Vec<_> =
+                names.iter().map(|name| format!("{name:>3}={:016x}", self.value(name))).collect();
+            writeln!(out, "{}", shown.join(" "))?;
+        }
+        let flags = FLAGS.map(|(flag, set, clear)| if self.value(flag) == 1 { set } else { clear });
+        writeln!(out, "iopl={:x}         {}", self.value("iopl"), flags.join(" "))?;
+        let segments = SEGMENTS.map(|name| format!("{name}={:04x}", self.value(name)));
+        writeln!(out, "{}             efl={:08x}", segments.join("  "), self.value("efl"))?;
+        writeln!(out, "{at}:\n{}", VirtAddr(self.value("rip")))
+    }
+}
+
+impl Answer for RegisterView {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        if let Some(at) = &self.at {
+            return self.write_all(at, out);
+        }
+        let shown: Vec<_> = self.registers.iter().map(Shown::to_string).collect();
+        writeln!(out, "{}", shown.join(" "))
+    }
+}
+
+fn run(text: &str, target: &Target<'_>) -> Answered {
+    let arguments = Arguments::new(&COMMAND, text);
+    if text.contains('=') {
+        return Err(arguments.usage("registers are read only here"));
+    }
+    let registers = target.registers().map_err(|source| QueryError::Target { command: "r", source })?;
+    if arguments.is_empty() {
+        return Ok(Box::new(all(registers, target)));
+    }
+    let mut view = RegisterView { registers: Vec::new(), at: None };
+    for name in
+        text.split([',', ' ']).map(|name| name.trim().trim_start_matches('@')).filter(|name| !name.is_empty())
+    {
+        let name = name.to_ascii_lowercase();
+        let Some(register) = registers.get(&name) else {
+            return Err(arguments.usage(format!(
+                "`{name}` is none of the registers that a CONTEXT has; rax to r15, their parts, rip, efl and its flags, \
+                 segments and dr0 to dr7 are"
+            )));
+        };
+        view.registers.push(Shown::new(&name, register));
+    }
+    Ok(Box::new(view))
+}
+
+fn all(registers: &Registers, target: &Target<'_>) -> RegisterView {
+    let general = GENERAL.into_iter().flatten().copied();
+    let names = general.chain(SEGMENTS).chain(["efl", "iopl"]).chain(FLAGS.map(|(name, ..)| name));
+    let shown = names.filter_map(|name| Some(Shown::new(name, registers.get(name)?)));
+    RegisterView { registers: shown.collect(), at: Some(target.symbol_at(registers.rip()).to_string()) }
+}
