@@ -30,6 +30,11 @@ fn registers_print_as_in_windbg() {
 }
 
 #[test]
+fn modules_print_as_in_windbg() {
+    follow("modules");
+}
+
+#[test]
 fn matches_of_a_search_print_as_in_windbg() {
     follow("search");
 }

@@ -1,24 +1,37 @@
 //! `lm`: the loaded modules and where their symbols come from.
 //!
 //! ```text
-//! start             end                 module name
-//! fffff800`0140a000 fffff800`019f4000   nt         (pdb symbols)          s/ntkrnlmp.pdb/..1/ntkrnlmp.pdb
-//! fffff880`0447d000 fffff880`04486000   myfault    (deferred)
+//!  lm                     all          lm m PATTERN   those whose names fit     lm a ADDRESS   the one there
+//!  lmv m NAME, lmvm NAME  and what its headers say                              lml, lme       with symbols, without
 //! ```
-//! Lists, and looks for no symbols: a module whose symbols nobody needed yet is `deferred`.
+//! ```text
+//! 0: kd> lm
+//! start             end                 module name
+//! fffff800`0141b000 fffff800`01a04000   nt         (pdb symbols)          s/ntkrnlmp.pdb/..1/ntkrnlmp.pdb
+//! fffff880`0447c000 fffff880`04484000   myfault    (deferred)
+//! 0: kd> lmvm myfault
+//! start             end                 module name
+//! fffff880`0447c000 fffff880`04484000   myfault    (deferred)
+//!     Image name: myfault.sys
+//!     Timestamp:        Tue Jun 18 06:36:52 2013 (51C00004)
+//!     CheckSum:         00000000
+//!     ImageSize:        00008000
+//! ```
+//! Lists, and looks for no symbols: a module whose symbols nobody needed yet is `deferred`. Times are UTC.
 
 use std::fmt;
 
 use serde::Serialize;
 
+use super::arguments::Arguments;
 use super::pattern::Pattern;
 use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
 use crate::output;
-use crate::target::{SymbolKind, Target, VirtAddr, WalkEnd};
+use crate::target::{Module, SymbolKind, Target, VirtAddr, WalkEnd};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["lm"],
-    usage: "lm [m PATTERN]",
+    usage: "lm[v][l|e] [m PATTERN | a ADDRESS]",
     summary: "list loaded modules, their addresses and where their symbols come from",
     needs: Needs::Stopped,
     run: Run::Query(run),
@@ -29,6 +42,12 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
 pub struct Modules {
     /// Only those whose name fits: `*` any text, `?` any character, in any case.
     pub pattern: Option<String>,
+    /// Only the one that this lies in.
+    pub address: Option<VirtAddr>,
+    /// Only those whose symbols were looked for, and found or not.
+    pub found: Option<bool>,
+    /// What their headers say too, at up to three reads a module.
+    pub verbose: bool,
 }
 
 /// The loaded modules in order of address.
@@ -48,6 +67,8 @@ struct Row {
     name: String,
     image_name: String,
     symbols: SymbolStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<Headers>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -58,44 +79,108 @@ enum SymbolStatus {
     Missing { reason: String },
 }
 
+/// What an image's headers say.
+#[derive(Clone, Debug, Serialize)]
+struct Headers {
+    timestamp: u32,
+    check_sum: u32,
+    image_size: u32,
+    /// Name and identity of its PDB: what a symbol server is asked for.
+    pdb: String,
+    pdb_identity: String,
+}
+
 impl Query for Modules {
     type Answer = ModuleTable;
 
     fn run(&self, target: &Target<'_>) -> Result<ModuleTable, QueryError> {
         let list = target.modules().map_err(|source| QueryError::Target { command: "lm", source })?;
         let pattern = self.pattern.as_deref().map(Pattern::new);
-        let fits = |name: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(name));
-        let row = |module: &crate::target::Module| Row {
-            start: module.base,
-            end: module.end(),
-            name: module.name.to_string(),
-            image_name: module.image_name.clone(),
-            symbols: match target.kernel().known_symbols(module) {
-                None => SymbolStatus::Deferred,
-                Some(Ok(symbols)) => SymbolStatus::Loaded {
-                    kind: symbols.kind(),
-                    identity: symbols.identity().to_string(),
-                    path: symbols.path().map(|path| path.display().to_string()),
-                },
-                Some(Err(reason)) => SymbolStatus::Missing { reason: reason.to_string() },
-            },
+        let fits = |module: &&Module| {
+            pattern.as_ref().is_none_or(|pattern| pattern.matches(&module.name))
+                && self.address.is_none_or(|address| module.contains(address))
         };
-        let modules: Vec<_> = list.modules().iter().filter(|module| fits(&module.name)).map(row).collect();
-        let mut notes = Vec::new();
+        let mut table = ModuleTable { modules: Vec::new(), end: list.end().clone(), notes: Vec::new() };
+        for module in list.modules().iter().filter(fits) {
+            let symbols = status(module, target);
+            let is_wanted = match (self.found, &symbols) {
+                (None, _) => true,
+                (Some(found), SymbolStatus::Loaded { .. }) => found,
+                (Some(found), SymbolStatus::Missing { .. }) => !found,
+                (Some(_), SymbolStatus::Deferred) => false,
+            };
+            if !is_wanted {
+                continue;
+            }
+            let mut row = Row {
+                start: module.base,
+                end: module.end(),
+                name: module.name.to_string(),
+                image_name: module.image_name.clone(),
+                symbols,
+                headers: None,
+            };
+            if self.verbose {
+                table.add_headers(&mut row, module, target);
+            }
+            table.modules.push(row);
+        }
         if !list.end().is_complete() {
-            notes.push(Note::partial(format!("the list of modules breaks off: {}", list.end())));
+            table.notes.push(Note::partial(format!("the list of modules breaks off: {}", list.end())));
         }
-        if let (true, Some(pattern)) = (modules.is_empty(), &self.pattern) {
-            notes.push(Note::failed(format!("no loaded module's name fits {pattern}")));
+        if table.modules.is_empty() {
+            let nothing = match (&self.pattern, self.address) {
+                (Some(pattern), _) => format!("no loaded module's name fits {pattern}"),
+                (_, Some(address)) => format!("{address} lies in no loaded module"),
+                _ => "no such module".to_owned(),
+            };
+            table.notes.push(if self.found.is_some() {
+                Note::remark(nothing)
+            } else {
+                Note::failed(nothing)
+            });
         }
-        Ok(ModuleTable { modules, end: list.end().clone(), notes })
+        Ok(table)
+    }
+}
+
+impl ModuleTable {
+    fn add_headers(&mut self, row: &mut Row, module: &Module, target: &Target<'_>) {
+        match target.image(module) {
+            Ok(image) => {
+                row.headers = Some(Headers {
+                    timestamp: image.timestamp,
+                    check_sum: image.check_sum,
+                    image_size: image.size,
+                    pdb_identity: image.pdb.to_string(),
+                    pdb: image.pdb.name,
+                });
+            }
+            Err(error) => self.notes.push(Note::partial(format!("headers of {}: {error}", module.name))),
+        }
+        if let SymbolStatus::Missing { reason } = &row.symbols {
+            self.notes.push(Note::remark(format!("{} has no symbols: {reason}", module.name)));
+        }
+    }
+}
+
+fn status(module: &Module, target: &Target<'_>) -> SymbolStatus {
+    match target.kernel().known_symbols(module) {
+        None => SymbolStatus::Deferred,
+        Some(Ok(symbols)) => SymbolStatus::Loaded {
+            kind: symbols.kind(),
+            identity: symbols.identity().to_string(),
+            path: symbols.path().map(|path| path.display().to_string()),
+        },
+        Some(Err(reason)) => SymbolStatus::Missing { reason: reason.to_string() },
     }
 }
 
 impl Answer for ModuleTable {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "start             end                 module name")?;
-        for Row { start, end, name, symbols, .. } in &self.modules {
+        for row in &self.modules {
+            let Row { start, end, name, symbols, .. } = row;
             let (status, path) = match symbols {
                 SymbolStatus::Deferred => ("(deferred)".to_owned(), ""),
                 SymbolStatus::Loaded { kind, path, .. } => {
@@ -104,6 +189,9 @@ impl Answer for ModuleTable {
                 SymbolStatus::Missing { .. } => ("(no symbols)".to_owned(), ""),
             };
             writeln!(out, "{}", format!("{start} {end}   {name:<8}   {status:<23}{path}").trim_end())?;
+            if let Some(headers) = &row.headers {
+                write_headers(row, headers, out)?;
+            }
         }
         Ok(())
     }
@@ -113,15 +201,40 @@ impl Answer for ModuleTable {
     }
 }
 
-fn run(arguments: &str, target: &Target<'_>) -> Answered {
-    let mut words = arguments.split_whitespace();
-    let pattern = match (words.next(), words.next(), words.next()) {
-        (None, ..) => None,
-        (Some("m"), Some(pattern), None) => Some(pattern.to_owned()),
-        _ => {
-            let problem = format!("cannot read `{arguments}`");
-            return Err(QueryError::Usage { command: "lm", problem, usage: COMMAND.usage });
+fn write_headers(row: &Row, headers: &Headers, out: &mut dyn fmt::Write) -> fmt::Result {
+    if matches!(row.symbols, SymbolStatus::Loaded { .. }) {
+        writeln!(out, "    Loaded symbol image file: {}", row.image_name)?;
+    }
+    writeln!(out, "    Image name: {}", row.image_name)?;
+    let time = output::unix_time(headers.timestamp.into());
+    writeln!(out, "    Timestamp:        {time} ({:08X})", headers.timestamp)?;
+    writeln!(out, "    CheckSum:         {:08X}", headers.check_sum)?;
+    writeln!(out, "    ImageSize:        {:08X}", headers.image_size)
+}
+
+/// Options are letters, glued or not: `vm nt`, `v m nt`, `m nt`.
+fn run(text: &str, target: &Target<'_>) -> Answered {
+    let mut arguments = Arguments::new(&COMMAND, text);
+    let mut query = Modules::default();
+    while let Some(word) = arguments.word() {
+        for (at, letter) in word.char_indices() {
+            let is_last = at + letter.len_utf8() == word.len();
+            match letter {
+                'v' => query.verbose = true,
+                'l' => query.found = Some(true),
+                'e' => query.found = Some(false),
+                // Kernel modules, loaded ones, and links to click on: there are no others here.
+                'k' | 'o' | 'D' => {}
+                'm' if is_last => {
+                    let Some(pattern) = arguments.word() else {
+                        return Err(arguments.usage("a pattern is missing"));
+                    };
+                    query.pattern = Some(pattern.to_owned());
+                }
+                'a' if is_last => query.address = Some(arguments.address(target)?),
+                _ => return Err(arguments.usage(format!("cannot read `{word}`"))),
+            }
         }
-    };
-    answer(&Modules { pattern }, target)
+    }
+    answer(&query, target)
 }

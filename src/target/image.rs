@@ -34,6 +34,8 @@ pub struct Image {
     pub timestamp: u32,
     /// `Machine`: 0x8664 for x64.
     pub machine: u16,
+    /// `CheckSum`; 0 if the linker set none.
+    pub check_sum: u32,
     /// The PDB of this build.
     pub pdb: PdbIdentity,
 }
@@ -97,8 +99,10 @@ impl Image {
         };
         reader.bytes(54)?;
         let size = reader.u32()?;
-        // SizeOfImage ends at 60; the number of directories is the last field before them.
-        reader.bytes(to_directories - 60 - 4)?;
+        reader.bytes(4)?;
+        let check_sum = reader.u32()?;
+        // CheckSum ends at 68; the number of directories is the last field before them.
+        reader.bytes(to_directories - 68 - 4)?;
         let directories = reader.u32()?;
         if directories as usize <= IMAGE_DIRECTORY_ENTRY_DEBUG {
             return Err(ImageError::Wrong("it has no debug directory"));
@@ -106,7 +110,7 @@ impl Image {
         reader.bytes(8 * IMAGE_DIRECTORY_ENTRY_DEBUG)?;
         let directory = (reader.u32()?, reader.u32()?);
         let pdb = PdbIdentity::new("", Guid::default(), 0);
-        Ok((Self { size, timestamp, machine, pdb }, directory))
+        Ok((Self { size, timestamp, machine, check_sum, pdb }, directory))
     }
 }
 

@@ -151,6 +151,14 @@ impl<'a> Target<'a> {
         self.kernel.symbols(&self.memory, module)
     }
 
+    /// What the headers of a loaded module say, read from the target.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub fn image(&self, module: &Module) -> Result<Image, ImageError> {
+        Image::read(&self.memory, module.base)
+    }
+
     /// The module that `name` means and its symbols. The kernel, `nt`, is found without the list of modules.
     ///
     /// # Errors
