@@ -89,6 +89,26 @@ fn a_spent_freeze_budget_lets_the_target_run_and_names_what_was_left_undone() {
 }
 
 #[test]
+fn kdstats_shows_what_each_command_cost_and_chose() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    let output = setup.debug(&["-b", "-c", "!verifier 80 fffffa8005400000; .kdstats"]);
+    let (_, shown) =
+        output.out.split_once("Finished parsing all pool tracking information.").expect("the log first");
+    assert!(shown.contains("!verifier 80 fffffa8005400000\n    "), "{shown}");
+    assert!(
+        shown.contains("    The target searched its log for blocks that begin at this address"),
+        "{shown}"
+    );
+    assert!(shown.contains("\nsession\n    "), "{shown}");
+    let output = setup.debug(&["-b", "--json", "--stats", "-c", ".kdstats"]);
+    let lines: Vec<serde_json::Value> =
+        output.out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    assert!(lines[0]["answer"]["session"]["requests"].as_u64().is_some_and(|it| it > 0), "{}", output.out);
+    assert_eq!(lines[1]["stats"]["requests"], 0);
+}
+
+#[test]
 fn what_is_asked_wrongly_is_answered_helpfully() {
     let setup = Setup::new();
     let _target = setup.target(&[]);

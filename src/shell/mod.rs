@@ -111,6 +111,8 @@ pub struct Shell<'a> {
     break_in_timeout: Duration,
     worst: Worst,
     costs: VecDeque<CommandStats>,
+    /// Of the command that is running.
+    remarks: Vec<String>,
 }
 
 impl<'a> Shell<'a> {
@@ -133,6 +135,7 @@ impl<'a> Shell<'a> {
             break_in_timeout,
             worst: Worst::Fine,
             costs,
+            remarks: Vec::new(),
         }
     }
 
@@ -184,7 +187,8 @@ impl<'a> Shell<'a> {
         if self.costs.len() == KEPT_COSTS {
             self.costs.pop_front();
         }
-        self.costs.push_back(CommandStats { command: command.to_owned(), stats });
+        let remarks = std::mem::take(&mut self.remarks);
+        self.costs.push_back(CommandStats { command: command.to_owned(), stats, remarks });
         Ok(after)
     }
 
@@ -226,6 +230,8 @@ impl<'a> Shell<'a> {
             Some(NoteKind::Failed) => Worst::Failed,
         };
         self.worst = self.worst.max(worst);
+        let remarks = answer.notes().iter().filter(|note| note.kind == NoteKind::Remark);
+        self.remarks.extend(remarks.map(|note| note.text.clone()));
         self.report.answer(command, answer)
     }
 

@@ -91,12 +91,17 @@ pub(super) struct CommandStats {
     pub(super) command: String,
     #[serde(flatten)]
     pub(super) stats: Stats,
+    /// What the command remarked: how it chose to get its answer, and why.
+    pub(super) remarks: Vec<String>,
 }
 
 impl Answer for SessionStats {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        for CommandStats { command, stats } in &self.commands {
+        for CommandStats { command, stats, remarks } in &self.commands {
             writeln!(out, "{command}\n    {stats}")?;
+            for remark in remarks {
+                writeln!(out, "    {remark}")?;
+            }
         }
         writeln!(out, "session\n    {}", self.session)
     }
