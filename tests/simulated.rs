@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pdb2::FallibleIterator;
-use support::blind::Blind;
+use support::blind::{Blind, UNKNOWN_API};
 use support::machine::{folder, stopped, store};
 use support::text::{assert_same_text, notes, run, text};
 use verikd::commands::NoteKind;
@@ -42,7 +42,7 @@ fn the_published_leak_prints_as_published() {
 #[test]
 fn searching_the_log_finds_what_reading_it_finds() {
     let (machine, kernel) = stopped("search");
-    let blind = Blind { inner: machine.clone(), searches: false };
+    let blind = Blind { inner: machine.clone(), refusal: Some(UNKNOWN_API) };
     for address in [
         "fffffa8005400000",
         "fffffa8005400010",

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use support::blind::UNKNOWN_API;
 use support::text::assert_same_text;
 use support::verifier::*;
 use support::{Booted, PAGE, World};
@@ -64,7 +65,7 @@ fn a_query_costs_few_requests() {
     text(&booted, "!verifier 80 fffffa8005400000");
     // Variables 1, modules 3, the entry 1; one search that finds it, one that finds no other.
     assert_eq!((booted.memory.reads(), booted.memory.searches()), (1 + 3 + 1, 2));
-    let blind = leak(Build::Windows7).boot_blind();
+    let blind = leak(Build::Windows7).boot_blind(UNKNOWN_API);
     text(&blind, "!verifier 80 fffffa8005400000");
     // The log in pieces of 64 KiB, cut at the newest entry.
     assert_eq!(blind.memory.reads(), 1 + 3 + 8 * 1024 / 64 + 1);
@@ -397,7 +398,7 @@ fn an_address_that_is_not_in_the_log_is_said_so() {
 fn a_hole_in_the_log_costs_its_own_entries() {
     let mut world = leak(Build::Windows7);
     world.unmap(LOG.offset(0x1100 * 0x80));
-    let booted = world.boot_blind();
+    let booted = world.boot_blind(UNKNOWN_API);
     let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
     assert_eq!((&log["unreadable"], &log["parsed"]), (&json!(0x20), &json!(0x1_0000)));
     assert_eq!(log["entries"].as_array().unwrap().len(), 1);
@@ -405,6 +406,18 @@ fn a_hole_in_the_log_costs_its_own_entries() {
     assert_eq!(
         log["notes"][1]["text"],
         "0x20 entries of the log cannot be read (slots 0x1100 to 0x111f: not mapped)"
+    );
+}
+
+#[test]
+fn a_search_that_is_not_answered_in_time_is_made_up_for_by_reading() {
+    let booted = leak(Build::Windows7).boot_blind(ReadCause::NoAnswer { seconds: 60 });
+    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
+    assert_eq!((&log["method"], log["entries"].as_array().unwrap().len()), (&json!("read"), 1));
+    let note = log["notes"][0]["text"].as_str().unwrap();
+    assert!(
+        note.contains("no answer from the target within 60 s") && note.contains("so the log was read"),
+        "{note}"
     );
 }
 

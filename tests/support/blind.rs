@@ -4,11 +4,14 @@ use std::ops::Range;
 
 use verikd::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
 
-/// Another memory, which is searched only if `searches`.
+/// Another memory, which answers searches with `refusal` if it has one.
 pub struct Blind<M> {
     pub inner: M,
-    pub searches: bool,
+    pub refusal: Option<ReadCause>,
 }
+
+/// What a target answers that does not have the API.
+pub const UNKNOWN_API: ReadCause = ReadCause::Status(0xc000_0001);
 
 impl<M: Memory> Memory for Blind<M> {
     fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
@@ -20,11 +23,8 @@ impl<M: Memory> Memory for Blind<M> {
     }
 
     fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
-        if self.searches {
-            return self.inner.search_virtual(range, pattern);
-        }
-        let (address, wanted) = (Address::Virtual(range.start), pattern.len());
-        Err(ReadError { address, wanted, got: 0, cause: ReadCause::Status(0xc000_0001) })
+        let Some(cause) = self.refusal.clone() else { return self.inner.search_virtual(range, pattern) };
+        Err(ReadError { address: Address::Virtual(range.start), wanted: pattern.len(), got: 0, cause })
     }
 
     fn stop(&self) -> StopId {

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blind::Blind;
-use verikd::memory::{CountingMemory, ImageMemory, VirtAddr};
+use verikd::memory::{CountingMemory, ImageMemory, ReadCause, VirtAddr};
 use verikd::symbols::store::SymbolPath;
 use verikd::symbols::table::TableSymbols;
 use verikd::symbols::{Symbols, Type};
@@ -131,11 +131,11 @@ impl World {
         (at.0..at.0 + len).map(byte).collect()
     }
 
-    /// The same, refusing to search its memory.
-    pub fn boot_blind(&self) -> Booted {
+    /// The same, answering searches with `refusal`.
+    pub fn boot_blind(&self, refusal: ReadCause) -> Booted {
         let booted = self.boot();
         let Blind { inner, .. } = booted.memory.into_inner();
-        Booted { memory: CountingMemory::new(Blind { inner, searches: false }), kernel: booted.kernel }
+        Booted { memory: CountingMemory::new(Blind { inner, refusal: Some(refusal) }), kernel: booted.kernel }
     }
 
     /// The kernel as it is now, with its symbols in hand.
@@ -160,7 +160,7 @@ impl World {
         for (base, size, symbols) in &self.modules {
             kernel.use_symbols(*base, *size, Arc::clone(symbols));
         }
-        Booted { memory: CountingMemory::new(Blind { inner: memory, searches: true }), kernel }
+        Booted { memory: CountingMemory::new(Blind { inner: memory, refusal: None }), kernel }
     }
 }
 
