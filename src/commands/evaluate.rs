@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0: kd> ? nt!VfPoolTraces+8
-//! Evaluate expression: -8796070576848 = fffff800`01965130
+//! Evaluate expression: -8796066713296 = fffff800`01917130
 //! 0: kd> .formats 1c407e62
 //! Evaluate expression:
 //!   Hex:     00000000`1c407e62

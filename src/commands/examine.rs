@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! 0: kd> x nt!VfPoolTraces*
-//! fffff800`01965058 nt!VfPoolTracesLength
-//! fffff800`01965128 nt!VfPoolTraces
-//! fffff800`0196514c nt!VfPoolTracesIndex
+//! fffff800`01917058 nt!VfPoolTracesLength
+//! fffff800`01917128 nt!VfPoolTraces
+//! fffff800`0191714c nt!VfPoolTracesIndex
 //! 0: kd> ln fffff880`0447d634
 //! (fffff880`0447d2dc)   myfault!MyfaultDeviceControl+0x358   |  (fffff880`0447d670)   myfault!MyfaultDispatch
 //! ```

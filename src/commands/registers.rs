@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0: kd> r
-//! rax=0000000000000000 rbx=fffff80001602e80 rcx=0000000000000001
+//! rax=0000000000000000 rbx=fffff800015ff180 rcx=0000000000000001
 //! ..
 //! iopl=0         nv up ei pl zr na pe nc
 //! cs=0010  ss=0018  ds=002b  es=002b  fs=0053  gs=002b             efl=00000246

@@ -61,6 +61,14 @@ impl SparseBytes {
     }
 }
 
+/// Bytes without a hole.
+impl From<Vec<u8>> for SparseBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let all = 0..bytes.len();
+        Self { bytes, readable: vec![all], over: None }
+    }
+}
+
 impl Target<'_> {
     /// The `len` bytes from `at`, in one read if none is missing; unreadable pages are passed over.
     ///

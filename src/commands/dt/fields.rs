@@ -32,7 +32,7 @@ pub(super) struct FieldView {
 }
 
 /// What a field holds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum Value {
     /// Its bytes cannot be read.
@@ -63,13 +63,17 @@ pub(super) enum Value {
     },
     /// A constant of an enumeration; its name if it has one.
     Constant { value: u64, name: Option<String> },
-    /// An address, and what lies there if it is code.
+    /// An address, and what lies there if it is code or has a short form.
     Pointer {
         #[serde(serialize_with = "hex")]
         address: u64,
         symbol: Option<String>,
         #[serde(skip)]
         size: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        to: Option<Box<Self>>,
+        #[serde(skip)]
+        pointee: Option<usize>,
     },
     /// The links of a list.
     List {
@@ -110,11 +114,13 @@ type At<'a> = (VirtAddr, &'a SparseBytes, usize);
 pub(super) struct Builder<'a> {
     target: &'a Target<'a>,
     count: usize,
+    /// Structures with a short form that pointers lead to: what and where.
+    pointees: Vec<(Layout, VirtAddr)>,
 }
 
 impl<'a> Builder<'a> {
     pub(super) const fn new(target: &'a Target<'a>) -> Self {
-        Self { target, count: 0 }
+        Self { target, count: 0, pointees: Vec::new() }
     }
 
     /// The fields of `layout` that `paths` choose, all if there are none.
@@ -153,7 +159,8 @@ impl<'a> Builder<'a> {
         let place = at.map(|(address, bytes, start)| {
             (address.offset(field.offset), bytes, start.saturating_add(field.offset as usize))
         });
-        let value = place.and_then(|place| self.value(layout, field, place));
+        let mut value = place.and_then(|place| self.value(layout, field, place));
+        self.note_pointee(layout, &field.ty, value.as_mut());
         let mut fields = Vec::new();
         if depth > 0 || !inner.is_empty() {
             // `Pcb.` asks for all fields of Pcb.
@@ -169,6 +176,20 @@ impl<'a> Builder<'a> {
             bits: field.bits,
             value,
             fields,
+        }
+    }
+
+    /// Remembers to look at what a pointer leads to, if that has a short form.
+    fn note_pointee(&mut self, layout: &Layout, ty: &Type, value: Option<&mut Value>) {
+        let (Type::Pointer { to, .. }, Some(Value::Pointer { address: address @ 1.., pointee, .. })) =
+            (ty, value)
+        else {
+            return;
+        };
+        let short = layout.of_type(to).ok().flatten().filter(|inner| SHORT_FORMS.contains(&&**inner.name()));
+        if let Some(inner) = short {
+            *pointee = Some(self.pointees.len());
+            self.pointees.push((inner, VirtAddr(*address)));
         }
     }
 
@@ -232,12 +253,12 @@ impl<'a> Builder<'a> {
             Type::Pointer { to, .. } => word().map_or(unreadable, |value| {
                 let symbol =
                     (**to == Type::Function && value != 0).then(|| self.code_at(VirtAddr(value))).flatten();
-                Value::Pointer { address: value, symbol, size }
+                Value::Pointer { address: value, symbol, size, to: None, pointee: None }
             }),
             Type::Array { element, count, .. } => {
                 return self.array(layout, element, *count, (address, bytes, start));
             }
-            Type::Record { name, .. } => return record(layout, ty, name, (address, bytes, start)),
+            Type::Record { .. } => return short_form(&layout.of_type(ty).ok()??, bytes, start),
         })
     }
 
@@ -264,21 +285,42 @@ impl<'a> Builder<'a> {
         Some(format!("{name}+{:x}", at.displacement))
     }
 
-    /// Reads the texts that the fields point to, neighbours together, and says what was left out.
-    pub(super) fn finish(&self, fields: &mut [FieldView], notes: &mut Vec<Note>) {
-        let mut ranges = Vec::new();
+    /// Reads what the fields point to and show, neighbours together, and says what was left out.
+    pub(super) fn finish(
+        &self,
+        summary: &mut Option<Value>,
+        fields: &mut [FieldView],
+        notes: &mut Vec<Note>,
+    ) {
+        let places: Vec<_> = self.pointees.iter().map(|(layout, at)| (*at, layout.size())).collect();
+        let read = self.target.read_ranges(&places);
+        let short = |((layout, _), bytes): (&(Layout, VirtAddr), _)| {
+            let bytes: Vec<u8> = Result::ok(bytes)?;
+            short_form(layout, &SparseBytes::from(bytes), 0)
+        };
+        let pointees: Vec<Option<Value>> = self.pointees.iter().zip(read).map(short).collect();
         visit(fields, &mut |value| {
+            if let Value::Pointer { to, pointee: Some(index), .. } = value {
+                *to = pointees.get(*index).cloned().flatten().map(Box::new);
+            }
+        });
+        let mut ranges = Vec::new();
+        let mut note = |value: &mut Value| {
             if let Value::Text { buffer: buffer @ 1.., len, .. } = value {
                 ranges.push((VirtAddr(*buffer), *len as usize));
             }
-        });
+        };
+        summary.iter_mut().for_each(&mut note);
+        visit(fields, &mut note);
         let mut answers = self.target.read_ranges(&ranges).into_iter();
-        visit(fields, &mut |value| {
+        let mut fill = |value: &mut Value| {
             if let Value::Text { text, buffer: 1.., unit, .. } = value {
                 let bytes = answers.next().and_then(Result::ok);
                 *text = bytes.map(|bytes| decode(&bytes, *unit, false));
             }
-        });
+        };
+        summary.iter_mut().for_each(&mut fill);
+        visit(fields, &mut fill);
         if self.count == MAX_FIELDS {
             notes.push(Note::partial(format!("Only the first {MAX_FIELDS:#x} fields are shown")));
         }
@@ -287,7 +329,12 @@ impl<'a> Builder<'a> {
 
 fn visit(fields: &mut [FieldView], see: &mut dyn FnMut(&mut Value)) {
     for field in fields {
-        field.value.iter_mut().for_each(&mut *see);
+        if let Some(value) = &mut field.value {
+            see(value);
+            if let Value::Pointer { to: Some(to), .. } = value {
+                see(to);
+            }
+        }
         visit(&mut field.fields, see);
     }
 }
@@ -304,11 +351,15 @@ fn number(kind: BaseKind, value: u64, size: u64) -> Value {
     }
 }
 
-/// The short form of a structure that WinDbg has one for.
-fn record(layout: &Layout, ty: &Type, name: &str, (_, bytes, start): At<'_>) -> Option<Value> {
-    let inner = layout.of_type(ty).ok()??;
+/// The structures that WinDbg shows in short.
+const SHORT_FORMS: [&str; 5] =
+    ["_LIST_ENTRY", "_LARGE_INTEGER", "_ULARGE_INTEGER", "_UNICODE_STRING", "_STRING"];
+
+/// The short form of the structure that begins at `start` of `bytes`, if it has one and can be read.
+pub(super) fn short_form(layout: &Layout, bytes: &SparseBytes, start: usize) -> Option<Value> {
+    let name = &**layout.name();
     let field = |path: &str| {
-        let place = inner.place(path).ok()?;
+        let place = layout.place(path).ok()?;
         bytes.uint(start.saturating_add(place.offset as usize), usize::try_from(place.ty.size()).ok()?)
     };
     match name {

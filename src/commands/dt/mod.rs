@@ -11,7 +11,7 @@
 //! 0: kd> dt nt!_LDR_DATA_TABLE_ENTRY poi(nt!PsLoadedModuleList)
 //!    +0x000 InLoadOrderLinks : _LIST_ENTRY [ 0xfffffa80`03667790 - 0xfffff800`01654c90 ]
 //!    +0x030 DllBase          : 0xfffff800`0141b000 Void
-//!    +0x040 SizeOfImage      : 0x5ea000
+//!    +0x040 SizeOfImage      : 0x5e9000
 //!    +0x058 BaseDllName      : _UNICODE_STRING "ntoskrnl.exe"
 //! ```
 //! A structure is one read; its texts are read together. A type without a module is looked for in the kernel's symbols,
@@ -24,7 +24,7 @@ mod text;
 
 use serde::Serialize;
 
-use self::fields::{Builder, FieldView};
+use self::fields::{Builder, FieldView, Value};
 use super::arguments::Arguments;
 use super::pattern::Pattern;
 use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
@@ -66,6 +66,9 @@ pub(super) struct TypeView {
     elements: usize,
     #[serde(serialize_with = "output::address_or_null")]
     address: Option<VirtAddr>,
+    /// The whole in short, if it has a short form: a list's links, a string's text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<Value>,
     fields: Vec<FieldView>,
     notes: Vec<Note>,
     #[serde(skip)]
@@ -91,12 +94,16 @@ impl Query for TypeQuery {
             size: layout.size() as u64,
             elements: layout.fields().len(),
             address: self.address,
+            summary: None,
             fields,
             notes: Vec::new(),
             with_name: !self.name.contains('!'),
             verbose: self.verbose.then(|| if fields::is_union(&layout) { "union" } else { "struct" }),
         };
-        builder.finish(&mut view.fields, &mut view.notes);
+        if let (Some((_, bytes)), true) = (&bytes, paths.is_empty()) {
+            view.summary = fields::short_form(&layout, bytes, 0);
+        }
+        builder.finish(&mut view.summary, &mut view.fields, &mut view.notes);
         if let Some((at, bytes)) = bytes {
             let missing = bytes.len() - bytes.readable_len();
             if let Some(cause) = bytes.over() {
@@ -140,6 +147,9 @@ impl Answer for TypeView {
         }
         if let Some(kind) = self.verbose {
             writeln!(out, "{kind} {}, {} elements, {:#x} bytes", self.name, self.elements, self.size)?;
+        }
+        if let Some(summary) = &self.summary {
+            writeln!(out, "{}", text::value_text(summary, ""))?;
         }
         text::write_fields(&self.fields, 1, out)
     }

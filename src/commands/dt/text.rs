@@ -51,7 +51,7 @@ fn bits_text(Bits { position, length }: Bits) -> String {
     format!("Pos {position}, {length} Bit{}", if length == 1 { "" } else { "s" })
 }
 
-fn value_text(value: &Value, ty: &str) -> String {
+pub(super) fn value_text(value: &Value, ty: &str) -> String {
     // Of an array its length and the first element are shown.
     let (counts, element) = match ty.rfind("] ") {
         Some(end) => ty.split_at(end + 2),
@@ -72,10 +72,13 @@ fn value_text(value: &Value, ty: &str) -> String {
         Value::Constant { value, name: Some(name) } => format!("{value:x} ( {name} )"),
         Value::Constant { value, name: None } => format!("{} (No matching name)", c_hex(*value)),
         Value::Pointer { address: 0, .. } => "(null) ".to_owned(),
-        Value::Pointer { address, symbol: Some(symbol), size } => {
+        Value::Pointer { address, symbol: Some(symbol), size, .. } => {
             format!("{}  {symbol}", pointer(*address, *size))
         }
-        Value::Pointer { address, symbol: None, size } => format!("{} {name}", pointer(*address, *size)),
+        Value::Pointer { address, to: Some(to), size, .. } => {
+            format!("{} {}", pointer(*address, *size), value_text(to, name))
+        }
+        Value::Pointer { address, size, .. } => format!("{} {name}", pointer(*address, *size)),
         Value::List { flink, blink } => {
             format!("{element} [ {} - {} ]", pointer(*flink, 8), pointer(*blink, 8))
         }

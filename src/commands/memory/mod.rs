@@ -7,10 +7,12 @@
 //!  d                  as the d command before
 //! ```
 //! ```text
-//! 0: kd> dc fffff880`0447d000 L4
-//! fffff880`0447d000  83485340 d98b20ec 000000e8 ccc35b90  @SH.. .......[..
-//! 0: kd> dps nt!VfPoolTraces L1
-//! fffff800`01965128  fffffa80`04600000
+//! 0: kd> db poi(nt!VfPoolTraces) L20
+//! fffffa80`02400000  70 ce 23 03 80 fa ff ff-40 06 00 00 00 00 00 00  p.#.....@.......
+//! fffffa80`02400010  60 7b 3a 04 80 fa ff ff-ec 6e 5e 01 00 f8 ff ff  `{:......n^.....
+//! 0: kd> da nt!NtBuildLab
+//! fffff800`01425150  "7601.24540.amd64fre.win7sp1_simu"
+//! fffff800`01425170  "lated.200101-0000"
 //! ```
 //! Without an address, goes on where the last one ended. A range is one read; a byte that cannot be read is `??`.
 

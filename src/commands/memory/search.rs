@@ -6,8 +6,9 @@
 //!  -[1]b                          addresses only
 //! ```
 //! ```text
-//! 0: kd> s -a myfault L9000 "Leak"
-//! fffff880`0447f048  4c 65 61 6b 79 00 ..
+//! 0: kd> s -a nt Lf000 "7601"
+//! fffff800`01425150  37 36 30 31 2e 32 34 35-34 30 2e 61 6d 64 36 34  7601.24540.amd64
+//! fffff800`01425230  37 36 30 31 2e 32 34 35-34 30 2e 61 6d 64 36 34  7601.24540.amd64
 //! ```
 //! The target searches by itself, so a megabyte costs one request; what is not mapped matches nothing.
 
