@@ -210,7 +210,7 @@ fn the_same_leak_prints_the_same_on_every_kernel() {
     }
 }
 
-/// `dt` and `x` on a kernel's own symbols print what its symbol table and the layout tables have.
+/// `dt` and `x` on a kernel's own symbols, PDB or ISF, print what its symbol table and the layout tables have.
 #[test]
 fn dt_and_x_print_the_offsets_and_addresses_of_the_data_files() {
     let Some(shared) = shared() else { return };
@@ -220,49 +220,53 @@ fn dt_and_x_print_the_offsets_and_addresses_of_the_data_files() {
         let Some(pdb) = rebuild(&isf) else { return };
         let table = unpack(&isf);
         let base = VirtAddr(0xffff_f800_0000_0000);
-        let world = World::new(base, 0x200_0000, Arc::new(PdbSymbols::open(&pdb).unwrap()));
-        let booted = world.boot();
+        let symbols: [Arc<dyn Symbols>; 2] =
+            [Arc::new(PdbSymbols::open(&pdb).unwrap()), Arc::new(IsfSymbols::open(&isf).unwrap())];
         let name = isf.file_name().unwrap().to_string_lossy().into_owned();
         let build = name.split('-').nth(1).unwrap().rsplit_once('.').unwrap().0.to_owned();
         let of_build = layouts.as_object().unwrap().iter().find(|(key, _)| key.starts_with(&build));
-        for ty in ["_VF_TARGET_VERIFIED_DRIVER_DATA", "_VF_POOL_TRACE"] {
-            let printed = text(&booted.target(), &format!("dt nt!{ty}"));
-            let fields: Vec<(u64, &str)> = printed
-                .lines()
-                .map(|line| line.trim().strip_prefix("+0x").unwrap().split_once(' ').unwrap())
-                .map(|(offset, rest)| {
-                    (u64::from_str_radix(offset, 16).unwrap(), rest.split(' ').next().unwrap())
-                })
-                .collect();
-            let expected = table["user_types"][ty]["fields"].as_object().unwrap();
-            assert_eq!(fields.len(), expected.len(), "{build}: {printed}");
-            for (offset, field) in &fields {
-                assert_eq!(Some(*offset), expected[*field]["offset"].as_u64(), "{build}: {ty}.{field}");
-            }
-            let Some((_, layout)) = of_build else { continue };
-            for (path, field) in layout[ty]["fields"].as_object().unwrap() {
-                if let Some((offset, _)) = fields.iter().find(|(_, name)| name == path) {
-                    assert_eq!(Some(*offset), field["offset"].as_u64(), "{build}: {ty}.{path}");
+        for symbols in symbols {
+            let booted = World::new(base, 0x200_0000, symbols).boot();
+            for ty in ["_VF_TARGET_VERIFIED_DRIVER_DATA", "_VF_POOL_TRACE"] {
+                let printed = text(&booted.target(), &format!("dt nt!{ty}"));
+                let fields: Vec<(u64, &str)> = printed
+                    .lines()
+                    .map(|line| line.trim().strip_prefix("+0x").unwrap().split_once(' ').unwrap())
+                    .map(|(offset, rest)| {
+                        (u64::from_str_radix(offset, 16).unwrap(), rest.split(' ').next().unwrap())
+                    })
+                    .collect();
+                let expected = table["user_types"][ty]["fields"].as_object().unwrap();
+                assert_eq!(fields.len(), expected.len(), "{build}: {printed}");
+                for (offset, field) in &fields {
+                    assert_eq!(Some(*offset), expected[*field]["offset"].as_u64(), "{build}: {ty}.{field}");
+                }
+                let Some((_, layout)) = of_build else { continue };
+                for (path, field) in layout[ty]["fields"].as_object().unwrap() {
+                    if let Some((offset, _)) = fields.iter().find(|(_, name)| name == path) {
+                        assert_eq!(Some(*offset), field["offset"].as_u64(), "{build}: {ty}.{path}");
+                    }
                 }
             }
+            let printed = text(&booted.target(), "x nt!Vf*");
+            let found: Vec<(u64, &str)> = printed
+                .lines()
+                .map(|line| line.split_once(" nt!").unwrap())
+                .map(|(at, name)| (u64::from_str_radix(&at.replace('`', ""), 16).unwrap() - base.0, name))
+                // The rebuilt image begins its only section there.
+                .filter(|(at, _)| *at >= 0x2000)
+                .collect();
+            assert!(found.is_sorted(), "{build}");
+            let expected = table["symbols"].as_object().unwrap().iter().filter(|(name, symbol)| {
+                name.to_lowercase().starts_with("vf") && symbol["address"].as_u64().unwrap() >= 0x2000
+            });
+            let mut names = 0;
+            for (name, symbol) in expected {
+                assert!(found.contains(&(symbol["address"].as_u64().unwrap(), name)), "{build}: {name}");
+                names += 1;
+            }
+            assert!(names > 50 && names == found.len(), "{build}: {names} of {}", found.len());
         }
-        let printed = text(&booted.target(), "x nt!Vf*");
-        let found: Vec<(u64, &str)> = printed
-            .lines()
-            .map(|line| line.split_once(" nt!").unwrap())
-            .map(|(at, name)| (u64::from_str_radix(&at.replace('`', ""), 16).unwrap() - base.0, name))
-            .collect();
-        assert!(found.is_sorted(), "{build}");
-        let expected = table["symbols"].as_object().unwrap().iter().filter(|(name, symbol)| {
-            // The rebuilt image begins its only section there.
-            name.to_lowercase().starts_with("vf") && symbol["address"].as_u64().unwrap() >= 0x2000
-        });
-        let mut names = 0;
-        for (name, symbol) in expected {
-            assert!(found.contains(&(symbol["address"].as_u64().unwrap(), name)), "{build}: {name}");
-            names += 1;
-        }
-        assert!(names > 50 && names == found.len(), "{build}: {names} of {}", found.len());
     }
 }
 

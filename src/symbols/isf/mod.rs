@@ -19,12 +19,13 @@ mod document;
 mod tests;
 mod types;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::document::Document;
 use self::types::Types;
-use super::{PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, TypeId, TypeLayout};
+use super::{Constant, PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, TypeId, TypeLayout};
 
 /// The symbols of one module, from an ISF file.
 #[derive(Debug)]
@@ -133,6 +134,25 @@ impl Symbols for IsfSymbols {
         let below = self.by_address[..above].last()?.0;
         let first = self.by_address[..above].partition_point(|(at, _)| *at < below);
         self.by_address.get(first).map(symbol)
+    }
+
+    fn symbols(&self) -> Box<dyn Iterator<Item = Symbol<'_>> + '_> {
+        Box::new(self.iter())
+    }
+
+    fn above(&self, rva: Rva) -> Option<Symbol<'_>> {
+        let above = self.by_address.partition_point(|(at, _)| *at <= rva);
+        self.by_address.get(above).map(symbol)
+    }
+
+    fn types(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
+        Box::new(self.type_names().map(Cow::from))
+    }
+
+    fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
+        let constant =
+            |(name, value): &(Arc<str>, i64)| Constant { name: Arc::clone(name), value: *value as u64 };
+        Some(self.enumeration(name)?.iter().map(constant).collect())
     }
 
     fn find_type(&self, name: &str) -> Option<TypeId> {
