@@ -59,6 +59,21 @@ impl<'a> Arguments<'a> {
         expression.evaluate(text, target).map_err(failed)
     }
 
+    /// The same where names with wildcards may follow: a `*` that begins a word is one of theirs, no multiplication.
+    pub(super) fn address_before_names(&mut self, target: &Target<'_>) -> Result<VirtAddr, QueryError> {
+        let whole = self.rest;
+        let begins_name = |at: &usize| {
+            let after = &whole[at + 1..];
+            whole[..*at].ends_with(char::is_whitespace)
+                && after.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+        };
+        let names = whole.match_indices('*').map(|(at, _)| at).find(begins_name).unwrap_or(whole.len());
+        self.rest = &whole[..names];
+        let address = self.address(target)?;
+        self.rest = whole[names - self.rest.len()..].trim_start();
+        Ok(address)
+    }
+
     /// The address that comes next, in any form of an expression.
     pub(super) fn address(&mut self, target: &Target<'_>) -> Result<VirtAddr, QueryError> {
         self.expression(target).map(VirtAddr)

@@ -216,7 +216,7 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
                 return list(&query.name, target);
             }
         } else if query.address.is_none() && (query.name.is_empty() || !is_field(word, &query.name, target)) {
-            query.address = Some(arguments.address(target)?);
+            query.address = Some(arguments.address_before_names(target)?);
         } else {
             query.fields.push(arguments.word().unwrap_or_default().to_owned());
         }
