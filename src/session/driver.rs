@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-use kd_protocol::kd::{Arm, DebugIo, Manipulate, NtStatus};
+use bytes::BytesMut;
+use kd_protocol::kd::{Arm, Manipulate, NtStatus};
 use kd_protocol::kdnet::DatagramError;
 use kd_protocol::link::{Event, HostLink, RequestId};
 use kd_protocol::{PhysAddr, VirtAddr};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
-use super::live_memory::cause_of;
-use super::monitor::{Monitor, Outcome, State, Ticket};
+use super::monitor::{Monitor, State};
+use super::order::{Order, OrderKind, Outcome, Space, Ticket, cause_of};
 use crate::memory::{ReadCause, StopId};
 
 /// The most that UDP carries.
@@ -27,29 +27,6 @@ const FIRST_READ_LEN: usize = 2048;
 const MIN_READ_LEN: usize = 64;
 /// Progress through a read is checked against this: a target cannot make it grow.
 const MAX_READ: usize = 1 << 30;
-
-/// Which memory a read is of.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Space {
-    Virtual,
-    Physical,
-}
-
-/// What a session asks of its driver.
-#[derive(Debug)]
-pub(super) struct Order(pub(super) OrderKind);
-
-#[derive(Debug)]
-pub(super) enum OrderKind {
-    Request(Ticket, Box<Manipulate>),
-    Read(Ticket, Space, u64, usize),
-    Cancel(Ticket),
-    BreakIn,
-    CancelBreakIn,
-    Resume(NtStatus),
-    AnswerPrompt(DebugIo, Bytes),
-    End,
-}
 
 /// Something that a reply goes to.
 #[derive(Debug)]

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kd_protocol::kd::{Arm, Manipulate, NtStatus, SEARCH_FOUND_NOTHING};
-use kd_protocol::link::RequestError;
 use tokio::sync::mpsc;
 
 use super::context;
-use super::driver::{Order, OrderKind, Space};
-use super::monitor::{Monitor, Outcome};
+use super::monitor::Monitor;
+use super::order::{Order, OrderKind, Outcome, Space, cause_of};
 use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
 
 /// One search request covers this much: a target says nothing while it searches. Source: kdnet.md 8.2.
@@ -116,14 +115,5 @@ impl StoppedCpu for LiveMemory {
         let processor = self.monitor.stopped_processor().ok_or(ReadCause::TargetRunning)?;
         let read = context::read(processor, |request| self.request(request))?;
         read.map(|(context, _)| context).ok_or(ReadCause::Unsupported("the CPU's context"))
-    }
-}
-
-pub(super) fn cause_of(error: RequestError) -> ReadCause {
-    match error {
-        RequestError::TargetRunning => ReadCause::TargetRunning,
-        RequestError::TargetRestarted => ReadCause::TargetRestarted,
-        RequestError::NoAnswer { after, .. } => ReadCause::NoAnswer { seconds: after.as_secs() },
-        _ => ReadCause::SessionEnded,
     }
 }

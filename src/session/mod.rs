@@ -13,8 +13,10 @@ mod connection;
 mod context;
 mod driver;
 mod entropy;
+mod error;
 mod live_memory;
 mod monitor;
+mod order;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -30,124 +32,18 @@ use tokio::sync::mpsc;
 
 pub use connection::{Connection, ConnectionError};
 pub use entropy::OsEntropy;
+pub use error::{AttachError, BreakInError, OpenError};
 pub use live_memory::LiveMemory;
 pub use monitor::{Traffic, Wait};
 
-use driver::{Order, OrderKind};
-use monitor::{Monitor, Outcome};
+use monitor::Monitor;
+use order::{Order, OrderKind, Outcome};
 
 /// A stopped target that is told to run is waited for this long; it acknowledges within milliseconds.
 const RESUME_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
 const LATE_STOP: Duration = Duration::from_millis(1200);
-
-/// Why a session could not begin.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Another program listens there.
-    #[error(
-        "UDP port {} is in use on this machine: another debugger may be listening on it. \
-         End it, or give the target and -k another port", .0.port()
-    )]
-    PortInUse(SocketAddr),
-    /// The port may not be opened.
-    #[error("cannot listen on UDP {address}: {source}")]
-    Bind {
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// No thread, no runtime.
-    #[error("cannot start the session: {0}")]
-    Runtime(#[from] io::Error),
-}
-
-/// Why no target connected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AttachError {
-    /// Nothing arrived at all.
-    #[error(
-        "no target within {} s: no datagram arrived on UDP port {port}.\n\
-         On the target, `bcdedit /dbgsettings` must name this machine's address and port {port}, and `bcdedit /debug on` \
-         must have been followed by a restart; then check firewalls for UDP {port}", after.as_secs()
-    )]
-    Silence {
-        /// How long it was waited for.
-        after: Duration,
-        /// Where.
-        port: u16,
-    },
-    /// A target is there, with another key.
-    #[error(
-        "a target at {from} sends KDNET datagrams ({count} in {} s), but none opens with this key: it was given another \
-         key. `bcdedit /dbgsettings` on the target shows it", after.as_secs()
-    )]
-    WrongKey {
-        /// Where they come from.
-        from: SocketAddr,
-        /// How many.
-        count: u64,
-        /// How long it was waited for.
-        after: Duration,
-    },
-    /// Something is there, but no KDNET target.
-    #[error(
-        "{count} datagrams arrived from {from} in {} s, but they are not KDNET: another program sends to this port",
-        after.as_secs()
-    )]
-    NotKdnet {
-        /// Where the last came from.
-        from: SocketAddr,
-        /// How many.
-        count: u64,
-        /// How long it was waited for.
-        after: Duration,
-    },
-    /// Offers open with the key, but the handshake does not complete.
-    #[error(
-        "the target at {from} makes offers, but does not react to answers: datagrams to it are lost on the way. \
-         Check firewalls between this machine and the target"
-    )]
-    NoReaction {
-        /// Where they come from.
-        from: SocketAddr,
-    },
-    /// Ctrl+C, or a request to end.
-    #[error("interrupted while waiting for a target")]
-    Interrupted,
-    /// The session is over.
-    #[error("the session has ended: {0}")]
-    Ended(String),
-}
-
-/// Why a target did not stop.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BreakInError {
-    /// It does not react.
-    #[error(
-        "the target at {peer} did not stop within {after:?}. It may hang with interrupts disabled, or be gone; \
-         its last sign of life was {last_heard} ago"
-    )]
-    NoReaction {
-        /// Which.
-        peer: SocketAddr,
-        /// How long it was waited for.
-        after: Duration,
-        /// Time since its last datagram, rounded.
-        last_heard: String,
-    },
-    /// Ctrl+C, or a request to end.
-    #[error("interrupted while waiting for the target to stop")]
-    Interrupted,
-    /// The session is over.
-    #[error("the session has ended: {0}")]
-    Ended(String),
-}
 
 /// How a session is opened.
 #[derive(Clone, Debug)]

@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use kd_protocol::kd::{Manipulate, StateChange};
-use kd_protocol::link::{Event, LinkCounters, Peer, RequestError, RunState};
+use kd_protocol::kd::StateChange;
+use kd_protocol::link::{Event, LinkCounters, Peer, RunState};
 use tokio::sync::mpsc;
 
-use super::driver::{Order, OrderKind};
-use crate::memory::{ReadCause, StopId};
+use super::order::{Order, OrderKind, Outcome, Ticket};
+use crate::memory::StopId;
 
 /// Events kept for somebody who does not look; a target that prints in a loop must not fill this machine.
 const MAX_EVENTS: usize = 10_000;
@@ -45,29 +45,6 @@ pub struct Traffic {
     pub not_authentic: u64,
     /// Where the last came from.
     pub last_from: Option<SocketAddr>,
-}
-
-/// Names one order whose outcome somebody waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Ticket(u64);
-
-/// What became of an order.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// A request's reply.
-    Reply(Box<Manipulate>),
-    /// A request that has none was acknowledged.
-    Accepted,
-    /// A request without one.
-    Failed(RequestError),
-    /// A read: the bytes from the start, and what stopped it if they are not all.
-    Bytes(Vec<u8>, Option<ReadCause>),
-    /// Ctrl+C while waiting.
-    Interrupted,
-    /// The stop has taken as long as it may.
-    BudgetSpent,
-    /// The session ended while waiting.
-    Ended,
 }
 
 #[derive(Debug)]

@@ -1,0 +1,112 @@
+//! Why a session cannot begin, connect or stop its target: what was tried, what stopped it, what to do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Why a session could not begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another program listens there.
+    #[error(
+        "UDP port {} is in use on this machine: another debugger may be listening on it. \
+         End it, or give the target and -k another port", .0.port()
+    )]
+    PortInUse(SocketAddr),
+    /// The port may not be opened.
+    #[error("cannot listen on UDP {address}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No thread, no runtime.
+    #[error("cannot start the session: {0}")]
+    Runtime(#[from] io::Error),
+}
+
+/// Why no target connected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// Nothing arrived at all.
+    #[error(
+        "no target within {} s: no datagram arrived on UDP port {port}.\n\
+         On the target, `bcdedit /dbgsettings` must name this machine's address and port {port}, and `bcdedit /debug on` \
+         must have been followed by a restart; then check firewalls for UDP {port}", after.as_secs()
+    )]
+    Silence {
+        /// How long it was waited for.
+        after: Duration,
+        /// Where.
+        port: u16,
+    },
+    /// A target is there, with another key.
+    #[error(
+        "a target at {from} sends KDNET datagrams ({count} in {} s), but none opens with this key: it was given another \
+         key. `bcdedit /dbgsettings` on the target shows it", after.as_secs()
+    )]
+    WrongKey {
+        /// Where they come from.
+        from: SocketAddr,
+        /// How many.
+        count: u64,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// Something is there, but no KDNET target.
+    #[error(
+        "{count} datagrams arrived from {from} in {} s, but they are not KDNET: another program sends to this port",
+        after.as_secs()
+    )]
+    NotKdnet {
+        /// Where the last came from.
+        from: SocketAddr,
+        /// How many.
+        count: u64,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// Offers open with the key, but the handshake does not complete.
+    #[error(
+        "the target at {from} makes offers, but does not react to answers: datagrams to it are lost on the way. \
+         Check firewalls between this machine and the target"
+    )]
+    NoReaction {
+        /// Where they come from.
+        from: SocketAddr,
+    },
+    /// Ctrl+C, or a request to end.
+    #[error("interrupted while waiting for a target")]
+    Interrupted,
+    /// The session is over.
+    #[error("the session has ended: {0}")]
+    Ended(String),
+}
+
+/// Why a target did not stop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BreakInError {
+    /// It does not react.
+    #[error(
+        "the target at {peer} did not stop within {after:?}. It may hang with interrupts disabled, or be gone; \
+         its last sign of life was {last_heard} ago"
+    )]
+    NoReaction {
+        /// Which.
+        peer: SocketAddr,
+        /// How long it was waited for.
+        after: Duration,
+        /// Time since its last datagram, rounded.
+        last_heard: String,
+    },
+    /// Ctrl+C, or a request to end.
+    #[error("interrupted while waiting for the target to stop")]
+    Interrupted,
+    /// The session is over.
+    #[error("the session has ended: {0}")]
+    Ended(String),
+}
