@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
@@ -103,9 +104,9 @@ fn exported_isf_files_say_what_the_pdbs_say() {
             assert_eq!(isf.nearest(symbol.rva), pdb.nearest(symbol.rva));
         }
         assert_eq!(isf.iter().count(), pdb.iter().count());
-        let named = |name: &&str| !name.starts_with("__unnamed");
-        for name in isf.type_names().filter(named) {
-            let (a, b) = (isf.find_type(name).unwrap(), pdb.find_type(name).unwrap());
+        let named = |name: &Cow<'_, str>| !name.starts_with("__unnamed");
+        for name in isf.types().filter(named) {
+            let (a, b) = (isf.find_type(&name).unwrap(), pdb.find_type(&name).unwrap());
             let (a, b) = (isf.layout(a).unwrap(), pdb.layout(b).unwrap());
             let fields = |layout: &TypeLayout| -> Vec<_> {
                 let field = |field: &Field| (field.offset, field.bits, field.name.clone(), field.ty.size());

@@ -6,7 +6,9 @@ use std::process::Command;
 use tempfile::TempDir;
 use verikd::sim::windows::{BUILDS, WINDOWS_7_SP1};
 use verikd::sim::{export_isf, export_symbols};
+use verikd::symbols::Symbols;
 use verikd::symbols::check::census;
+use verikd::symbols::pdb::{PdbSymbols, index_of};
 
 #[test]
 fn whole_symbols_of_every_simulated_kernel_allow_every_query_and_a_drivers_none() {
@@ -83,6 +85,55 @@ fn no_truncation_passes_and_no_flipped_bit_is_a_panic() {
             let _ = census(&file);
         }
     }
+}
+
+/// A PDB large enough to be indexed, without a linker: a small one, and a tail that no stream has.
+#[test]
+fn an_index_is_kept_beside_a_large_pdb_and_never_believed_of_another() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("nt.pdb");
+    let mut bytes = WINDOWS_7_SP1.images[0].pdb.to_vec();
+    bytes.resize(bytes.len().max(2 << 20), 0);
+    std::fs::write(&file, &bytes).unwrap();
+    let symbols = || PdbSymbols::open(&file).unwrap();
+    let everything = |symbols: &PdbSymbols| {
+        let names: Vec<_> = symbols.iter().map(|symbol| (symbol.name.into_owned(), symbol.rva)).collect();
+        let layouts: Vec<_> = symbols.type_ids().into_iter().map(|id| symbols.layout(id).unwrap()).collect();
+        (names, layouts)
+    };
+    let built = everything(&symbols());
+    let index = index_of(&file);
+    let whole = std::fs::read(&index).expect("kept once the symbols that built it are gone");
+    assert_eq!(everything(&symbols()), built, "read from the index");
+    assert_eq!(std::fs::read(&index).unwrap(), whole, "and not written again");
+
+    std::fs::write(&index, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(everything(&symbols()), built, "half an index is none");
+    assert_eq!(std::fs::read(&index).unwrap(), whole);
+    bytes.push(0);
+    std::fs::write(&file, &bytes).unwrap();
+    assert_eq!(everything(&symbols()), built);
+    assert_ne!(std::fs::read(&index).unwrap(), whole, "another file's index is replaced");
+
+    // Whatever its tables say: answers, or none.
+    for at in (92..whole.len()).step_by(whole.len() / 300) {
+        let mut damaged = std::fs::read(&index).unwrap();
+        damaged[at] ^= 0xff;
+        std::fs::write(&index, &damaged).unwrap();
+        let symbols = symbols();
+        let _ = symbols.iter().filter_map(|symbol| symbols.nearest(symbol.rva)).count();
+        for id in symbols.type_ids() {
+            let _ = symbols.layout(id);
+        }
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let _ = std::fs::remove_file(&index);
+                assert_eq!(everything(&symbols()).0.len(), built.0.len());
+            });
+        }
+    });
 }
 
 fn check(file: &Path) -> (i32, String) {

@@ -77,17 +77,6 @@ impl IsfSymbols {
     pub fn type_ids(&self) -> impl Iterator<Item = TypeId> {
         self.types.ids()
     }
-
-    /// Names of its structures and unions.
-    pub fn type_names(&self) -> impl Iterator<Item = &str> {
-        self.types.names()
-    }
-
-    /// Names and values of an enumeration's constants, in order of value.
-    #[must_use]
-    pub fn enumeration(&self, name: &str) -> Option<&[(Arc<str>, i64)]> {
-        self.types.enumeration(name)
-    }
 }
 
 /// The identity of the ISF file at `path`, with little more than that kept of it.
@@ -141,18 +130,15 @@ impl Symbols for IsfSymbols {
     }
 
     fn above(&self, rva: Rva) -> Option<Symbol<'_>> {
-        let above = self.by_address.partition_point(|(at, _)| *at <= rva);
-        self.by_address.get(above).map(symbol)
+        self.by_address.get(self.by_address.partition_point(|(at, _)| *at <= rva)).map(symbol)
     }
 
     fn types(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
-        Box::new(self.type_names().map(Cow::from))
+        Box::new(self.types.names().map(Cow::Borrowed))
     }
 
     fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
-        let constant =
-            |(name, value): &(Arc<str>, i64)| Constant { name: Arc::clone(name), value: *value as u64 };
-        Some(self.enumeration(name)?.iter().map(constant).collect())
+        self.types.constants(name)
     }
 
     fn find_type(&self, name: &str) -> Option<TypeId> {

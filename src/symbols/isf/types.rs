@@ -6,20 +6,17 @@ use std::sync::Arc;
 use super::document::{
     BaseType, BaseTypeKind, Enumeration, Field as RawField, FieldKind, FieldType, UserType,
 };
-use crate::symbols::{BaseKind, Bits, Field, Type, TypeId, TypeLayout};
+use crate::symbols::{BaseKind, Bits, Constant, Field, Type, TypeId, TypeLayout};
 
 /// Longest chain of pointers and arrays that is followed for one field's type.
 const MAX_DEPTH: u32 = 32;
-
-/// Names and values of an enumeration, in order of value.
-type Constants = Box<[(Arc<str>, i64)]>;
 
 /// Every structure, union and enumeration of a file.
 #[derive(Debug)]
 pub(super) struct Types {
     layouts: Vec<Arc<TypeLayout>>,
     ids: HashMap<Arc<str>, TypeId>,
-    enumerations: HashMap<Arc<str>, Constants>,
+    enumerations: HashMap<Arc<str>, Arc<[Constant]>>,
     pointer_size: u64,
 }
 
@@ -40,11 +37,11 @@ impl Types {
         };
         let layouts = user.iter().map(layout).collect();
         let enumerations = enums.into_iter().map(|(name, enumeration)| {
-            // Unsigned ones of 8 bytes wrap, as their bytes in memory do.
-            let constants = enumeration.constants.into_iter().map(|(name, value)| (name, value as i64));
-            let mut constants: Constants = constants.collect();
+            // In order of their value, as a header has them; negative ones wrap, as their bytes in memory do.
+            let mut constants: Vec<_> = enumeration.constants.into_iter().collect();
             constants.sort_by_key(|(_, value)| *value);
-            (name, constants)
+            let constant = |(name, value): (Arc<str>, i128)| Constant { name, value: value as u64 };
+            (name, constants.into_iter().map(constant).collect())
         });
         let enumerations = enumerations.collect();
         Self { layouts, ids, enumerations, pointer_size }
@@ -70,8 +67,8 @@ impl Types {
         self.layouts.iter().map(|layout| &*layout.name)
     }
 
-    pub(super) fn enumeration(&self, name: &str) -> Option<&[(Arc<str>, i64)]> {
-        self.enumerations.get(name).map(|constants| &**constants)
+    pub(super) fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
+        self.enumerations.get(name).cloned()
     }
 }
 

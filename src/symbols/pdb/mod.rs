@@ -14,6 +14,7 @@
 //!
 //! Source: <https://llvm.org/docs/PDB/>; `spec/test-kernels.md` for which age counts.
 
+mod index;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -26,13 +27,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kd_protocol::wire::Reader;
-use ms_pdb::RandomAccessFile;
 use ms_pdb::dbi::DbiStream;
 use ms_pdb::dbi::optional_dbg::OptionalDebugHeaderStream;
 use ms_pdb::msf::Msf;
+use ms_pdb::{RandomAccessFile, ReadAt};
 
-use self::names::{Names, Sections};
-use self::types::Types;
+use self::index::{Contents, Index, Stamp};
+use self::names::{Collected, Names, Sections};
+use self::types::{Header, Types, index_types};
 use super::{Constant, Guid, PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, TypeId, TypeLayout};
 
 const PDB_INFORMATION_STREAM: u32 = 1;
@@ -46,7 +48,7 @@ const IMAGE_FILE_MACHINE_ARMNT: u16 = 0x1c4;
 #[derive(Debug)]
 pub struct PdbFile {
     container: Container,
-    dbi: Dbi,
+    machine: u16,
     identity: PdbIdentity,
 }
 
@@ -58,10 +60,10 @@ impl PdbFile {
     pub fn open(path: &Path) -> Result<Self, SymbolError> {
         let container = Container::open(path)?;
         let guid = container.guid()?;
-        let dbi = Dbi::read(&container)?;
+        let (age, machine) = container.age_and_machine()?;
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let identity = PdbIdentity::new(&name, guid, dbi.age);
-        Ok(Self { container, dbi, identity })
+        let identity = PdbIdentity::new(&name, guid, age);
+        Ok(Self { container, machine, identity })
     }
 
     /// Which build it belongs to.
@@ -70,17 +72,35 @@ impl PdbFile {
         &self.identity
     }
 
-    /// Reads names and types.
+    /// Makes names and types available: from the index of an earlier time, or by reading them.
     ///
     /// # Errors
     /// [`SymbolError::Damaged`] if a stream that holds them cannot be.
     pub fn load(self) -> Result<PdbSymbols, SymbolError> {
-        let Self { container, dbi, identity } = self;
-        let sections = Sections::read(&container, &dbi)?;
-        let names = Names::read(&container, &dbi, sections)?;
-        let types = Types::read(&container)?;
-        Ok(PdbSymbols { path: container.path, identity, machine: dbi.machine, names, types })
+        let Self { container, machine, identity } = self;
+        let (path, header) = (container.path.clone(), Header::read(&container)?);
+        let stamp = Stamp::of(&path, &identity);
+        let known = stamp.as_ref().and_then(|stamp| Index::open(&path, &identity, stamp));
+        let index = Arc::new(match known {
+            Some(known) => known,
+            None => {
+                let dbi = Dbi::read(&container)?;
+                let sections = Sections::read(&container, &dbi)?;
+                let mut contents = Contents::default();
+                Collected::read(&container, &dbi, sections)?.index(&mut contents);
+                index_types(&container, &header, &mut contents)?;
+                Index::build(&contents, &path, &identity, stamp.as_ref())
+            }
+        });
+        let types = Types::new(container, header, Arc::clone(&index));
+        Ok(PdbSymbols { path, identity, machine, names: Names(index), types })
     }
+}
+
+/// Where the index of the PDB at `path` is kept beside it.
+#[must_use]
+pub fn index_of(path: &Path) -> PathBuf {
+    index::beside(path)
 }
 
 /// The symbols of one module, from its PDB.
@@ -183,8 +203,6 @@ impl Symbols for PdbSymbols {
 /// What the DBI stream says of the other streams.
 #[derive(Debug)]
 struct Dbi {
-    age: u32,
-    machine: u16,
     symbol_records: Option<u32>,
     section_headers: Option<u32>,
     /// Stream and length of the symbols of each module, in the modules' order.
@@ -196,9 +214,6 @@ impl Dbi {
         const READING: &str = "DBI stream";
         let damaged = |wrong: String| container.damaged(READING, wrong);
         let bytes = container.stream(DBI_STREAM, READING)?;
-        if bytes.is_empty() {
-            return Err(damaged("it is empty: a PDB of types only, not of an image".to_owned()));
-        }
         let stream = DbiStream::parse(bytes).map_err(|error| damaged(format!("{error:#}")))?;
         let header = stream.header().map_err(|error| damaged(format!("{error:#}")))?;
         let debug = stream.optional_debug_header().map_err(|error| damaged(format!("{error:#}")))?;
@@ -210,8 +225,6 @@ impl Dbi {
         }
         let modules = stream.iter_modules().map(|module| Some((module.stream()?, module.sym_size())));
         Ok(Self {
-            age: header.age.get(),
-            machine: header.machine.get(),
             symbol_records: header.global_symbol_stream.get(),
             section_headers: debug.stream(OptionalDebugHeaderStream::section_header_data),
             modules: modules.collect(),
@@ -260,6 +273,30 @@ impl Container {
         guid.map(Guid).map_err(|error| self.damaged(READING, error.to_string()))
     }
 
+    /// Of the header of the DBI stream, what tells builds apart.
+    ///
+    /// | offset | size | field   |
+    /// |-------:|-----:|---------|
+    /// |      8 |    4 | age     |
+    /// |     58 |    2 | machine |
+    fn age_and_machine(&self) -> Result<(u32, u16), SymbolError> {
+        const READING: &str = "DBI stream";
+        let len = self.stream_len(DBI_STREAM);
+        if len == 0 {
+            let wrong = "it is empty: a PDB of types only, not of an image".to_owned();
+            return Err(self.damaged(READING, wrong));
+        }
+        let bytes = self.part(DBI_STREAM, 0..64.min(len as usize), READING)?;
+        let mut reader = Reader::new("its header", &bytes);
+        let mut fields = || -> Result<_, kd_protocol::wire::DecodeError> {
+            reader.bytes(8)?;
+            let age = reader.u32()?;
+            reader.bytes(46)?;
+            Ok((age, reader.u16()?))
+        };
+        fields().map_err(|error| self.damaged(READING, error.to_string()))
+    }
+
     /// Bytes of a stream; 0 if there is no such stream.
     fn stream_len(&self, stream: u32) -> u64 {
         if self.msf.is_valid_stream_index(stream) { self.msf.stream_size(stream).into() } else { 0 }
@@ -276,6 +313,25 @@ impl Container {
             return Ok(Vec::new());
         }
         self.msf.read_stream_to_vec(stream).map_err(|error| self.damaged(reading, format!("{error:#}")))
+    }
+
+    /// A part of a stream.
+    fn part(
+        &self,
+        stream: u32,
+        range: std::ops::Range<usize>,
+        reading: &'static str,
+    ) -> Result<Vec<u8>, SymbolError> {
+        let len = self.stream_len(stream).min(self.file_len);
+        if range.start > range.end || range.end as u64 > len {
+            return Err(self.damaged(reading, format!("{range:#x?} of stream {stream} with {len:#x} bytes")));
+        }
+        let mut bytes = vec![0; range.len()];
+        let reader = self.msf.get_stream_reader(stream);
+        let reader = reader.map_err(|error| self.damaged(reading, format!("{error:#}")))?;
+        let read = reader.read_exact_at(&mut bytes, range.start as u64);
+        read.map_err(|error| self.damaged(reading, error.to_string()))?;
+        Ok(bytes)
     }
 
     fn damaged(&self, reading: &'static str, wrong: String) -> SymbolError {

@@ -1,11 +1,11 @@
 //! Names and addresses of a PDB: publics, globals and procedures, in order of address and by name.
 
-use std::borrow::Cow;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use kd_protocol::wire::Reader;
 use ms_pdb::syms::{Data, OffsetSegment, Proc, Pub, RefSym2, SymIter, SymKind};
 
+use super::index::{Contents, Index, Table, hash};
 use super::{Container, Dbi};
 use crate::symbols::{Rva, Symbol, SymbolError};
 
@@ -47,21 +47,16 @@ impl Sections {
         section.start.checked_add(place.offset()).map(Rva)
     }
 
-    /// The start of the section that `rva` lies in.
-    fn start_of(&self, rva: Rva) -> Option<u32> {
-        let around = |section: &&Section| rva.0.wrapping_sub(section.start) < section.size;
-        self.0.iter().find(around).map(|section| section.start)
+    pub(super) fn rows(&self) -> Vec<[u32; 2]> {
+        self.0.iter().map(|section| [section.start, section.size]).collect()
     }
 }
 
-/// Names and addresses. Names lie in one run of bytes, so that forty thousand cost two allocations.
+/// Names and addresses as they are collected. Names lie in one run of bytes, so that forty thousand cost two allocations.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(super) struct Collected {
     text: Vec<u8>,
-    /// In order of address; the preferred one of an address first.
-    by_address: Vec<Entry>,
-    /// Hash of a name and its index in `by_address`, in order.
-    by_name: Vec<(u32, u32)>,
+    entries: Vec<Entry>,
     sections: Sections,
 }
 
@@ -75,18 +70,19 @@ struct Entry {
 
 /// Where a name was found. Of several names of one address the first kind is shown: publics may be decorated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 enum EntryKind {
     Procedure,
     Global,
     Public,
 }
 
-impl Names {
+impl Collected {
     pub(super) fn read(container: &Container, dbi: &Dbi, sections: Sections) -> Result<Self, SymbolError> {
         const READING: &str = "symbol records";
         let records =
             dbi.symbol_records.map_or_else(|| Ok(Vec::new()), |at| container.stream(at, READING))?;
-        let mut names = Self { text: Vec::new(), by_address: Vec::new(), by_name: Vec::new(), sections };
+        let mut names = Self { text: Vec::new(), entries: Vec::new(), sections };
         let mut procedures = Vec::new();
         let mut symbols = SymIter::new(&records);
         for symbol in symbols.by_ref() {
@@ -117,7 +113,6 @@ impl Names {
             return Err(container.damaged(READING, format!("no record can begin at offset {at:#x}")));
         }
         names.read_procedures(container, dbi, procedures)?;
-        names.index();
         Ok(names)
     }
 
@@ -152,62 +147,86 @@ impl Names {
             return;
         };
         self.text.extend_from_slice(name);
-        self.by_address.push(Entry { rva, kind, start, len });
+        self.entries.push(Entry { rva, kind, start, len });
     }
 
-    fn index(&mut self) {
+    /// Puts names and addresses in order.
+    pub(super) fn index(mut self, contents: &mut Contents) {
         let text = &self.text;
-        let key = |entry: &Entry| (entry.rva, entry.kind, name_of(text, entry));
-        self.by_address.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
-        self.by_address.dedup_by(|b, a| a.rva == b.rva && name_of(text, a) == name_of(text, b));
-        let hashed = (0..).zip(&self.by_address).map(|(index, entry)| (hash(name_of(text, entry)), index));
-        self.by_name = hashed.collect();
-        self.by_name.sort_unstable();
+        // Names are compared only where numbers don't decide: they are far from each other in memory.
+        let key = |entry: &Entry| u64::from(entry.rva.0) << 2 | entry.kind as u64;
+        self.entries.sort_unstable_by_key(key);
+        for alike in self.entries.chunk_by_mut(|a, b| key(a) == key(b)).filter(|alike| alike.len() > 1) {
+            alike.sort_unstable_by(|a, b| name_of(text, a).cmp(name_of(text, b)));
+        }
+        self.entries.dedup_by(|b, a| a.rva == b.rva && name_of(text, a) == name_of(text, b));
+        let row =
+            |entry: &Entry| [entry.rva.0, entry.start, u32::from(entry.len) | (entry.kind as u32) << 16];
+        contents.entries = self.entries.iter().map(row).collect();
+        let name =
+            |(index, entry): (u32, &Entry)| u64::from(hash(name_of(text, entry))) << 32 | u64::from(index);
+        let mut by_name: Vec<u64> = (0..).zip(&self.entries).map(name).collect();
+        by_name.sort_unstable();
+        contents.names = by_name.into_iter().map(|key| [(key >> 32) as u32, key as u32]).collect();
+        contents.sections = self.sections.rows();
+        contents.text = self.text;
     }
+}
 
+/// Names and addresses, as the index has them.
+#[derive(Debug)]
+pub(super) struct Names(pub(super) Arc<Index>);
+
+impl Names {
     pub(super) fn address_of(&self, name: &str) -> Option<Rva> {
         let wanted = hash(name.as_bytes());
-        let first = self.by_name.partition_point(|(hash, _)| *hash < wanted);
-        let candidates = self.by_name[first..].iter().take_while(|(hash, _)| *hash == wanted);
-        let entries = candidates.map(|(_, index)| &self.by_address[*index as usize]);
+        let first = self.0.first_from::<2>(Table::Names, wanted);
+        let rows = (first..).map_while(|index| self.0.row(Table::Names, index));
+        let candidates = rows.take_while(|[hash, _]| *hash == wanted);
+        let entries = candidates.filter_map(|[_, index]| self.entry(index as usize));
         // A static function may share its name with others; the public one is the one that is meant.
-        let named = entries.filter(|entry| name_of(&self.text, entry) == name.as_bytes());
-        named.max_by_key(|entry| (entry.kind, std::cmp::Reverse(entry.rva))).map(|entry| entry.rva)
+        let named = entries.filter(|(_, _, found)| found == name.as_bytes());
+        named.max_by_key(|(rva, kind, _)| (*kind, std::cmp::Reverse(*rva))).map(|(rva, ..)| rva)
     }
 
     pub(super) fn nearest(&self, rva: Rva) -> Option<Symbol<'_>> {
-        let section = self.sections.start_of(rva)?;
-        let above = self.by_address.partition_point(|entry| entry.rva <= rva);
-        let below = self.by_address[..above].last()?.rva;
-        let first = self.by_address[..above].partition_point(|entry| entry.rva < below);
-        (below.0 >= section).then(|| self.symbol(&self.by_address[first]))
+        let section = self.section_of(rva)?;
+        let above = match rva.0.checked_add(1) {
+            Some(next) => self.0.first_from::<3>(Table::Entries, next),
+            None => self.0.rows(Table::Entries),
+        };
+        let [below, ..] = self.0.row::<3>(Table::Entries, above.checked_sub(1)?)?;
+        let first = self.0.first_from::<3>(Table::Entries, below);
+        if below < section { None } else { self.symbol(first) }
     }
 
     pub(super) fn above(&self, rva: Rva) -> Option<Symbol<'_>> {
-        let above = self.by_address.partition_point(|entry| entry.rva <= rva);
-        self.by_address.get(above).map(|entry| self.symbol(entry))
+        self.symbol(self.0.first_from::<3>(Table::Entries, rva.0.checked_add(1)?))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
-        self.by_address.iter().map(|entry| self.symbol(entry))
+        (0..self.0.rows(Table::Entries)).filter_map(|index| self.symbol(index))
     }
 
-    fn symbol(&self, entry: &Entry) -> Symbol<'_> {
-        Symbol { name: display_name(name_of(&self.text, entry)), rva: entry.rva }
+    /// The start of the section that `rva` lies in.
+    fn section_of(&self, rva: Rva) -> Option<u32> {
+        let mut sections =
+            (0..self.0.rows(Table::Sections)).filter_map(|index| self.0.row(Table::Sections, index));
+        sections.find(|[start, size]| rva.0.wrapping_sub(*start) < *size).map(|[start, _]| start)
+    }
+
+    fn symbol(&self, index: usize) -> Option<Symbol<'_>> {
+        let (rva, _, name) = self.entry(index)?;
+        Some(Symbol { name: String::from_utf8_lossy(&name).into_owned().into(), rva })
+    }
+
+    /// Address, kind and name.
+    fn entry(&self, index: usize) -> Option<(Rva, u32, Vec<u8>)> {
+        let [rva, start, rest] = self.0.row(Table::Entries, index)?;
+        Some((Rva(rva), rest >> 16, self.0.text(start, rest as u16)?))
     }
 }
 
 fn name_of<'a>(text: &'a [u8], entry: &Entry) -> &'a [u8] {
     &text[entry.start as usize..][..usize::from(entry.len)]
-}
-
-fn display_name(name: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(name)
-}
-
-/// Half of a 64-bit hash: collisions cost a comparison, not a wrong answer.
-fn hash(name: &[u8]) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    hasher.finish() as u32
 }

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kd_protocol::wire::Reader;
 use ms_pdb::types::fields::{Field as RawField, IterFields};
 use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
 
+use super::index::{Contents, Index, Table, hash};
 use super::{Container, TYPE_STREAM};
 use crate::symbols::{BaseKind, Bits, Constant, Field, SymbolError, Type, TypeId, TypeLayout};
 
@@ -18,33 +18,31 @@ const MAX_DEPTH: u32 = 32;
 const MAX_FIELDS: usize = 0x1_0000;
 /// Most field lists that one structure's fields are spread over; a list holds up to 64 KiB.
 const MAX_LISTS: usize = 0x100;
+/// Records are read in runs of about this many bytes.
+const CHUNK: usize = 0x1_0000;
 
-/// The TPI stream. Indexes are built at the first question, so that modules used for names only cost nothing here.
+/// The TPI stream. Only the records that a question needs are read, some of their neighbours with them.
 #[derive(Debug)]
 pub(super) struct Types {
-    stream: Vec<u8>,
-    records: std::ops::Range<usize>,
-    /// First type index and the one after the last, as the header says.
-    first: u32,
-    end: u32,
-    index: OnceLock<Index>,
+    container: Container,
+    header: Header,
+    index: Arc<Index>,
+    /// The records that begin in each [`CHUNK`] bytes.
+    chunks: Vec<OnceLock<Option<Box<[u8]>>>>,
     layouts: Mutex<HashMap<TypeId, Arc<TypeLayout>>>,
 }
 
-/// Where records begin, and which of them define a structure or union.
-#[derive(Debug)]
-struct Index {
-    /// Offset of each record in the records.
-    starts: Vec<u32>,
-    /// Where the last record ends.
-    end: usize,
-    /// Hash of a definition's name or unique name, and its type index, in order.
-    definitions: Vec<(u32, u32)>,
-    /// The same of enumerations, by name only.
-    enumerations: Vec<(u32, u32)>,
+/// What the header of the TPI stream says.
+#[derive(Clone, Debug)]
+pub(super) struct Header {
+    /// Where in the stream the records are.
+    records: std::ops::Range<usize>,
+    /// First type index, and the one after the last.
+    first: u32,
+    end: u32,
 }
 
-impl Types {
+impl Header {
     /// Checks the header of the TPI stream.
     ///
     /// | offset | size | field              |
@@ -56,24 +54,60 @@ impl Types {
     /// |     16 |    4 | bytes of records   |
     pub(super) fn read(container: &Container) -> Result<Self, SymbolError> {
         const READING: &str = "type stream";
-        let stream = container.stream(TYPE_STREAM, READING)?;
-        let (records, first, end) = if stream.is_empty() {
-            (0..0, TypeIndex::MIN_BEGIN.0, TypeIndex::MIN_BEGIN.0)
-        } else {
-            let mut reader = Reader::new("its header", &stream);
-            let mut header = || -> Result<[u32; 5], kd_protocol::wire::DecodeError> {
-                Ok([reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?])
-            };
-            let header = header().map_err(|error| container.damaged(READING, error.to_string()))?;
-            let [_version, header_len, first, end, records_len] = header.map(|field| field as usize);
-            let records = header_len..header_len.saturating_add(records_len);
-            if stream.get(records.clone()).is_none() || header_len < 20 {
-                let wrong = format!("records at {records:#x?} of {:#x} bytes", stream.len());
-                return Err(container.damaged(READING, wrong));
-            }
-            (records, first as u32, end as u32)
+        let len = usize::try_from(container.stream_len(TYPE_STREAM)).unwrap_or(usize::MAX);
+        if len == 0 {
+            return Ok(Self { records: 0..0, first: TypeIndex::MIN_BEGIN.0, end: TypeIndex::MIN_BEGIN.0 });
+        }
+        let bytes = container.part(TYPE_STREAM, 0..20.min(len), READING)?;
+        let mut reader = Reader::new("its header", &bytes);
+        let mut header = || -> Result<[u32; 5], kd_protocol::wire::DecodeError> {
+            Ok([reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?])
         };
-        Ok(Self { stream, records, first, end, index: OnceLock::new(), layouts: Mutex::default() })
+        let header = header().map_err(|error| container.damaged(READING, error.to_string()))?;
+        let [_version, header_len, first, end, records_len] = header;
+        let records = header_len as usize..(header_len as usize).saturating_add(records_len as usize);
+        if records.end > len || header_len < 20 {
+            let wrong = format!("records at {records:#x?} of {len:#x} bytes");
+            return Err(container.damaged(READING, wrong));
+        }
+        Ok(Self { records, first, end })
+    }
+}
+
+/// Reads every record once: where each begins, and which of them define a structure or union.
+pub(super) fn index_types(
+    container: &Container,
+    header: &Header,
+    contents: &mut Contents,
+) -> Result<(), SymbolError> {
+    let bytes = container.part(TYPE_STREAM, header.records.clone(), "type records")?;
+    let mut records = TypesIter::new(&bytes);
+    while let Some(record) = records.next() {
+        let id = header.first.saturating_add(contents.starts.len() as u32);
+        contents.starts.push([contents.types_end]);
+        contents.types_end = (bytes.len() - records.rest().len()) as u32;
+        if let Some(found) = composite(&record).filter(|found| !found.forward) {
+            contents.definitions.push([hash(found.name), id]);
+            if let Some(unique) = found.unique_name.filter(|unique| *unique != found.name) {
+                contents.definitions.push([hash(unique), id]);
+            }
+        } else if let Some(Ok(TypeData::Enum(found))) = (record.kind == Leaf::LF_ENUM).then(|| record.parse())
+            && !found.fixed.property.get().fwdref()
+        {
+            contents.enumerations.push([hash(found.name), id]);
+        }
+    }
+    contents.definitions.sort_unstable();
+    contents.enumerations.sort_unstable();
+    Ok(())
+}
+
+impl Types {
+    /// The types of `container`, to which `index` belongs.
+    pub(super) fn new(container: Container, header: Header, index: Arc<Index>) -> Self {
+        let end = (index.types_end as usize).min(header.records.len());
+        let chunks = (0..=end / CHUNK).map(|_| OnceLock::new()).collect();
+        Self { container, header, index, chunks, layouts: Mutex::default() }
     }
 
     /// The definition called `name`, the first if there are several.
@@ -83,45 +117,38 @@ impl Types {
 
     /// Every definition once; a definition is listed by name and by unique name.
     pub(super) fn ids(&self) -> Vec<TypeId> {
-        let mut ids: Vec<_> = self.index().definitions.iter().map(|(_, id)| TypeId(*id)).collect();
+        let rows = 0..self.index.rows(Table::Definitions);
+        let id = |row| self.index.row(Table::Definitions, row).map(|[_, id]: [u32; 2]| TypeId(id));
+        let mut ids: Vec<_> = rows.filter_map(id).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
     }
 
-    /// That the records fill their part of the stream, as many as its header says.
-    pub(super) fn check(&self) -> Result<(), String> {
-        let index = self.index();
-        if index.end != self.records.len() {
-            return Err(format!("no record can begin at offset {:#x}", index.end));
-        }
-        let (found, said) = (index.starts.len(), self.end.saturating_sub(self.first) as usize);
-        if found != said {
-            return Err(format!("{found:#x} records, the header says {said:#x}"));
-        }
-        Ok(())
+    /// Type indexes that `table` has under the hash of `name`.
+    fn named(&self, table: Table, name: &[u8]) -> impl Iterator<Item = u32> {
+        let wanted = hash(name);
+        let rows =
+            (self.index.first_from::<2>(table, wanted)..).map_while(move |row| self.index.row(table, row));
+        rows.take_while(move |[hash, _]| *hash == wanted).map(|[_, id]| id)
     }
 
-    /// Name of every definition, as often as it is defined.
+    /// Name of every definition.
     pub(super) fn names(&self) -> impl Iterator<Item = Cow<'_, str>> {
-        let bytes = &self.stream[self.records.clone()];
-        TypesIter::new(bytes).filter_map(|record| {
-            let found = composite(&record).filter(|found| !found.forward)?;
-            Some(String::from_utf8_lossy(found.name).into_owned().into())
+        self.ids().into_iter().filter_map(|id| {
+            let record = self.record(id.0)?;
+            Some(String::from_utf8_lossy(composite(&record)?.name).into_owned().into())
         })
     }
 
     /// The constants of the enumeration called `name`.
     pub(super) fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
-        let enumerations = &self.index().enumerations;
-        let wanted = hash(name.as_bytes());
-        let first = enumerations.partition_point(|(hash, _)| *hash < wanted);
-        let candidates = enumerations[first..].iter().take_while(|(hash, _)| *hash == wanted);
-        let list = candidates.filter_map(|(_, id)| match self.record(*id)?.parse() {
-            Ok(TypeData::Enum(found)) if found.name == name.as_bytes() => Some(found.fixed.fields.get()),
-            _ => None,
-        });
-        self.constants_of(list.into_iter().next()?)
+        let list =
+            self.named(Table::Enumerations, name.as_bytes()).find_map(|id| match self.record(id)?.parse() {
+                Ok(TypeData::Enum(found)) if found.name == name.as_bytes() => Some(found.fixed.fields.get()),
+                _ => None,
+            });
+        self.constants_of(list?)
     }
 
     fn constants_of(&self, list: TypeIndex) -> Option<Arc<[Constant]>> {
@@ -143,6 +170,20 @@ impl Types {
             }
         }
         Some(constants.into())
+    }
+
+    /// That the records fill their part of the stream, as many as its header says.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let (header, end) = (&self.header, self.index.types_end);
+        if end as usize != header.records.len() {
+            return Err(format!("no record can begin at offset {end:#x}"));
+        }
+        let found = self.index.rows(Table::Starts);
+        let said = header.end.saturating_sub(header.first) as usize;
+        if found != said {
+            return Err(format!("{found:#x} records, the header says {said:#x}"));
+        }
+        Ok(())
     }
 
     pub(super) fn layout(&self, id: TypeId) -> Result<Arc<TypeLayout>, String> {
@@ -208,7 +249,7 @@ impl Types {
     }
 
     fn resolve(&self, index: TypeIndex, depth: u32) -> Type {
-        if index.0 < self.first {
+        if index.0 < self.header.first {
             return primitive(index.0);
         }
         let (Some(record), Some(depth)) = (self.record(index.0), depth.checked_sub(1)) else {
@@ -254,53 +295,31 @@ impl Types {
     }
 
     fn definition(&self, name: &[u8]) -> Option<TypeId> {
-        let definitions = &self.index().definitions;
-        let wanted = hash(name);
-        let first = definitions.partition_point(|(hash, _)| *hash < wanted);
-        let candidates = definitions[first..].iter().take_while(|(hash, _)| *hash == wanted);
         let named = |id: &u32| {
             let record = self.record(*id);
             let composite = record.as_ref().and_then(composite);
             composite.is_some_and(|found| found.name == name || found.unique_name == Some(name))
         };
-        candidates.map(|(_, id)| *id).find(named).map(TypeId)
+        self.named(Table::Definitions, name).find(named).map(TypeId)
     }
 
     fn record(&self, index: u32) -> Option<TypeRecord<'_>> {
-        let start = *self.index().starts.get(index.checked_sub(self.first)? as usize)?;
-        TypesIter::new(&self.stream[self.records.clone()][start as usize..]).next()
-    }
-
-    fn index(&self) -> &Index {
-        self.index.get_or_init(|| {
-            let bytes = &self.stream[self.records.clone()];
-            let mut records = TypesIter::new(bytes);
-            let mut starts = Vec::new();
-            let mut end = 0;
-            let mut definitions = Vec::new();
-            let mut enumerations = Vec::new();
-            loop {
-                let start = (bytes.len() - records.rest().len()) as u32;
-                let Some(record) = records.next() else { break };
-                end = bytes.len() - records.rest().len();
-                let id = self.first.saturating_add(starts.len() as u32);
-                starts.push(start);
-                if let Some(found) = composite(&record).filter(|found| !found.forward) {
-                    definitions.push((hash(found.name), id));
-                    if let Some(unique) = found.unique_name.filter(|unique| *unique != found.name) {
-                        definitions.push((hash(unique), id));
-                    }
-                } else if let Some(Ok(TypeData::Enum(found))) =
-                    (record.kind == Leaf::LF_ENUM).then(|| record.parse())
-                    && !found.fixed.property.get().fwdref()
-                {
-                    enumerations.push((hash(found.name), id));
-                }
-            }
-            definitions.sort_unstable();
-            enumerations.sort_unstable();
-            Index { starts, end, definitions, enumerations }
-        })
+        let row = index.checked_sub(self.header.first)? as usize;
+        let [start] = self.index.row(Table::Starts, row)?;
+        let start = start as usize;
+        let chunk = start / CHUNK;
+        let first_from = |offset: usize| {
+            let row = self.index.first_from::<1>(Table::Starts, u32::try_from(offset).unwrap_or(u32::MAX));
+            let start = self.index.row(Table::Starts, row);
+            start.map_or(self.index.types_end as usize, |[start]| start as usize)
+        };
+        let begin = first_from(chunk * CHUNK);
+        let bytes = self.chunks.get(chunk)?.get_or_init(|| {
+            let of_stream = |offset: usize| self.header.records.start.saturating_add(offset);
+            let range = of_stream(begin)..of_stream(first_from((chunk + 1) * CHUNK));
+            Some(self.container.part(TYPE_STREAM, range, "type records").ok()?.into())
+        });
+        TypesIter::new(bytes.as_ref()?.get(start.checked_sub(begin)?..)?).next()
     }
 }
 
@@ -378,10 +397,4 @@ fn primitive(index: u32) -> Type {
 
 fn text(name: &[u8]) -> Arc<str> {
     String::from_utf8_lossy(name).into()
-}
-
-fn hash(name: &[u8]) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    hasher.finish() as u32
 }
