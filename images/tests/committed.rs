@@ -7,14 +7,14 @@ use std::path::PathBuf;
 
 use object::{Object, ObjectSegment};
 use pdb2::{FallibleIterator, PDB, PrimitiveKind, SymbolData, TypeData, TypeFinder, TypeIndex};
-use verikd::sim::windows::BUILDS;
 use verikd::sim::windows::layout::{BaseType, Field, ImageLayout, Type, Types};
+use verikd::sim::windows::{BUILDS, FILTER_DRIVERS};
 use verikd_images::{LINKER_RECORD, LinkError, Linker, build_directory};
 
 #[test]
 fn committed_files_say_what_their_layout_files_say() {
     for build in BUILDS {
-        for image in build.images {
+        for image in build.all_images() {
             let layout = image.layout().unwrap();
             let types = (!layout.types.is_empty()).then(|| build.types().unwrap());
             let contents = Contents::read(image.bytes, image.pdb);
@@ -42,13 +42,14 @@ fn building_again_gives_the_committed_files() {
         Err(LinkError::NoLinker(path)) => return println!("skipped: {} is not there", path.display()),
         Err(error) => panic!("{error}"),
     };
-    for build in BUILDS {
-        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../src/sim/windows").join(build.name);
+    let own = BUILDS.iter().map(|build| (build.name, build.images));
+    for (name, images) in own.chain([("drivers", FILTER_DRIVERS)]) {
+        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../src/sim/windows").join(name);
         let made_by = fs::read_to_string(directory.join("images").join(LINKER_RECORD)).unwrap();
         let built = build_directory(&linker, &directory).unwrap();
-        assert!(!built.is_empty(), "{} has a kernel of its own", build.name);
+        assert!(!built.is_empty(), "{name} has a kernel of its own, or drivers");
         for built in built {
-            let committed = build.images.iter().find(|image| image.file == built.layout.file).unwrap();
+            let committed = images.iter().find(|image| image.file == built.layout.file).unwrap();
             // Elsewhere than on Unix the linker writes its own path into the PDB.
             if cfg!(unix) && made_by.trim() == linker.version {
                 assert!(built.image == committed.bytes, "{} differs from the committed one", committed.file);

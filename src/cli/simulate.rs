@@ -5,8 +5,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use kd_protocol::kdnet::Key;
-use verikd::sim::windows::{BUILDS, Build, WINDOWS_7_SP1};
+use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
 use verikd::sim::{Faults, Simulator, SimulatorConfig, SimulatorEvent, export_isf, export_symbols};
 
 use super::fail;
@@ -20,8 +21,11 @@ pub(super) struct Options {
     #[arg(long, value_name = "W.X.Y.Z")]
     key: Key,
     /// Which Windows it has
-    #[arg(long, value_name = "BUILD", default_value = WINDOWS_7_SP1.name, value_parser = build)]
+    #[arg(long, value_name = "BUILD", default_value = WINDOWS_7_SP1.name, value_parser = builds(), ignore_case = true)]
     windows: &'static Build,
+    /// What has happened on it
+    #[arg(long, value_name = "NAME", default_value_t = Scenario::default(), value_parser = scenarios(), ignore_case = true)]
+    scenario: Scenario,
     /// Send from this address; any free port otherwise
     #[arg(long, value_name = "ADDR:PORT")]
     source: Option<SocketAddr>,
@@ -40,7 +44,7 @@ pub(super) struct Options {
     /// Share of datagrams in which a bit is flipped, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     corrupt: f64,
-    /// Chooses which datagrams these are
+    /// Chooses which datagrams these are, and what is damaged in the scenario `corrupt`
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// How often the driver leaks a block once the machine has been stopped; 0s for never
@@ -83,6 +87,7 @@ pub(super) fn run(options: &Options) -> u8 {
         source: options.source,
         faults,
         build: options.windows,
+        scenario: options.scenario,
         leak_every: Some(options.leak_every),
         ..SimulatorConfig::new(options.connect, options.key.clone())
     };
@@ -117,9 +122,14 @@ fn resolve(text: &str) -> Result<SocketAddr, String> {
     addresses.next().ok_or_else(|| "has no address".into())
 }
 
-fn build(text: &str) -> Result<&'static Build, String> {
-    let names: Vec<_> = BUILDS.iter().map(|build| build.name).collect();
-    Build::find(text).ok_or_else(|| format!("the simulated builds are {}", names.join(", ")))
+fn builds() -> impl TypedValueParser<Value = &'static Build> {
+    let names = PossibleValuesParser::new(BUILDS.iter().map(|build| build.name));
+    names.map(|name| Build::find(&name).expect("a possible value is a build's name"))
+}
+
+fn scenarios() -> impl TypedValueParser<Value = Scenario> {
+    let names = PossibleValuesParser::new(Scenario::ALL.map(Scenario::name));
+    names.map(|name| name.parse().expect("a possible value is a scenario's name"))
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -18,12 +18,12 @@ pub struct ExportError {
     source: io::Error,
 }
 
-/// Writes every PDB of a simulated machine with this Windows below `directory`. Returns the files.
+/// Writes the PDB of every image that a simulated machine with this Windows may load below `directory`. Returns the files.
 ///
 /// # Errors
 /// [`ExportError`].
 pub fn export_symbols(build: &Build, directory: &Path) -> Result<Vec<PathBuf>, ExportError> {
-    build.images.iter().map(|image| export(directory, image.bytes, image.pdb_file, image.pdb)).collect()
+    build.all_images().map(|image| export(directory, image.bytes, image.pdb_file, image.pdb)).collect()
 }
 
 /// Writes the symbols of every image of a simulated machine with this Windows below `directory` as ISF. Returns the files.

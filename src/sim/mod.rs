@@ -1,7 +1,8 @@
 //! A simulated target: what a machine being debugged holds, without the machine.
 //!
 //! ```text
-//!  windows/   layout files --> images, kernel structures, processors, Driver Verifier's records   (what is there)
+//!  windows/   a build's layout files --> images, kernel structures, processors; a scenario: what
+//!             drivers did, and Driver Verifier's records of it                                    (what is there)
 //!  paging     real x64 page tables                                                                (where it is)
 //!  physical   sparse RAM                                                                          (what it is kept in)
 //!  kernel     manipulate requests --> answers                                                     (who is asked)

@@ -8,10 +8,11 @@
 //! Source: AMD64 Architecture Programmer's Manual, volume 2, section 5.3 (long-mode page translation).
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use kd_protocol::{PhysAddr, VirtAddr};
 
-use super::physical::{PAGE_SIZE, PhysicalMemory};
+use super::physical::{PAGE_SIZE, PageSource, PhysicalMemory};
 
 /// Virtual memory of one machine: its RAM, and the page tables at `root`.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
 const GLOBAL: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
+/// Bytes of a page that an entry of the third level maps.
+const LARGE_PAGE_SIZE: u64 = 0x20_0000;
 /// Bits 51..12: the page that an entry leads to.
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -84,6 +87,48 @@ impl VirtualMemory {
             page += PAGE_SIZE;
         }
         Ok(())
+    }
+
+    /// Maps 2 MiB pages from `start` on that hold `size` bytes, to RAM that holds what `source` says.
+    ///
+    /// Nothing may be mapped there yet. `start` is a multiple of 2 MiB.
+    pub(crate) fn map_large(
+        &mut self,
+        start: VirtAddr,
+        size: u64,
+        source: Arc<dyn PageSource>,
+    ) -> Result<(), OutOfMemory> {
+        let first_page = self.next_page.next_multiple_of(LARGE_PAGE_SIZE / PAGE_SIZE);
+        let pages = size.next_multiple_of(LARGE_PAGE_SIZE) / PAGE_SIZE;
+        if first_page + pages > self.physical.size() / PAGE_SIZE {
+            return Err(OutOfMemory);
+        }
+        self.next_page = first_page + pages;
+        self.physical.fill_from(first_page, size.div_ceil(PAGE_SIZE), source);
+        for offset in (0..pages * PAGE_SIZE).step_by(LARGE_PAGE_SIZE as usize) {
+            let table = self.table(start.offset(offset), &[39, 30])?;
+            let entry =
+                PhysAddr(first_page * PAGE_SIZE).offset(offset).0 | PRESENT | LARGE | ACCESSED | GLOBAL;
+            let entry_at = table.offset((start.offset(offset).0 >> 21 & 0x1ff) * 8);
+            self.physical.write(entry_at, &(entry | Access::Write.bits()).to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// Takes the mapping of a 4 KiB page away, if there is one. What the page held is not reachable any more.
+    pub(crate) fn unmap(&mut self, address: VirtAddr) {
+        let mut table = self.root;
+        for shift in [39, 30, 21, 12] {
+            let entry_at = table.offset((address.0 >> shift & 0x1ff) * 8);
+            let entry = self.physical.read_u64(entry_at);
+            if entry & PRESENT == 0 || shift != 12 && entry & LARGE != 0 {
+                return;
+            }
+            if shift == 12 {
+                self.physical.write(entry_at, &[0; 8]);
+            }
+            table = PhysAddr(entry & FRAME);
+        }
     }
 
     /// Makes the page tables visible at the region of entry `slot` of the top table, as Windows does.
@@ -170,8 +215,16 @@ impl VirtualMemory {
     }
 
     fn map_page(&mut self, page: VirtAddr, frame: PhysAddr, access: Access) -> Result<(), OutOfMemory> {
+        let table = self.table(page, &[39, 30, 21])?;
+        let entry = frame.0 | PRESENT | ACCESSED | GLOBAL | access.bits();
+        self.physical.write(table.offset((page.0 >> 12 & 0x1ff) * 8), &entry.to_le_bytes());
+        Ok(())
+    }
+
+    /// The table that the entries for an address lead to, level by level from the top one; those that are missing are made.
+    fn table(&mut self, page: VirtAddr, shifts: &[u32]) -> Result<PhysAddr, OutOfMemory> {
         let mut table = self.root;
-        for shift in [39, 30, 21] {
+        for shift in shifts {
             let entry_at = table.offset((page.0 >> shift & 0x1ff) * 8);
             let mut entry = self.physical.read_u64(entry_at);
             if entry & PRESENT == 0 {
@@ -180,9 +233,7 @@ impl VirtualMemory {
             }
             table = PhysAddr(entry & FRAME);
         }
-        let entry = frame.0 | PRESENT | ACCESSED | GLOBAL | access.bits();
-        self.physical.write(table.offset((page.0 >> 12 & 0x1ff) * 8), &entry.to_le_bytes());
-        Ok(())
+        Ok(table)
     }
 
     fn take_page(&mut self) -> Result<PhysAddr, OutOfMemory> {
@@ -233,6 +284,42 @@ mod tests {
         assert_eq!(memory.read(POOL.offset(0x1fe0), &mut buf), 0x20);
         assert_eq!(buf[..0x20], [1; 0x20]);
         assert_eq!(memory.read(POOL.offset(0x2000), &mut buf), 0);
+    }
+
+    #[test]
+    fn a_page_can_be_taken_out_from_between_others() {
+        let mut memory = memory_with(POOL.0..POOL.0 + 0x3000);
+        memory.unmap(POOL.offset(0x1000));
+        let mut buf = [0; 0x3000];
+        assert_eq!(memory.read(POOL, &mut buf), 0x1000);
+        assert_eq!(memory.read(POOL.offset(0x2000), &mut buf), 0x1000);
+        memory.unmap(VirtAddr(0));
+    }
+
+    #[derive(Debug)]
+    struct Numbers;
+
+    impl PageSource for Numbers {
+        fn fill(&self, number: u64, page: &mut [u8; PAGE_SIZE as usize]) {
+            page[..8].copy_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn large_pages_show_what_their_source_says() {
+        let mut memory = memory_with(POOL.0 - 0x1000..POOL.0);
+        memory.map_large(POOL, 0x30_1000, Arc::new(Numbers)).unwrap();
+        let number = |offset: u64| {
+            let mut bytes = [0; 8];
+            assert_eq!(memory.read(POOL.offset(offset), &mut bytes), 8);
+            u64::from_le_bytes(bytes)
+        };
+        assert_eq!(
+            (number(0), number(0x30_0000), number(0x30_1000)),
+            (0, 0x300, 0),
+            "zeros behind the source"
+        );
+        assert!(matches!(memory.translate(POOL.offset(0x40_0000)), Translation::Hole { .. }));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::kernel::{Answer, Debuggee};
 use super::network::{Faults, Network};
-use super::windows::{Build, Machine, WINDOWS_7_SP1};
+use super::windows::{Build, Machine, Scenario, WINDOWS_7_SP1};
 
 /// KDNET version byte of Windows 10 2004.
 const KDNET_VERSION: u8 = 5;
@@ -44,6 +44,8 @@ pub struct SimulatorConfig {
     pub faults: Faults,
     /// Which Windows it has.
     pub build: &'static Build,
+    /// What has happened on it. What a scenario leaves to chance is chosen by the seed of `faults`.
+    pub scenario: Scenario,
     /// How often the driver leaks once the machine has been stopped; zero for never.
     pub leak_every: Option<Duration>,
 }
@@ -58,6 +60,7 @@ impl SimulatorConfig {
             key,
             faults: Faults::default(),
             build: &WINDOWS_7_SP1,
+            scenario: Scenario::default(),
             leak_every: None,
         }
     }
@@ -206,7 +209,7 @@ impl Server {
         watcher: mpsc::Sender<SimulatorEvent>,
     ) -> Self {
         let now = Instant::now();
-        let mut machine = Machine::new(config.build);
+        let mut machine = Machine::with_scenario(config.build, config.scenario, config.faults.seed);
         if let Some(interval) = config.leak_every {
             machine.leak_every(interval);
         }

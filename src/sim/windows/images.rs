@@ -29,6 +29,11 @@ impl Build {
         Release::parse(self.release)
     }
 
+    /// Every image that a machine with this Windows may load: its own, and those of [`FILTER_DRIVERS`].
+    pub fn all_images(&self) -> impl Iterator<Item = &'static Image> {
+        self.images.iter().chain(FILTER_DRIVERS)
+    }
+
     /// The structures of this build's kernel.
     ///
     /// # Errors
@@ -99,6 +104,12 @@ macro_rules! build {
     };
 }
 
+/// Drivers that only some scenarios load, the same on all builds.
+pub static FILTER_DRIVERS: &[Image] = &[
+    image!("drivers", "netfilt.sys", "netfilt.pdb", ["drivers/netfilt.toml"]),
+    image!("drivers", "storfilt.sys", "storfilt.pdb", ["drivers/storfilt.toml"]),
+];
+
 /// Windows 7 SP1 x64, build 7601.
 pub static WINDOWS_7_SP1: Build = build!("7sp1", types: ["7sp1/types.toml"], nt: ["7sp1/nt.toml"]);
 
@@ -166,7 +177,7 @@ mod tests {
         for build in BUILDS {
             build.types().unwrap();
             build.release().unwrap();
-            for image in build.images {
+            for image in build.all_images() {
                 let layout = image.layout().unwrap();
                 assert_eq!((layout.file.as_str(), layout.pdb.as_str()), (image.file, image.pdb_file));
             }

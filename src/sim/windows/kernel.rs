@@ -12,7 +12,7 @@ use kd_protocol::VirtAddr;
 use super::layout::{ImageLayout, Release, Type, Types};
 use super::{Build, Image};
 use crate::sim::paging::{Access, VirtualMemory};
-use crate::sim::physical::PAGE_SIZE;
+use crate::sim::physical::{PAGE_SIZE, PageSource};
 
 /// What a build's layout files say, parsed once.
 #[derive(Debug)]
@@ -23,13 +23,14 @@ pub(super) struct Layouts {
 }
 
 impl Layouts {
-    pub(super) fn of(build: &Build) -> Self {
+    /// `drivers` are images that are loaded beside the build's own.
+    pub(super) fn of(build: &Build, drivers: &'static [Image]) -> Self {
         let layout =
             |image: &'static Image| (image, image.layout().expect("a test parses the committed files"));
         Self {
             types: build.types().expect("a test parses the committed files"),
             release: build.release().expect("a test parses the committed files"),
-            images: build.images.iter().map(layout).collect(),
+            images: build.images.iter().chain(drivers).map(layout).collect(),
         }
     }
 }
@@ -126,6 +127,13 @@ impl Kernel {
         self.memory.map(range, access).expect("RAM holds what a machine starts with");
     }
 
+    /// Maps memory that holds what `source` says until someone writes to it, from a multiple of 2 MiB on.
+    ///
+    /// Panics as [`map`](Self::map) does.
+    pub(super) fn map_large(&mut self, start: VirtAddr, size: u64, source: Arc<dyn PageSource>) {
+        self.memory.map_large(start, size, source).expect("RAM holds what a machine starts with");
+    }
+
     /// Writes bytes into mapped memory.
     pub(super) fn write(&mut self, at: VirtAddr, bytes: &[u8]) {
         let written = self.memory.write(at, bytes);
@@ -145,6 +153,11 @@ impl Kernel {
     /// Reads a quadword.
     pub(super) fn read_u64(&self, at: VirtAddr) -> u64 {
         self.read_uint(at, 8)
+    }
+
+    /// Reads an unsigned long.
+    pub(super) fn read_u32(&self, at: VirtAddr) -> u32 {
+        self.read_uint(at, 4) as u32
     }
 
     /// Sets a number, pointer or bit field of the structure at `at`.
@@ -258,7 +271,8 @@ pub(super) fn span(at: VirtAddr, size: u64) -> Range<VirtAddr> {
 /// Panics if a site lies behind the next symbol of some build, and so in another routine, or if no build has its routine.
 #[cfg(test)]
 pub(super) fn assert_sites_lie_in_their_routines<'a>(sites: impl IntoIterator<Item = &'a Site>) {
-    let builds: Vec<_> = super::BUILDS.iter().map(|build| Layouts::of(build)).collect();
+    let builds: Vec<_> =
+        super::BUILDS.iter().map(|build| Layouts::of(build, super::FILTER_DRIVERS)).collect();
     for (module, name, displacement) in sites {
         let mut found = false;
         for layouts in &builds {

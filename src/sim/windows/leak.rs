@@ -5,7 +5,7 @@ use kd_protocol::VirtAddr;
 use super::kernel::{Kernel, Site, span};
 use super::pool_log::{self, Event};
 use super::processes::LEAKING_THREAD;
-use super::verifier::{self, Allocation, NONPAGED_POOL_SIZE, NONPAGED_POOL_START, Pool};
+use super::verifier::{self, Allocation, MYFAULT, NONPAGED_POOL_SIZE, NONPAGED_POOL_START, Pool, Slot};
 use crate::sim::paging::Access;
 use crate::sim::physical::PAGE_SIZE;
 
@@ -42,65 +42,109 @@ const LOAD_STACK: &[Site] = &[
     ("nt", "KxStartSystemThread", 0x16),
 ];
 
-/// Brings the machine to where it is first stopped: the driver was loaded, and has leaked ten blocks.
-pub(super) fn until_first_stop(kernel: &mut Kernel) {
+/// The stack of the driver's frees when it is unloaded.
+const UNLOAD_STACK: &[Site] = &[
+    ("nt", "ExFreePoolWithTag", 0x22c),
+    ("myfault", "MyfaultUnload", 0x5a),
+    ("nt", "IopLoadUnloadDriver", 0x1b),
+    ("nt", "ExpWorkerThread", 0x111),
+    ("nt", "PspSystemThreadStartup", 0x5a),
+    ("nt", "KxStartSystemThread", 0x16),
+];
+
+/// System's worker thread, which loads and unloads drivers.
+const WORKER_THREAD: VirtAddr = VirtAddr(0xffff_fa80_036c_76b0);
+
+/// Brings the machine to where it is first stopped: the driver was loaded, and has leaked ten blocks. If it is `tracked`,
+/// Driver Verifier has recorded it; returns what is to be logged, each with how many events ago it was.
+pub(super) fn until_first_stop(kernel: &mut Kernel, tracked: bool) -> Vec<(u32, Event)> {
+    if !tracked {
+        for number in 0..BLOCKS_AT_FIRST_STOP {
+            map_block(kernel, number).expect("RAM and pool hold the first blocks");
+        }
+        return Vec::new();
+    }
+    until_blocks_are_leaked(kernel).0
+}
+
+/// Brings the machine to where the driver, which had leaked ten blocks, has freed them and was unloaded.
+pub(super) fn until_unloaded(kernel: &mut Kernel) -> Vec<(u32, Event)> {
+    let (mut events, slots) = until_blocks_are_leaked(kernel);
+    // Half as long ago as the newest was leaked, one behind the other.
+    let age_of_last = NEWEST / 2;
+    for (number, slot) in (0..).zip(slots) {
+        verifier::freed(kernel, &MYFAULT, Pool::NonPaged, slot);
+        let stack = kernel.stack(UNLOAD_STACK);
+        let freed = Event { address: block_address(number), size: BLOCK, thread: WORKER_THREAD, stack };
+        events.push((age_of_last + (BLOCKS_AT_FIRST_STOP - 1 - number) as u32, freed));
+    }
+    events
+}
+
+/// How many events ago the driver was loaded, how many the newest block was leaked, and how many lie between blocks.
+const LOADED: u32 = 0x3a11;
+const NEWEST: u32 = 0x11c;
+const BETWEEN: u32 = 0x34d;
+
+fn until_blocks_are_leaked(kernel: &mut Kernel) -> (Vec<(u32, Event)>, Vec<Slot>) {
     // Loading, the driver takes a small paged block without a tag and frees it: the peak counters remember.
     let caller = kernel.address_in("myfault", "DriverEntry", 0x3c);
     let paged = VirtAddr(0xffff_f8a0_02b3_cf80);
-    let small = Allocation { pool: Pool::Paged, address: paged, size: 0x80, caller, tag: None };
-    let slot = verifier::allocated(kernel, &small).expect("the first page of trackers fits");
-    verifier::freed(kernel, Pool::Paged, slot);
-    for number in 0..BLOCKS_AT_FIRST_STOP {
-        take_block(kernel, number).expect("RAM and pool hold the first blocks");
-    }
-
-    let load = Event {
-        address: paged,
-        size: 0x70,
-        thread: VirtAddr(0xffff_fa80_036c_76b0),
-        stack: kernel.stack(LOAD_STACK),
-    };
-    // How many events ago the driver was loaded, how many the newest block was leaked, and how many lie between blocks.
-    const LOADED: u32 = 0x3a11;
-    const NEWEST: u32 = 0x11c;
-    const BETWEEN: u32 = 0x34d;
+    let small =
+        Allocation { pool: Pool::Paged, address: paged, size: 0x80, caller, tag: None, is_special: false };
+    let slot = verifier::allocated(kernel, &MYFAULT, &small).expect("the first page of trackers fits");
+    verifier::freed(kernel, &MYFAULT, Pool::Paged, slot);
+    let load = Event { address: paged, size: 0x70, thread: WORKER_THREAD, stack: kernel.stack(LOAD_STACK) };
     let mut events = vec![(LOADED, load)];
+    let mut slots = Vec::new();
     for number in 0..BLOCKS_AT_FIRST_STOP {
+        let (_, slot) = take_block(kernel, number).expect("RAM and pool hold the first blocks");
         let age = NEWEST + BETWEEN * (BLOCKS_AT_FIRST_STOP - 1 - number) as u32;
         events.push((age, event(kernel, number)));
+        slots.push(slot);
     }
-    pool_log::start(kernel, &events);
+    (events, slots)
 }
 
 /// Leaks one more block: the `number`th, counted from 0. Returns its address, or `None` if the pool has no more room.
-pub(super) fn leak(kernel: &mut Kernel, number: u64) -> Option<VirtAddr> {
-    let block = take_block(kernel, number);
+pub(super) fn leak(kernel: &mut Kernel, number: u64, tracked: bool) -> Option<VirtAddr> {
+    if !tracked {
+        return map_block(kernel, number);
+    }
+    let block = take_block(kernel, number).map(|(address, _)| address);
     // Windows logs a failed allocation as well, with address 0.
     let event = Event { address: block.unwrap_or_default(), ..event(kernel, number) };
     pool_log::append(kernel, &event);
     block
 }
 
-fn take_block(kernel: &mut Kernel, number: u64) -> Option<VirtAddr> {
-    let address = block_address(number);
-    let end_of_pool = NONPAGED_POOL_START.offset(NONPAGED_POOL_SIZE);
-    // Trackers and page tables need pages as well; a pool that used the last page would leave none for anything else.
-    let pages_needed = BLOCK / PAGE_SIZE + 4;
-    let room = address.offset(BLOCK) <= end_of_pool && kernel.memory.free_pages() > pages_needed;
-    if !room || kernel.memory.map(span(address, BLOCK), Access::Write).is_err() {
-        verifier::failed(kernel);
+fn take_block(kernel: &mut Kernel, number: u64) -> Option<(VirtAddr, Slot)> {
+    let Some(address) = map_block(kernel, number) else {
+        verifier::failed(kernel, &MYFAULT);
         return None;
-    }
+    };
     let allocation = Allocation {
         pool: Pool::NonPaged,
         address,
         size: BLOCK,
         caller: kernel.address_in("myfault", "MyfaultDeviceControl", 0x358),
         tag: Some(*b"Leak"),
+        is_special: false,
     };
-    let slot = verifier::allocated(kernel, &allocation)?;
+    let slot = verifier::allocated(kernel, &MYFAULT, &allocation)?;
     kernel.write_u64(address.offset(BLOCK - TRACKER_POINTER), slot.0.0);
-    Some(address)
+    Some((address, slot))
+}
+
+/// Finds room for a block; `None` if the pool has no more.
+fn map_block(kernel: &mut Kernel, number: u64) -> Option<VirtAddr> {
+    let address = block_address(number);
+    let end_of_pool = NONPAGED_POOL_START.offset(NONPAGED_POOL_SIZE);
+    // Trackers and page tables need pages as well; a pool that used the last page would leave none for anything else.
+    let pages_needed = BLOCK / PAGE_SIZE + 4;
+    let room = address.offset(BLOCK) <= end_of_pool && kernel.memory.free_pages() > pages_needed;
+    let mapped = room && kernel.memory.map(span(address, BLOCK), Access::Write).is_ok();
+    mapped.then_some(address)
 }
 
 /// Where the `number`th block lies: the first fills a gap, then two in every 2 MiB.
@@ -125,7 +169,7 @@ mod tests {
 
     #[test]
     fn call_stacks_lie_in_their_routines() {
-        assert_sites_lie_in_their_routines(STACK.iter().chain(LOAD_STACK));
+        assert_sites_lie_in_their_routines(STACK.iter().chain(LOAD_STACK).chain(UNLOAD_STACK));
     }
 
     #[test]

@@ -9,17 +9,19 @@ use kd_protocol::{PhysAddr, VirtAddr};
 use super::debugger_data::{self, Version};
 use super::kernel::{Kernel, Layouts};
 use super::processors::{self, Processor};
-use super::{Build, WINDOWS_7_SP1, globals, leak, modules, processes, verifier};
+use super::{Build, Scenario, WINDOWS_7_SP1, globals, leak, modules, processes};
 use crate::memory::{Address, Memory, ReadCause, ReadError, StopId, StoppedCpu};
 use crate::sim::paging::Translation;
 
 /// Bytes of RAM.
 const RAM: u64 = 0x8000_0000;
+/// Bytes that are searched at a time.
+const MAX_SEARCH_PIECE: u64 = 0x20_0000;
 /// How often it leaks, unless told otherwise.
 const LEAK_EVERY: Duration = Duration::from_secs(2);
 
-/// A Windows machine with Driver Verifier on and a driver that leaks nonpaged pool, standing still unless it is
-/// [run](Self::run_for).
+/// A Windows machine with a driver that leaks nonpaged pool, under Driver Verifier unless the [`Scenario`] says otherwise,
+/// standing still unless it is [run](Self::run_for).
 ///
 /// It has no clock: time passes as its owner says. The same calls always lead to the same state.
 ///
@@ -27,6 +29,8 @@ const LEAK_EVERY: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Machine {
     kernel: Kernel,
+    scenario: Scenario,
+    seed: u64,
     processors: Vec<Processor>,
     version: Version,
     leak_every: Option<Duration>,
@@ -43,10 +47,16 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine with this Windows, two processors and 2 GiB of RAM, just started.
+    /// A machine with this Windows, two processors and 2 GiB of RAM, just started, on which what was published happens.
     #[must_use]
     pub fn new(build: &Build) -> Self {
-        Self::start(Arc::new(Layouts::of(build)), Some(LEAK_EVERY))
+        Self::with_scenario(build, Scenario::default(), 0)
+    }
+
+    /// The same for another scenario. `seed` chooses what is damaged where something is.
+    #[must_use]
+    pub fn with_scenario(build: &Build, scenario: Scenario, seed: u64) -> Self {
+        Self::start(Arc::new(Layouts::of(build, scenario.drivers())), scenario, seed, Some(LEAK_EVERY))
     }
 
     /// A machine with Windows 7 SP1 x64 (7601).
@@ -58,7 +68,8 @@ impl Machine {
     /// Changes how often the driver leaks a block; zero stops it from leaking.
     pub fn leak_every(&mut self, interval: Duration) {
         self.leak_every = Some(interval).filter(|interval| !interval.is_zero());
-        self.next_leak = self.first_stop.and(self.leak_every).map(|interval| self.running + interval);
+        let interval = self.leak_interval().filter(|_| self.first_stop.is_some());
+        self.next_leak = interval.map(|interval| self.running + interval);
     }
 
     /// Stops the machine as a break-in does: the first processor stands at `nt!DbgBreakPointWithStatus`.
@@ -67,7 +78,7 @@ impl Machine {
         self.stops += 1;
         if self.first_stop.is_none() {
             self.first_stop = Some(self.running);
-            self.next_leak = self.leak_every.map(|interval| self.running + interval);
+            self.next_leak = self.leak_interval().map(|interval| self.running + interval);
         }
     }
 
@@ -87,10 +98,10 @@ impl Machine {
             self.running = due;
             if self.next_leak == Some(due) {
                 lines.push(self.leak_block());
-                self.next_leak = self.leak_every.map(|interval| due + interval);
+                self.next_leak = self.leak_interval().map(|interval| due + interval);
             }
             if due == beat {
-                lines.push(format!("myfault: up {} s, {} blocks\n", due.as_secs(), self.blocks));
+                lines.push(self.beat());
             }
         }
         self.running = end;
@@ -103,7 +114,7 @@ impl Machine {
 
     /// Starts the machine anew: everything is as it was when it was made, but for how often it leaks.
     pub fn reboot(&mut self) {
-        let fresh = Self::start(self.kernel.layouts.clone(), self.leak_every);
+        let fresh = Self::start(self.kernel.layouts.clone(), self.scenario, self.seed, self.leak_every);
         *self = Self { stops: self.stops + 1, ..fresh };
     }
 
@@ -141,24 +152,26 @@ impl Machine {
     /// Bytes that are not mapped match nothing and are no error.
     #[must_use]
     pub fn search_virtual(&self, start: VirtAddr, length: u64, pattern: &[u8]) -> Option<VirtAddr> {
-        let first = *pattern.first()?;
+        if pattern.is_empty() {
+            return None;
+        }
+        let finder = memchr::memmem::Finder::new(pattern);
         let end = start.0.saturating_add(length);
         let mut at = start.0;
-        let mut page = Vec::new();
+        let mut bytes = Vec::new();
         while at < end {
             let left = match self.kernel.memory.translate(VirtAddr(at)) {
                 Translation::Hole { left } => left,
                 Translation::Mapped { left, .. } => {
-                    // Matches start in this page and may end in the ones behind it.
-                    let starts = usize::try_from(left.min(end - at)).expect("a page fits in memory");
-                    page.resize(starts + pattern.len() - 1, 0);
-                    let read = self.read_virtual(VirtAddr(at), &mut page);
-                    let matches = memchr::memchr_iter(first, &page[..starts.min(read)]);
-                    if let Some(offset) = matches.into_iter().find(|at| page[*at..read].starts_with(pattern))
-                    {
+                    // Matches start in this piece and may end behind it.
+                    let piece = left.min(end - at).min(MAX_SEARCH_PIECE);
+                    let starts = usize::try_from(piece).expect("a piece fits in memory");
+                    bytes.resize(starts + pattern.len() - 1, 0);
+                    let read = self.read_virtual(VirtAddr(at), &mut bytes);
+                    if let Some(offset) = finder.find(&bytes[..read]) {
                         return Some(VirtAddr(at + offset as u64));
                     }
-                    left
+                    piece
                 }
             };
             at = at.saturating_add(left);
@@ -193,40 +206,63 @@ impl Machine {
         &self.version
     }
 
+    /// Bytes of RAM that somebody wrote to, which is what the simulation keeps.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.kernel.memory.physical.kept_bytes()
+    }
+
     /// How long it has been running since it started.
     #[must_use]
     pub const fn running(&self) -> Duration {
         self.running
     }
 
-    fn start(layouts: Arc<Layouts>, leak_every: Option<Duration>) -> Self {
+    fn start(layouts: Arc<Layouts>, scenario: Scenario, seed: u64, leak_every: Option<Duration>) -> Self {
         let mut kernel = Kernel::new(layouts, RAM);
-        modules::load(&mut kernel);
+        modules::load(&mut kernel, scenario);
         globals::initialize(&mut kernel);
         processors::create(&mut kernel);
-        verifier::start(&mut kernel);
-        leak::until_first_stop(&mut kernel);
+        scenario.furnish(&mut kernel);
         // Last, because each process gets a copy of the top page table with all of the kernel in it.
         processes::create(&mut kernel);
         let version = debugger_data::version(&kernel);
         debugger_data::publish(&mut kernel, &version);
         let processors = processors::break_in(&mut kernel);
         kernel.furnished = true;
+        scenario.damage(&mut kernel, seed);
         Self {
             kernel,
+            scenario,
+            seed,
             processors,
             version,
             leak_every,
             running: Duration::ZERO,
             first_stop: None,
-            blocks: leak::BLOCKS_AT_FIRST_STOP,
+            blocks: if scenario.leaks() { leak::BLOCKS_AT_FIRST_STOP } else { 0 },
             next_leak: None,
             stops: 0,
         }
     }
 
+    /// How often the driver leaks, if it is there to do so.
+    fn leak_interval(&self) -> Option<Duration> {
+        self.leak_every.filter(|_| self.scenario.leaks())
+    }
+
+    /// What a driver that is loaded prints every second.
+    fn beat(&self) -> String {
+        let seconds = self.running.as_secs();
+        if self.scenario.leaks() {
+            format!("myfault: up {seconds} s, {} blocks\n", self.blocks)
+        } else {
+            format!("netfilt: up {seconds} s\n")
+        }
+    }
+
     fn leak_block(&mut self) -> String {
-        match leak::leak(&mut self.kernel, self.blocks) {
+        match leak::leak(&mut self.kernel, self.blocks, self.scenario.tracks_the_leak()) {
             Some(address) => {
                 self.blocks += 1;
                 format!("myfault: leaked {:#x} bytes at {address}\n", leak::REQUEST)

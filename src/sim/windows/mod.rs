@@ -5,9 +5,11 @@
 //!     |--> package `verikd-images` --> 11-24h2/images/ntoskrnl.exe + ntkrnlmp.pdb
 //!     `--> kernel (structures by name) <--'      ^ 11-24h2/release.toml
 //!            ^
-//!   modules, processors, processes, globals, debugger_data, verifier, pool_log, leak: one subject each
+//!   modules, processors, processes, globals, debugger_data, verifier, pool_log: one subject each
 //!            ^
-//!         Machine
+//!   leak, flood, special_pool, damage: what drivers did with it
+//!            ^
+//!   scenario --> Machine
 //! ```
 //! Each Windows build is one directory of layout files; what builds have in common they share. The images made from them
 //! are committed beside them and are part of the program, so nothing has to be built or fetched to run the simulation.
@@ -15,7 +17,9 @@
 //! Nothing here asks for a build's number to decide what to write: it asks the layouts whether a structure, a field or a
 //! symbol is there.
 
+mod damage;
 mod debugger_data;
+mod flood;
 mod globals;
 mod images;
 mod kernel;
@@ -26,9 +30,12 @@ mod modules;
 mod pool_log;
 mod processes;
 mod processors;
+mod scenario;
+mod special_pool;
 mod verifier;
 
 pub use debugger_data::Version;
-pub use images::{BUILDS, Build, Image, WINDOWS_7_SP1};
+pub use images::{BUILDS, Build, FILTER_DRIVERS, Image, WINDOWS_7_SP1};
 pub use machine::Machine;
 pub use processors::Processor;
+pub use scenario::{NoScenario, Scenario};

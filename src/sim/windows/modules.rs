@@ -6,6 +6,7 @@ use object::pe::{ImageDosHeader, ImageNtHeaders64, ImageSectionHeader};
 use object::pod;
 use object::read::pe::ImageNtHeaders;
 
+use super::Scenario;
 use super::kernel::{Kernel, span};
 use super::layout::{ImageLayout, SectionKind};
 use crate::sim::paging::Access;
@@ -16,7 +17,7 @@ const FIRST_ENTRY: VirtAddr = VirtAddr(0xffff_fa80_0366_7890);
 const ENTRY_STRIDE: u64 = 0x100;
 /// An entry's structure. Symbols of builds before 1607 lack the kernel's own, but for `CheckSum` its fields are as those of
 /// user mode's.
-const ENTRY: [&str; 2] = ["_KLDR_DATA_TABLE_ENTRY", "_LDR_DATA_TABLE_ENTRY"];
+pub(super) const ENTRY: [&str; 2] = ["_KLDR_DATA_TABLE_ENTRY", "_LDR_DATA_TABLE_ENTRY"];
 /// Bytes of an entry that the kernel fills: `_KLDR_DATA_TABLE_ENTRY`; it puts `BaseDllName` behind it.
 const ENTRY_SIZE: u64 = 0xa0;
 /// `CheckSum` in the kernel's own structure, of all builds.
@@ -25,16 +26,19 @@ const CHECK_SUM: u64 = 0x78;
 const FULL_NAMES: VirtAddr = VirtAddr(0xffff_f8a0_0000_2010);
 const FULL_NAME_STRIDE: u64 = 0x100;
 
-/// Maps every image of the build and links it into `PsLoadedModuleList`.
-pub(super) fn load(kernel: &mut Kernel) {
+/// Maps every image that the scenario loads and links it into `PsLoadedModuleList`.
+pub(super) fn load(kernel: &mut Kernel, scenario: Scenario) {
     let layouts = kernel.layouts.clone();
     let aggregate = kernel.first_of(&ENTRY);
     let list = kernel.symbol("PsLoadedModuleList");
-    for (image, layout) in &layouts.images {
+    let is_loaded = |layout: &ImageLayout| scenario.is_loaded(&layout.module);
+    for (image, layout) in layouts.images.iter().filter(|(_, layout)| is_loaded(layout)) {
         map_image(kernel, image.bytes, layout);
     }
     kernel.list_init(list);
-    for (number, (image, layout)) in layouts.images.iter().enumerate() {
+    for (number, (image, layout)) in
+        layouts.images.iter().enumerate().filter(|(_, (_, layout))| is_loaded(layout))
+    {
         let entry = entry_of(kernel, &layout.module);
         kernel.pool_block(entry, ENTRY_STRIDE - kernel.size_of("_POOL_HEADER"), b"MmLd");
         let nt = nt_headers(image.bytes);
@@ -42,7 +46,7 @@ pub(super) fn load(kernel: &mut Kernel) {
             ("DllBase", layout.base),
             ("EntryPoint", layout.base + u64::from(nt.optional_header.address_of_entry_point.get(LE))),
             ("SizeOfImage", nt.optional_header.size_of_image.get(LE).into()),
-            ("Flags", flags(&layout.module)),
+            ("Flags", flags(&layout.module, scenario)),
         ];
         kernel.set_all(entry, aggregate, &fields);
         kernel.set_existing(entry, aggregate, &[("LoadCount", 1), ("ObsoleteLoadCount", 1)]);
@@ -61,6 +65,31 @@ pub(super) fn load(kernel: &mut Kernel) {
     }
     let (nt, hal) = (layouts.images[0].1.base, kernel.image("hal").base);
     kernel.write_variables(&[("PsNtosImageBase", nt, 8), ("PsHalImageBase", hal, 8)]);
+    unloaded(kernel, scenario);
+}
+
+/// Writes the kernel's list of drivers that were unloaded.
+///
+/// An entry is 0x28 bytes: name, start, end, time. No build's symbols have the structure.
+fn unloaded(kernel: &mut Kernel, scenario: Scenario) {
+    const UNLOADED: VirtAddr = VirtAddr(0xffff_fa80_0366_2010);
+    const ENTRIES: u64 = 50;
+    const SIZE: u64 = 0x28;
+    kernel.pool_block(UNLOADED, ENTRIES * SIZE, b"MmDT");
+    let drivers = scenario.chosen().iter().filter(|chosen| chosen.unloads > 0);
+    let mut count = 0;
+    for driver in drivers.map(|chosen| chosen.driver) {
+        let image = kernel.image(driver.module);
+        let (file, base, size) = (image.file.clone(), image.base, image.size_of_image());
+        let at = UNLOADED.offset(count * SIZE);
+        let name = UNLOADED.offset(ENTRIES * SIZE + 0x10 + count * 0x40);
+        kernel.pool_block(name, 0x30, b"MmDn");
+        kernel.unicode_string(at, name, &file);
+        kernel.write_u64(at.offset(0x10), base);
+        kernel.write_u64(at.offset(0x18), base + u64::from(size));
+        count += 1;
+    }
+    kernel.write_variables(&[("MmUnloadedDrivers", UNLOADED.0, 8), ("MmLastUnloadedDriver", count, 4)]);
 }
 
 /// Where a module's entry in the list is.
@@ -111,12 +140,15 @@ fn folder(module: &str) -> &'static str {
 }
 
 /// `_LDR_DATA_TABLE_ENTRY.Flags`: loaded; boot images additionally "loaded by the loader"; verified ones say so.
-fn flags(module: &str) -> u64 {
+fn flags(module: &str, scenario: Scenario) -> u64 {
     const VERIFYING: u64 = 0x0200_0000;
-    match module {
+    let is_verified =
+        scenario.chosen().iter().any(|chosen| chosen.is_loaded() && chosen.driver.module == module);
+    let flags = match module {
         "nt" | "hal" | "ndis" => 0x0910_4000,
-        _ => 0x4910_4000 | VERIFYING,
-    }
+        _ => 0x4910_4000,
+    };
+    if is_verified { flags | VERIFYING } else { flags }
 }
 
 fn nt_headers(image: &[u8]) -> &ImageNtHeaders64 {

@@ -31,6 +31,8 @@ pub struct Release {
     /// The lowest address of the kernel: `MmSystemRangeStart`.
     #[serde(deserialize_with = "address")]
     pub system_range_start: u64,
+    /// Level that the standard settings of verifier.exe set.
+    pub standard_level: u32,
     /// Tables of the tree of verified drivers: `ViTargetDriversAvl.TablesNo`.
     pub driver_tables: u32,
     /// Records of the log of pool allocations, a power of two.

@@ -1,0 +1,209 @@
+//! Scenarios: what has happened on a simulated machine before it is first stopped.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::kernel::Kernel;
+use super::verifier::{self, Chosen, Driver, LEVEL_POOL_TRACKING, MYFAULT, NETFILT, STORFILT};
+use super::{FILTER_DRIVERS, Image, damage, flood, leak, pool_log, special_pool};
+
+/// What has happened on a simulated machine before it is first stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scenario {
+    /// myfault.sys is verified with pool tracking alone, and has leaked ten blocks: the published case.
+    #[default]
+    Myfault,
+    /// Three verified drivers hold 20,000 blocks.
+    Many,
+    /// myfault.sys is verified with the standard settings: its blocks lie in special pool, some of them of odd size.
+    SpecialPool,
+    /// myfault.sys was unloaded, netfilt.sys was loaded again, storfilt.sys was never loaded; all were chosen.
+    Unloaded,
+    /// Driver Verifier is off. myfault.sys leaks all the same.
+    VerifierOff,
+    /// netfilt.sys is verified without pool tracking, myfault.sys, which leaks, is not verified.
+    NotTracked,
+    /// As `Myfault`, but the machine was stopped in the middle of an allocation.
+    Torn,
+    /// Three verified drivers whose records are damaged, a seed says how.
+    Corrupt,
+    /// As `Myfault`, with a log of 0x100000 records.
+    BigLog,
+}
+
+/// Forces IRQL checking and I/O verification.
+const LEVEL_WITHOUT_TRACKING: u64 = 0x12;
+/// Records of the largest log.
+const BIG_LOG_LENGTH: u32 = 0x10_0000;
+/// Blocks in scenario `Many`.
+const MANY: usize = 20_000;
+
+const MYFAULT_LOADED: Chosen = Chosen { driver: &MYFAULT, loads: 1, unloads: 0 };
+const MYFAULT_UNLOADED: Chosen = Chosen { driver: &MYFAULT, loads: 1, unloads: 1 };
+const NETFILT_LOADED: Chosen = Chosen { driver: &NETFILT, loads: 1, unloads: 0 };
+const NETFILT_RELOADED: Chosen = Chosen { driver: &NETFILT, loads: 2, unloads: 1 };
+const STORFILT_LOADED: Chosen = Chosen { driver: &STORFILT, loads: 1, unloads: 0 };
+const STORFILT_NOT_LOADED: Chosen = Chosen { driver: &STORFILT, loads: 0, unloads: 0 };
+
+impl Scenario {
+    /// Every scenario.
+    pub const ALL: [Self; 9] = [
+        Self::Myfault,
+        Self::Many,
+        Self::SpecialPool,
+        Self::Unloaded,
+        Self::VerifierOff,
+        Self::NotTracked,
+        Self::Torn,
+        Self::Corrupt,
+        Self::BigLog,
+    ];
+
+    /// Its name: `special-pool`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Myfault => "myfault",
+            Self::Many => "many",
+            Self::SpecialPool => "special-pool",
+            Self::Unloaded => "unloaded",
+            Self::VerifierOff => "verifier-off",
+            Self::NotTracked => "not-tracked",
+            Self::Torn => "torn",
+            Self::Corrupt => "corrupt",
+            Self::BigLog => "big-log",
+        }
+    }
+
+    /// Images of drivers beside those of the build that it needs.
+    pub(super) const fn drivers(self) -> &'static [Image] {
+        match self {
+            Self::Many | Self::Corrupt | Self::Unloaded | Self::NotTracked => FILTER_DRIVERS,
+            _ => &[],
+        }
+    }
+
+    /// True if this module is loaded when the machine is first stopped.
+    pub(super) fn is_loaded(self, module: &str) -> bool {
+        let absent: &[&Driver] = match self {
+            Self::Unloaded => &[&MYFAULT, &STORFILT],
+            Self::NotTracked => &[&STORFILT],
+            _ => &[],
+        };
+        absent.iter().all(|driver| driver.module != module)
+    }
+
+    /// Drivers that were chosen to be verified.
+    pub(super) const fn chosen(self) -> &'static [Chosen] {
+        match self {
+            Self::VerifierOff => &[],
+            Self::NotTracked => &[NETFILT_LOADED],
+            Self::Many | Self::Corrupt => &[MYFAULT_LOADED, NETFILT_LOADED, STORFILT_LOADED],
+            Self::Unloaded => &[MYFAULT_UNLOADED, NETFILT_RELOADED, STORFILT_NOT_LOADED],
+            Self::Myfault | Self::SpecialPool | Self::Torn | Self::BigLog => &[MYFAULT_LOADED],
+        }
+    }
+
+    /// True if myfault.sys goes on leaking while the machine runs.
+    pub(super) const fn leaks(self) -> bool {
+        !matches!(self, Self::Unloaded)
+    }
+
+    /// True if Driver Verifier sees it.
+    pub(super) const fn tracks_the_leak(self) -> bool {
+        !matches!(self, Self::VerifierOff | Self::NotTracked)
+    }
+
+    /// Brings the machine's verifier, and what drivers hold, to where the machine is first stopped.
+    pub(super) fn furnish(self, kernel: &mut Kernel) {
+        let layouts = kernel.layouts.clone();
+        let (level, length) = (layouts.release.standard_level.into(), layouts.release.pool_log_length);
+        let tracking = LEVEL_POOL_TRACKING;
+        match self {
+            Self::VerifierOff => {
+                verifier::stay_off(kernel);
+                leak::until_first_stop(kernel, false);
+            }
+            Self::NotTracked => {
+                verifier::start(kernel, LEVEL_WITHOUT_TRACKING, self.chosen());
+                leak::until_first_stop(kernel, false);
+                // Where the log belongs to the plug-in that tracks pool, nothing is logged without it.
+                if !kernel.has("_VF_TARGET_VERIFIED_DRIVER_DATA", "DifPluginPerDriverDataContextHead") {
+                    pool_log::start(kernel, length, Vec::new());
+                }
+            }
+            Self::Myfault | Self::Torn | Self::BigLog => {
+                verifier::start(kernel, tracking, self.chosen());
+                let events = leak::until_first_stop(kernel, true);
+                pool_log::start(kernel, if self == Self::BigLog { BIG_LOG_LENGTH } else { length }, events);
+            }
+            Self::Many | Self::Corrupt => {
+                verifier::start(kernel, tracking, self.chosen());
+                let leaked = leak::until_first_stop(kernel, true);
+                let blocks = if self == Self::Many { MANY } else { MANY / 10 };
+                let mut events =
+                    flood::until_first_stop(kernel, blocks - leak::BLOCKS_AT_FIRST_STOP as usize);
+                events.extend(leaked);
+                pool_log::start(kernel, length, events);
+            }
+            Self::SpecialPool => {
+                verifier::start(kernel, level, self.chosen());
+                let leaked = leak::until_first_stop(kernel, true);
+                let mut events = special_pool::until_first_stop(kernel);
+                events.extend(leaked);
+                pool_log::start(kernel, length, events);
+            }
+            Self::Unloaded => {
+                verifier::start(kernel, tracking, self.chosen());
+                let mut events = flood::of_one(kernel, &NETFILT, 12);
+                events.extend(leak::until_unloaded(kernel));
+                pool_log::start(kernel, length, events);
+            }
+        }
+    }
+
+    /// Does what a scenario does to records that are complete. `seed` chooses what.
+    pub(super) fn damage(self, kernel: &mut Kernel, seed: u64) {
+        match self {
+            Self::Torn => damage::tear(kernel),
+            Self::Corrupt => damage::corrupt(kernel, seed),
+            _ => {}
+        }
+    }
+}
+
+/// A name that no scenario has. Prints those that are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is no scenario; there are {}", Scenario::ALL.map(Scenario::name).join(", "))]
+pub struct NoScenario {
+    name: String,
+}
+
+impl FromStr for Scenario {
+    type Err = NoScenario;
+
+    fn from_str(name: &str) -> Result<Self, NoScenario> {
+        let found = Self::ALL.into_iter().find(|scenario| scenario.name().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| NoScenario { name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_is_found_by_its_name_in_any_case() {
+        for scenario in Scenario::ALL {
+            assert_eq!(scenario.name().to_uppercase().parse(), Ok(scenario));
+        }
+        let error = "leaky".parse::<Scenario>().unwrap_err().to_string();
+        assert!(error.starts_with("`leaky` is no scenario; there are myfault, many, "), "{error}");
+    }
+}

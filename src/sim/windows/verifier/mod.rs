@@ -1,0 +1,78 @@
+//! Driver Verifier: what it was told to do, which drivers it verifies, and what they hold.
+//!
+//! `drivers` has the tree and the list by which drivers are found, `trackers` their pool allocations.
+
+mod drivers;
+mod trackers;
+
+pub(super) use drivers::{Driver, MYFAULT, NETFILT, STORFILT};
+pub(super) use trackers::{Allocation, Pool, Slot, allocated, allocated_many, failed, freed};
+
+use kd_protocol::VirtAddr;
+
+use super::kernel::Kernel;
+
+/// First byte of nonpaged pool.
+pub(super) const NONPAGED_POOL_START: VirtAddr = VirtAddr(0xffff_fa80_00c0_0000);
+/// Most that nonpaged pool grows to: three quarters of RAM.
+pub(super) const NONPAGED_POOL_SIZE: u64 = 0x6000_0000;
+
+/// "All pool allocations checked on unload".
+pub(super) const LEVEL_POOL_TRACKING: u64 = 8;
+
+/// A driver that was chosen to be verified, and how often it was loaded and unloaded since.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chosen {
+    pub(super) driver: &'static Driver,
+    pub(super) loads: u64,
+    pub(super) unloads: u64,
+}
+
+impl Chosen {
+    pub(super) const fn is_loaded(self) -> bool {
+        self.loads > self.unloads
+    }
+}
+
+/// Leaves Driver Verifier off, as most machines have it: empty lists, and no counter ever moves.
+pub(super) fn stay_off(kernel: &mut Kernel) {
+    for list in ["VfExcludedDriversList", "VfSuspectDriversList"] {
+        let head = kernel.symbol(list);
+        kernel.list_init(head);
+    }
+}
+
+/// Turns Driver Verifier on, at this level, for these drivers.
+pub(super) fn start(kernel: &mut Kernel, level: u64, chosen: &[Chosen]) {
+    stay_off(kernel);
+    let total = |count: fn(&Chosen) -> u64| chosen.iter().map(count).sum();
+    let fields = [
+        ("Level", level),
+        ("Loads", total(|chosen| chosen.loads)),
+        ("Unloads", total(|chosen| chosen.unloads)),
+    ];
+    let global = kernel.symbol("MmVerifierData");
+    kernel.set_all(global, "_MM_DRIVER_VERIFIER_DATA", &fields);
+    // The mode of a boot with verified drivers; a guess, no source gives its value.
+    const MODE: u64 = 3;
+    kernel.set_existing(global, "_MM_DRIVER_VERIFIER_DATA", &[("VerifyMode", MODE)]);
+    kernel.write_variables(&[
+        ("ViVerifierEnabled", 1, 4),
+        ("VerifierIsTrackingPool", u64::from(level & LEVEL_POOL_TRACKING != 0), 4),
+        ("ViAvlInitialized", 1, 4),
+        ("ViTargetInitialized", 1, 4),
+        ("VfVerifyMode", MODE, 4),
+        // Builds since 1809 decide by the word of rule classes, whose low bits are the level's.
+        ("VfRuleClasses", level, 8),
+    ]);
+    for Chosen { driver, loads, unloads } in chosen {
+        drivers::choose(kernel, driver, *loads, *unloads);
+    }
+    // Of a driver that was unloaded, what was kept is left behind in freed memory.
+    for chosen in chosen.iter().filter(|chosen| chosen.loads > 0) {
+        drivers::verify(kernel, chosen.driver);
+    }
+    let loaded: Vec<_> =
+        chosen.iter().filter(|chosen| chosen.is_loaded()).map(|chosen| chosen.driver).collect();
+    drivers::plant(kernel, &loaded);
+}
