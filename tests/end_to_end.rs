@@ -137,6 +137,8 @@ fn without_symbols_it_attaches_and_says_what_is_missing() {
     assert!(output.out.contains("myfault"), "lm works: {}", output.out);
     assert!(output.err.contains("no symbols for ntkrnlmp.pdb (identity "), "{}", output.err);
     assert!(output.err.contains("-y, _NT_SYMBOL_PATH or .sympath"), "{}", output.err);
+    assert!(output.out.starts_with("start") && output.out.contains("Verify Level "), "{}", output.out);
+    assert!(output.err.contains("/download/symbols/ntkrnlmp.pdb/"), "the URL: {}", output.err);
 }
 
 #[test]

@@ -180,9 +180,23 @@ fn without_the_kernels_pdb_modules_are_listed_and_the_missing_file_is_named() {
     let target = Target::new(&machine, &kernel);
     assert_eq!(text(&target, "lm").lines().count(), 5);
     let identity = identity_of_kernel(&machine);
-    let error = run(&target, "!verifier 3 myfault.sys").err().unwrap().to_string();
+    let error = run(&target, "!verifier 80").err().unwrap().to_string();
     let expected = format!("!verifier: nt has no symbols: no symbols for ntkrnlmp.pdb (identity {identity})");
-    assert!(error.starts_with(&expected) && error.ends_with("/no/symbols/here: no such file"), "{error}");
+    assert!(error.starts_with(&expected) && error.contains("/no/symbols/here: no such file\n"), "{error}");
+    let url = format!("https://msdl.microsoft.com/download/symbols/ntkrnlmp.pdb/{identity}/ntkrnlmp.pdb");
+    assert!(error.contains(&url), "{error}");
+
+    let report = run(&target, "!verifier 3 myfault.sys").unwrap();
+    assert_eq!((report.notes().len(), report.worst()), (1, Some(NoteKind::Failed)));
+    assert!(report.notes()[0].text.contains("built-in layout") && report.notes()[0].text.contains(&url));
+    let found = report.to_json().unwrap();
+    kernel.set_symbol_path(SymbolPath::parse(&store("no_nt").display().to_string()));
+    let known = run(&target, "!verifier").unwrap().to_json().unwrap();
+    assert_eq!(found["settings"]["level"], known["settings"]["level"]);
+    for counter in ["raise_irqls", "trims", "allocations_attempted", "allocations_failed_deliberately"] {
+        let of = |report: &serde_json::Value| report["settings"]["statistics"][counter].clone();
+        assert_eq!(of(&found), of(&known), "{counter}");
+    }
     let data = target.debugger_data().unwrap();
     assert_eq!(data.ps_loaded_module_list(), Some(machine.version().ps_loaded_module_list));
     assert!(data.mm_verifier_data().is_some());
@@ -194,7 +208,7 @@ fn a_pdb_of_another_build_is_refused_with_both_identities() {
     let folder = folder("another");
     std::fs::write(folder.join("ntkrnlmp.pdb"), WINDOWS_7_SP1.images[1].pdb).unwrap();
     kernel.set_symbol_path(SymbolPath::parse(&folder.display().to_string()));
-    let error = run(&Target::new(&machine, &kernel), "!verifier").err().unwrap().to_string();
+    let error = run(&Target::new(&machine, &kernel), "!verifier 80").err().unwrap().to_string();
     let other = PdbFile::open(&folder.join("ntkrnlmp.pdb")).unwrap().identity().to_string();
     assert!(error.contains(&identity_of_kernel(&machine)) && error.contains(&other), "{error}");
     assert!(error.contains("belongs to another build"), "{error}");

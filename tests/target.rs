@@ -113,7 +113,7 @@ fn without_symbols_modules_are_listed_and_what_is_missing_is_named() {
     let expected = format!(
         "nt has no symbols: no symbols for ntkrnlmp.pdb (identity {identity})\n  /no/symbols/here: no such file"
     );
-    assert_eq!(error, expected);
+    assert!(error.starts_with(&expected), "{error}");
 }
 
 #[test]

@@ -529,7 +529,9 @@ fn without_the_kernels_symbols_the_error_names_the_file_to_get() {
     assert_eq!(
         error.to_string(),
         "!verifier: nt has no symbols: no symbols for ntkrnlmp.pdb (identity 070707070707070707070707070707071): the \
-         symbol path is empty; give one with -y, _NT_SYMBOL_PATH or .sympath"
+         symbol path is empty; give one with -y, _NT_SYMBOL_PATH or .sympath\n  Windows' own files are at \
+         https://msdl.microsoft.com/download/symbols/ntkrnlmp.pdb/070707070707070707070707070707071/ntkrnlmp.pdb; \
+         .symfix and .reload fetch them"
     );
 }
 

@@ -10,6 +10,7 @@
 
 mod debugger_data;
 mod error;
+mod fallback;
 mod image;
 mod kernel;
 mod modules;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 pub use debugger_data::DebuggerData;
 pub use error::{MissingSymbols, TargetError};
+pub use fallback::verifier_data;
 pub use image::{Image, ImageError};
 pub use kernel::{DisplayPosition, Kernel, KernelVersion};
 pub use modules::{Module, ModuleList};

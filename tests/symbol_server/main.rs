@@ -311,7 +311,7 @@ fn the_published_leak_prints_with_symbols_from_the_server_only_and_the_second_ru
     for asked in [2, 2] {
         let kernel = Kernel::new(version_of(&machine), SymbolPath::default());
         let target = || Target::new(&machine, &kernel);
-        let error = run(&target(), "!verifier").err().unwrap().to_string();
+        let error = run(&target(), "!verifier 80").err().unwrap().to_string();
         assert!(error.contains("the symbol path is empty"), "{error}");
         let path = text(&target(), &format!(".sympath srv*{}*{}", store.path().display(), server.url));
         assert!(path.contains("Deferred"), "{path}");

@@ -105,6 +105,16 @@ impl Query for VerifierQuery {
             drivers_end: None,
             notes: Vec::new(),
         };
+        if let Some(missing) = &report.settings.without_symbols {
+            let wants_drivers = self.flags & FLAG_DRIVERS != 0;
+            let text = format!(
+                "Level and counters were read through the debugger data block and a built-in layout, which every known \
+                 x64 kernel shares; counters of pool{} need the kernel's symbols: {missing}",
+                if wants_drivers { ", drivers and their allocations" } else { "" }
+            );
+            report.notes.push(if wants_drivers { Note::failed(text) } else { Note::partial(text) });
+            return Ok(report);
+        }
         if report.settings.level == 0 {
             let note = "Driver Verifier is off (Level 0): no driver is verified and nothing is counted. Turn it on with \
                         verifier.exe on the target and restart it.";

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::output::Reading;
-use crate::target::{Record, Target, TargetError};
+use crate::target::{Record, Target, TargetError, verifier_data};
 
 /// `Level`: allocations of verified drivers are tracked.
 pub const LEVEL_POOL_TRACKING: u32 = 0x8;
@@ -53,6 +53,9 @@ pub struct Settings {
     /// Bytes of a pointer.
     #[serde(skip)]
     pub pointer_size: usize,
+    /// Why this was read by the built-in layout, if it was: it has no counters of pool then.
+    #[serde(skip)]
+    pub without_symbols: Option<TargetError>,
 }
 
 /// One option that is on.
@@ -130,12 +133,21 @@ impl PoolCounters {
 }
 
 impl Settings {
-    /// Reads `nt!MmVerifierData` and `nt!VfOptionFlags`, in two requests.
+    /// Reads `nt!MmVerifierData` and `nt!VfOptionFlags`, in two requests. Without the kernel's symbols, what of them the
+    /// debugger data block and a built-in layout lead to.
     ///
     /// # Errors
     /// [`TargetError`] if the level is not to be had; any other counter may be missing.
     pub fn read(target: &Target<'_>) -> Result<Self, TargetError> {
-        let data = target.record("nt!_MM_DRIVER_VERIFIER_DATA", target.address_of("nt!MmVerifierData")?)?;
+        let (at, layout, without_symbols) = match target.address_of("nt!MmVerifierData") {
+            Ok(at) => (at, target.layout("nt!_MM_DRIVER_VERIFIER_DATA")?, None),
+            Err(missing @ TargetError::NoSymbols { .. }) => {
+                let (at, layout) = verifier_data(target, missing.clone())?;
+                (at, layout, Some(missing))
+            }
+            Err(error) => return Err(error),
+        };
+        let data = target.record_of(&layout, at)?;
         let level = data.u32("Level")?;
         let option_flags = target.address_of("nt!VfOptionFlags").ok().and_then(|at| {
             let bytes = target.read_ranges(&[(at, 4)]).pop()?.ok()?;
@@ -156,7 +168,7 @@ impl Settings {
             pool: PoolCounters::of(&data),
         };
         let pointer_size = data.layout().pointer_size();
-        Ok(Self { level, options: options(level), option_flags, statistics, pointer_size })
+        Ok(Self { level, options: options(level), option_flags, statistics, pointer_size, without_symbols })
     }
 }
 

@@ -40,6 +40,13 @@ impl NotFound {
         for Attempt { place, miss } in tried {
             text.push_str(&format!("\n  {place}: {miss}"));
         }
+        let was_asked = tried.iter().any(|attempt| matches!(attempt.miss, Miss::Fetch(_)));
+        if wanted.has_file_name() && !was_asked {
+            text.push_str(&format!(
+                "\n  Windows' own files are at {}; .symfix and .reload fetch them",
+                self.url()
+            ));
+        }
         text
     }
 }
