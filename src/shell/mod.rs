@@ -26,7 +26,7 @@ use crate::commands::{self, AnyAnswer, ControlCommand, NoteKind, QueryError, Run
 use crate::memory::{CachedMemory, Memory};
 use crate::session::{BreakInError, LiveMemory, Session, Wait};
 use crate::symbols::store::SymbolSource;
-use crate::target::{Kernel, KernelVersion, Target};
+use crate::target::{Image, Kernel, KernelVersion, Target};
 
 pub use interactive::prompt;
 pub use progress::TerminalWatch;
@@ -144,8 +144,30 @@ impl<'a> Shell<'a> {
     /// # Errors
     /// [`ShellError`].
     pub fn break_in(&mut self) -> Result<(), ShellError> {
-        let change = self.session.break_in(self.break_in_timeout)?;
+        let mut change = self.session.break_in(self.break_in_timeout)?;
+        if self.kernel.is_none() && self.fetch_while_running()? {
+            change = self.session.break_in(self.break_in_timeout)?;
+        }
         self.stopped(&change)
+    }
+
+    /// Lets the target run while its kernel's symbols are fetched from a server, if they have to be: a machine must not
+    /// stand still for a download. True if it runs afterwards.
+    fn fetch_while_running(&mut self) -> Result<bool, ShellError> {
+        if !self.symbols.asks_servers() {
+            return Ok(false);
+        }
+        let base = self.session.version()?.kern_base;
+        // What cannot be read here is told when the symbols are needed.
+        let Ok(image) = Image::read(&self.memory, base) else { return Ok(false) };
+        if !self.symbols.has_to_fetch(&image.pdb) {
+            return Ok(false);
+        }
+        self.report.status("Fetching the kernel's symbols; the target runs meanwhile");
+        self.go();
+        // A failure is remembered by the source, and told with the kernel's other facts.
+        let _ = self.symbols.load(&image.pdb);
+        Ok(true)
     }
 
     /// Stops the target for as long as it takes to say who it is, and lets it run.
@@ -154,6 +176,9 @@ impl<'a> Shell<'a> {
     /// [`ShellError`].
     pub fn identify(&mut self) -> Result<(), ShellError> {
         self.session.break_in(self.break_in_timeout)?;
+        if self.fetch_while_running()? {
+            self.session.break_in(self.break_in_timeout)?;
+        }
         self.know_kernel()?;
         self.go();
         Ok(())

@@ -136,7 +136,7 @@ impl SymbolSource {
     /// [`NotFound`], with what each place had instead.
     pub fn load(&self, wanted: &PdbIdentity) -> Result<Arc<dyn Symbols>, NotFound> {
         let mut tried = Vec::new();
-        let found = if wanted.has_file_name() { self.search(wanted, &mut tried) } else { None };
+        let found = if wanted.has_file_name() { self.search(wanted, true, &mut tried) } else { None };
         if self.is_noisy() {
             for Attempt { place, miss } in &tried {
                 self.watch.step(&format!("SYMSRV:  {place} - {miss}"));
@@ -150,7 +150,26 @@ impl SymbolSource {
         found.ok_or_else(|| NotFound { wanted: wanted.clone(), tried })
     }
 
-    fn search(&self, wanted: &PdbIdentity, tried: &mut Vec<Attempt>) -> Option<Arc<dyn Symbols>> {
+    /// True if finding `wanted` would mean asking a server: better done while the target runs.
+    #[must_use]
+    pub fn has_to_fetch(&self, wanted: &PdbIdentity) -> bool {
+        wanted.has_file_name() && self.asks_servers() && self.search(wanted, false, &mut Vec::new()).is_none()
+    }
+
+    /// True if a server is on the path.
+    #[must_use]
+    pub fn asks_servers(&self) -> bool {
+        let is_server = |store: &Store| matches!(store, Store::Server(_));
+        let has_servers = |part: &Part| matches!(part, Part::Chain(stores) if stores.iter().any(is_server));
+        self.path().parts().iter().any(has_servers)
+    }
+
+    fn search(
+        &self,
+        wanted: &PdbIdentity,
+        ask_servers: bool,
+        tried: &mut Vec<Attempt>,
+    ) -> Option<Arc<dyn Symbols>> {
         let path = self.path();
         let mut cache: Option<&Path> = None;
         for part in path.parts() {
@@ -161,7 +180,7 @@ impl SymbolSource {
                     cache.get_or_insert(folder);
                     folder::load(folder, false, wanted, tried)
                 }
-                Part::Chain(stores) => self.search_chain(stores, cache, wanted, tried),
+                Part::Chain(stores) => self.search_chain(stores, cache, wanted, ask_servers, tried),
             };
             if found.is_some() {
                 return found;
@@ -176,6 +195,7 @@ impl SymbolSource {
         stores: &[Store],
         cache: Option<&Path>,
         wanted: &PdbIdentity,
+        ask_servers: bool,
         tried: &mut Vec<Attempt>,
     ) -> Option<Arc<dyn Symbols>> {
         let mut keep: Option<PathBuf> = None;
@@ -199,6 +219,9 @@ impl SymbolSource {
                         keep = Some(folder);
                     }
                     let folder = keep.as_deref().expect("the lines above have seen to it");
+                    if !ask_servers {
+                        continue;
+                    }
                     let fetched = self.servers.fetch(url, wanted, folder, &*self.watch);
                     match fetched.and_then(|file| folder::read(&file, wanted)) {
                         Ok(symbols) => return Some(symbols),
