@@ -6,7 +6,8 @@ use std::time::Duration;
 use verikd::memory::{CachedMemory, Memory, VirtAddr};
 use verikd::session::{Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell};
-use verikd::sim::{Simulator, SimulatorConfig, export_symbols, windows};
+use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
+use verikd::sim::{Simulator, SimulatorConfig, export_symbols};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion, Target};
 
@@ -59,6 +60,28 @@ fn a_long_read_wastes_no_request() {
 }
 
 #[test]
+fn a_large_log_is_searched_in_few_requests() {
+    let build = BUILDS.iter().find(|build| build.name == "11-25h2").expect("a build with large entries");
+    let live = Live::of(build, Scenario::BigLog);
+    let (requests, out) = live.cost_of("!verifier 80 fffffa8005400000");
+    assert!(out.contains("There are up to 0x100000 entries in the log."), "{out}");
+    assert!(out.contains("Pool block fffffa8005400000, Size 00000000000fa000"), "{out}");
+    assert!(requests <= 60, "{requests} requests for a log of 424 MiB");
+}
+
+#[test]
+fn twenty_thousand_blocks_cost_their_pages() {
+    let live = Live::of(&WINDOWS_7_SP1, Scenario::Many);
+    let (requests, out) = live.cost_of("!verifier 3");
+    let blocks = out.lines().filter(|line| line.contains("     0x")).count() as u64;
+    assert!(blocks >= 20_000, "{blocks} blocks");
+    // 127 blocks a page of trackers, in each of which slot 0 is the header.
+    let pages = blocks.div_ceil(127);
+    let bar = (pages * 4096).div_ceil(REPLY) * 105 / 100 + 40;
+    assert!(requests <= bar, "{requests} requests for {pages} pages of trackers, at most {bar} are allowed");
+}
+
+#[test]
 fn a_query_after_a_resume_reads_anew() {
     let live = Live::start();
     let memory = CachedMemory::new(live.session.memory());
@@ -84,12 +107,30 @@ struct Live {
 
 impl Live {
     fn start() -> Self {
+        Self::of(&WINDOWS_7_SP1, Scenario::Myfault)
+    }
+
+    /// What a command costs in a stop of its own, and what it prints.
+    fn cost_of(&self, command: &str) -> (u64, String) {
+        let (mut out, mut aside) = (Vec::new(), Vec::new());
+        let report = Report::new(Format::Text, &mut out, &mut aside);
+        let mut shell = Shell::new(&self.session, self.symbol_path(), report, PATIENCE);
+        shell.break_in().unwrap();
+        let before = self.session.counters().requests;
+        shell.run(command).unwrap();
+        let requests = self.session.counters().requests - before;
+        drop(shell);
+        (requests, String::from_utf8(out).unwrap())
+    }
+
+    fn of(build: &'static Build, scenario: Scenario) -> Self {
         let symbols = tempfile::tempdir().unwrap();
-        export_symbols(&windows::WINDOWS_7_SP1, symbols.path()).unwrap();
+        export_symbols(build, symbols.path()).unwrap();
         let key: kd_protocol::kdnet::Key = "1.2.3.4".parse().unwrap();
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let session = Session::open(&SessionConfig::new(listen, key.clone())).unwrap();
-        let target = Simulator::start(SimulatorConfig::new(session.listens_at(), key)).unwrap();
+        let config = SimulatorConfig { build, scenario, ..SimulatorConfig::new(session.listens_at(), key) };
+        let target = Simulator::start(config).unwrap();
         session.wait_for_target(Some(PATIENCE)).unwrap();
         Self { session, _target: target, symbols }
     }
