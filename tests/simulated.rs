@@ -73,7 +73,7 @@ fn searching_the_log_finds_what_reading_it_finds() {
 fn the_published_leak_prints_as_published_with_isf_files_only() {
     let (machine, kernel) = stopped("leak_isf");
     let files = folder("leak_isf_files");
-    assert_eq!(export_isf(&WINDOWS_7_SP1, &files).unwrap().len(), 4);
+    assert_eq!(export_isf(&WINDOWS_7_SP1, &files).unwrap().len(), WINDOWS_7_SP1.all_images().count());
     kernel.set_symbol_path(SymbolPath::parse(&files.display().to_string()));
     let target = || Target::new(&machine, &kernel);
     assert_same_text(
@@ -93,7 +93,7 @@ fn exported_isf_files_say_what_the_pdbs_say() {
         let files = folder(&format!("isf_compared_{}", build.name));
         let isf = export_isf(build, &files).unwrap();
         let pdbs = export_symbols(build, &files).unwrap();
-        isf.into_iter().zip(pdbs).zip(build.images)
+        isf.into_iter().zip(pdbs).zip(build.all_images())
     });
     for ((isf, pdb), image) in images {
         let isf = IsfSymbols::open(&isf).unwrap();

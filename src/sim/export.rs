@@ -26,7 +26,7 @@ pub fn export_symbols(build: &Build, directory: &Path) -> Result<Vec<PathBuf>, E
     build.all_images().map(|image| export(directory, image.bytes, image.pdb_file, image.pdb)).collect()
 }
 
-/// Writes the symbols of every image of a simulated machine with this Windows below `directory` as ISF. Returns the files.
+/// Writes the symbols of every image that a simulated machine with this Windows may load below `directory` as ISF. Returns the files.
 ///
 /// # Errors
 /// [`ExportError`].
@@ -43,7 +43,7 @@ pub fn export_isf(build: &Build, directory: &Path) -> Result<Vec<PathBuf>, Expor
             std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, document.to_string()));
         written.map(|()| path.clone()).map_err(|source| ExportError { path, source })
     };
-    build.images.iter().map(file).collect()
+    build.all_images().map(file).collect()
 }
 
 fn export(directory: &Path, image: &[u8], name: &str, pdb: &[u8]) -> Result<PathBuf, ExportError> {
