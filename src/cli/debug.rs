@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kd_protocol::link::Peer;
+use verikd::commands::{Style, VerifierFormat};
 use verikd::session::{AttachError, Connection, Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell, ShellError, TerminalWatch, prompt, run_script};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource};
@@ -38,6 +39,9 @@ pub(super) struct Options {
     /// Print each answer as one JSON object
     #[arg(long)]
     json: bool,
+    /// How !verifier prints: auto, as the debugger of the target's own time; old, as in Windows 7's time; new, as today
+    #[arg(long, value_name = "FORMAT", default_value_t)]
+    verifier_format: VerifierFormat,
     /// Show what each command cost: requests, datagrams, bytes, time that the target stood still
     #[arg(long)]
     stats: bool,
@@ -90,7 +94,8 @@ pub(super) fn run(options: &Options) -> u8 {
     }
     let (mut out, mut aside) = (io::stdout(), io::stderr());
     let format = if options.json { Format::Json } else { Format::Text };
-    let report = Report::new(format, &mut out, &mut aside).with_costs(options.stats);
+    let style = Style { verifier: options.verifier_format };
+    let report = Report::new(format, &mut out, &mut aside).with_costs(options.stats).with_style(style);
     session.set_freeze_budget(options.freeze_budget.filter(|_| script.is_some()));
     let watch = Box::new(TerminalWatch::new(session.interrupts()));
     let symbols = Arc::new(SymbolSource::watched(symbol_path(options), Limits::default(), watch));

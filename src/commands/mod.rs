@@ -34,6 +34,7 @@ pub use help::Help;
 pub use modules::{ModuleTable, Modules};
 pub use reload::Reloaded;
 pub use symbol_path::{Noise, SearchPath};
+pub use verifier::VerifierFormat;
 pub use version::{TargetVersion, Version};
 
 use crate::target::{SymbolSource, Target, TargetError};
@@ -58,10 +59,25 @@ pub trait Answer: Serialize {
     /// The writer's.
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result;
 
+    /// Writes it in a style that the reader chose; most answers have one only.
+    ///
+    /// # Errors
+    /// The writer's.
+    fn write_styled(&self, _style: &Style, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.write_text(out)
+    }
+
     /// What the reader must know beside it: what is missing, and why.
     fn notes(&self) -> &[Note] {
         &[]
     }
+}
+
+/// What a reader has chosen about the text of answers. No fact in an answer depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// How `!verifier` prints.
+    pub verifier: VerifierFormat,
 }
 
 /// Something said beside an answer; text shows it after the answer, JSON in `notes`.
@@ -110,6 +126,12 @@ pub trait AnyAnswer {
     /// The writer's.
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result;
 
+    /// The same in a style that the reader chose.
+    ///
+    /// # Errors
+    /// The writer's.
+    fn write_styled(&self, style: &Style, out: &mut dyn fmt::Write) -> fmt::Result;
+
     /// What the reader must know beside it.
     fn notes(&self) -> &[Note];
 
@@ -128,6 +150,10 @@ pub trait AnyAnswer {
 impl<A: Answer> AnyAnswer for A {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         Answer::write_text(self, out)
+    }
+
+    fn write_styled(&self, style: &Style, out: &mut dyn fmt::Write) -> fmt::Result {
+        Answer::write_styled(self, style, out)
     }
 
     fn notes(&self) -> &[Note] {
@@ -252,11 +278,14 @@ pub enum ControlCommand {
     Reboot,
     /// Shows what the commands so far cost.
     Statistics,
+    /// Shows or chooses how `!verifier` prints.
+    VerifierFormat,
 }
 
 /// Every command, in the order in which `.help` lists them.
 pub static COMMANDS: &[&CommandSpec] = &[
     &verifier::COMMAND,
+    &verifier::format::COMMAND,
     &modules::COMMAND,
     &examine::EXAMINE,
     &examine::LIST_NEAREST,

@@ -22,6 +22,7 @@ use std::time::Duration;
 use kd_protocol::kd::{GetVersion64, NtStatus, StateChange};
 use kd_protocol::link::{Event, RequestError, RunState};
 
+use crate::commands::verifier::{FormatInForce, VerifierFormat};
 use crate::commands::{self, AnyAnswer, ControlCommand, NoteKind, QueryError, Run};
 use crate::memory::{CachedMemory, Memory};
 use crate::session::{BreakInError, LiveMemory, Session, Wait};
@@ -223,7 +224,7 @@ impl<'a> Shell<'a> {
             Err(error) => return self.refuse(command, &error),
         };
         let answer = match spec.run {
-            Run::Control(control) => return self.control(command, control),
+            Run::Control(control) => return self.control(command, control, arguments),
             Run::Local(run) => run(arguments),
             Run::Symbols(run) => run(arguments, &self.symbols, self.target().as_ref()),
             Run::Query(run) => match self.target() {
@@ -266,8 +267,22 @@ impl<'a> Shell<'a> {
         Ok(After::Next)
     }
 
-    fn control(&mut self, command: &str, control: ControlCommand) -> Result<After, ShellError> {
+    fn control(
+        &mut self,
+        command: &str,
+        control: ControlCommand,
+        arguments: &str,
+    ) -> Result<After, ShellError> {
         Ok(match control {
+            ControlCommand::VerifierFormat => {
+                match VerifierFormat::of_arguments(arguments) {
+                    Ok(Some(format)) => self.report.style.verifier = format,
+                    Ok(None) => {}
+                    Err(error) => return self.refuse(command, &error),
+                }
+                self.answer(command, &FormatInForce { format: self.report.style.verifier })?;
+                After::Next
+            }
             ControlCommand::Statistics => {
                 let session = Stats::of(self.session, &self.memory);
                 let costs = SessionStats { session, commands: self.costs.iter().cloned().collect() };

@@ -7,7 +7,7 @@ use kd_protocol::link::{Event, Peer};
 use serde_json::json;
 
 use super::{Format, ShellError, Stats};
-use crate::commands::{AnyAnswer, NoteKind};
+use crate::commands::{AnyAnswer, NoteKind, Style};
 
 /// Where a shell writes.
 pub struct Report<'a> {
@@ -18,13 +18,21 @@ pub struct Report<'a> {
     aside: &'a mut dyn Write,
     /// What each command cost is shown too.
     shows_costs: bool,
+    /// What the reader chose about texts.
+    pub(super) style: Style,
 }
 
 impl<'a> Report<'a> {
     /// Answers go to `out` in `format`, everything else to `aside` as text.
     #[must_use]
     pub fn new(format: Format, out: &'a mut dyn Write, aside: &'a mut dyn Write) -> Self {
-        Self { format, out, aside, shows_costs: false }
+        Self { format, out, aside, shows_costs: false, style: Style::default() }
+    }
+
+    /// The same with texts in this style.
+    #[must_use]
+    pub fn with_style(self, style: Style) -> Self {
+        Self { style, ..self }
     }
 
     /// The same, showing what each command cost: as a line of its own, in JSON as an object of its own.
@@ -52,7 +60,7 @@ impl<'a> Report<'a> {
             return self.out(&format!("{}\n", json!({ "command": command, "answer": answer })));
         }
         let mut text = String::new();
-        answer.write_text(&mut text).expect("a String takes any text");
+        answer.write_styled(&self.style, &mut text).expect("a String takes any text");
         self.out(&text)?;
         for note in answer.notes() {
             let kind = match note.kind {

@@ -310,6 +310,12 @@ impl<'a> Target<'a> {
         Ok(modules::utf16(&bytes))
     }
 
+    /// The symbol that `address`, which lies in `module`, is at; reads no list of modules.
+    #[must_use]
+    pub fn symbol_in(&self, address: VirtAddr, module: &Module) -> SymbolAt {
+        SymbolAt::new(address, module, self.symbols(module))
+    }
+
     /// The module and symbol that `address` lies at. Never fails: what is not known is left out.
     #[must_use]
     pub fn symbol_at(&self, address: VirtAddr) -> SymbolAt {

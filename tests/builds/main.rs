@@ -8,8 +8,8 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::text::{assert_same_text, notes, run, text};
-use verikd::commands::NoteKind;
+use support::text::{assert_same_text, notes, run, text, text_in};
+use verikd::commands::{NoteKind, VerifierFormat};
 use verikd::sim::windows::{BUILDS, Build, Machine};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion, Target};
@@ -20,10 +20,16 @@ fn the_published_leak_prints_as_published_on_every_build() {
         let (machine, kernel) = stopped(build, Machine::new(build));
         let target = Target::new(&machine, &kernel);
         let line = "!verifier 3 myfault.sys";
-        assert_same_text(&text(&target, line), include_str!("../golden/verifier-3-myfault.txt"));
+        assert_same_text(
+            &text_in(VerifierFormat::Old, &target, line),
+            include_str!("../golden/verifier-3-myfault.txt"),
+        );
         assert_eq!(notes(&target, line), [], "{}", build.name);
         let line = "!verifier 80 fffffa8005400000";
-        assert_same_text(&text(&target, line), include_str!("../golden/verifier-80.txt"));
+        assert_same_text(
+            &text_in(VerifierFormat::Old, &target, line),
+            include_str!("../golden/verifier-80.txt"),
+        );
         let noted = notes(&target, line);
         assert!(noted.iter().all(|note| note.kind == NoteKind::Remark), "{}: {noted:?}", build.name);
     }

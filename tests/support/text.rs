@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use verikd::commands::{AnyAnswer, Note, QueryError, Run, find};
+use verikd::commands::{AnyAnswer, Note, QueryError, Run, Style, VerifierFormat, find};
 use verikd::target::Target;
 
 pub fn run(target: &Target<'_>, line: &str) -> Result<Box<dyn AnyAnswer>, QueryError> {
@@ -16,9 +16,13 @@ pub fn run(target: &Target<'_>, line: &str) -> Result<Box<dyn AnyAnswer>, QueryE
 }
 
 pub fn text(target: &Target<'_>, line: &str) -> String {
+    text_in(VerifierFormat::Auto, target, line)
+}
+
+pub fn text_in(verifier: VerifierFormat, target: &Target<'_>, line: &str) -> String {
     let mut text = String::new();
     match run(target, line) {
-        Ok(answer) => answer.write_text(&mut text).unwrap(),
+        Ok(answer) => answer.write_styled(&Style { verifier }, &mut text).unwrap(),
         Err(error) => write!(text, "{error}").unwrap(),
     }
     text

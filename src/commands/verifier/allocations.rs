@@ -15,10 +15,12 @@
 //! Source: verifier.md 3.2.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::drivers::Driver;
+use super::frames::shared_text;
 use crate::commands::Note;
 use crate::output;
 use crate::target::{Layout, Place, SListHead, Target, TargetError, VirtAddr, WalkEnd, walk};
@@ -57,6 +59,9 @@ pub struct Block {
     /// Where the driver called from: a return address.
     #[serde(serialize_with = "output::address")]
     pub caller: VirtAddr,
+    /// `MyDriver!GetNecessaryObjects+0x3d`; nothing outside of every module.
+    #[serde(serialize_with = "shared_text")]
+    pub caller_symbol: Option<Arc<str>>,
     /// Its tracker, a `_VI_POOL_ENTRY`.
     #[serde(serialize_with = "output::address")]
     pub tracker: VirtAddr,
@@ -205,6 +210,7 @@ impl SlotLayout {
             size,
             tag: tag(self.tag.uint(slot)? as u32),
             caller: VirtAddr(self.caller.uint(slot)?),
+            caller_symbol: None,
             tracker,
             odd_size: size & 1 != 0,
         })

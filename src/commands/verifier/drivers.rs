@@ -17,7 +17,7 @@ use super::settings::PoolCounters;
 use crate::commands::Note;
 use crate::output::{self, Reading};
 use crate::target::walk::{self, AvlNode};
-use crate::target::{Layout, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd};
+use crate::target::{Layout, Module, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd};
 
 /// `_VF_TARGET_VERIFIED_DRIVER_DATA.Signature`, in every build.
 const VERIFIED_DATA_SIGNATURE: u64 = 0x9876_1940;
@@ -54,6 +54,8 @@ pub struct Driver {
     pub pool: PoolCounters,
     /// Bytes of contiguous memory in use.
     pub contiguous_memory_bytes: Option<Reading>,
+    /// Most bytes of contiguous memory in use at a time.
+    pub peak_contiguous_memory_bytes: Option<Reading>,
     /// Pages of trackers; nothing if they cannot be read.
     #[serde(skip)]
     pub pool_pages: Option<SListHead>,
@@ -73,6 +75,14 @@ impl Driver {
     #[must_use]
     pub fn shown_name(&self) -> &str {
         self.name.as_deref().unwrap_or("(name unreadable)")
+    }
+
+    /// Its image, if its size is known.
+    pub(super) fn module(&self) -> Option<Module> {
+        let image_name = self.name.clone()?;
+        let stem = image_name.rsplit_once('.').map_or(&*image_name, |(stem, _)| stem);
+        let size = u32::try_from(self.size.value()?).ok()?;
+        Some(Module { name: stem.into(), base: self.base, size, image_name })
     }
 
     /// Its state, in WinDbg's words.
@@ -120,6 +130,7 @@ impl Driver {
             head.inspect_err(|error| notes.push(Note::partial(error.to_string()))).ok()
         };
         let (pool_pages, free_trackers) = (head("PoolPageHeaders"), head("PoolTrackers"));
+        let optional = |path| data.has(path).then(|| Reading::of(data.uint(path)));
         // Builds since Windows 8 key the tree by address and session: one level more.
         let tree_node = if node.has("TreeNode.Base.p") { "TreeNode.Base" } else { "TreeNode" };
         Ok(Self {
@@ -131,9 +142,8 @@ impl Driver {
             loads: of_suspect("Loads"),
             unloads: of_suspect("Unloads"),
             pool: PoolCounters::of(&data),
-            contiguous_memory_bytes: data
-                .has("ContiguousMemoryBytes")
-                .then(|| Reading::of(data.uint("ContiguousMemoryBytes"))),
+            contiguous_memory_bytes: optional("ContiguousMemoryBytes"),
+            peak_contiguous_memory_bytes: optional("PeakContiguousMemoryBytes"),
             pool_pages,
             free_trackers,
         })

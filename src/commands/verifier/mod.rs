@@ -26,24 +26,36 @@
 //! PoolAddress  SizeInBytes    Tag       CallersAddress
 //! fffffa8005400000     0x000fb000     Leak      fffff8800447d634
 //! ```
+//! A target of Windows 8.1 or later is answered in the format that WinDbg has had since:
+//!
+//! ```text
+//! nt!_VF_TARGET_DRIVER 0xffffcb8438730e10: ebpfcore.sys (Loaded and Unloaded)
+//! ...
+//!       Address             Length      Tag   Caller Address
+//!       ------------------  ----------  ----  ------------------
+//!       0xffffcb843b87aff0  0x00000004  ebpf  0xfffff803569c53e1  ebpfcore!ebpf_allocate+0x21
+//! ```
+//! `.verifierformat` chooses another; see [`format`].
+//!
 //! Every layout comes from the kernel's symbols; where a build has no such field, its line is left out.
 
 pub mod allocations;
 pub mod drivers;
+pub mod format;
+pub mod frames;
+pub mod options;
 pub mod pool_log;
+mod report;
 pub mod requirements;
 pub mod settings;
 mod text;
 
-use serde::Serialize;
-
-use self::allocations::Allocations;
-use self::drivers::{Driver, DriverTree, Suspects};
-use self::pool_log::{PoolLog, PoolLogQuery, Wanted};
-use self::settings::{LEVEL_POOL_TRACKING, OPTION_ADVANCED_POOL_TRACKING, Settings};
+pub use self::format::{FormatInForce, VerifierFormat};
+use self::pool_log::{PoolLogQuery, Wanted};
+pub use self::report::{DriverReport, VerifierQuery, VerifierReport};
 use super::arguments::Arguments;
-use super::{Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer, number};
-use crate::target::{Target, TargetError, WalkEnd};
+use super::{Answered, CommandSpec, Needs, QueryError, Run, answer, number};
+use crate::target::{Target, TargetError};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["!verifier"],
@@ -61,118 +73,6 @@ const FLAG_DRIVERS: u64 = 1;
 const FLAG_ALLOCATIONS: u64 = 2;
 /// Show the pool log; stands alone.
 const FLAG_POOL_LOG: u64 = 0x80;
-
-/// Asks for level, counters, drivers and allocations.
-#[derive(Clone, Debug, Default)]
-pub struct VerifierQuery {
-    /// What to show: 0, 1 or 3; other bits are ignored.
-    pub flags: u64,
-    /// Only this driver, as the user named it.
-    pub driver: Option<String>,
-}
-
-/// Level, counters and, as far as asked for, drivers and their allocations.
-#[derive(Clone, Debug, Serialize)]
-pub struct VerifierReport {
-    settings: Settings,
-    /// Nothing unless asked for.
-    drivers: Option<Vec<DriverReport>>,
-    /// How the walk through the tree of drivers ended.
-    drivers_end: Option<WalkEnd>,
-    notes: Vec<Note>,
-    #[serde(skip)]
-    pointer_size: usize,
-}
-
-/// One verified driver.
-#[derive(Clone, Debug, Serialize)]
-struct DriverReport {
-    #[serde(flatten)]
-    driver: Driver,
-    /// Nothing unless asked for.
-    allocations: Option<Allocations>,
-}
-
-impl Query for VerifierQuery {
-    type Answer = VerifierReport;
-
-    fn run(&self, target: &Target<'_>) -> Result<VerifierReport, QueryError> {
-        let settings = Settings::read(target).map_err(failed)?;
-        let mut report = VerifierReport {
-            pointer_size: settings.pointer_size,
-            settings,
-            drivers: None,
-            drivers_end: None,
-            notes: Vec::new(),
-        };
-        if let Some(missing) = &report.settings.without_symbols {
-            let wants_drivers = self.flags & FLAG_DRIVERS != 0;
-            let text = format!(
-                "Level and counters were read through the debugger data block and a built-in layout, which every known \
-                 x64 kernel shares; counters of pool{} need the kernel's symbols: {missing}",
-                if wants_drivers { ", drivers and their allocations" } else { "" }
-            );
-            report.notes.push(if wants_drivers { Note::failed(text) } else { Note::partial(text) });
-            return Ok(report);
-        }
-        if report.settings.level == 0 {
-            let note = "Driver Verifier is off (Level 0): no driver is verified and nothing is counted. Turn it on with \
-                        verifier.exe on the target and restart it.";
-            let wanted = self.driver.is_some() || self.flags & FLAG_DRIVERS != 0;
-            report.notes.push(if wanted { Note::failed(note) } else { Note::remark(note) });
-        } else if self.flags & FLAG_DRIVERS != 0 {
-            self.add_drivers(target, &mut report)?;
-        }
-        Ok(report)
-    }
-}
-
-impl VerifierQuery {
-    fn add_drivers(&self, target: &Target<'_>, report: &mut VerifierReport) -> Result<(), QueryError> {
-        let tree = DriverTree::read(target, &mut report.notes).map_err(failed)?;
-        let wanted = |driver: &Driver| self.driver.as_ref().is_none_or(|name| driver.is_called(name));
-        let (chosen, others): (Vec<_>, Vec<_>) = tree.drivers.into_iter().partition(wanted);
-        if let (true, Some(name)) = (chosen.is_empty(), &self.driver) {
-            let suspects = Suspects::read(target);
-            report.notes.push(Note::failed(suspects.explain(name, &others)));
-        }
-        let with_allocations = self.flags & FLAG_ALLOCATIONS != 0;
-        if with_allocations && !chosen.is_empty() {
-            report.notes.extend(tracking_notes(&report.settings));
-        }
-        let mut drivers = Vec::new();
-        for driver in chosen {
-            let allocations = if with_allocations {
-                Some(Allocations::read(target, &driver, &mut report.notes).map_err(failed)?)
-            } else {
-                None
-            };
-            drivers.push(DriverReport { driver, allocations });
-        }
-        report.drivers = Some(drivers);
-        report.drivers_end = Some(tree.end);
-        Ok(())
-    }
-}
-
-/// Why the lists of allocations may be empty although drivers allocate.
-fn tracking_notes(settings: &Settings) -> Vec<Note> {
-    let mut notes = Vec::new();
-    if settings.level & LEVEL_POOL_TRACKING == 0 {
-        notes.push(Note::failed(
-            "Pool tracking is off (Level without 0x8), so no allocation is recorded. Turn it on with verifier.exe on \
-             the target (/flags 0x8, or the standard settings) and restart it.",
-        ));
-    }
-    if settings.option_flags.is_some_and(|flags| flags & OPTION_ADVANCED_POOL_TRACKING != 0) {
-        notes.push(Note::partial(
-            "This kernel uses advanced pool tracking (VfOptionFlags has 0x1000): it keeps allocations in the trees \
-             nt!ViPoolInfoAvl and nt!ViPoolStackInfoAvl, which this version does not read, and leaves the drivers' own \
-             lists empty. !verifier 80 ADDRESS still shows who allocated a block.",
-        ));
-    }
-    notes
-}
 
 /// Reads the arguments and runs the query they ask for.
 fn run(text: &str, target: &Target<'_>) -> Answered {
@@ -222,24 +122,4 @@ fn usage(problem: String) -> QueryError {
 
 fn failed(source: TargetError) -> QueryError {
     QueryError::Target { command: NAME, source }
-}
-
-impl super::Answer for VerifierReport {
-    fn write_text(&self, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
-        text::write_report(self, out)
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
-    }
-}
-
-impl super::Answer for PoolLog {
-    fn write_text(&self, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
-        text::write_pool_log(self, out)
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
-    }
 }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::format::Era;
+use super::options::{VerifierOption, options};
 use crate::output::Reading;
 use crate::target::{Record, Target, TargetError, verifier_data};
 
@@ -10,42 +12,15 @@ pub const LEVEL_POOL_TRACKING: u32 = 0x8;
 /// `VfOptionFlags`: allocations are kept in two global trees instead of one list per driver.
 pub const OPTION_ADVANCED_POOL_TRACKING: u32 = 0x1000;
 
-/// Level bits in ascending order, and what the debuggers of Windows 7's time called them.
-///
-/// Source: verifier.md 3.5. No sample shows the old names of 0x200 and 0x400 and of the bits since Windows 8; those
-/// are the new names.
-const OPTIONS: &[(u32, &str)] = &[
-    (0x1, "Special pool"),
-    (0x2, "Special irql"),
-    (0x4, "Inject random low-resource API failures"),
-    (0x8, "All pool allocations checked on unload"),
-    (0x10, "Io subsystem checking enabled"),
-    (0x20, "Deadlock detection enabled"),
-    (0x80, "DMA checking enabled"),
-    (0x100, "Security checks enabled"),
-    (0x200, "Force pending I/O requests"),
-    (0x400, "IRP logging"),
-    (0x800, "Miscellaneous checks enabled"),
-    (0x2000, "Invariant MDL checking for stack"),
-    (0x4000, "Invariant MDL checking for driver"),
-    (0x8000, "Power framework delay fuzzing"),
-    (0x1_0000, "Port/miniport interface checking"),
-    (0x2_0000, "DDI compliance checking"),
-    (0x4_0000, "Systematic low resources simulation"),
-    (0x8_0000, "DDI compliance checking (additional)"),
-    (0x20_0000, "NDIS/WIFI verification"),
-    (0x80_0000, "Kernel synchronization delay fuzzing"),
-    (0x100_0000, "VM switch verification"),
-    (0x200_0000, "Code integrity checks"),
-];
-
 /// What Driver Verifier was told to do, and what it has counted.
 #[derive(Clone, Debug, Serialize)]
 pub struct Settings {
     /// `Level`, the word of enabled options.
     pub level: u32,
-    /// The options that are set in `level`, ascending.
-    pub options: Vec<EnabledOption>,
+    /// The time that the target's Windows is of.
+    pub era: Era,
+    /// The options that the target has, on or off, ascending.
+    pub options: Vec<VerifierOption>,
     /// `VfOptionFlags`; nothing if the build has none or it cannot be read.
     pub option_flags: Option<u32>,
     /// Counters of all verified drivers together.
@@ -56,15 +31,6 @@ pub struct Settings {
     /// Why this was read by the built-in layout, if it was: it has no counters of pool then.
     #[serde(skip)]
     pub without_symbols: Option<TargetError>,
-}
-
-/// One option that is on.
-#[derive(Clone, Debug, Serialize)]
-pub struct EnabledOption {
-    /// Its bit in the level.
-    pub flag: u32,
-    /// Its name.
-    pub name: String,
 }
 
 /// Global counters; those that a build does not have are left out.
@@ -168,42 +134,15 @@ impl Settings {
             pool: PoolCounters::of(&data),
         };
         let pointer_size = data.layout().pointer_size();
-        Ok(Self { level, options: options(level), option_flags, statistics, pointer_size, without_symbols })
-    }
-}
-
-fn options(level: u32) -> Vec<EnabledOption> {
-    let set = (0..32).map(|bit| 1 << bit).filter(|flag| level & flag != 0);
-    let named = set.map(|flag| {
-        let known = OPTIONS.iter().find(|(known, _)| *known == flag);
-        let name = known
-            .map_or_else(|| format!("Unused or reserved flag ({flag:#x})"), |(_, name)| (*name).to_owned());
-        EnabledOption { flag, name }
-    });
-    named.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_options_of_a_published_level_have_their_published_names() {
-        // verifier-samples.md S2.
-        let names: Vec<_> = options(0x9bb).into_iter().map(|option| option.name).collect();
-        assert_eq!(
-            names,
-            [
-                "Special pool",
-                "Special irql",
-                "All pool allocations checked on unload",
-                "Io subsystem checking enabled",
-                "Deadlock detection enabled",
-                "DMA checking enabled",
-                "Security checks enabled",
-                "Miscellaneous checks enabled",
-            ]
-        );
-        assert_eq!(options(0x8000_0000)[0].name, "Unused or reserved flag (0x80000000)");
+        let era = Era::of(target);
+        Ok(Self {
+            level,
+            era,
+            options: options(level, era),
+            option_flags,
+            statistics,
+            pointer_size,
+            without_symbols,
+        })
     }
 }

@@ -13,14 +13,15 @@
 
 mod search;
 
-use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use super::{failed, usage};
-use crate::commands::{Note, Query, QueryError};
+use super::format::Era;
+use super::frames::{self, Frame, Names};
+use super::{failed, text, usage};
+use crate::commands::{Answer, Note, Query, QueryError, Style};
 use crate::output;
 use crate::target::{Layout, Place, ReadCause, Target, TargetError, VirtAddr, is_over};
 
@@ -62,6 +63,8 @@ pub enum Wanted {
 /// Entries of the pool log, newest first.
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolLog {
+    /// The time that the target's Windows is of.
+    pub era: Era,
     /// Entries that the log has room for.
     pub length: u64,
     /// `VfPoolTracesIndex`: counts events, its low bits are the newest slot.
@@ -115,21 +118,6 @@ pub struct PoolLogEntry {
     pub stack_cut: bool,
 }
 
-/// One return address of a stack.
-#[derive(Clone, Debug, Serialize)]
-pub struct Frame {
-    /// The address.
-    #[serde(serialize_with = "output::address")]
-    pub address: VirtAddr,
-    /// `nt!IovCallDriver+0xa0`; nothing outside of every module.
-    #[serde(serialize_with = "shared_text")]
-    pub symbol: Option<Arc<str>>,
-}
-
-fn shared_text<S: Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
-    text.as_deref().serialize(serializer)
-}
-
 impl Query for PoolLogQuery {
     type Answer = PoolLog;
 
@@ -141,6 +129,7 @@ impl Query for PoolLogQuery {
             Filter::Newest(quantity) => (None, Some(quantity)),
         };
         let mut log = PoolLog {
+            era: Era::of(target),
             length: ring.length,
             index: ring.index,
             address,
@@ -159,7 +148,9 @@ impl Query for PoolLogQuery {
         if !is_found {
             ring.scan(target, &filter, &mut log);
         }
-        name_frames(target, &mut log);
+        let mut names = Names::new(target);
+        names.name_all(log.entries.iter_mut().flat_map(|entry| &mut entry.stack));
+        log.notes.extend(names.notes());
         if let (true, Some(address), true) = (log.entries.is_empty(), address, log.parsed == log.length) {
             log.notes.push(Note::failed(format!(
                 "No entry of the log is about a block that {address} lies in. It was allocated before the oldest of the \
@@ -223,14 +214,7 @@ impl EntryLayout {
     }
 
     fn stack(&self, bytes: &[u8]) -> Vec<Frame> {
-        let words = bytes.get(self.stack..).unwrap_or_default().chunks_exact(self.pointer_size);
-        let addresses = words.map(|word| {
-            let mut address = [0; 8];
-            address[..word.len()].copy_from_slice(word);
-            VirtAddr(u64::from_le_bytes(address))
-        });
-        let frame = |address| Frame { address, symbol: None };
-        addresses.take_while(|address| !address.is_null()).map(frame).collect()
+        frames::stack(bytes.get(self.stack..).unwrap_or_default(), self.pointer_size)
     }
 }
 
@@ -458,32 +442,16 @@ impl Progress {
     }
 }
 
-/// Names every frame, each address once, and notes what stands in the way of a name.
-fn name_frames(target: &Target<'_>, log: &mut PoolLog) {
-    let mut known: HashMap<VirtAddr, Option<Arc<str>>> = HashMap::new();
-    let mut missing = BTreeMap::new();
-    for frame in log.entries.iter_mut().flat_map(|entry| &mut entry.stack) {
-        let named = known.entry(frame.address).or_insert_with(|| {
-            let at = target.symbol_at(frame.address);
-            let module = at.module.clone()?;
-            if let Some(why) = &at.missing {
-                missing.entry(module).or_insert_with(|| why.to_string());
-            }
-            Some(at.to_string().into())
-        });
-        frame.symbol.clone_from(named);
+impl Answer for PoolLog {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.write_styled(&Style::default(), out)
     }
-    let no_symbols = |(module, why)| Note::remark(format!("{module} has no symbols: {why}"));
-    log.notes.extend(missing.into_iter().map(no_symbols));
-    if known.values().any(Option::is_none) {
-        let trouble = match target.modules() {
-            Ok(list) if list.end().is_complete() => None,
-            Ok(list) => Some(list.end().to_string()),
-            Err(error) => Some(error.to_string()),
-        };
-        let note = |trouble| {
-            format!("Some addresses have no name, because the list of modules is not whole: {trouble}")
-        };
-        log.notes.extend(trouble.map(note).map(Note::partial));
+
+    fn write_styled(&self, style: &Style, out: &mut dyn fmt::Write) -> fmt::Result {
+        text::write_pool_log(self, style.verifier.dialect(self.era), out)
+    }
+
+    fn notes(&self) -> &[Note] {
+        &self.notes
     }
 }

@@ -1,13 +1,13 @@
 //! `!verifier` as the debuggers of Windows 7's time print it, column for column.
 //!
-//! Source: verifier.md 3.3 and 4.4, with the transcripts there; indents of option names are tabs.
+//! Source: verifier.md 3.3, with the transcripts there; indents of option names are tabs.
 
 use std::fmt::{self, Write};
 
-use super::allocations::Allocations;
-use super::pool_log::PoolLog;
-use super::settings::{PoolCounters, Settings};
-use super::{DriverReport, VerifierReport};
+use super::super::allocations::Allocations;
+use super::super::options::Section;
+use super::super::settings::{PoolCounters, Settings};
+use super::super::{DriverReport, VerifierReport};
 use crate::output::{Pointer, Reading};
 use crate::target::VirtAddr;
 
@@ -24,8 +24,11 @@ pub(super) fn write_report(report: &VerifierReport, out: &mut dyn Write) -> fmt:
 
 fn write_settings(settings: &Settings, out: &mut dyn Write) -> fmt::Result {
     writeln!(out, "\nVerify Level {:x} ... enabled options are:", settings.level)?;
-    for option in &settings.options {
-        writeln!(out, "\t{}", option.name)?;
+    for option in settings.options.iter().filter(|option| option.enabled && option.flag != 0) {
+        match option.section {
+            Section::Reserved => writeln!(out, "\t{} ({:#x})", option.old_name, option.flag)?,
+            _ => writeln!(out, "\t{}", option.old_name)?,
+        }
     }
     if settings.level == 0 {
         return Ok(());
@@ -97,41 +100,6 @@ fn write_allocations(
         let pointer = |address: VirtAddr| Pointer { address, pointer_size };
         let (address, caller) = (pointer(block.address), pointer(block.caller));
         writeln!(out, "{address}     0x{:08x}     {:<4}      {caller}", block.size, block.tag)?;
-    }
-    Ok(())
-}
-
-pub(super) fn write_pool_log(log: &PoolLog, out: &mut dyn Write) -> fmt::Result {
-    let pointer = |address: u64| Pointer { address: VirtAddr(address), pointer_size: log.pointer_size };
-    writeln!(out, "\nLog of recent kernel pool Allocate and Free operations:\n")?;
-    writeln!(out, "There are up to {:#x} entries in the log.\n", log.length)?;
-    match (log.address, log.quantity) {
-        (Some(address), _) => {
-            let (length, address) = (pointer(log.length), pointer(address.0));
-            writeln!(out, "Parsing 0x{length} log entries, searching for address 0x{address}.")?;
-        }
-        (None, quantity) => {
-            writeln!(
-                out,
-                "Displaying most recent 0x{} entries from the log.",
-                pointer(quantity.unwrap_or(0))
-            )?;
-        }
-    }
-    for entry in &log.entries {
-        let (address, size, thread) =
-            (pointer(entry.address.0), pointer(entry.size), pointer(entry.thread.0));
-        writeln!(out, "\nPool block {address}, Size {size}, Thread {thread}")?;
-        for frame in &entry.stack {
-            match &frame.symbol {
-                Some(symbol) => writeln!(out, "{} {symbol}", pointer(frame.address.0))?,
-                None => writeln!(out, "{}", pointer(frame.address.0))?,
-            }
-        }
-    }
-    if log.address.is_some() {
-        writeln!(out, "Parsed entry {}/{}...", pointer(log.parsed), pointer(log.length))?;
-        writeln!(out, "Finished parsing all pool tracking information.")?;
     }
     Ok(())
 }

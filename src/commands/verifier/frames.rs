@@ -1,0 +1,139 @@
+//! Return addresses and what they are called, each looked up once an answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use super::drivers::Driver;
+use crate::commands::Note;
+use crate::output;
+use crate::target::{SymbolAt, Target, VirtAddr};
+
+/// One return address of a stack.
+#[derive(Clone, Debug, Serialize)]
+pub struct Frame {
+    /// The address.
+    #[serde(serialize_with = "output::address")]
+    pub address: VirtAddr,
+    /// `nt!IovCallDriver+0xa0`; nothing outside of every module.
+    #[serde(serialize_with = "shared_text")]
+    pub symbol: Option<Arc<str>>,
+}
+
+impl Frame {
+    /// An address whose name is not known yet.
+    pub(super) const fn nameless(address: VirtAddr) -> Self {
+        Self { address, symbol: None }
+    }
+}
+
+/// The frames of an array of return addresses: it ends at the first empty one.
+pub(super) fn stack(bytes: &[u8], pointer_size: usize) -> Vec<Frame> {
+    let addresses = bytes.chunks_exact(pointer_size).map(|word| {
+        let mut address = [0; 8];
+        address[..word.len()].copy_from_slice(word);
+        VirtAddr(u64::from_le_bytes(address))
+    });
+    addresses.take_while(|address| !address.is_null()).map(Frame::nameless).collect()
+}
+
+/// Serialises a name that many frames share.
+///
+/// # Errors
+/// The serializer's.
+pub(super) fn shared_text<S: Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(serializer)
+}
+
+/// Names of addresses, as far as they were asked for.
+pub(super) struct Names<'a> {
+    target: &'a Target<'a>,
+    known: HashMap<VirtAddr, Option<Arc<str>>>,
+    /// Why a module has no symbols.
+    missing: BTreeMap<Arc<str>, String>,
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn new(target: &'a Target<'_>) -> Self {
+        Self { target, known: HashMap::new(), missing: BTreeMap::new() }
+    }
+
+    /// Names every frame of some stacks.
+    pub(super) fn name_all<'f>(&mut self, frames: impl Iterator<Item = &'f mut Frame>) {
+        for frame in frames {
+            frame.symbol = self.of(frame.address);
+        }
+    }
+
+    /// What `address` is called.
+    pub(super) fn of(&mut self, address: VirtAddr) -> Option<Arc<str>> {
+        if let Some(known) = self.known.get(&address) {
+            return known.clone();
+        }
+        self.remember(&self.target.symbol_at(address))
+    }
+
+    /// The same for an address that is probably in the image of `driver`, of which nothing more has to be asked then.
+    pub(super) fn of_driver(&mut self, address: VirtAddr, driver: &Driver) -> Option<Arc<str>> {
+        match driver.module().filter(|module| module.contains(address)) {
+            Some(module) if !self.known.contains_key(&address) => {
+                self.remember(&self.target.symbol_in(address, &module))
+            }
+            _ => self.of(address),
+        }
+    }
+
+    fn remember(&mut self, at: &SymbolAt) -> Option<Arc<str>> {
+        let named: Option<Arc<str>> = at.module.as_ref().map(|module| {
+            if let Some(why) = &at.missing {
+                self.missing.entry(Arc::clone(module)).or_insert_with(|| why.to_string());
+            }
+            at.to_string().into()
+        });
+        self.known.insert(at.address, named.clone());
+        named
+    }
+
+    /// What stood in the way of names.
+    pub(super) fn notes(self) -> Vec<Note> {
+        let no_symbols = |(module, why)| Note::remark(format!("{module} has no symbols: {why}"));
+        let mut notes: Vec<_> = self.missing.into_iter().map(no_symbols).collect();
+        if self.known.values().any(Option::is_none) {
+            let trouble = match self.target.modules() {
+                Ok(list) if list.end().is_complete() => None,
+                Ok(list) => Some(list.end().to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            let note = |trouble| {
+                format!("Some addresses have no name, because the list of modules is not whole: {trouble}")
+            };
+            notes.extend(trouble.map(note).map(Note::partial));
+        }
+        notes
+    }
+}
+
+/// The name alone, as debuggers of Windows 8.1's time print it: `MyDriver!DeviceControlDispatch`.
+pub(super) fn without_displacement(symbol: &str) -> &str {
+    symbol.rsplit_once("+0x").map_or(symbol, |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_ends_at_the_first_empty_address() {
+        let words: Vec<u8> =
+            [0x8060_ee4f_u32, 0x81b2_619e, 0, 7].iter().flat_map(|it| it.to_le_bytes()).collect();
+        let addresses: Vec<_> = stack(&words, 4).iter().map(|frame| frame.address).collect();
+        assert_eq!(addresses, [VirtAddr(0x8060_ee4f), VirtAddr(0x81b2_619e)]);
+    }
+
+    #[test]
+    fn a_displacement_is_cut_off_a_name() {
+        assert_eq!(without_displacement("MyDriver!Get+0x27"), "MyDriver!Get");
+        assert_eq!(without_displacement("MyDriver!Get"), "MyDriver!Get");
+    }
+}

@@ -1,0 +1,148 @@
+//! Level, counters, verified drivers and their allocations: what `!verifier` shows without a log.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::allocations::Allocations;
+use super::drivers::{Driver, DriverTree, Suspects};
+use super::frames::Names;
+use super::settings::{LEVEL_POOL_TRACKING, OPTION_ADVANCED_POOL_TRACKING, Settings};
+use super::{FLAG_ALLOCATIONS, FLAG_DRIVERS, failed, text};
+use crate::commands::{Answer, Note, Query, QueryError, Style};
+use crate::target::{Target, WalkEnd};
+
+/// Asks for level, counters, drivers and allocations.
+#[derive(Clone, Debug, Default)]
+pub struct VerifierQuery {
+    /// What to show: 0, 1 or 3; other bits are ignored.
+    pub flags: u64,
+    /// Only this driver, as the user named it.
+    pub driver: Option<String>,
+}
+
+/// Level, counters and, as far as asked for, drivers and their allocations.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifierReport {
+    /// Level, options, counters.
+    pub settings: Settings,
+    /// Nothing unless asked for.
+    pub drivers: Option<Vec<DriverReport>>,
+    /// How the walk through the tree of drivers ended.
+    pub drivers_end: Option<WalkEnd>,
+    /// What is missing.
+    pub notes: Vec<Note>,
+    /// Bytes of a pointer.
+    #[serde(skip)]
+    pub pointer_size: usize,
+}
+
+/// One verified driver.
+#[derive(Clone, Debug, Serialize)]
+pub struct DriverReport {
+    /// Who it is and what is counted of it.
+    #[serde(flatten)]
+    pub driver: Driver,
+    /// Nothing unless asked for.
+    pub allocations: Option<Allocations>,
+}
+
+impl Query for VerifierQuery {
+    type Answer = VerifierReport;
+
+    fn run(&self, target: &Target<'_>) -> Result<VerifierReport, QueryError> {
+        let settings = Settings::read(target).map_err(failed)?;
+        let mut report = VerifierReport {
+            pointer_size: settings.pointer_size,
+            settings,
+            drivers: None,
+            drivers_end: None,
+            notes: Vec::new(),
+        };
+        if let Some(missing) = &report.settings.without_symbols {
+            let wants_drivers = self.flags & FLAG_DRIVERS != 0;
+            let text = format!(
+                "Level and counters were read through the debugger data block and a built-in layout, which every known \
+                 x64 kernel shares; counters of pool{} need the kernel's symbols: {missing}",
+                if wants_drivers { ", drivers and their allocations" } else { "" }
+            );
+            report.notes.push(if wants_drivers { Note::failed(text) } else { Note::partial(text) });
+            return Ok(report);
+        }
+        if report.settings.level == 0 {
+            let note = "Driver Verifier is off (Level 0): no driver is verified and nothing is counted. Turn it on with \
+                        verifier.exe on the target and restart it.";
+            let wanted = self.driver.is_some() || self.flags & FLAG_DRIVERS != 0;
+            report.notes.push(if wanted { Note::failed(note) } else { Note::remark(note) });
+        } else if self.flags & FLAG_DRIVERS != 0 {
+            self.add_drivers(target, &mut report)?;
+        }
+        Ok(report)
+    }
+}
+
+impl VerifierQuery {
+    fn add_drivers(&self, target: &Target<'_>, report: &mut VerifierReport) -> Result<(), QueryError> {
+        let tree = DriverTree::read(target, &mut report.notes).map_err(failed)?;
+        let wanted = |driver: &Driver| self.driver.as_ref().is_none_or(|name| driver.is_called(name));
+        let (chosen, others): (Vec<_>, Vec<_>) = tree.drivers.into_iter().partition(wanted);
+        if let (true, Some(name)) = (chosen.is_empty(), &self.driver) {
+            let suspects = Suspects::read(target);
+            report.notes.push(Note::failed(suspects.explain(name, &others)));
+        }
+        let with_allocations = self.flags & FLAG_ALLOCATIONS != 0;
+        if with_allocations && !chosen.is_empty() {
+            report.notes.extend(tracking_notes(&report.settings));
+        }
+        let mut names = Names::new(target);
+        let mut drivers = Vec::new();
+        for driver in chosen {
+            let mut allocations = None;
+            if with_allocations {
+                let mut found = Allocations::read(target, &driver, &mut report.notes).map_err(failed)?;
+                for block in &mut found.blocks {
+                    block.caller_symbol = names.of_driver(block.caller, &driver);
+                }
+                allocations = Some(found);
+            }
+            drivers.push(DriverReport { driver, allocations });
+        }
+        report.notes.extend(names.notes());
+        report.drivers = Some(drivers);
+        report.drivers_end = Some(tree.end);
+        Ok(())
+    }
+}
+
+/// Why the lists of allocations may be empty although drivers allocate.
+fn tracking_notes(settings: &Settings) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if settings.level & LEVEL_POOL_TRACKING == 0 {
+        notes.push(Note::failed(
+            "Pool tracking is off (Level without 0x8), so no allocation is recorded. Turn it on with verifier.exe on \
+             the target (/flags 0x8, or the standard settings) and restart it.",
+        ));
+    }
+    if settings.option_flags.is_some_and(|flags| flags & OPTION_ADVANCED_POOL_TRACKING != 0) {
+        notes.push(Note::partial(
+            "This kernel uses advanced pool tracking (VfOptionFlags has 0x1000): it keeps allocations in the trees \
+             nt!ViPoolInfoAvl and nt!ViPoolStackInfoAvl, which this version does not read, and leaves the drivers' own \
+             lists empty. !verifier 80 ADDRESS still shows who allocated a block.",
+        ));
+    }
+    notes
+}
+
+impl Answer for VerifierReport {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.write_styled(&Style::default(), out)
+    }
+
+    fn write_styled(&self, style: &Style, out: &mut dyn fmt::Write) -> fmt::Result {
+        text::write_report(self, style.verifier.dialect(self.settings.era), out)
+    }
+
+    fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+}
