@@ -110,6 +110,30 @@ _VF_POOL_TRACE 80
   Size 8 u64
   Thread 10 ptr
   StackTrace 18 ptr[d]
+_VI_FAULT_TRACE 48
+  Thread 0 ptr
+  StackTrace 8 ptr[8]
+_VI_TRACK_IRQL 38
+  Thread 0 ptr
+  OldIrql 8 u8
+  NewIrql 9 u8
+  Processor a u16
+  TickCount c u32
+  StackTrace 10 ptr[5]
+_IOV_FORCED_PENDING_TRACE 200
+  Irp 0 ptr
+  Thread 8 ptr
+  StackTrace 10 ptr[3e]
+_VF_KE_CRITICAL_REGION_TRACE 40
+  Thread 0 ptr
+  StackTrace 8 ptr[7]
+_VF_WATCHDOG_IRP 20
+  ListEntry 0 _LIST_ENTRY
+  Irp 10 ptr
+  DueTickCount 18 u32
+  Inserted 1c u8
+  TrackedStackLocation 1d i8
+  CancelTimeoutTicks 1e u16
 ";
 
 /// What Windows 11 21H2 x64 (22000) has otherwise; the rest is as in Windows 7.

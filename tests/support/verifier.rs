@@ -44,6 +44,19 @@ const GLOBALS: &[(&str, u32)] = &[
     ("VfPoolTracesIndex", 0x54_a14c),
     ("VfPoolTracesLength", 0x54_a058),
     ("PsLoadedModuleList", 0x23_9c90),
+    ("ViFaultTraces", 0x4f_c130),
+    ("ViFaultTracesIndex", 0x4f_c15c),
+    ("ViFaultTracesLength", 0x4f_c06c),
+    ("ViTrackIrqlQueue", 0x4f_c120),
+    ("ViTrackIrqlIndex", 0x4f_c158),
+    ("ViTrackIrqlQueueLength", 0x4f_c044),
+    ("VfForcedPendingLog", 0x20_f570),
+    ("VfForcedPendingIrps", 0x20_f564),
+    ("VfForcedPendingLogLength", 0x1d_f584),
+    ("VfKeCriticalRegionTraces", 0x4f_c118),
+    ("VfKeCriticalRegionTracesIndex", 0x4f_c150),
+    ("VfKeCriticalRegionTracesLength", 0x4f_c040),
+    ("VfWdIrpListHead", 0x4f_60f0),
 ];
 const ROUTINES: &[(&str, u32)] = &[
     // Published return addresses less their displacements.
@@ -53,6 +66,7 @@ const ROUTINES: &[(&str, u32)] = &[
     ("IopXxxControlFile", 0x3a_7a97 - 0x607),
     ("NtDeviceIoControlFile", 0x3a_82f6 - 0x56),
     ("KiSystemServiceCopyEnd", 0x08_bed3 - 0x13),
+    ("ExFreePoolWithTag", 0x18_0000),
 ];
 
 /// A kernel on which nothing is verified yet.
@@ -286,6 +300,24 @@ pub fn add_log(world: &mut World, length: u32, index: u32) {
     world.write(at, &index.to_le_bytes());
     let size = world.size("_VF_POOL_TRACE");
     world.map(LOG, u64::from(length) * size);
+}
+
+/// Makes an empty log of any kind; where its array is.
+pub fn add_ring(
+    world: &mut World,
+    pointer: &str,
+    index: &str,
+    length: &str,
+    len: u32,
+    newest: u32,
+) -> VirtAddr {
+    const RING: VirtAddr = VirtAddr(0xffff_fa80_0600_0000);
+    let (pointer, index, length) = (world.global(pointer), world.global(index), world.global(length));
+    world.write(pointer, &RING.0.to_le_bytes());
+    world.write(index, &newest.to_le_bytes());
+    world.write(length, &len.to_le_bytes());
+    world.map(RING, u64::from(len) * 0x200);
+    RING
 }
 
 pub fn log_entry(world: &mut World, slot: u64, address: u64, size: u64, stack: &[u64]) {

@@ -5,10 +5,20 @@
 //!  !verifier                      level and counters
 //!  !verifier 1 [DRIVER]           and one row per verified driver
 //!  !verifier 3 [DRIVER]           and each driver's counters and outstanding allocations
-//!  !verifier 80 [ADDRESS]         the log's entries for the block that ADDRESS lies in, newest first
-//!  !verifier 80 [QUANTITY]        the log's newest entries
+//!  !verifier 4 [QUANTITY]         the newest faults that were injected; 4 unless told otherwise
+//!  !verifier 8 [QUANTITY]         the newest changes of IRQL; 4 unless told otherwise
+//!  !verifier 40 [QUANTITY]        the newest requests that were forced to be pending
+//!  !verifier 80 [ADDRESS]         the pool log's entries for the block that ADDRESS lies in, newest first
+//!  !verifier 80 [QUANTITY]        the pool log's newest entries
+//!  !verifier 100 [ADDRESS]        the log of I/O requests: all, or those of an IRP or a thread
+//!  !verifier 200 [ADDRESS]        the log of critical regions: all, or those of a thread
+//!  !verifier 400 [ADDRESS]        cancelled requests that are watched until they are completed
+//!  !verifier -?                   these forms
 //! ```
-//! An address is any expression: `!verifier 80 poi(nt!PoolHitTag+8)+10`.
+//! One flag of a log shows that log. Flags together show level and counters first: `f` is 1, 2, 4 and 8. `-v` before 80
+//! says of each entry whether it is an allocation or a free, which WinDbg doesn't.
+//!
+//! An address or a quantity is any expression: `!verifier 80 poi(nt!PoolHitTag+8)+10`.
 //!
 //! `DRIVER` is `myfault.sys` or `myfault`, in any case: what bug check 0xC4/0x62 tells a driver's author to type works
 //! as it stands.
@@ -47,20 +57,30 @@ pub mod options;
 pub mod pool_log;
 mod report;
 pub mod requirements;
+mod ring;
 pub mod settings;
 mod text;
+pub mod traces;
+pub mod watched;
+
+use std::fmt;
+
+use serde::Serialize;
 
 pub use self::format::{FormatInForce, VerifierFormat};
 use self::pool_log::{PoolLogQuery, Wanted};
-pub use self::report::{DriverReport, VerifierQuery, VerifierReport};
+pub use self::report::{DriverReport, Log, VerifierQuery, VerifierReport};
+use self::traces::{TRACES, TraceQuery};
+use self::watched::WatchedQuery;
 use super::arguments::Arguments;
-use super::{Answered, CommandSpec, Needs, QueryError, Run, answer, number};
-use crate::target::{Target, TargetError};
+use super::{Answer, Answered, CommandSpec, Needs, QueryError, Run, answer, number};
+use crate::output::write_columns;
+use crate::target::{Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["!verifier"],
-    usage: "!verifier [0|1|3 [DRIVER] | 80 [ADDRESS|QUANTITY]]",
-    summary: "show Driver Verifier's settings, verified drivers, their pool allocations, its pool log",
+    usage: "!verifier [0|1|3 [DRIVER] | 4|8|40 [QUANTITY] | 80|100|200 [ADDRESS|QUANTITY] | 400 [ADDRESS] | -?]",
+    summary: "show Driver Verifier's settings, verified drivers, their pool allocations, its logs",
     needs: Needs::Stopped,
     run: Run::Query(run),
 };
@@ -71,49 +91,90 @@ const NAME: &str = "!verifier";
 const FLAG_DRIVERS: u64 = 1;
 /// List their allocations too; needs `FLAG_DRIVERS`.
 const FLAG_ALLOCATIONS: u64 = 2;
-/// Show the pool log; stands alone.
+/// Show the pool log.
 const FLAG_POOL_LOG: u64 = 0x80;
+/// Show the cancelled requests that are watched.
+const FLAG_WATCHED: u64 = 0x400;
+/// All flags that are understood.
+const SHOWN: u64 = 0x7cf;
+/// Other flags of WinDbg's.
+const NOT_SHOWN: [(u64, &str); 2] = [
+    (0x20, "Driver Hang Verification is of Windows XP and Server 2003 only"),
+    (0x800, "how VerifierExt keeps the log of systematic low resources simulation is not known"),
+];
+
+const FORMS: &[(&str, &str)] = &[
+    ("!verifier", "level and counters"),
+    ("!verifier 1 [DRIVER]", "and one entry per verified driver"),
+    ("!verifier 3 [DRIVER]", "and each driver's counters and outstanding allocations"),
+    ("!verifier 4 [QUANTITY]", "log of injected faults"),
+    ("!verifier 8 [QUANTITY]", "log of IRQL changes"),
+    ("!verifier 40 [QUANTITY]", "log of requests that were forced to be pending"),
+    ("!verifier [-v] 80 [ADDRESS|QUANTITY]", "log of pool allocations and frees; -v says which is which"),
+    ("!verifier 100 [ADDRESS|QUANTITY]", "log of I/O requests; the address is an IRP's or a thread's"),
+    ("!verifier 200 [ADDRESS|QUANTITY]", "log of critical regions; the address is a thread's"),
+    ("!verifier 400 [ADDRESS]", "cancelled I/O requests that are watched; the address is an IRP's"),
+];
 
 /// Reads the arguments and runs the query they ask for.
 fn run(text: &str, target: &Target<'_>) -> Answered {
     let mut arguments = Arguments::new(&COMMAND, text);
+    let verbose = arguments.peek() == Some("-v");
+    if verbose {
+        arguments.word();
+    }
     let Some(first) = arguments.word() else {
         return answer(&VerifierQuery::default(), target);
     };
+    match first {
+        "-?" | "?" => return Ok(Box::new(Manual::new())),
+        "-disable" => {
+            return Err(usage("-disable would write to the target's memory, which verikd doesn't".into()));
+        }
+        _ => {}
+    }
     let flags =
         number(first).ok_or_else(|| usage(format!("`{first}` is no hexadecimal number for flags")))?;
-    match flags {
-        FLAG_POOL_LOG => {
-            let wanted = if arguments.is_empty() {
-                Wanted::Newest(None)
-            } else {
-                Wanted::Number(arguments.expression(target)?)
-            };
-            arguments.end()?;
-            answer(&PoolLogQuery { wanted }, target)
-        }
-        0 | FLAG_DRIVERS | FLAG_ALLOCATIONS | 3 => {
-            let driver = arguments.word().map(str::to_owned);
-            arguments.end()?;
-            answer(&VerifierQuery { flags, driver }, target)
-        }
-        _ => Err(usage(format!("{} not among what this version shows", describe_flags(flags)))),
+    if let Some((_, why)) = NOT_SHOWN.iter().find(|(flag, _)| flags & flag != 0) {
+        return Err(usage(format!("{flags:#x}: {why}")));
+    }
+    if flags & !SHOWN != 0 {
+        return Err(usage(format!("{:#x} is none of the flags", flags & !SHOWN)));
+    }
+    let traces = TRACES.iter().find(|kind| kind.flag == flags);
+    if traces.is_none() && !matches!(flags, FLAG_POOL_LOG | FLAG_WATCHED) {
+        let driver = arguments.word().map(str::to_owned);
+        arguments.end()?;
+        return answer(&VerifierQuery { flags, driver }, target);
+    }
+    let typed = if arguments.is_empty() { None } else { Some(arguments.expression(target)?) };
+    arguments.end()?;
+    let wanted = typed.map_or(Wanted::Newest(None), Wanted::Number);
+    match traces {
+        Some(kind) => answer(&TraceQuery { kind, wanted }, target),
+        None if flags == FLAG_POOL_LOG => answer(&PoolLogQuery { wanted, verbose }, target),
+        None => answer(&WatchedQuery { irp: typed.map(VirtAddr) }, target),
     }
 }
 
-/// Names what other flags of WinDbg's would show.
-fn describe_flags(flags: u64) -> String {
-    let name = match flags {
-        0x4 => "the log of injected faults is",
-        0x8 => "the log of IRQL changes is",
-        0x20 => "Driver Hang Verification (Windows XP) is",
-        0x40 => "the log of forced-pending requests is",
-        0x100 => "the log of I/O requests is",
-        0x200 => "the log of critical regions is",
-        0x400 => "the list of cancelled requests is",
-        _ => "these flags are",
-    };
-    format!("{flags:#x}: {name}")
+/// `!verifier -?`: what can be typed.
+#[derive(Debug, Serialize)]
+struct Manual {
+    usage: &'static str,
+    forms: &'static [(&'static str, &'static str)],
+}
+
+impl Manual {
+    const fn new() -> Self {
+        Self { usage: COMMAND.usage, forms: FORMS }
+    }
+}
+
+impl Answer for Manual {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let rows: Vec<_> = self.forms.iter().map(|(form, what)| [*form, *what]).collect();
+        write_columns(out, &rows)
+    }
 }
 
 fn usage(problem: String) -> QueryError {

@@ -7,15 +7,19 @@ use serde::Serialize;
 use super::allocations::Allocations;
 use super::drivers::{Driver, DriverTree, Suspects};
 use super::frames::Names;
+use super::pool_log::{PoolLog, PoolLogQuery};
+use super::ring::Wanted;
 use super::settings::{LEVEL_POOL_TRACKING, OPTION_ADVANCED_POOL_TRACKING, Settings};
-use super::{FLAG_ALLOCATIONS, FLAG_DRIVERS, failed, text};
+use super::traces::{TRACES, TraceLog, TraceQuery};
+use super::watched::{WatchedQuery, WatchedRequests};
+use super::{FLAG_ALLOCATIONS, FLAG_DRIVERS, FLAG_POOL_LOG, FLAG_WATCHED, failed, text};
 use crate::commands::{Answer, Note, Query, QueryError, Style};
 use crate::target::{Target, WalkEnd};
 
 /// Asks for level, counters, drivers and allocations.
 #[derive(Clone, Debug, Default)]
 pub struct VerifierQuery {
-    /// What to show: 0, 1 or 3; other bits are ignored.
+    /// What to show beside level and counters: 1 drivers, with 2 their allocations, and a bit for each log.
     pub flags: u64,
     /// Only this driver, as the user named it.
     pub driver: Option<String>,
@@ -30,11 +34,26 @@ pub struct VerifierReport {
     pub drivers: Option<Vec<DriverReport>>,
     /// How the walk through the tree of drivers ended.
     pub drivers_end: Option<WalkEnd>,
+    /// The logs that were asked for along with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<Log>,
     /// What is missing.
     pub notes: Vec<Note>,
     /// Bytes of a pointer.
     #[serde(skip)]
     pub pointer_size: usize,
+}
+
+/// One of the logs.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Log {
+    /// Pool allocations and frees.
+    Pool(PoolLog),
+    /// Faults, IRQLs, requests, critical regions.
+    Traces(TraceLog),
+    /// Cancelled requests.
+    Watched(WatchedRequests),
 }
 
 /// One verified driver.
@@ -57,6 +76,7 @@ impl Query for VerifierQuery {
             settings,
             drivers: None,
             drivers_end: None,
+            logs: Vec::new(),
             notes: Vec::new(),
         };
         if let Some(missing) = &report.settings.without_symbols {
@@ -74,14 +94,44 @@ impl Query for VerifierQuery {
                         verifier.exe on the target and restart it.";
             let wanted = self.driver.is_some() || self.flags & FLAG_DRIVERS != 0;
             report.notes.push(if wanted { Note::failed(note) } else { Note::remark(note) });
-        } else if self.flags & FLAG_DRIVERS != 0 {
+            return Ok(report);
+        }
+        if self.flags & FLAG_DRIVERS != 0 {
             self.add_drivers(target, &mut report)?;
         }
+        self.add_logs(target, &mut report);
         Ok(report)
     }
 }
 
 impl VerifierQuery {
+    /// Adds the logs that other flags ask for, as much of each as is usual.
+    fn add_logs(&self, target: &Target<'_>, report: &mut VerifierReport) {
+        let wanted = Wanted::Newest(None);
+        let traces = TRACES.iter().filter(|kind| self.flags & kind.flag != 0);
+        let mut logs: Vec<_> =
+            traces.map(|kind| TraceQuery { kind, wanted }.run(target).map(Log::Traces)).collect();
+        if self.flags & FLAG_POOL_LOG != 0 {
+            logs.push(PoolLogQuery { wanted, verbose: false }.run(target).map(Log::Pool));
+        }
+        if self.flags & FLAG_WATCHED != 0 {
+            logs.push(WatchedQuery::default().run(target).map(Log::Watched));
+        }
+        for log in logs {
+            match log {
+                Ok(mut log) => {
+                    report.notes.append(match &mut log {
+                        Log::Pool(log) => &mut log.notes,
+                        Log::Traces(log) => &mut log.notes,
+                        Log::Watched(log) => &mut log.notes,
+                    });
+                    report.logs.push(log);
+                }
+                Err(error) => report.notes.push(Note::partial(error.to_string())),
+            }
+        }
+    }
+
     fn add_drivers(&self, target: &Target<'_>, report: &mut VerifierReport) -> Result<(), QueryError> {
         let tree = DriverTree::read(target, &mut report.notes).map_err(failed)?;
         let wanted = |driver: &Driver| self.driver.as_ref().is_none_or(|name| driver.is_called(name));

@@ -9,6 +9,8 @@ use crate::target::{Record, Target, TargetError, verifier_data};
 
 /// `Level`: allocations of verified drivers are tracked.
 pub const LEVEL_POOL_TRACKING: u32 = 0x8;
+/// `VfOptionFlags`: no log of pool allocations and frees is kept (Windows 11), or one without stacks.
+pub const OPTION_NO_POOL_LOG: u32 = 0x2;
 /// `VfOptionFlags`: allocations are kept in two global trees instead of one list per driver.
 pub const OPTION_ADVANCED_POOL_TRACKING: u32 = 0x1000;
 

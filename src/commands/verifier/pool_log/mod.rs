@@ -11,6 +11,7 @@
 //!
 //! Source: verifier.md 4.
 
+mod kind;
 mod search;
 
 use std::fmt;
@@ -18,46 +19,38 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+pub use self::kind::Kind;
 use super::format::Era;
 use super::frames::{self, Frame, Names};
-use super::{failed, text, usage};
+pub use super::ring::Wanted;
+use super::ring::{self, Filter, PIECE, Ring, Variables};
+use super::settings::{LEVEL_POOL_TRACKING, OPTION_NO_POOL_LOG, Settings};
+use super::{failed, text};
 use crate::commands::{Answer, Note, Query, QueryError, Style};
 use crate::output;
-use crate::target::{Layout, Place, ReadCause, Target, TargetError, VirtAddr, is_over};
+use crate::target::{Layout, Place, Target, TargetError, VirtAddr};
 
 /// Entries shown if neither an address nor a quantity is given. WinDbg's own default is not known; the whole log would
 /// be tens of thousands.
 const DEFAULT_QUANTITY: u64 = 0x40;
-/// Longest log that any kernel makes, in entries.
-const MAX_LENGTH: u64 = 0x80_0000;
 /// Most entries kept in one answer, and most return addresses of them all: some 40 MiB.
 const MAX_ENTRIES: usize = 0x1_0000;
 const MAX_FRAMES: usize = 0x10_0000;
-/// Bytes asked for at once; the layer below splits them as its transport needs.
-const PIECE: u64 = 0x1_0000;
-/// A hole is passed over page by page.
-const PAGE: u64 = 0x1000;
 /// Unused slots in a row after which nothing older is looked for, unless an address is searched for.
 const MAX_UNUSED: u64 = 0x200;
 /// Most unreadable pages of the log that are passed over: a wild pointer is not followed for a hundred thousand.
 const MAX_HOLES: usize = 0x100;
+
+const VARIABLES: Variables =
+    Variables { pointer: "nt!VfPoolTraces", index: "nt!VfPoolTracesIndex", length: "nt!VfPoolTracesLength" };
 
 /// Asks for entries of the pool log.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolLogQuery {
     /// Which entries.
     pub wanted: Wanted,
-}
-
-/// Which entries of the log are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Those of the block that the address lies in.
-    Address(VirtAddr),
-    /// The newest ones, as many as given or as is usual.
-    Newest(Option<u64>),
-    /// What the user typed: up to the log's length a quantity, else an address.
-    Number(u64),
+    /// Say in the text of each entry whether it is an allocation or a free.
+    pub verbose: bool,
 }
 
 /// Entries of the pool log, newest first.
@@ -84,6 +77,9 @@ pub struct PoolLog {
     pub entries: Vec<PoolLogEntry>,
     /// What is missing.
     pub notes: Vec<Note>,
+    /// Text says of each entry whether it is an allocation or a free, which WinDbg doesn't.
+    #[serde(skip)]
+    pub verbose: bool,
     /// Bytes of a pointer.
     #[serde(skip)]
     pub pointer_size: usize,
@@ -104,6 +100,8 @@ pub enum Method {
 pub struct PoolLogEntry {
     /// Its place in the log's array.
     pub slot: u64,
+    /// What its stack says that it is; the kernel does not record it.
+    pub kind: Kind,
     /// The block.
     #[serde(serialize_with = "output::address")]
     pub address: VirtAddr,
@@ -116,18 +114,18 @@ pub struct PoolLogEntry {
     pub stack: Vec<Frame>,
     /// The end of the stack could not be read.
     pub stack_cut: bool,
+    /// It has no size or no thread: it was being written when the target was stopped, or it is damaged.
+    pub torn: bool,
 }
 
 impl Query for PoolLogQuery {
     type Answer = PoolLog;
 
     fn run(&self, target: &Target<'_>) -> Result<PoolLog, QueryError> {
-        let ring = Ring::read(target)?;
-        let filter = ring.filter(self.wanted)?;
-        let (address, quantity) = match filter {
-            Filter::Covers(address) => (Some(address), None),
-            Filter::Newest(quantity) => (None, Some(quantity)),
-        };
+        let source = Log::read(target)?;
+        let ring = &source.ring;
+        let filter = ring.filter(self.wanted, DEFAULT_QUANTITY)?;
+        let (address, quantity) = filter.parts();
         let mut log = PoolLog {
             era: Era::of(target),
             length: ring.length,
@@ -139,18 +137,29 @@ impl Query for PoolLogQuery {
             unreadable: 0,
             entries: Vec::new(),
             notes: Vec::new(),
-            pointer_size: ring.entry.pointer_size,
+            verbose: self.verbose,
+            pointer_size: ring.pointer_size,
         };
         let is_found = match address {
-            Some(address) if ring.is_worth_searching() => search::find(&ring, target, address, &mut log),
+            Some(address) if source.is_worth_searching() => search::find(&source, target, address, &mut log),
             _ => false,
         };
         if !is_found {
-            ring.scan(target, &filter, &mut log);
+            source.scan(target, &filter, &mut log);
         }
         let mut names = Names::new(target);
         names.name_all(log.entries.iter_mut().flat_map(|entry| &mut entry.stack));
         log.notes.extend(names.notes());
+        for entry in &mut log.entries {
+            entry.kind = Kind::of(&entry.stack);
+        }
+        let torn = log.entries.iter().filter(|entry| entry.torn).count();
+        if torn > 0 {
+            log.notes.push(Note::remark(format!(
+                "{torn} entries have no size or no thread: the target was stopped while they were written, or the log is \
+                 damaged"
+            )));
+        }
         if let (true, Some(address), true) = (log.entries.is_empty(), address, log.parsed == log.length) {
             log.notes.push(Note::failed(format!(
                 "No entry of the log is about a block that {address} lies in. It was allocated before the oldest of the \
@@ -162,32 +171,19 @@ impl Query for PoolLogQuery {
     }
 }
 
-enum Filter {
-    Covers(VirtAddr),
-    Newest(u64),
+/// True if `wanted` lies in the block. The block's own address always does, whatever its size says.
+fn covers(wanted: VirtAddr, address: VirtAddr, size: u64) -> bool {
+    wanted == address || wanted.since(address) < size
 }
 
-impl Filter {
-    fn takes(&self, address: VirtAddr, size: u64) -> bool {
-        match self {
-            // The block's own address always matches, whatever its size says.
-            Self::Covers(wanted) => *wanted == address || wanted.since(address) < size,
-            Self::Newest(_) => true,
-        }
-    }
-}
-
-/// The log as an array in the target.
-struct Ring {
-    start: VirtAddr,
-    length: u64,
-    index: u32,
+/// The log in the target.
+struct Log {
+    ring: Ring,
     entry: EntryLayout,
 }
 
 /// Where an entry's fields are.
 struct EntryLayout {
-    size: u64,
     pointer_size: usize,
     address: Place,
     bytes: Place,
@@ -198,7 +194,6 @@ struct EntryLayout {
 impl EntryLayout {
     fn of(layout: &Layout) -> Result<Self, TargetError> {
         Ok(Self {
-            size: layout.size() as u64,
             pointer_size: layout.pointer_size(),
             address: layout.place("Address")?,
             bytes: layout.place("Size")?,
@@ -218,86 +213,32 @@ impl EntryLayout {
     }
 }
 
-impl Ring {
+impl Log {
     fn read(target: &Target<'_>) -> Result<Self, QueryError> {
         let layout = target.layout("nt!_VF_POOL_TRACE").map_err(failed)?;
         let entry = EntryLayout::of(&layout).map_err(failed)?;
-        let names = ["nt!VfPoolTraces", "nt!VfPoolTracesIndex", "nt!VfPoolTracesLength"];
-        let sizes = [entry.pointer_size, 4, 4];
-        let mut ranges = Vec::new();
-        for (name, size) in names.iter().zip(sizes) {
-            ranges.push((target.address_of(name).map_err(failed)?, size));
-        }
-        let mut values = [0; 3];
-        for ((value, name), answer) in values.iter_mut().zip(names).zip(target.read_ranges(&ranges)) {
-            let bytes = answer.map_err(|error| failed(TargetError::read(name, error)))?;
-            let mut word = [0; 8];
-            word[..bytes.len()].copy_from_slice(&bytes);
-            *value = u64::from_le_bytes(word);
-        }
-        let [start, index, length] = values;
-        if start == 0 {
-            let reason = "this kernel keeps no pool log (nt!VfPoolTraces is 0): Driver Verifier is off, pool tracking is \
-                          not among its options, or the log is switched off. Turn pool tracking on with verifier.exe on \
-                          the target (/flags 0x8) and restart it.";
-            return Err(QueryError::NoData { command: super::NAME, reason: reason.to_owned() });
-        }
-        let unexpected =
-            |wrong| failed(TargetError::Unexpected { what: "pool log", address: VirtAddr(start), wrong });
-        if !length.is_power_of_two() || length > MAX_LENGTH {
-            return Err(unexpected(format!(
-                "nt!VfPoolTracesLength is {length:#x}; every kernel's log has a power of two, at most {MAX_LENGTH:#x}"
-            )));
-        }
-        if !(1..=PIECE).contains(&entry.size) {
-            return Err(unexpected(format!("the symbols say that an entry has {:#x} bytes", entry.size)));
-        }
-        Ok(Self { start: VirtAddr(start), length, index: index as u32, entry })
-    }
-
-    fn filter(&self, wanted: Wanted) -> Result<Filter, QueryError> {
-        let quantity = |quantity: u64| Filter::Newest(quantity.min(self.length));
-        match wanted {
-            Wanted::Address(address) => Ok(Filter::Covers(address)),
-            Wanted::Newest(given) => Ok(quantity(given.unwrap_or(DEFAULT_QUANTITY))),
-            Wanted::Number(0) => Ok(quantity(DEFAULT_QUANTITY)),
-            Wanted::Number(number) if number <= self.length => Ok(quantity(number)),
-            Wanted::Number(number) if self.is_kernel(number) => Ok(Filter::Covers(VirtAddr(number))),
-            Wanted::Number(number) => Err(usage(format!(
-                "{number:#x} is no kernel address, and more than the {:#x} entries of the log",
-                self.length
-            ))),
-        }
-    }
-
-    fn is_kernel(&self, address: u64) -> bool {
-        if self.entry.pointer_size == 8 { VirtAddr(address).is_kernel() } else { address >= 0x8000_0000 }
+        let ring = Ring::read(target, &VARIABLES, layout.size() as u64, entry.pointer_size)?;
+        let ring = ring.ok_or_else(|| ring::no_log(&VARIABLES, &why_no_log(target)))?;
+        Ok(Self { ring, entry })
     }
 
     /// A log of a few requests is read sooner than it is searched.
-    fn is_worth_searching(&self) -> bool {
-        self.length * self.entry.size > PIECE
-    }
-
-    /// How many events ago the slot was written.
-    fn age(&self, slot: u64) -> u64 {
-        u64::from(self.index).wrapping_sub(slot) & (self.length - 1)
+    const fn is_worth_searching(&self) -> bool {
+        self.ring.length * self.ring.size > PIECE
     }
 
     /// Reads from the newest entry down and once around, until the filter has enough.
     fn scan(&self, target: &Target<'_>, filter: &Filter, log: &mut PoolLog) {
-        let newest = u64::from(self.index) & (self.length - 1);
         let mut progress = Progress::default();
-        for part in [0..newest + 1, newest + 1..self.length] {
+        for part in self.ring.parts() {
             let mut end = part.end;
             while end > part.start {
+                let whole = PIECE / self.ring.size;
                 let most = match filter {
-                    Filter::Covers(_) => PIECE / self.entry.size,
+                    Filter::Address(_) => whole,
                     // Whoever meets unused slots has to look further than was asked for.
-                    Filter::Newest(_) if progress.unused > 0 => PIECE / self.entry.size,
-                    Filter::Newest(quantity) => {
-                        (quantity - log.entries.len() as u64).clamp(1, PIECE / self.entry.size)
-                    }
+                    Filter::Newest(_) if progress.unused > 0 => whole,
+                    Filter::Newest(quantity) => (quantity - log.entries.len() as u64).clamp(1, whole),
                 };
                 let slots = end.saturating_sub(most).max(part.start)..end;
                 end = slots.start;
@@ -319,9 +260,8 @@ impl Ring {
         log: &mut PoolLog,
         progress: &mut Progress,
     ) -> bool {
-        let size = self.entry.size;
-        let at = self.start.offset(slots.start * size);
-        let piece = Piece::read(target, at, (slots.end - slots.start) * size);
+        let size = self.ring.size;
+        let piece = self.ring.piece(target, &slots);
         progress.pages += piece.holes.len();
         if let Some(cause) = piece.over {
             log.notes.push(Note::partial(format!("Reading the log was broken off: {cause}")));
@@ -341,12 +281,15 @@ impl Ring {
                 continue;
             }
             progress.unused = 0;
-            if !filter.takes(address, block_size) {
+            if matches!(filter, Filter::Address(wanted) if !covers(*wanted, address, block_size)) {
                 continue;
             }
             let stack_cut = (bytes.len() as u64) < size;
             let stack = self.entry.stack(bytes);
-            log.entries.push(PoolLogEntry { slot, address, size: block_size, thread, stack, stack_cut });
+            // Whoever writes an entry fills these three first; a stack that is half the one before it shows nowhere.
+            let torn = thread.is_null() || block_size == 0;
+            let (size, kind) = (block_size, Kind::Unknown);
+            log.entries.push(PoolLogEntry { slot, kind, address, size, thread, stack, stack_cut, torn });
             if matches!(filter, Filter::Newest(quantity) if log.entries.len() as u64 == *quantity) {
                 return false;
             }
@@ -366,45 +309,25 @@ impl Ring {
             return false;
         }
         // The ring fills in order: below a run of slots that were never used there are only more of them.
-        progress.unused < MAX_UNUSED || matches!(filter, Filter::Covers(_))
+        progress.unused < MAX_UNUSED || matches!(filter, Filter::Address(_))
     }
 }
 
-/// A piece of the log, perhaps with unreadable pages in it.
-struct Piece {
-    bytes: Vec<u8>,
-    /// Unreadable bytes, in order.
-    holes: Vec<Range<u64>>,
-    /// Why reading anything more is pointless.
-    over: Option<ReadCause>,
-}
-
-impl Piece {
-    fn read(target: &Target<'_>, at: VirtAddr, len: u64) -> Self {
-        let mut piece = Self { bytes: vec![0; len as usize], holes: Vec::new(), over: None };
-        let mut from = 0;
-        while from < len {
-            let here = at.offset(from);
-            let Err(error) = target.memory().read_virtual(here, &mut piece.bytes[from as usize..]) else {
-                break;
-            };
-            if is_over(&error.cause) {
-                piece.over = Some(error.cause);
-                break;
-            }
-            let bad = from + (error.got as u64).min(len - from);
-            let next_page = bad + (PAGE - at.offset(bad).0 % PAGE);
-            from = next_page.min(len);
-            piece.holes.push(bad..from);
-        }
-        piece
+/// Why a kernel has no log, as far as its settings tell.
+fn why_no_log(target: &Target<'_>) -> String {
+    let turn_on = "Turn pool tracking on with verifier.exe on the target (/flags 0x8) and restart it.";
+    let Ok(settings) = Settings::read(target) else {
+        return format!("Driver Verifier is off, or keeps none with its options. {turn_on}");
+    };
+    if settings.level == 0 {
+        return format!("Driver Verifier is off. {turn_on}");
     }
-
-    /// The bytes of an entry up to the first that could not be read.
-    fn entry(&self, from: u64, size: u64) -> &[u8] {
-        let hole = self.holes.iter().find(|hole| from < hole.end && hole.start < from + size);
-        let end = hole.map_or(from + size, |hole| hole.start.max(from));
-        &self.bytes[from as usize..end as usize]
+    if settings.option_flags.is_some_and(|flags| flags & OPTION_NO_POOL_LOG != 0) {
+        return "VfOptionFlags has 0x2, which switches it off.".to_owned();
+    }
+    match settings.level & LEVEL_POOL_TRACKING {
+        0 => format!("pool tracking is not among its options (Level {:#x}). {turn_on}", settings.level),
+        _ => format!("pool tracking is on (Level {:#x}), but the kernel has made no log.", settings.level),
     }
 }
 

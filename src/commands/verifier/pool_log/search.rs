@@ -13,7 +13,7 @@
 //!
 //! Source: verifier.md 4.3, kdnet.md 8.2.
 
-use super::{Filter, Method, PoolLog, Progress, Ring};
+use super::{Filter, Log, Method, PoolLog, Progress};
 use crate::commands::Note;
 use crate::memory::ReadCause;
 use crate::target::{Target, VirtAddr, is_over};
@@ -46,8 +46,8 @@ enum GiveUp {
 }
 
 /// Searches for entries of blocks that `address` lies in, and adds them newest first. False if the log has to be read.
-pub(super) fn find(ring: &Ring, target: &Target<'_>, address: VirtAddr, log: &mut PoolLog) -> bool {
-    let mut carry_out = |step| carry_out(step, ring, target, address, log);
+pub(super) fn find(source: &Log, target: &Target<'_>, address: VirtAddr, log: &mut PoolLog) -> bool {
+    let mut carry_out = |step| carry_out(step, source, target, address, log);
     let (step, outcome) = match carry_out(&EXACT) {
         Ok(false) => match carry_out(&WIDE) {
             Err(GiveUp::Hits) => {
@@ -58,7 +58,7 @@ pub(super) fn find(ring: &Ring, target: &Target<'_>, address: VirtAddr, log: &mu
         outcome => (EXACT, outcome.map(drop)),
     };
     match outcome {
-        Ok(()) if log.entries.is_empty() && !is_readable(ring, target) => false,
+        Ok(()) if log.entries.is_empty() && !is_readable(source, target) => false,
         Ok(()) => {
             log.method = Method::Search;
             log.parsed = log.length;
@@ -84,7 +84,7 @@ pub(super) fn find(ring: &Ring, target: &Target<'_>, address: VirtAddr, log: &mu
 /// Adds the entries that one step finds; true if there were any.
 fn carry_out(
     step: &Step,
-    ring: &Ring,
+    source: &Log,
     target: &Target<'_>,
     address: VirtAddr,
     log: &mut PoolLog,
@@ -92,12 +92,12 @@ fn carry_out(
     let mut slots = Vec::new();
     for number in 0..step.prefixes {
         let prefix = VirtAddr(address.0.wrapping_sub(number << (8 * step.open_bytes)));
-        search(ring, target, prefix, step.open_bytes, &mut slots)?;
+        search(source, target, prefix, step.open_bytes, &mut slots)?;
     }
-    slots.sort_by_key(|slot| ring.age(*slot));
+    slots.sort_by_key(|slot| source.ring.age(*slot));
     let mut progress = Progress::default();
     for slot in slots {
-        if !ring.scan_piece(target, slot..slot + 1, &Filter::Covers(address), log, &mut progress) {
+        if !source.scan_piece(target, slot..slot + 1, &Filter::Address(address), log, &mut progress) {
             break;
         }
     }
@@ -105,26 +105,26 @@ fn carry_out(
 }
 
 /// True if the first, the last and the newest entry can be read: a search of what is not there finds nothing, too.
-fn is_readable(ring: &Ring, target: &Target<'_>) -> bool {
-    let slots = [0, ring.length - 1, u64::from(ring.index) & (ring.length - 1)];
-    let size = ring.entry.size;
-    let ranges = slots.map(|slot| (ring.start.offset(slot * size), size as usize));
+fn is_readable(source: &Log, target: &Target<'_>) -> bool {
+    let ring = &source.ring;
+    let ranges = [0, ring.length - 1, ring.newest()].map(|slot| (ring.at(slot), ring.size as usize));
     target.read_ranges(&ranges).iter().all(Result::is_ok)
 }
 
 /// Adds the slots in whose Address field the upper bytes of `prefix` lie.
 fn search(
-    ring: &Ring,
+    source: &Log,
     target: &Target<'_>,
     prefix: VirtAddr,
     open_bytes: usize,
     slots: &mut Vec<u64>,
 ) -> Result<(), GiveUp> {
     let bytes = prefix.0.to_le_bytes();
-    let pattern = &bytes[open_bytes..ring.entry.pointer_size];
-    let size = ring.entry.size;
-    let field = ring.entry.address.offset + open_bytes as u64;
-    let end = ring.start.offset(ring.length * size);
+    let ring = &source.ring;
+    let pattern = &bytes[open_bytes..ring.pointer_size];
+    let size = ring.size;
+    let field = source.entry.address.offset + open_bytes as u64;
+    let end = ring.at(ring.length);
     let mut at = ring.start;
     let mut hits = 0;
     while at < end {

@@ -6,7 +6,10 @@
 use std::fmt::{self, Write};
 
 use super::super::format::Dialect;
+use super::super::frames::Frame;
 use super::super::pool_log::PoolLog;
+use super::super::traces::{FAULTS, TraceLog};
+use super::super::watched::WatchedRequests;
 use crate::output::Pointer;
 use crate::target::VirtAddr;
 
@@ -35,17 +38,106 @@ pub(in super::super) fn write_pool_log(log: &PoolLog, dialect: Dialect, out: &mu
         if dialect != Dialect::Old {
             writeln!(out, "\n{RULE}")?;
         }
-        writeln!(out, "\nPool block {address}, Size {size}, Thread {thread}")?;
-        for frame in &entry.stack {
-            match &frame.symbol {
-                Some(symbol) => writeln!(out, "{} {symbol}", pointer(frame.address.0))?,
-                None => writeln!(out, "{}", pointer(frame.address.0))?,
-            }
+        write!(out, "\nPool block {address}, Size {size}, Thread {thread}")?;
+        if log.verbose {
+            write!(out, ", {}", entry.kind.word())?;
         }
+        writeln!(out)?;
+        write_stack(&entry.stack, "", &pointer, out)?;
     }
     if log.address.is_some() {
         writeln!(out, "Parsed entry {}/{}...", pointer(log.parsed), pointer(log.length))?;
         writeln!(out, "Finished parsing all pool tracking information.")?;
+    }
+    Ok(())
+}
+
+pub(in super::super) fn write_traces(log: &TraceLog, out: &mut dyn Write) -> fmt::Result {
+    let pointer = |address: u64| Pointer { address: VirtAddr(address), pointer_size: log.pointer_size };
+    write_title(log.kind.title, out)?;
+    if log.kind.flag == FAULTS {
+        return write_faults(log, out);
+    }
+    match (log.address, log.quantity) {
+        (Some(address), _) => {
+            let (length, address) = (pointer(log.length), pointer(address.0));
+            writeln!(out, "Parsing 0x{length} log entries, searching for address 0x{address}.")?;
+        }
+        (None, quantity) => {
+            let (quantity, called) = (pointer(quantity.unwrap_or(0)), log.kind.called);
+            writeln!(out, "Displaying most recent 0x{quantity} entries from the {called}.")?;
+        }
+    }
+    writeln!(out, "There are up to {:#x} entries in the log.", log.length)?;
+    for record in &log.records {
+        writeln!(out)?;
+        for (label, value) in record.fields.labelled() {
+            writeln!(out, "{label:<20}{}", pointer(value))?;
+        }
+        writeln!(out)?;
+        write_stack(&record.stack, "    ", &pointer, out)?;
+    }
+    Ok(())
+}
+
+/// As the debuggers of Vista's time print it, in capitals and with every number in hexadecimal.
+fn write_faults(log: &TraceLog, out: &mut dyn Write) -> fmt::Result {
+    let width = 2 * log.pointer_size;
+    if log.index == 0 && log.records.is_empty() {
+        return writeln!(out, "Driver Verifier didn't inject any faults.");
+    }
+    let TraceLog { start, length, depth, index, .. } = log;
+    let used = u64::from(*index).min(*length);
+    writeln!(out, "Resource fault injection history:")?;
+    writeln!(
+        out,
+        "Tracker @ {:0width$X} (# entries: {used:X}, size: {length:X}, depth: {depth:X})",
+        start.0
+    )?;
+    for record in &log.records {
+        writeln!(out, "\nEntry @ {:0width$X} (index {:X})\n", record.record.0, record.slot)?;
+        for (label, value) in record.fields.labelled() {
+            writeln!(out, "    {label} {value:0width$X}")?;
+        }
+        writeln!(out)?;
+        let pointer = |address: u64| format!("{address:0width$X}");
+        write_stack(&record.stack, "    ", &pointer, out)?;
+    }
+    Ok(())
+}
+
+pub(in super::super) fn write_watched(watched: &WatchedRequests, out: &mut dyn Write) -> fmt::Result {
+    let pointer = |address: VirtAddr| Pointer { address, pointer_size: watched.pointer_size };
+    write_title("Watched cancelled irps", out)?;
+    if watched.requests.is_empty() {
+        return writeln!(out, "Driver Verifier watches no cancelled request.");
+    }
+    for request in &watched.requests {
+        writeln!(out, "{:<20}{}", "Irp:", pointer(request.irp))?;
+        writeln!(out, "{:<20}{}", "Due tick count:", request.due_tick_count.hex())?;
+        writeln!(out, "{:<20}{}", "Stack location:", request.tracked_stack_location.hex())?;
+        writeln!(out, "{:<20}{}\n", "Timeout in ticks:", request.cancel_timeout_ticks.hex())?;
+    }
+    Ok(())
+}
+
+/// A log's name between two rules, with the spaces that WinDbg has behind each.
+fn write_title(title: &str, out: &mut dyn Write) -> fmt::Result {
+    writeln!(out, "\n{:-<47} \n{title:<48}\n{:-<47} \n", "", "")
+}
+
+fn write_stack<P: fmt::Display>(
+    stack: &[Frame],
+    indent: &str,
+    pointer: &dyn Fn(u64) -> P,
+    out: &mut dyn Write,
+) -> fmt::Result {
+    for frame in stack {
+        let address = pointer(frame.address.0);
+        match &frame.symbol {
+            Some(symbol) => writeln!(out, "{indent}{address} {symbol}")?,
+            None => writeln!(out, "{indent}{address}")?,
+        }
     }
     Ok(())
 }

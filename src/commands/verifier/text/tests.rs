@@ -101,6 +101,7 @@ fn report(
         },
         drivers: Some(vec![driver]),
         drivers_end: Some(WalkEnd::Null),
+        logs: Vec::new(),
         notes: Vec::new(),
         pointer_size,
     }

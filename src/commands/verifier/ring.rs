@@ -1,0 +1,200 @@
+//! Driver Verifier's logs are rings: an array of records, and an index that counts what was ever written.
+//!
+//! ```text
+//!  pointer -> record[Length], a power of two
+//!               ^ newest: Index & (Length - 1); the one before it is the slot below
+//! ```
+//! Read in large pieces from the newest record down. Whoever writes a record counts first and fills it in after, so
+//! on a machine that was stopped in between the newest may still have parts of the one that it replaces.
+//!
+//! Source: verifier.md 4.1, 5.
+
+use std::ops::Range;
+
+use super::{NAME, failed, usage};
+use crate::commands::QueryError;
+use crate::target::{ReadCause, Target, TargetError, VirtAddr, is_over};
+
+/// Longest ring that any kernel makes, in records.
+const MAX_LENGTH: u64 = 0x80_0000;
+/// Bytes asked for at once; the layer below splits them as its transport needs.
+pub(super) const PIECE: u64 = 0x1_0000;
+/// A hole is passed over page by page.
+const PAGE: u64 = 0x1000;
+
+/// Which records of a log are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those that the address is part of.
+    Address(VirtAddr),
+    /// The newest ones, as many as given or as is usual.
+    Newest(Option<u64>),
+    /// What the user typed: up to the log's length a quantity, else an address.
+    Number(u64),
+}
+
+/// Which records a scan keeps.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Filter {
+    Address(VirtAddr),
+    Newest(u64),
+}
+
+impl Filter {
+    /// The address and the quantity that it is, one of which is nothing.
+    pub(super) const fn parts(self) -> (Option<VirtAddr>, Option<u64>) {
+        match self {
+            Self::Address(address) => (Some(address), None),
+            Self::Newest(quantity) => (None, Some(quantity)),
+        }
+    }
+}
+
+/// The kernel's variables of a ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Variables {
+    /// Points to the first record; 0 if there is no log.
+    pub(super) pointer: &'static str,
+    pub(super) index: &'static str,
+    pub(super) length: &'static str,
+}
+
+/// A ring in the target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ring {
+    pub(super) start: VirtAddr,
+    pub(super) length: u64,
+    pub(super) index: u32,
+    /// Bytes of a record.
+    pub(super) size: u64,
+    pub(super) pointer_size: usize,
+}
+
+impl Ring {
+    /// Reads the variables of a ring whose records have `size` bytes; nothing if its pointer is 0.
+    pub(super) fn read(
+        target: &Target<'_>,
+        names: &Variables,
+        size: u64,
+        pointer_size: usize,
+    ) -> Result<Option<Self>, QueryError> {
+        let variables = [(names.pointer, pointer_size), (names.index, 4), (names.length, 4)];
+        let mut ranges = Vec::new();
+        for (name, size) in variables {
+            ranges.push((target.address_of(name).map_err(failed)?, size));
+        }
+        let mut values = [0; 3];
+        for ((value, (name, _)), answer) in values.iter_mut().zip(variables).zip(target.read_ranges(&ranges))
+        {
+            let bytes = answer.map_err(|error| failed(TargetError::read(name, error)))?;
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(&bytes);
+            *value = u64::from_le_bytes(word);
+        }
+        let [start, index, length] = values;
+        if start == 0 {
+            return Ok(None);
+        }
+        let unexpected =
+            |wrong| failed(TargetError::Unexpected { what: "log", address: VirtAddr(start), wrong });
+        if !length.is_power_of_two() || length > MAX_LENGTH {
+            return Err(unexpected(format!(
+                "{} is {length:#x}; every kernel's log has a power of two, at most {MAX_LENGTH:#x}",
+                names.length
+            )));
+        }
+        if !(1..=PIECE).contains(&size) {
+            return Err(unexpected(format!("the symbols say that an entry has {size:#x} bytes")));
+        }
+        Ok(Some(Self { start: VirtAddr(start), length, index: index as u32, size, pointer_size }))
+    }
+
+    /// What `wanted` means for this ring; `usual` is how many are shown if nothing says how many.
+    pub(super) fn filter(&self, wanted: Wanted, usual: u64) -> Result<Filter, QueryError> {
+        let quantity = |quantity: u64| Filter::Newest(quantity.min(self.length));
+        match wanted {
+            Wanted::Address(address) => Ok(Filter::Address(address)),
+            Wanted::Newest(given) => Ok(quantity(given.unwrap_or(usual))),
+            Wanted::Number(0) => Ok(quantity(usual)),
+            Wanted::Number(number) if number <= self.length => Ok(quantity(number)),
+            Wanted::Number(number) if self.is_kernel(number) => Ok(Filter::Address(VirtAddr(number))),
+            Wanted::Number(number) => Err(usage(format!(
+                "{number:#x} is no kernel address, and more than the {:#x} entries of the log",
+                self.length
+            ))),
+        }
+    }
+
+    fn is_kernel(&self, address: u64) -> bool {
+        if self.pointer_size == 8 { VirtAddr(address).is_kernel() } else { address >= 0x8000_0000 }
+    }
+
+    /// Where a record is.
+    pub(super) const fn at(&self, slot: u64) -> VirtAddr {
+        self.start.offset(slot * self.size)
+    }
+
+    /// The slot that was written last.
+    pub(super) fn newest(&self) -> u64 {
+        u64::from(self.index) & (self.length - 1)
+    }
+
+    /// How many events ago the slot was written.
+    pub(super) fn age(&self, slot: u64) -> u64 {
+        u64::from(self.index).wrapping_sub(slot) & (self.length - 1)
+    }
+
+    /// The slots in the order of a scan: down from the newest, and from the last down to it.
+    pub(super) fn parts(&self) -> [Range<u64>; 2] {
+        [0..self.newest() + 1, self.newest() + 1..self.length]
+    }
+
+    /// Reads some slots.
+    pub(super) fn piece(&self, target: &Target<'_>, slots: &Range<u64>) -> Piece {
+        Piece::read(target, self.at(slots.start), (slots.end - slots.start) * self.size)
+    }
+}
+
+/// A ring whose pointer is 0.
+pub(super) fn no_log(names: &Variables, why: &str) -> QueryError {
+    let reason = format!("this kernel keeps no such log ({} is 0): {why}", names.pointer);
+    QueryError::NoData { command: NAME, reason }
+}
+
+/// A piece of a log, perhaps with unreadable pages in it.
+pub(super) struct Piece {
+    bytes: Vec<u8>,
+    /// Unreadable bytes, in order.
+    pub(super) holes: Vec<Range<u64>>,
+    /// Why reading anything more is pointless.
+    pub(super) over: Option<ReadCause>,
+}
+
+impl Piece {
+    fn read(target: &Target<'_>, at: VirtAddr, len: u64) -> Self {
+        let mut piece = Self { bytes: vec![0; len as usize], holes: Vec::new(), over: None };
+        let mut from = 0;
+        while from < len {
+            let here = at.offset(from);
+            let Err(error) = target.memory().read_virtual(here, &mut piece.bytes[from as usize..]) else {
+                break;
+            };
+            if is_over(&error.cause) {
+                piece.over = Some(error.cause);
+                break;
+            }
+            let bad = from + (error.got as u64).min(len - from);
+            let next_page = bad + (PAGE - at.offset(bad).0 % PAGE);
+            from = next_page.min(len);
+            piece.holes.push(bad..from);
+        }
+        piece
+    }
+
+    /// The bytes of a record up to the first that could not be read.
+    pub(super) fn entry(&self, from: u64, size: u64) -> &[u8] {
+        let hole = self.holes.iter().find(|hole| from < hole.end && hole.start < from + size);
+        let end = hole.map_or(from + size, |hole| hole.start.max(from));
+        &self.bytes[from as usize..end as usize]
+    }
+}

@@ -1,0 +1,107 @@
+//! Cancelled I/O requests that Driver Verifier watches until they are completed: `nt!VfWdIrpListHead`.
+//!
+//! ```text
+//!  VfWdIrpListHead -> _VF_WATCHDOG_IRP -> ... -> back to the head
+//!                       Irp, DueTickCount, TrackedStackLocation, CancelTimeoutTicks
+//! ```
+//! Source: verifier.md 5. No sample of this text was found; it is printed in the style of the logs.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{failed, text};
+use crate::commands::{Answer, Note, Query, QueryError};
+use crate::output::{self, Reading};
+use crate::target::{Target, VirtAddr, WalkEnd, walk};
+
+/// Most requests that are listed.
+const MAX_REQUESTS: usize = 0x1_0000;
+
+/// Asks for the watched requests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WatchedQuery {
+    /// Only this `_IRP`.
+    pub irp: Option<VirtAddr>,
+}
+
+/// The watched requests, in the order of their list.
+#[derive(Clone, Debug, Serialize)]
+pub struct WatchedRequests {
+    /// The only `_IRP` that was asked for, if one was.
+    #[serde(serialize_with = "output::address_or_null")]
+    pub irp: Option<VirtAddr>,
+    /// What was found.
+    pub requests: Vec<WatchedRequest>,
+    /// How the walk along the list ended.
+    pub end: WalkEnd,
+    /// What is missing.
+    pub notes: Vec<Note>,
+    /// Bytes of a pointer.
+    #[serde(skip)]
+    pub pointer_size: usize,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Serialize)]
+pub struct WatchedRequest {
+    /// Its `_VF_WATCHDOG_IRP`.
+    #[serde(serialize_with = "output::address")]
+    pub entry: VirtAddr,
+    /// Its `_IRP`.
+    #[serde(serialize_with = "output::address")]
+    pub irp: VirtAddr,
+    /// When it should be completed, in ticks of the clock.
+    pub due_tick_count: Reading,
+    /// The stack location of the driver that is waited for.
+    pub tracked_stack_location: Reading,
+    /// How long it is waited for, in ticks.
+    pub cancel_timeout_ticks: Reading,
+}
+
+impl Query for WatchedQuery {
+    type Answer = WatchedRequests;
+
+    fn run(&self, target: &Target<'_>) -> Result<WatchedRequests, QueryError> {
+        let head = target.address_of("nt!VfWdIrpListHead").map_err(failed)?;
+        let layout = target.layout("nt!_VF_WATCHDOG_IRP").map_err(failed)?;
+        let links = layout.offset("ListEntry").map_err(failed)?;
+        let list = target.record("nt!_LIST_ENTRY", head).map_err(failed)?;
+        let first = list.pointer("Flink").map_err(failed)?;
+        let mut requests = Vec::new();
+        // A head of zeros was never set up: nothing was ever watched.
+        let end = walk::list(head, first, MAX_REQUESTS, |at| {
+            let entry = target.record_of(&layout, VirtAddr(at.0.wrapping_sub(links)))?;
+            let irp = entry.pointer("Irp")?;
+            if self.irp.is_none_or(|wanted| wanted == irp) {
+                requests.push(WatchedRequest {
+                    entry: entry.address(),
+                    irp,
+                    due_tick_count: Reading::of(entry.uint("DueTickCount")),
+                    tracked_stack_location: Reading::of(entry.uint("TrackedStackLocation")),
+                    cancel_timeout_ticks: Reading::of(entry.uint("CancelTimeoutTicks")),
+                });
+            }
+            entry.pointer("ListEntry.Flink")
+        });
+        let mut notes = Vec::new();
+        if !end.is_complete() {
+            notes.push(Note::partial(format!("The list of watched requests breaks off: {end}")));
+        }
+        if let (true, Some(irp)) = (requests.is_empty(), self.irp) {
+            notes.push(Note::failed(format!("No watched request is at {irp}.")));
+        }
+        let pointer_size = layout.pointer_size();
+        Ok(WatchedRequests { irp: self.irp, requests, end, notes, pointer_size })
+    }
+}
+
+impl Answer for WatchedRequests {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        text::write_watched(self, out)
+    }
+
+    fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+}
