@@ -141,12 +141,46 @@ fn verifier_off_and_tracking_off_are_told_apart() {
     let settings = world.global("MmVerifierData");
     world.put("_MM_DRIVER_VERIFIER_DATA", settings, "Level", 0x10);
     assert!(notes(&world.boot(), "!verifier 3 myfault")[0].text.starts_with("Pool tracking is off"));
+}
 
+#[test]
+fn blocks_of_advanced_pool_tracking_belong_to_the_innermost_verified_driver() {
     let mut world = leak(Build::Windows11);
     let flags = world.global("VfOptionFlags");
     world.write(flags, &0x1000_u32.to_le_bytes());
-    let [note] = &notes(&world.boot(), "!verifier 3 myfault")[..] else { panic!("one note") };
-    assert!(note.text.contains("advanced pool tracking") && note.kind == NoteKind::Partial);
+    set_trackers(&mut world, DATA, &[]);
+    let noted = notes(&world.boot(), "!verifier 3 myfault");
+    assert!(noted[0].text.contains("none was allocated yet") && noted.len() == 2, "{noted:?}");
+
+    let other = (NODE.offset(0x1000), DATA.offset(0x1000), SUSPECT.offset(0x1000));
+    add_driver(&mut world, other.0, other.1, other.2, "other.sys");
+    world.put("_VF_TARGET_DRIVER", entry_of(other.0), "TreeNode.Base.p", 0xffff_f880_0500_0000);
+    world.put("_RTL_BALANCED_LINKS", NODE, "RightChild", other.0.0);
+    let allocate = NT.0 + 0x52_7cc6;
+    // The first driver calls the other, which allocates; then it allocates itself.
+    add_tracked(
+        &mut world,
+        &[
+            (0xffff_fa80_0a00_0010, 0x31, &[allocate, 0xffff_f880_0500_1234, CALLER]),
+            (0xffff_fa80_0a00_1000, 0x40, &[allocate, CALLER]),
+            (0xffff_fa80_0a00_2000, 0x50, &[allocate, NT.0 + 0x3a_7a97]),
+            (0x1234, 0x50, &[CALLER]),
+        ],
+    );
+    let report = json(&world, "!verifier 3");
+    let blocks =
+        |driver: usize| report["drivers"][driver]["allocations"]["blocks"].as_array().unwrap().clone();
+    let [mine, others] = [blocks(0), blocks(1)];
+    assert_eq!(
+        (mine.len(), &mine[0]["address"], &mine[0]["size"]),
+        (1, &json!("0xfffffa800a001000"), &json!(0x40))
+    );
+    assert_eq!((&mine[0]["tag"], &mine[0]["caller"]), (&json!("Leak"), &json!("0xfffff8800447d634")));
+    assert_eq!(mine[0]["stack"][1]["symbol"], "myfault!MyfaultDeviceControl+0x358");
+    assert_eq!((others.len(), &others[0]["caller"]), (1, &json!("0xfffff88005001234")));
+    let noted = report["notes"].to_string();
+    assert!(noted.contains("1 tracked blocks have no kernel address"), "{noted}");
+    assert!(!noted.contains("current allocations"), "{noted}");
 }
 
 #[test]
@@ -230,41 +264,54 @@ fn a_broken_list_of_pages_keeps_what_came_before() {
         set_trackers(&mut world, DATA, &[(TRACKERS.offset(2 * PAGE), &blocks), (second, &blocks)]);
         world
     };
-    let broken = |spoil: &dyn Fn(&mut World), why: &str| {
+    let broken = |spoil: &dyn Fn(&mut World), why: &str, left: usize| {
         let mut world = two_pages();
         spoil(&mut world);
         let report = json(&world, "!verifier 3 myfault");
         let listed = report["drivers"][0]["allocations"]["blocks"].as_array().unwrap().len();
         let notes = report["notes"].to_string();
         assert!(
-            listed == 1
+            listed == left
                 && notes.contains(why)
-                && notes.contains("10 current allocations are counted, 1 are listed"),
+                && notes.contains(&format!("current allocations 10, listed {left}: ")),
             "{why}: {notes}"
         );
     };
-    broken(&|world| world.put("_VI_POOL_PAGE_HEADER", second, "Signature", 0xbad), "its signature is 0xbad");
+    broken(
+        &|world| world.put("_VI_POOL_PAGE_HEADER", second, "Signature", 0xbad),
+        "its signature is 0xbad",
+        1,
+    );
     broken(
         &|world| world.put("_VI_POOL_PAGE_HEADER", second, "VerifierEntry", 0x1230),
         "it belongs to 00000000`00001230",
+        1,
     );
     broken(
         &|world| world.unmap(second),
         "breaks off after 1 of 2: its element at fffffa80`03221000 cannot be used",
+        1,
     );
     let first = TRACKERS.offset(2 * PAGE);
     broken(
         &|world| world.put("_VI_POOL_PAGE_HEADER", first, "NextPage", first.0),
-        "it comes back to fffffa80`03222000",
+        "it comes back to fffffa80`03222000; 1 more were found through the list of free trackers",
+        2,
     );
     broken(
         &|world| world.put("_VI_POOL_PAGE_HEADER", first, "NextPage", 0x4141_4141_4141_4141),
         "no element has such an address",
+        2,
     );
     broken(
         &|world| world.put("_VI_POOL_PAGE_HEADER", first, "NextPage", 0),
-        "the list of tracker pages has 1, its header says 2",
+        "the list of tracker pages has 1, its header says 2; 1 more were found",
+        2,
     );
+    let mut world = two_pages();
+    world.unmap(second);
+    let noted = json(&world, "!verifier 3 myfault")["notes"].to_string();
+    assert!(noted.contains("myfault.sys: current allocations 10, listed 1: 1 page unreadable, "), "{noted}");
 }
 
 #[test]

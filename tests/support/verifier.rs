@@ -57,6 +57,8 @@ const GLOBALS: &[(&str, u32)] = &[
     ("VfKeCriticalRegionTracesIndex", 0x4f_c150),
     ("VfKeCriticalRegionTracesLength", 0x4f_c040),
     ("VfWdIrpListHead", 0x4f_60f0),
+    ("ViPoolInfoAvl", 0x53_b200),
+    ("ViPoolInfoAvlInitialized", 0x53_b008),
 ];
 const ROUTINES: &[(&str, u32)] = &[
     // Published return addresses less their displacements.
@@ -84,8 +86,11 @@ pub fn kernel(build: Build) -> World {
 /// The same with any kernel's symbols.
 fn kernel_on(nt: Arc<dyn Symbols>, size: u32) -> World {
     let mut world = World::new(NT, size, nt);
+    // Real kernels have those of their own time.
     for (name, _) in GLOBALS {
-        world.map(world.global(name), 0x200);
+        if world.nt.address_of(name).is_some() {
+            world.map(world.global(name), 0x200);
+        }
     }
     let suspects = world.global("VfSuspectDriversList");
     world.write(suspects, &[suspects.0.to_le_bytes(), suspects.0.to_le_bytes()].concat());
@@ -300,6 +305,24 @@ pub fn add_log(world: &mut World, length: u32, index: u32) {
     world.write(at, &index.to_le_bytes());
     let size = world.size("_VF_POOL_TRACE");
     world.map(LOG, u64::from(length) * size);
+}
+
+/// Fills the trees of advanced pool tracking: address, size and stack of each block.
+pub fn add_tracked(world: &mut World, blocks: &[(u64, u64, &[u64])]) {
+    const NODES: VirtAddr = VirtAddr(0xffff_fa80_0900_0000);
+    let (table, initialized) = (world.global("ViPoolInfoAvl"), world.global("ViPoolInfoAvlInitialized"));
+    world.write(initialized, &1_u32.to_le_bytes());
+    world.put("_RTL_AVL_TABLE", table, "BalancedRoot.RightChild", NODES.0);
+    for (index, (address, size, frames)) in (0..).zip(blocks) {
+        let (node, stack) = (NODES.offset(index * 0x40), NODES.offset(0x1_0000 + index * 0x200));
+        let next = if index + 1 == blocks.len() as u64 { 0 } else { node.0 + 0x40 };
+        world.put("_RTL_BALANCED_LINKS", node, "RightChild", next);
+        world.write(node.offset(0x20), &[*address, *size, stack.0].map(u64::to_le_bytes).concat());
+        world.map(stack, 0x1b8);
+        world.write(stack, &[LEAK.to_le_bytes(), 1_u64.to_le_bytes()].concat());
+        let frames: Vec<u8> = frames.iter().flat_map(|frame| frame.to_le_bytes()).collect();
+        world.write(stack.offset(0x28), &frames);
+    }
 }
 
 /// Makes an empty log of any kind; where its array is.

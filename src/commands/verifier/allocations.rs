@@ -10,7 +10,8 @@
 //! ```
 //! A slot is in use if the list of free slots does not have it. The low bit alone would hide special-pool blocks of odd
 //! size, whose exact size is stored; it decides only if the list of free slots breaks off. A page costs one read, and
-//! both lists are walked in the pages' bytes.
+//! both lists are walked in the pages' bytes. A page that cannot be read hides those behind it, unless free slots lead
+//! there.
 //!
 //! Source: verifier.md 3.2.
 
@@ -20,10 +21,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::drivers::Driver;
-use super::frames::shared_text;
+use super::frames::{Frame, shared_stack, shared_text};
 use crate::commands::Note;
 use crate::output;
-use crate::target::{Layout, Place, SListHead, Target, TargetError, VirtAddr, WalkEnd, walk};
+use crate::target::{Layout, Place, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd, walk};
 
 const PAGE: usize = 0x1000;
 /// `_VI_POOL_PAGE_HEADER.Signature`, in every build.
@@ -44,6 +45,8 @@ pub struct Allocations {
     pub pages_end: WalkEnd,
     /// How the walk along the free slots ended.
     pub free_end: WalkEnd,
+    /// Why blocks may be missing, in a few words each.
+    pub gaps: Vec<String>,
 }
 
 /// One outstanding allocation.
@@ -65,6 +68,9 @@ pub struct Block {
     /// Its tracker, a `_VI_POOL_ENTRY`.
     #[serde(serialize_with = "output::address")]
     pub tracker: VirtAddr,
+    /// The whole stack of the allocation, where advanced pool tracking keeps it.
+    #[serde(serialize_with = "shared_stack", skip_serializing_if = "Option::is_none")]
+    pub stack: Option<Arc<[Frame]>>,
     /// The size is odd: a special-pool block, which the test of the low bit would take for a free slot.
     pub odd_size: bool,
 }
@@ -80,16 +86,21 @@ impl Allocations {
             at: driver.verified_data,
             why: "the list's head cannot be read".to_owned(),
         };
-        let pages = match driver.pool_pages {
+        let mut pages = match driver.pool_pages {
             Some(head) => Pages::read(target, &slots, driver.verified_data, head),
             None => Pages { end: unreadable(), ..Pages::none() },
         };
         let (free, free_end) = match driver.free_trackers {
-            Some(head) => pages.free_slots(&slots, head),
+            Some(head) => pages.free_slots(target, &slots, driver.verified_data, head),
             None => (HashSet::new(), unreadable()),
         };
-        let mut found =
-            Self { blocks: Vec::new(), pages: pages.order.len(), pages_end: pages.end.clone(), free_end };
+        let mut found = Self {
+            blocks: Vec::new(),
+            pages: pages.order.len(),
+            pages_end: pages.end.clone(),
+            free_end,
+            gaps: Vec::new(),
+        };
         let mut implausible = 0;
         for (page, bytes) in pages.in_order() {
             for (at, slot) in slots.of_page(page, bytes) {
@@ -109,29 +120,52 @@ impl Allocations {
         Ok(found)
     }
 
-    fn note_gaps(&self, driver: &Driver, pages: &Pages, implausible: usize, notes: &mut Vec<Note>) {
+    /// Compares what is listed with what `driver` counts. A list without gaps may differ by what is under way.
+    pub(super) fn note_count(&self, driver: &Driver, notes: &mut Vec<Note>) {
+        let pool = &driver.pool;
+        let counters = pool.current_paged_allocations.value().zip(pool.current_nonpaged_allocations.value());
+        let Some(counted) = counters.map(|(paged, nonpaged)| paged.saturating_add(nonpaged)) else { return };
+        let (name, listed) = (driver.shown_name(), self.blocks.len());
+        if counted == listed as u64 {
+            return;
+        }
+        let why = match &self.gaps[..] {
+            [] => "the target may have been stopped between the two".to_owned(),
+            gaps => gaps.join(", "),
+        };
+        notes.push(Note::partial(format!("{name}: current allocations {counted}, listed {listed}: {why}")));
+    }
+
+    fn note_gaps(&mut self, driver: &Driver, pages: &Pages, implausible: usize, notes: &mut Vec<Note>) {
         let name = driver.shown_name();
-        let mut explained = false;
+        let expected = usize::from(pages.expected);
+        let recovered = match pages.recovered {
+            0 => String::new(),
+            more => format!("; {more} more were found through the list of free trackers"),
+        };
+        let in_list = pages.order.len() - pages.recovered;
         if !self.pages_end.is_complete() {
-            explained = true;
             notes.push(Note::partial(format!(
-                "{name}: the list of tracker pages breaks off after {} of {}: {}",
-                self.pages, pages.expected, self.pages_end
+                "{name}: the list of tracker pages breaks off after {in_list} of {expected}: {}{recovered}",
+                self.pages_end
             )));
-        } else if pages.order.len() & 0xffff != usize::from(pages.expected) {
+        } else if in_list & 0xffff != expected {
             notes.push(Note::partial(format!(
-                "{name}: the list of tracker pages has {}, its header says {}",
-                pages.order.len(),
-                pages.expected
+                "{name}: the list of tracker pages has {in_list}, its header says {expected}{recovered}"
             )));
         }
+        match expected.saturating_sub(pages.order.len()) {
+            0 => {}
+            1 => self.gaps.push("1 page unreadable".to_owned()),
+            missing => self.gaps.push(format!("{missing} pages unreadable")),
+        }
         if pages.cut > 0 {
-            explained = true;
+            self.gaps.push(format!("{} pages readable in part", pages.cut));
             notes
                 .push(Note::partial(format!("{name}: {} tracker pages can be read in part only", pages.cut)));
         }
         if !self.free_end.is_complete() {
-            explained = true;
+            self.gaps.push("the list of free trackers is broken".to_owned());
             notes.push(Note::partial(format!(
                 "{name}: the list of free trackers breaks off: {}. Trackers in use are told by the low bit of their \
                  size instead, so blocks of odd size in special pool are not listed",
@@ -139,24 +173,10 @@ impl Allocations {
             )));
         }
         if implausible > 0 {
-            explained = true;
+            self.gaps.push(format!("{implausible} trackers without an address"));
             notes.push(Note::partial(format!(
                 "{name}: {implausible} trackers hold no kernel address and are left out (allocations under way)"
             )));
-        }
-        let counters = driver
-            .pool
-            .current_paged_allocations
-            .value()
-            .zip(driver.pool.current_nonpaged_allocations.value());
-        let counted = counters.map(|(paged, nonpaged)| paged.saturating_add(nonpaged));
-        if let Some(counted) = counted.filter(|counted| *counted != self.blocks.len() as u64) {
-            let listed = self.blocks.len();
-            let mut text = format!("{name}: {counted} current allocations are counted, {listed} are listed");
-            if !explained {
-                text.push_str("; the target may have been stopped between the two");
-            }
-            notes.push(Note::partial(text));
         }
     }
 }
@@ -212,6 +232,7 @@ impl SlotLayout {
             caller: VirtAddr(self.caller.uint(slot)?),
             caller_symbol: None,
             tracker,
+            stack: None,
             odd_size: size & 1 != 0,
         })
     }
@@ -220,51 +241,71 @@ impl SlotLayout {
 /// The tracker pages of one driver.
 struct Pages {
     bytes: BTreeMap<VirtAddr, Vec<u8>>,
-    /// As the list has them.
+    /// As the list has them, then those that were found otherwise.
     order: Vec<VirtAddr>,
     end: WalkEnd,
     /// How many the list's header says there are.
     expected: u16,
+    /// Pages that the list doesn't lead to.
+    recovered: usize,
     /// Pages of which only a part can be read.
     cut: usize,
 }
 
 impl Pages {
     const fn none() -> Self {
-        Self { bytes: BTreeMap::new(), order: Vec::new(), end: WalkEnd::Null, expected: 0, cut: 0 }
-    }
-
-    fn read(target: &Target<'_>, slots: &SlotLayout, owner: VirtAddr, head: SListHead) -> Self {
-        let mut pages = Self {
+        Self {
             bytes: BTreeMap::new(),
             order: Vec::new(),
             end: WalkEnd::Null,
-            expected: head.depth,
+            expected: 0,
+            recovered: 0,
             cut: 0,
-        };
-        pages.end = walk::slist(head.first, MAX_PAGES, |at| {
-            let (bytes, missing) = target.read_some(at, PAGE);
-            let header = crate::target::Record::new(
-                slots.header.clone(),
-                at,
-                (&bytes[..]).into(),
-                missing.as_ref().map(|error| error.cause.clone()),
-            );
-            let (signature, verifier_entry) = (header.uint("Signature")?, header.pointer("VerifierEntry")?);
-            let unexpected = |wrong| TargetError::Unexpected { what: "tracker page", address: at, wrong };
-            if signature != PAGE_SIGNATURE {
-                return Err(unexpected(format!("its signature is {signature:#x}, not {PAGE_SIGNATURE:#x}")));
-            }
-            if verifier_entry != owner {
-                return Err(unexpected(format!("it belongs to {verifier_entry}, not to {owner}")));
-            }
-            let next = header.pointer("NextPage")?;
-            pages.cut += usize::from(missing.is_some());
-            pages.order.push(at);
-            pages.bytes.insert(at, bytes);
-            Ok(next)
-        });
+        }
+    }
+
+    fn read(target: &Target<'_>, slots: &SlotLayout, owner: VirtAddr, head: SListHead) -> Self {
+        let mut pages = Self { expected: head.depth, ..Self::none() };
+        pages.end = walk::slist(head.first, MAX_PAGES, |at| pages.add(target, slots, owner, at));
         pages
+    }
+
+    /// Reads a page, if it is one of `owner`; returns the one behind it.
+    fn add(
+        &mut self,
+        target: &Target<'_>,
+        slots: &SlotLayout,
+        owner: VirtAddr,
+        at: VirtAddr,
+    ) -> Result<VirtAddr, TargetError> {
+        let (bytes, missing) = target.read_some(at, PAGE);
+        let cause = missing.as_ref().map(|error| error.cause.clone());
+        let header = Record::new(slots.header.clone(), at, (&bytes[..]).into(), cause);
+        let (signature, verifier_entry) = (header.uint("Signature")?, header.pointer("VerifierEntry")?);
+        let unexpected = |wrong| TargetError::Unexpected { what: "tracker page", address: at, wrong };
+        if signature != PAGE_SIGNATURE {
+            return Err(unexpected(format!("its signature is {signature:#x}, not {PAGE_SIGNATURE:#x}")));
+        }
+        if verifier_entry != owner {
+            return Err(unexpected(format!("it belongs to {verifier_entry}, not to {owner}")));
+        }
+        let next = header.pointer("NextPage")?;
+        self.cut += usize::from(missing.is_some());
+        self.order.push(at);
+        self.bytes.insert(at, bytes);
+        Ok(next)
+    }
+
+    /// Reads a page that the list does not lead to, and those behind it.
+    fn recover(&mut self, target: &Target<'_>, slots: &SlotLayout, owner: VirtAddr, page: VirtAddr) {
+        let before = self.order.len();
+        let room = usize::from(self.expected).saturating_sub(before);
+        // However it ends: that the list is broken has been said.
+        walk::slist(page, room, |at| match self.bytes.contains_key(&at) {
+            true => Ok(VirtAddr(0)),
+            false => self.add(target, slots, owner, at),
+        });
+        self.recovered += self.order.len() - before;
     }
 
     /// Pages as the list has them, newest first.
@@ -282,11 +323,20 @@ impl Pages {
         self.from(address).is_some()
     }
 
-    /// The free slots, walked in the pages' bytes.
-    fn free_slots(&self, slots: &SlotLayout, head: SListHead) -> (HashSet<VirtAddr>, WalkEnd) {
+    /// The free slots, walked in the pages' bytes. Where the list of pages has lost some, free slots lead to them.
+    fn free_slots(
+        &mut self,
+        target: &Target<'_>,
+        slots: &SlotLayout,
+        owner: VirtAddr,
+        head: SListHead,
+    ) -> (HashSet<VirtAddr>, WalkEnd) {
         let mut free = HashSet::new();
-        let limit = self.order.len() * (PAGE / slots.size);
+        let limit = self.order.len().max(self.expected.into()) * (PAGE / slots.size);
         let end = walk::slist(head.first, limit, |at| {
+            if !self.contains(at) && self.order.len() < usize::from(self.expected) {
+                self.recover(target, slots, owner, VirtAddr(at.0 & !(PAGE as u64 - 1)));
+            }
             let slot = self.from(at).and_then(|bytes| slots.next_free.uint(bytes));
             let next = slot.ok_or("it lies in none of the driver's tracker pages")?;
             free.insert(at);
@@ -297,7 +347,7 @@ impl Pages {
 }
 
 /// A pool tag's four characters, the lowest byte first; padding at the end is dropped.
-fn tag(tag: u32) -> String {
+pub(super) fn tag(tag: u32) -> String {
     let characters = (tag & !PROTECTED_POOL).to_le_bytes();
     let shown =
         characters.map(|byte| if byte.is_ascii_graphic() || byte == b' ' { byte.into() } else { '.' });

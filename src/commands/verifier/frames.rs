@@ -46,6 +46,17 @@ pub(super) fn shared_text<S: Serializer>(text: &Option<Arc<str>>, serializer: S)
     text.as_deref().serialize(serializer)
 }
 
+/// Serialises a stack that many blocks share.
+///
+/// # Errors
+/// The serializer's.
+pub(super) fn shared_stack<S: Serializer>(
+    stack: &Option<Arc<[Frame]>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    stack.as_deref().serialize(serializer)
+}
+
 /// Names of addresses, as far as they were asked for.
 pub(super) struct Names<'a> {
     target: &'a Target<'a>,

@@ -49,6 +49,7 @@
 //!
 //! Every layout comes from the kernel's symbols; where a build has no such field, its line is left out.
 
+mod advanced;
 pub mod allocations;
 pub mod drivers;
 pub mod format;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::advanced::Tracked;
 use super::allocations::Allocations;
 use super::drivers::{Driver, DriverTree, Suspects};
 use super::frames::Names;
@@ -145,6 +146,8 @@ impl VerifierQuery {
             report.notes.extend(tracking_notes(&report.settings));
         }
         let mut names = Names::new(target);
+        let all: Vec<_> = chosen.iter().chain(&others).collect();
+        let mut tracked = self.tracked(target, &all, &mut names, report);
         let mut drivers = Vec::new();
         for driver in chosen {
             let mut allocations = None;
@@ -152,6 +155,11 @@ impl VerifierQuery {
                 let mut found = Allocations::read(target, &driver, &mut report.notes).map_err(failed)?;
                 for block in &mut found.blocks {
                     block.caller_symbol = names.of_driver(block.caller, &driver);
+                }
+                match &mut tracked {
+                    // What is counted is not known to go with the trees.
+                    Some(tracked) => found.blocks.append(&mut tracked.take(&driver)),
+                    None => found.note_count(&driver, &mut report.notes),
                 }
                 allocations = Some(found);
             }
@@ -164,6 +172,40 @@ impl VerifierQuery {
     }
 }
 
+impl VerifierQuery {
+    /// The trees that hold the allocations of a kernel with advanced pool tracking.
+    fn tracked(
+        &self,
+        target: &Target<'_>,
+        drivers: &[&Driver],
+        names: &mut Names<'_>,
+        report: &mut VerifierReport,
+    ) -> Option<Tracked> {
+        let is_advanced =
+            report.settings.option_flags.is_some_and(|flags| flags & OPTION_ADVANCED_POOL_TRACKING != 0);
+        if !is_advanced || drivers.is_empty() || self.flags & FLAG_ALLOCATIONS == 0 {
+            return None;
+        }
+        match Tracked::read(target, drivers, names, &mut report.notes) {
+            Ok(tracked) => {
+                report.notes.push(Note::remark(
+                    "This kernel uses advanced pool tracking (VfOptionFlags has 0x1000): allocations come from the tree \
+                     nt!ViPoolInfoAvl, whose layout is in no public symbols, and belong to the innermost verified driver \
+                     on their stack.",
+                ));
+                Some(tracked)
+            }
+            Err(error) => {
+                report.notes.push(Note::failed(format!(
+                    "This kernel uses advanced pool tracking (VfOptionFlags has 0x1000), whose tree of allocations cannot \
+                     be read: {error}. !verifier 80 ADDRESS still shows who allocated a block."
+                )));
+                None
+            }
+        }
+    }
+}
+
 /// Why the lists of allocations may be empty although drivers allocate.
 fn tracking_notes(settings: &Settings) -> Vec<Note> {
     let mut notes = Vec::new();
@@ -171,13 +213,6 @@ fn tracking_notes(settings: &Settings) -> Vec<Note> {
         notes.push(Note::failed(
             "Pool tracking is off (Level without 0x8), so no allocation is recorded. Turn it on with verifier.exe on \
              the target (/flags 0x8, or the standard settings) and restart it.",
-        ));
-    }
-    if settings.option_flags.is_some_and(|flags| flags & OPTION_ADVANCED_POOL_TRACKING != 0) {
-        notes.push(Note::partial(
-            "This kernel uses advanced pool tracking (VfOptionFlags has 0x1000): it keeps allocations in the trees \
-             nt!ViPoolInfoAvl and nt!ViPoolStackInfoAvl, which this version does not read, and leaves the drivers' own \
-             lists empty. !verifier 80 ADDRESS still shows who allocated a block.",
         ));
     }
     notes

@@ -137,6 +137,7 @@ fn driver(
         caller: VirtAddr(*caller),
         caller_symbol: Some((*symbol).into()),
         tracker: VirtAddr(0),
+        stack: None,
         odd_size: size & 1 != 0,
     };
     let driver = Driver {
@@ -158,6 +159,7 @@ fn driver(
         pages: 1,
         pages_end: WalkEnd::Null,
         free_end: WalkEnd::Null,
+        gaps: Vec::new(),
     };
     DriverReport { driver, allocations: Some(allocations) }
 }
