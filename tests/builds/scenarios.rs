@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use verikd::commands::{Note, NoteKind};
+use verikd::commands::{Note, NoteKind, VerifierFormat};
 use verikd::sim::windows::{BUILDS, Build, Machine, Scenario};
 use verikd::target::{Kernel, Target};
 
 use super::stopped;
-use super::support::text::{notes, run, text};
+use super::support::text::{notes, run, text, text_in};
 
 #[test]
 fn no_scenario_makes_any_build_or_query_fall_over() {
@@ -78,7 +78,7 @@ fn unloaded_drivers_are_explained_and_their_frees_are_in_the_log() {
         );
         let [note] = &notes(target, "!verifier 3 storfilt")[..] else { panic!("one note") };
         assert!(note.text.contains("has not been loaded yet"), "{}", note.text);
-        let shown = text(target, "!verifier 1");
+        let shown = text_in(VerifierFormat::Old, target, "!verifier 1");
         assert!(shown.contains("fffffa80031b7830 Loaded and Unloaded 000017b0"), "{shown}");
         assert!(!text(target, "lm").contains("myfault"));
         let log = json(target, "!verifier 80 fffffa8005400000");
@@ -114,7 +114,11 @@ fn torn_leaves_one_allocation_half_recorded() {
         let report = json(target, "!verifier 3 myfault.sys");
         let blocks = blocks_of(&report["drivers"][0]);
         assert_eq!((blocks.len(), &blocks[0]["address"]), (10, &json!("0xfffffa8005400000")));
-        assert!(report["notes"].to_string().contains("11 current allocations are counted, 10 are listed"));
+        assert!(
+            report["notes"]
+                .to_string()
+                .contains("current allocations 11, listed 10: trackers without an address: 1")
+        );
         let log = json(target, "!verifier 80 1");
         let entry = &log["entries"][0];
         assert_eq!((&entry["address"], &entry["size"]), (&json!("0xfffffa80054fb000"), &json!(0xf_a000)));

@@ -154,10 +154,11 @@ impl Allocations {
                 "{name}: the list of tracker pages has {in_list}, its header says {expected}{recovered}"
             )));
         }
+        let state = if self.pages_end.is_complete() { "missing" } else { "unreadable" };
         match expected.saturating_sub(pages.order.len()) {
             0 => {}
-            1 => self.gaps.push("1 page unreadable".to_owned()),
-            missing => self.gaps.push(format!("{missing} pages unreadable")),
+            1 => self.gaps.push(format!("1 page {state}")),
+            pages => self.gaps.push(format!("{pages} pages {state}")),
         }
         if pages.cut > 0 {
             self.gaps.push(format!("{} pages readable in part", pages.cut));
@@ -173,7 +174,7 @@ impl Allocations {
             )));
         }
         if implausible > 0 {
-            self.gaps.push(format!("{implausible} trackers without an address"));
+            self.gaps.push(format!("trackers without an address: {implausible}"));
             notes.push(Note::partial(format!(
                 "{name}: {implausible} trackers hold no kernel address and are left out (allocations under way)"
             )));
