@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use support::World;
 use support::kernels::{isf_files, kernels_to_read, rebuild, shared};
 use support::text::{assert_same_text, run, text};
-use support::verifier::leak_on;
+use support::verifier::{CALLER, RING, RINGS, add_ring, leak_on};
 use verikd::memory::VirtAddr;
 use verikd::symbols::isf::IsfSymbols;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols};
@@ -268,6 +269,62 @@ fn dt_and_x_print_the_offsets_and_addresses_of_the_data_files() {
             assert!(names > 50 && names == found.len(), "{build}: {names} of {}", found.len());
         }
     }
+}
+
+/// The smaller logs, laid out by each kernel's own symbols: every flag's answer is the same on all that have it.
+#[test]
+fn every_log_prints_the_same_on_every_kernel() {
+    let mut answers: BTreeMap<u64, String> = BTreeMap::new();
+    for isf in isf_files().into_iter().take(kernels_to_read()) {
+        let Some(pdb) = rebuild(&isf) else { return };
+        let mut world = leak_on(Arc::new(PdbSymbols::open(&pdb).unwrap()), 0x100_0000);
+        let mut flags = vec![0x400];
+        for (number, (names, record, flag)) in (0..).zip(RINGS) {
+            // Windows 7's public symbols have no _IOV_IRP_TRACE.
+            if world.nt.find_type(record).is_none() {
+                continue;
+            }
+            flags.push(flag);
+            let at = RING.offset(number * 0x10_0000);
+            add_ring(&mut world, names, at, 0x80, 0x182);
+            for slot in 1..3 {
+                let at = at.offset(slot * world.size(record));
+                for (field, value) in [
+                    ("Thread", 0xffff_fa80_044c_eb60),
+                    ("Irp", 0xffff_fa80_0700_0000 + slot),
+                    ("OldIrql", 0),
+                    ("NewIrql", 2),
+                    ("TickCount", slot),
+                    ("Irql", 1),
+                    ("StackTrace", CALLER),
+                ] {
+                    if world.has(record, field) {
+                        world.put(record, at, field, value);
+                    }
+                }
+            }
+        }
+        let (head, entry) = (world.global("VfWdIrpListHead"), RING.offset(0x100_0000));
+        world.write(head, &entry.0.to_le_bytes());
+        world.write(entry, &head.0.to_le_bytes());
+        world.put("_VF_WATCHDOG_IRP", entry, "Irp", 0xffff_fa80_0700_0000);
+        let booted = world.boot();
+        for flag in flags {
+            let shown = text(&booted.target(), &format!("!verifier {flag:x}"));
+            assert!(
+                shown.contains("fffffa8007000") || shown.to_lowercase().contains("fffffa80044ceb60"),
+                "{shown}"
+            );
+            let expected = answers.entry(flag).or_insert_with(|| shown.clone());
+            // A record's own address and how many return addresses it holds are the build's.
+            let common = |text: &str| -> Vec<String> {
+                let own = |line: &&str| !line.starts_with("Tracker @") && !line.starts_with("Entry @");
+                text.lines().filter(own).map(str::to_owned).collect()
+            };
+            assert_eq!(common(&shown), common(expected), "{}: {flag:#x}", isf.display());
+        }
+    }
+    println!("compared the logs {:x?}", answers.keys());
 }
 
 fn read_everything(symbols: &PdbSymbols) {

@@ -531,7 +531,8 @@ fn what_ends_one_read_for_good_ends_the_query_with_what_it_has() {
 #[test]
 fn the_log_of_irqls_prints_as_published() {
     let mut world = leak(Build::Windows7);
-    let at = add_ring(&mut world, "ViTrackIrqlQueue", "ViTrackIrqlIndex", "ViTrackIrqlQueueLength", 0x100, 2);
+    let at = RING;
+    add_ring(&mut world, RINGS[1].0, at, 0x100, 2);
     for slot in 1..3 {
         let at = at.offset(slot * world.size("_VI_TRACK_IRQL"));
         for (field, value) in
@@ -572,8 +573,8 @@ fn the_log_of_irqls_prints_as_published() {
 fn injected_faults_print_as_published() {
     let mut world = leak(Build::Windows7);
     assert!(text(&world.boot(), "!verifier 4").ends_with("Driver Verifier didn't inject any faults.\n"));
-    let at = add_ring(&mut world, "ViFaultTraces", "ViFaultTracesIndex", "ViFaultTracesLength", 0x80, 0x75);
-    let at = at.offset(0x75 * world.size("_VI_FAULT_TRACE"));
+    add_ring(&mut world, RINGS[0].0, RING, 0x80, 0x75);
+    let at = RING.offset(0x75 * world.size("_VI_FAULT_TRACE"));
     world.put("_VI_FAULT_TRACE", at, "Thread", 0xffff_fa80_044c_eb60);
     world.put("_VI_FAULT_TRACE", at, "StackTrace", CALLER);
     let shown = text(&world.boot(), "!verifier 4");
@@ -591,8 +592,8 @@ fn injected_faults_print_as_published() {
 #[test]
 fn a_log_is_searched_for_a_thread_or_a_request() {
     let mut world = leak(Build::Windows7);
-    let names = ["VfForcedPendingLog", "VfForcedPendingIrps", "VfForcedPendingLogLength"];
-    let at = add_ring(&mut world, names[0], names[1], names[2], 0x100, 0x22);
+    let at = RING;
+    add_ring(&mut world, RINGS[2].0, at, 0x100, 0x22);
     for slot in 0..0x20 {
         let at = at.offset((slot + 3) * world.size("_IOV_FORCED_PENDING_TRACE"));
         world.put("_IOV_FORCED_PENDING_TRACE", at, "Irp", 0xffff_fa80_0700_0000 + slot % 2 * 0x200);

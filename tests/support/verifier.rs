@@ -53,6 +53,9 @@ const GLOBALS: &[(&str, u32)] = &[
     ("VfForcedPendingLog", 0x20_f570),
     ("VfForcedPendingIrps", 0x20_f564),
     ("VfForcedPendingLogLength", 0x1d_f584),
+    ("IovIrpTraces", 0x20_f4f8),
+    ("IovIrpTracesIndex", 0x20_f500),
+    ("IovIrpTracesLength", 0x1d_f558),
     ("VfKeCriticalRegionTraces", 0x4f_c118),
     ("VfKeCriticalRegionTracesIndex", 0x4f_c150),
     ("VfKeCriticalRegionTracesLength", 0x4f_c040),
@@ -325,23 +328,34 @@ pub fn add_tracked(world: &mut World, blocks: &[(u64, u64, &[u64])]) {
     }
 }
 
-/// Makes an empty log of any kind; where its array is.
-pub fn add_ring(
-    world: &mut World,
-    pointer: &str,
-    index: &str,
-    length: &str,
-    len: u32,
-    newest: u32,
-) -> VirtAddr {
-    const RING: VirtAddr = VirtAddr(0xffff_fa80_0600_0000);
-    let (pointer, index, length) = (world.global(pointer), world.global(index), world.global(length));
-    world.write(pointer, &RING.0.to_le_bytes());
+/// Makes an empty log of any kind at `at`: variables for its pointer, its index and its length.
+pub fn add_ring(world: &mut World, names: [&str; 3], at: VirtAddr, len: u32, newest: u32) {
+    let [pointer, index, length] = names.map(|name| world.global(name));
+    world.write(pointer, &at.0.to_le_bytes());
     world.write(index, &newest.to_le_bytes());
     world.write(length, &len.to_le_bytes());
-    world.map(RING, u64::from(len) * 0x200);
-    RING
+    world.map(at, u64::from(len) * 0x200);
 }
+
+/// Where logs other than that of pool may be.
+pub const RING: VirtAddr = VirtAddr(0xffff_fa80_0600_0000);
+
+/// Pointer, index and length of each of the smaller logs, its record and flag.
+pub const RINGS: [([&str; 3], &str, u64); 5] = [
+    (["ViFaultTraces", "ViFaultTracesIndex", "ViFaultTracesLength"], "_VI_FAULT_TRACE", 4),
+    (["ViTrackIrqlQueue", "ViTrackIrqlIndex", "ViTrackIrqlQueueLength"], "_VI_TRACK_IRQL", 8),
+    (
+        ["VfForcedPendingLog", "VfForcedPendingIrps", "VfForcedPendingLogLength"],
+        "_IOV_FORCED_PENDING_TRACE",
+        0x40,
+    ),
+    (["IovIrpTraces", "IovIrpTracesIndex", "IovIrpTracesLength"], "_IOV_IRP_TRACE", 0x100),
+    (
+        ["VfKeCriticalRegionTraces", "VfKeCriticalRegionTracesIndex", "VfKeCriticalRegionTracesLength"],
+        "_VF_KE_CRITICAL_REGION_TRACE",
+        0x200,
+    ),
+];
 
 pub fn log_entry(world: &mut World, slot: u64, address: u64, size: u64, stack: &[u64]) {
     let at = LOG.offset(slot * world.size("_VF_POOL_TRACE"));
