@@ -661,6 +661,24 @@ fn entries_are_told_apart_by_their_stacks() {
 }
 
 #[test]
+fn a_long_read_tells_how_far_it_has_come() {
+    struct Told(std::cell::RefCell<Vec<(u64, u64)>>);
+    impl verikd::target::Progress for Told {
+        fn advance(&self, what: &'static str, done: u64, total: u64) {
+            assert_eq!(what, "log entries");
+            self.0.borrow_mut().push((done, total));
+        }
+    }
+    let booted = leak(Build::Windows7).boot_blind(ReadCause::Unsupported("search"));
+    let told = Told(std::cell::RefCell::default());
+    let target = booted.target().with_progress(&told);
+    support::text::run(&target, "!verifier 80 fffffa8005400000").unwrap();
+    let told = told.0.into_inner();
+    assert_eq!((told.len(), told.last()), (8 * 1024 / 64 + 1, Some(&(0x1_0000, 0x1_0000))));
+    assert!(told.is_sorted());
+}
+
+#[test]
 fn the_forms_of_the_command_are_listed() {
     let booted = leak(Build::Windows7).boot();
     let manual = text(&booted, "!verifier -?");

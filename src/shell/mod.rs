@@ -30,6 +30,7 @@ use crate::symbols::store::SymbolSource;
 use crate::target::{Image, Kernel, KernelVersion, Target};
 
 pub use interactive::prompt;
+use progress::ReadProgress;
 pub use progress::TerminalWatch;
 pub use report::Report;
 pub use script::run_script;
@@ -228,7 +229,10 @@ impl<'a> Shell<'a> {
             Run::Local(run) => run(arguments),
             Run::Symbols(run) => run(arguments, &self.symbols, self.target().as_ref()),
             Run::Query(run) => match self.target() {
-                Some(target) => run(arguments, &target),
+                Some(target) => {
+                    let progress = ReadProgress::default();
+                    run(arguments, &target.with_progress(&progress))
+                }
                 None => {
                     self.report.error(command, "the target is running; break in first (Ctrl+C)")?;
                     self.worst = self.worst.max(Worst::Failed);

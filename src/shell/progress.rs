@@ -1,15 +1,50 @@
-//! How a transfer of symbols goes, on standard error: a bar on a terminal, nothing elsewhere.
+//! How a transfer of symbols or a long read goes, on standard error: a bar on a terminal, nothing elsewhere.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::session::Interrupts;
 use crate::symbols::store::Watch;
+use crate::target::Progress;
 
 const KNOWN_SIZE: &str = "{msg} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const UNKNOWN_SIZE: &str = "{msg} {spinner} {bytes} {bytes_per_sec}";
+
+const READ: &str = "{msg} [{bar:24}] {pos}/{len} {percent}% {eta} left";
+/// A read that takes less is over before anyone wonders.
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
+
+/// Shows one command's long reads to a person; the bar goes with it.
+#[derive(Debug, Default)]
+pub(super) struct ReadProgress {
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Progress for ReadProgress {
+    fn advance(&self, what: &'static str, done: u64, total: u64) {
+        let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template(READ).expect("the template above is right");
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+            bar.with_style(style).with_message(what)
+        });
+        // Draws nothing where standard error is no terminal.
+        if bar.is_hidden() && bar.elapsed() >= SHOWN_AFTER {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        bar.set_position(done);
+    }
+}
+
+impl Drop for ReadProgress {
+    fn drop(&mut self) {
+        let bar = self.bar.get_mut().unwrap_or_else(PoisonError::into_inner);
+        bar.take().iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
 
 /// Shows transfers to a person, and ends them at Ctrl+C.
 #[derive(Debug, Default)]

@@ -16,6 +16,7 @@ mod kernel;
 mod modules;
 mod names;
 mod patience;
+mod progress;
 mod record;
 mod registers;
 mod scatter;
@@ -35,6 +36,7 @@ pub use kernel::{DisplayPosition, Kernel, KernelVersion};
 pub use modules::{Module, ModuleList};
 pub use names::{ModuleSymbols, NamedType, Neighbours};
 pub use patience::is_over;
+pub use progress::Progress;
 pub use record::{Layout, Record, Records};
 pub use registers::{Register, Registers};
 pub use sparse::SparseBytes;
@@ -64,6 +66,7 @@ pub struct Target<'a> {
     memory: Patience<'a>,
     kernel: &'a Kernel,
     cpu: Option<&'a dyn StoppedCpu>,
+    progress: Option<&'a dyn Progress>,
     registers: OnceCell<Result<Registers, ReadCause>>,
     modules: OnceCell<Result<Arc<ModuleList>, TargetError>>,
 }
@@ -76,6 +79,7 @@ impl<'a> Target<'a> {
             memory: Patience::new(memory),
             kernel,
             cpu: None,
+            progress: None,
             registers: OnceCell::new(),
             modules: OnceCell::new(),
         }
@@ -86,6 +90,20 @@ impl<'a> Target<'a> {
     pub const fn with_cpu(mut self, cpu: &'a dyn StoppedCpu) -> Self {
         self.cpu = Some(cpu);
         self
+    }
+
+    /// The same target, whose long reads tell `progress` how far they have come.
+    #[must_use]
+    pub const fn with_progress(mut self, progress: &'a dyn Progress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Tells how far a long read has come.
+    pub fn advance(&self, what: &'static str, done: u64, total: u64) {
+        if let Some(progress) = self.progress {
+            progress.advance(what, done, total);
+        }
     }
 
     /// Its memory.

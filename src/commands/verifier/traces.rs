@@ -393,6 +393,7 @@ fn scan(target: &Target<'_>, ring: &Ring, layout: &RecordLayout, filter: Filter,
             if unused >= MAX_UNUSED {
                 return;
             }
+            target.advance("log entries", log.parsed, ring.length);
         }
     }
 }

@@ -246,6 +246,7 @@ impl Log {
                     progress.note(log);
                     return;
                 }
+                target.advance("log entries", log.parsed, self.ring.length);
             }
         }
         progress.note(log);
