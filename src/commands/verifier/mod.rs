@@ -45,7 +45,7 @@
 //!       ------------------  ----------  ----  ------------------
 //!       0xffffcb843b87aff0  0x00000004  ebpf  0xfffff803569c53e1  ebpfcore!ebpf_allocate+0x21
 //! ```
-//! `.verifierformat` chooses another; see [`format`].
+//! `.verifierformat` chooses another; see [`mod@format`].
 //!
 //! Every layout comes from the kernel's symbols; where a build has no such field, its line is left out.
 

@@ -8,7 +8,7 @@
 //!   100   IovIrpTraces               _IOV_IRP_TRACE                Irp, Thread, KernelApcDisable, SpecialApcDisable, Irql
 //!   200   VfKeCriticalRegionTraces   _VF_KE_CRITICAL_REGION_TRACE  Thread
 //! ```
-//! Each has a `StackTrace` too, and each is a [ring](super::ring). The public symbols of Windows 7 lack `_IOV_IRP_TRACE`,
+//! Each has a `StackTrace` too, and each is a ring, read as the pool log is. The public symbols of Windows 7 lack `_IOV_IRP_TRACE`,
 //! so its log of I/O requests is not shown.
 //!
 //! Source: verifier.md 5; text of 4 and 8: verifier-samples.md S3, S4. No sample was found of the other logs; they are
