@@ -20,19 +20,31 @@ use kd_protocol::link::Content;
 use verikd::memory::Memory;
 use verikd::session::{Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell};
-use verikd::sim::{Faults, Simulator, SimulatorConfig, export_symbols, windows};
+use verikd::sim::windows::{Build, Scenario, WINDOWS_7_SP1};
+use verikd::sim::{Faults, Simulator, SimulatorConfig, export_symbols};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion, Target};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Data that one reply carries.
 const REPLY: usize = 1096;
-const QUERIES: [&str; 3] = ["!verifier", "!verifier 3 myfault.sys", "!verifier 80 fffffa8005400000"];
+/// Windows build, scenario, query.
+const CASES: [(&str, Scenario, &str); 6] = [
+    ("7sp1", Scenario::Myfault, "!verifier"),
+    ("7sp1", Scenario::Myfault, "!verifier 3 myfault.sys"),
+    ("7sp1", Scenario::Myfault, "!verifier 80 fffffa8005400000"),
+    ("11-25h2", Scenario::Myfault, "!verifier 3 myfault.sys"),
+    ("11-25h2", Scenario::BigLog, "!verifier 80 fffffa8005400000"),
+    ("7sp1", Scenario::Many, "!verifier 3"),
+];
 const MIB: usize = 1 << 20;
 
 fn main() {
     let round_trips = [0, 300, 1000, 5000].map(Duration::from_micros);
-    println!("{:<32} {:>8} {:>10} {:>12} {:>12}", "query", "rtt", "requests", "bytes in", "frozen");
+    println!(
+        "{:<32} {:<8} {:<9} {:>8} {:>10} {:>12} {:>12}",
+        "query", "windows", "scenario", "rtt", "requests", "bytes in", "frozen"
+    );
     for round_trip in round_trips {
         queries(round_trip);
     }
@@ -51,8 +63,9 @@ fn main() {
 
 /// Each query's cost, each in a stop of its own.
 fn queries(round_trip: Duration) {
-    for query in QUERIES {
-        let live = Live::start(Faults { round_trip, ..Faults::default() });
+    for (windows, scenario, query) in CASES {
+        let build = Build::find(windows).expect("a build that there is");
+        let live = Live::of(build, scenario, Faults { round_trip, ..Faults::default() });
         let (mut out, mut aside) = (Vec::new(), Vec::new());
         let report = Report::new(Format::Text, &mut out, &mut aside);
         let mut shell = Shell::new(&live.session, live.symbol_path(), report, PATIENCE);
@@ -62,7 +75,8 @@ fn queries(round_trip: Duration) {
         let (after, frozen) = (live.session.counters(), live.session.frozen() - frozen);
         let bytes = after.bytes_received - before.bytes_received;
         println!(
-            "{query:<32} {:>8} {:>10} {bytes:>12} {:>12}",
+            "{query:<32} {windows:<8} {:<9} {:>8} {:>10} {bytes:>12} {:>12}",
+            scenario.name(),
             show(round_trip),
             after.requests - before.requests,
             show(frozen)
@@ -202,11 +216,16 @@ struct Live {
 
 impl Live {
     fn start(faults: Faults) -> Self {
+        Self::of(&WINDOWS_7_SP1, Scenario::Myfault, faults)
+    }
+
+    fn of(build: &'static Build, scenario: Scenario, faults: Faults) -> Self {
         let symbols = tempfile::tempdir().expect("a temporary folder");
-        export_symbols(&windows::WINDOWS_7_SP1, symbols.path()).expect("its files are written");
+        export_symbols(build, symbols.path()).expect("its files are written");
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let session = Session::open(&SessionConfig::new(listen, key())).expect("loopback has ports");
-        let config = SimulatorConfig { faults, ..SimulatorConfig::new(session.listens_at(), key()) };
+        let config =
+            SimulatorConfig { build, scenario, faults, ..SimulatorConfig::new(session.listens_at(), key()) };
         let target = Simulator::start(config).expect("the simulated target starts");
         session.wait_for_target(Some(PATIENCE)).expect("it connects");
         Self { session, _target: target, symbols }
