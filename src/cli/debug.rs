@@ -11,7 +11,7 @@ use verikd::session::{AttachError, Connection, Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell, ShellError, TerminalWatch, prompt, run_script};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource};
 
-use super::{FAILED, USAGE, fail};
+use super::{USAGE, fail};
 
 /// A script's target connects within this, unless told otherwise: its next offer is three seconds away at most, a
 /// restart of the machine a minute or so.
@@ -103,7 +103,7 @@ pub(super) fn run(options: &Options) -> u8 {
     match debug(&mut shell, &session, options.break_in, script.as_deref()) {
         Ok(()) => shell.worst().exit_code(),
         Err(ShellError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(error) => fail(&error).max(FAILED),
+        Err(error) => fail(&error),
     }
 }
 
@@ -153,9 +153,6 @@ fn wait_for_target(session: &Session, timeout: Option<Duration>) -> Result<Peer,
         let left = timeout.map(|it| it.saturating_sub(start.elapsed()));
         let slice = if has_hinted { left } else { Some(left.map_or(HINT_AFTER, |it| it.min(HINT_AFTER))) };
         match session.wait_for_target(slice) {
-            Err(AttachError::Interrupted | AttachError::Ended(_)) if slice.is_none() => {
-                return Err(AttachError::Interrupted);
-            }
             Err(
                 hint @ (AttachError::Silence { .. }
                 | AttachError::WrongKey { .. }

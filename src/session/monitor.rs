@@ -211,10 +211,7 @@ impl Monitor {
         orders: &mpsc::UnboundedSender<Order>,
         order: impl FnOnce(Ticket) -> OrderKind,
     ) -> Outcome {
-        let ticket = self.ticket();
-        if orders.send(Order(order(ticket))).is_err() {
-            return Outcome::Ended;
-        }
+        let Some(ticket) = self.give(orders, order) else { return Outcome::Ended };
         let deadline = self.freeze_deadline();
         let outcome = match self.wait(deadline, |state| state.outcomes.remove(&ticket)) {
             Wait::Done(outcome) => return outcome,
@@ -232,10 +229,7 @@ impl Monitor {
         orders: &mpsc::UnboundedSender<Order>,
         order: impl FnOnce(Ticket) -> OrderKind,
     ) -> Outcome {
-        let ticket = self.ticket();
-        if orders.send(Order(order(ticket))).is_err() {
-            return Outcome::Ended;
-        }
+        let Some(ticket) = self.give(orders, order) else { return Outcome::Ended };
         let mut outcome = None;
         let far = Instant::now() + LONGEST_REQUEST;
         self.wait_uninterrupted(far, |state| {
@@ -245,10 +239,18 @@ impl Monitor {
         outcome.unwrap_or(Outcome::Ended)
     }
 
-    fn ticket(&self) -> Ticket {
-        let mut state = self.lock();
-        state.next_ticket += 1;
-        Ticket(state.next_ticket)
+    /// Gives an order under a ticket of its own; `None` if the driver has ended.
+    fn give(
+        &self,
+        orders: &mpsc::UnboundedSender<Order>,
+        order: impl FnOnce(Ticket) -> OrderKind,
+    ) -> Option<Ticket> {
+        let ticket = {
+            let mut state = self.lock();
+            state.next_ticket += 1;
+            Ticket(state.next_ticket)
+        };
+        orders.send(Order(order(ticket))).is_ok().then_some(ticket)
     }
 
     /// The caller knows of the stop already.

@@ -146,11 +146,17 @@ impl<'a> Shell<'a> {
     /// # Errors
     /// [`ShellError`].
     pub fn break_in(&mut self) -> Result<(), ShellError> {
-        let mut change = self.session.break_in(self.break_in_timeout)?;
-        if self.kernel.is_none() && self.fetch_while_running()? {
-            change = self.session.break_in(self.break_in_timeout)?;
-        }
+        let change = self.stop_with_symbols()?;
         self.stopped(&change)
+    }
+
+    /// Stops the target, and before the first stop that is kept has its kernel's symbols fetched.
+    fn stop_with_symbols(&mut self) -> Result<Box<StateChange>, ShellError> {
+        let change = self.session.break_in(self.break_in_timeout)?;
+        if self.kernel.is_none() && self.fetch_while_running()? {
+            return Ok(self.session.break_in(self.break_in_timeout)?);
+        }
+        Ok(change)
     }
 
     /// Lets the target run while its kernel's symbols are fetched from a server, if they have to be: a machine must not
@@ -177,10 +183,7 @@ impl<'a> Shell<'a> {
     /// # Errors
     /// [`ShellError`].
     pub fn identify(&mut self) -> Result<(), ShellError> {
-        self.session.break_in(self.break_in_timeout)?;
-        if self.fetch_while_running()? {
-            self.session.break_in(self.break_in_timeout)?;
-        }
+        self.stop_with_symbols()?;
         self.know_kernel()?;
         self.go();
         Ok(())

@@ -9,11 +9,12 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use support::machine::version_of;
 use support::text::{assert_same_text, notes, run, text, text_in};
 use verikd::commands::{NoteKind, VerifierFormat};
 use verikd::sim::windows::{BUILDS, Build, Machine};
 use verikd::symbols::store::SymbolPath;
-use verikd::target::{Kernel, KernelVersion, Target};
+use verikd::target::{Kernel, Target};
 
 #[test]
 fn the_published_leak_prints_as_published_on_every_build() {
@@ -63,17 +64,8 @@ fn every_build_says_what_it_is() {
 /// The machine at its first stop, and its kernel as a debugger knows it after GetVersion.
 fn stopped(build: &Build, mut machine: Machine) -> (Machine, Kernel) {
     machine.break_in();
-    let version = machine.version();
-    let version = KernelVersion {
-        major: version.major,
-        build: version.minor,
-        flags: version.flags,
-        machine: version.machine_type,
-        base: version.kern_base,
-        module_list: version.ps_loaded_module_list,
-        debugger_data_list: version.debugger_data_list,
-    };
-    (machine, Kernel::new(version, SymbolPath::parse(&store(build).display().to_string())))
+    let kernel = Kernel::new(version_of(&machine), SymbolPath::parse(&store(build).display().to_string()));
+    (machine, kernel)
 }
 
 /// A folder with the PDBs of every image that the build may load.

@@ -10,18 +10,9 @@ use verikd::target::{Kernel, KernelVersion};
 pub fn stopped(name: &str) -> (Machine, Kernel) {
     let mut machine = Machine::windows_7_sp1();
     machine.break_in();
-    let version = machine.version();
-    let version = KernelVersion {
-        major: version.major,
-        build: version.minor,
-        flags: version.flags,
-        machine: version.machine_type,
-        base: version.kern_base,
-        module_list: version.ps_loaded_module_list,
-        debugger_data_list: version.debugger_data_list,
-    };
     let path = SymbolPath::parse(&store(name).display().to_string());
-    (machine, Kernel::new(version, path))
+    let kernel = Kernel::new(version_of(&machine), path);
+    (machine, kernel)
 }
 
 /// A folder with the machine's PDBs.
@@ -37,4 +28,18 @@ pub fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulated").join(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder
+}
+
+/// What the machine answers to GetVersion, as a debugger keeps it.
+pub fn version_of(machine: &Machine) -> KernelVersion {
+    let version = machine.version();
+    KernelVersion {
+        major: version.major,
+        build: version.minor,
+        flags: version.flags,
+        machine: version.machine_type,
+        base: version.kern_base,
+        module_list: version.ps_loaded_module_list,
+        debugger_data_list: version.debugger_data_list,
+    }
 }

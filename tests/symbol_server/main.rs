@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use server::{Reply, Server};
+use support::machine::version_of;
 use support::text::{assert_same_text, run, text};
 use tempfile::TempDir;
 use verikd::sim::windows::{Machine, WINDOWS_7_SP1};
 use verikd::symbols::PdbIdentity;
 use verikd::symbols::pdb::PdbFile;
 use verikd::symbols::store::{Attempt, FetchError, Limits, Miss, NotFound, SymbolPath, SymbolSource, Watch};
-use verikd::target::{Kernel, KernelVersion, Target};
+use verikd::target::{Kernel, Target};
 
 #[test]
 fn a_file_is_fetched_once_and_kept_in_the_store() {
@@ -471,17 +472,4 @@ fn refused_by(server: &Server) -> (String, Folder) {
 fn last(error: &NotFound) -> &Miss {
     let Some(Attempt { miss, .. }) = error.tried.last() else { panic!("{error}: nothing tried") };
     miss
-}
-
-fn version_of(machine: &Machine) -> KernelVersion {
-    let version = machine.version();
-    KernelVersion {
-        major: version.major,
-        build: version.minor,
-        flags: version.flags,
-        machine: version.machine_type,
-        base: version.kern_base,
-        module_list: version.ps_loaded_module_list,
-        debugger_data_list: version.debugger_data_list,
-    }
 }
