@@ -224,8 +224,12 @@ impl Live {
         export_symbols(build, symbols.path()).expect("its files are written");
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let session = Session::open(&SessionConfig::new(listen, key())).expect("loopback has ports");
-        let config =
-            SimulatorConfig { build, scenario, faults, ..SimulatorConfig::new(session.listens_at(), key()) };
+        let config = SimulatorConfig {
+            build,
+            scenario,
+            faults,
+            ..SimulatorConfig::new(session.listens_at().unwrap(), key())
+        };
         let target = Simulator::start(config).expect("the simulated target starts");
         session.wait_for_target(Some(PATIENCE)).expect("it connects");
         Self { session, _target: target, symbols }

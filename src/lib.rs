@@ -1,10 +1,10 @@
 //! verikd: an open kernel-debug client for Windows targets. This page is the architecture.
 //!
-//! A UDP datagram climbs the `kd-protocol` crate (datagram, KD packet, link event), is handed up by [`session`] (the only
-//! owner of the debugger's socket, clock and tasks) as bytes of remote [`memory`], gets names and types from [`symbols`],
+//! A UDP datagram, or a piece of a serial line's bytes, climbs the `kd-protocol` crate (datagram or frame, KD packet, link
+//! event), is handed up by [`session`] (the only owner of the debugger's socket, line, clock and tasks) as bytes of remote [`memory`], gets names and types from [`symbols`],
 //! becomes a kernel structure in [`target`], an answer (plain data) in [`commands`], and text or JSON in [`shell`]. Each
-//! layer is entered once on the way down and once on the way up. Dumps, serial ports and simulated targets plug in at
-//! [`memory`] and [`session`]; no query can tell the difference.
+//! layer is entered once on the way down and once on the way up. Serial lines plug in at [`session`], dumps and simulated
+//! targets at [`memory`]; no query can tell the difference.
 //!
 //! ```text
 //! main (cli) --> shell --> commands --> target --> memory   (leaf)
@@ -16,6 +16,7 @@
 //!   `---------> capture --> kd-protocol
 //!
 //! inside kd-protocol:   link --> kd --> wire <-- kdnet <-- link
+//!                       link --> kdcom --> kd
 //! beside it:            images, which makes the simulated images and PDBs that are committed
 //! ```
 //!

@@ -43,7 +43,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// The same inside `protocol`.
 const PROTOCOL_ROOMS: &[(&str, &[&str])] = &[
-    ("link", &["kd", "kdnet", "wire", "address"]),
+    ("link", &["kd", "kdnet", "kdcom", "wire", "address"]),
+    ("kdcom", &["kd"]),
     ("kd", &["wire", "address"]),
     ("kdnet", &["wire", "address"]),
     ("wire", &["address"]),
@@ -55,6 +56,8 @@ const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["tokio"], &["session", "sim", "main"]),
     (&["UdpSocket"], &["session", "sim", "main"]),
     (&["TcpStream"], &["session", "sim", "main"]),
+    (&["UnixStream"], &["session", "sim", "main"]),
+    (&["serial2_tokio"], &["session"]),
     (&["TcpListener"], &["session", "sim", "main"]),
     (&["ToSocketAddrs"], &["session", "sim", "main"]),
     // Symbols wait between two tries of a server, and nowhere else.

@@ -129,7 +129,8 @@ impl Live {
         let key: kd_protocol::kdnet::Key = "1.2.3.4".parse().unwrap();
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let session = Session::open(&SessionConfig::new(listen, key.clone())).unwrap();
-        let config = SimulatorConfig { build, scenario, ..SimulatorConfig::new(session.listens_at(), key) };
+        let config =
+            SimulatorConfig { build, scenario, ..SimulatorConfig::new(session.listens_at().unwrap(), key) };
         let target = Simulator::start(config).unwrap();
         session.wait_for_target(Some(PATIENCE)).unwrap();
         Self { session, _target: target, symbols }

@@ -1,7 +1,8 @@
-//! KDNET and KD, the wire protocols of the Windows kernel debugger: no I/O, no clock, no runtime, no randomness inside.
+//! KDNET, KDCOM and KD, the wire protocols of the Windows kernel debugger: no I/O, no clock, no runtime, no randomness inside.
 
 pub mod address;
 pub mod kd;
+pub mod kdcom;
 pub mod kdnet;
 pub mod link;
 pub mod wire;

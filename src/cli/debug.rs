@@ -1,4 +1,4 @@
-//! `verikd -k net:...`: attach, run commands or prompt, leave the target running.
+//! `verikd -k net:...`, `verikd -k com:...`: attach, run commands or prompt, leave the target running.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
@@ -21,7 +21,8 @@ const HINT_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Where the target is, as WinDbg writes it: net:port=50000,key=1.2.3.4
+    /// Where the target is, as WinDbg writes it: net:port=50000,key=1.2.3.4, com:pipe,port=PATH[,reconnect],
+    /// com:ipport=5003,port=HOST or com:port=DEVICE,baud=115200
     #[arg(short = 'k', value_name = "CONNECTION", required = true)]
     connection: Option<String>,
     /// Where symbols are, as WinDbg writes it; otherwise _NT_SYMBOL_PATH
@@ -81,14 +82,14 @@ pub(super) fn run(options: &Options) -> u8 {
     let config = SessionConfig {
         request_timeout: options.request_timeout,
         handle_signals: true,
-        ..SessionConfig::new(connection.listen, connection.key)
+        ..SessionConfig::over(connection)
     };
     let session = match Session::open(&config) {
         Ok(session) => session,
         Err(error) => return fail(&error),
     };
     let timeout = options.connect_timeout.or_else(|| script.as_ref().map(|_| SCRIPT_CONNECT_TIMEOUT));
-    say(&format!("Waiting for a target on UDP port {}", session.listens_at().port()));
+    say(&format!("Waiting for a target on {}", session.place()));
     if let Err(error) = wait_for_target(&session, timeout) {
         return fail(&error);
     }
@@ -156,7 +157,10 @@ fn wait_for_target(session: &Session, timeout: Option<Duration>) -> Result<Peer,
             Err(
                 hint @ (AttachError::Silence { .. }
                 | AttachError::WrongKey { .. }
-                | AttachError::NotKdnet { .. }),
+                | AttachError::NotKdnet { .. }
+                | AttachError::NoLine { .. }
+                | AttachError::SilentLine { .. }
+                | AttachError::NotKd { .. }),
             ) if timeout.is_none_or(|it| start.elapsed() < it) => {
                 say(&format!("{hint}\nStill waiting; Ctrl+C ends"));
                 has_hinted = true;

@@ -39,13 +39,14 @@ fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let session =
         Session::open(&SessionConfig { handle_signals: true, ..SessionConfig::new(listen, key.clone()) })?;
-    let target = Simulator::start(SimulatorConfig::new(session.listens_at(), key))?;
+    let listens_at = session.listens_at().expect("a KDNET session listens");
+    let target = Simulator::start(SimulatorConfig::new(listens_at, key))?;
     writeln!(
         io::stderr(),
         "A simulated Windows 7 SP1 machine, whose driver myfault.sys leaks nonpaged pool, offers itself from {} \
          to this debugger at {}, over encrypted KDNET.",
         SocketAddr::from((Ipv4Addr::LOCALHOST, target.address().port())),
-        session.listens_at()
+        listens_at
     )?;
     session.wait_for_target(Some(PATIENCE))?;
     let (mut out, mut aside) = (io::stdout(), io::stderr());

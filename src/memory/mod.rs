@@ -84,6 +84,9 @@ pub enum ReadCause {
     /// The target went away or started anew while it was being read.
     #[error("the target restarted")]
     TargetRestarted,
+    /// The line to the target ended.
+    #[error("the line to the target has ended")]
+    Disconnected,
     /// The target stopped answering.
     #[error("no answer from the target within {seconds} s")]
     NoAnswer {

@@ -1,4 +1,4 @@
-//! The driver: one task that owns the socket, the clock and the link.
+//! The driver: one task that owns the socket or the line, the clock and the link.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,6 +15,8 @@ use kd_protocol::{PhysAddr, VirtAddr};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
+use super::connection::ComLine;
+use super::line::{Line, LineEvent};
 use super::monitor::{Monitor, State};
 use super::order::{Order, OrderKind, Outcome, Space, Ticket, cause_of};
 use crate::memory::{ReadCause, StopId};
@@ -23,6 +25,8 @@ use crate::memory::{ReadCause, StopId};
 const MAX_DATAGRAM: usize = 65_536;
 /// What the first large read asks for; the reply shows how much one packet of this target carries.
 const FIRST_READ_LEN: usize = 2048;
+/// The same over a serial line, whose packets carry 4,000 bytes. Source: kd-serial.md, "size".
+const FIRST_READ_LEN_OF_LINE: usize = 3900;
 /// A target that returns less than this a reply is not worth following.
 const MIN_READ_LEN: usize = 64;
 /// Progress through a read is checked against this: a target cannot make it grow.
@@ -51,32 +55,48 @@ struct Driver {
     monitor: Arc<Monitor>,
     jobs: HashMap<RequestId, Job>,
     read_len: usize,
+    first_read_len: usize,
+}
+
+/// What a driver is given to talk over.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    Socket(std::net::UdpSocket),
+    Line(ComLine),
 }
 
 /// Starts the driver on a thread of its own.
 pub(super) fn spawn(
-    socket: std::net::UdpSocket,
+    carrier: Carrier,
     link: HostLink,
     orders: mpsc::UnboundedReceiver<Order>,
     monitor: Arc<Monitor>,
     handle_signals: bool,
 ) -> io::Result<JoinHandle<()>> {
-    socket.set_nonblocking(true)?;
+    let first_read_len = match &carrier {
+        Carrier::Socket(socket) => {
+            socket.set_nonblocking(true)?;
+            FIRST_READ_LEN
+        }
+        Carrier::Line(_) => FIRST_READ_LEN_OF_LINE,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let driver = Driver { link, monitor, jobs: HashMap::new(), read_len: FIRST_READ_LEN };
-    std::thread::Builder::new().name("kdnet".into()).spawn(move || {
+    let driver = Driver { link, monitor, jobs: HashMap::new(), read_len: first_read_len, first_read_len };
+    std::thread::Builder::new().name("link".into()).spawn(move || {
         let monitor = Arc::clone(&driver.monitor);
         let result = runtime.block_on(async {
-            let socket = UdpSocket::from_std(socket)?;
             if handle_signals {
                 tokio::spawn(watch_signals(Arc::clone(&monitor)));
             }
-            driver.run(socket, orders).await
+            match carrier {
+                Carrier::Socket(socket) => {
+                    let ended = driver.run(UdpSocket::from_std(socket)?, orders).await;
+                    ended.map(|()| "closed".to_owned())
+                }
+                Carrier::Line(line) => Ok(driver.run_line(Line::new(line), orders).await),
+            }
         });
-        monitor.end(match result {
-            Ok(()) => "closed".into(),
-            Err(error) => format!("the socket failed: {error}"),
-        });
+        monitor.end(result.unwrap_or_else(|error: io::Error| format!("the socket failed: {error}")));
     })
 }
 
@@ -101,6 +121,64 @@ impl Driver {
                 () = sleep_until(wake_at) => self.link.handle_timeout(Instant::now()),
             }
         }
+    }
+
+    /// The same over a serial line. Returns why it ended.
+    async fn run_line(mut self, mut line: Line, mut orders: mpsc::UnboundedReceiver<Order>) -> String {
+        let mut bytes = BytesMut::new();
+        loop {
+            self.drain_line(&line, &mut bytes);
+            let wake_at = self.link.poll_timeout();
+            tokio::select! {
+                biased;
+                event = line.next_event() => {
+                    if let Some(why) = self.line_event(event, &line) {
+                        self.drain_line(&line, &mut bytes);
+                        return why;
+                    }
+                }
+                order = orders.recv() => match order {
+                    Some(Order(OrderKind::End)) | None => {
+                        line.finish().await;
+                        return "closed".into();
+                    }
+                    Some(Order(kind)) => self.obey(kind),
+                },
+                () = sleep_until(wake_at) => self.link.handle_timeout(Instant::now()),
+            }
+        }
+    }
+
+    /// Passes on what happened on the line. Returns why the session ends, if it does.
+    fn line_event(&mut self, event: LineEvent, line: &Line) -> Option<String> {
+        let now = Instant::now();
+        match event {
+            LineEvent::Opened => {
+                self.link.handle_stream_opened(now);
+                self.monitor.note(|state| {
+                    state.line.was_open = true;
+                    state.line.not_there = None;
+                });
+            }
+            LineEvent::NotThere(error) => {
+                self.monitor.note(|state| state.line.not_there = Some(error.to_string()));
+            }
+            LineEvent::Bytes(bytes) => {
+                self.link.handle_stream(now, &bytes);
+                self.monitor.note(|state| {
+                    state.line.note(&bytes);
+                    state.last_heard = Some(now);
+                });
+            }
+            LineEvent::Closed(why) => {
+                self.link.handle_stream_closed(now);
+                self.monitor.note(|state| state.line.not_there = Some(why.clone()));
+                if !line.reconnects() {
+                    return Some(format!("the serial line has ended: {why}"));
+                }
+            }
+        }
+        None
     }
 
     fn received(&mut self, from: SocketAddr, datagram: &[u8]) {
@@ -159,14 +237,31 @@ impl Driver {
             let Some(event) = self.link.poll_event() else { break };
             self.event(event);
         }
+        self.publish();
+    }
+
+    /// The same over a serial line.
+    fn drain_line(&mut self, line: &Line, bytes: &mut BytesMut) {
+        loop {
+            if self.link.poll_transmit_stream(bytes) {
+                line.send(bytes.split().freeze());
+            }
+            let Some(event) = self.link.poll_event() else { break };
+            self.event(event);
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
         let (run_state, counters, peer) = (self.link.state(), self.link.counters(), self.link.peer());
-        let read_len = self.read_len;
+        let (read_len, may_stop_again) = (self.read_len, self.link.may_stop_again());
         let is_news = |state: &State| state.run_state != run_state || state.peer != peer;
         self.monitor.update_if(is_news, |state| {
             state.set_run_state(run_state);
             state.counters = counters;
             state.peer = peer;
             state.read_len = read_len;
+            state.may_stop_again = may_stop_again;
         });
     }
 
@@ -193,7 +288,7 @@ impl Driver {
                 });
             }
             Event::Connected(_) | Event::Restarted(_) => {
-                self.read_len = FIRST_READ_LEN;
+                self.read_len = self.first_read_len;
                 self.monitor.update(|state| state.push_event(event));
             }
             _ => self.monitor.update(|state| state.push_event(event)),

@@ -69,6 +69,47 @@ pub enum AttachError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// The serial line is not there.
+    #[error(
+        "no target within {} s: {line} is not there: {why}.\n\
+         Start the virtual machine, with QEMU for example by -serial unix:{line},server,nowait; for a device, look at its \
+         name and rights", after.as_secs()
+    )]
+    NoLine {
+        /// Which.
+        line: String,
+        /// What the system says.
+        why: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The serial line is there, and nothing comes.
+    #[error(
+        "no target within {} s: {line} is there, but nothing came from it.\n\
+         On the target, `bcdedit /dbgsettings serial debugport:1 baudrate:115200` and `bcdedit /debug on` must have been \
+         followed by a restart; a machine that is still booting answers later", after.as_secs()
+    )]
+    SilentLine {
+        /// Which.
+        line: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// Something comes from the serial line, but it is no KD.
+    #[error(
+        "no target within {} s: {count} bytes came from {line}, but no KD packet: another speed, or a console.\n\
+         The last of them: \"{tail}\"", after.as_secs()
+    )]
+    NotKd {
+        /// Which.
+        line: String,
+        /// Bytes that came.
+        count: u64,
+        /// The last of them, escaped.
+        tail: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// Offers open with the key, but the handshake does not complete.
     #[error(
         "the target at {from} makes offers, but does not react to answers: datagrams to it are lost on the way. \
@@ -92,12 +133,12 @@ pub enum AttachError {
 pub enum BreakInError {
     /// It does not react.
     #[error(
-        "the target at {peer} did not stop within {after:?}. It may hang with interrupts disabled, or be gone; \
+        "the target at {place} did not stop within {after:?}. It may hang with interrupts disabled, or be gone; \
          its last sign of life was {last_heard} ago"
     )]
     NoReaction {
-        /// Which.
-        peer: SocketAddr,
+        /// Where it is.
+        place: String,
         /// How long it was waited for.
         after: Duration,
         /// Time since its last datagram, rounded.

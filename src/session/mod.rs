@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  shell thread (may block)                      driver thread (tokio, one task)
-//!    Session, LiveMemory -- orders ------------>  HostLink <--> UDP socket, timers, signals
+//!    Session, LiveMemory -- orders ------------>  HostLink <--> UDP socket or serial line, timers, signals
 //!                        <-- Monitor (condvar) -  events, replies, run state
 //! ```
 //! Async below, plain blocking calls above: KD keeps one request in flight, so asynchronous queries would overlap
@@ -14,6 +14,7 @@ mod context;
 mod driver;
 mod entropy;
 mod error;
+mod line;
 mod live_memory;
 mod monitor;
 mod order;
@@ -27,15 +28,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kd_protocol::kd::{ApiNumber, Arm, DebugIo, GetVersion64, Manipulate, NtStatus, StateChange};
 use kd_protocol::kdnet::Key;
-use kd_protocol::link::{Event, HostLink, LinkConfig, LinkCounters, Peer, RequestError, RunState};
+use kd_protocol::link::{Event, HostLink, LinkConfig, LinkCounters, Patience, Peer, RequestError, RunState};
 use tokio::sync::mpsc;
 
-pub use connection::{Connection, ConnectionError};
+pub use connection::{ComLine, ComPort, Connection, ConnectionError};
 pub use entropy::OsEntropy;
 pub use error::{AttachError, BreakInError, OpenError};
 pub use live_memory::LiveMemory;
 pub use monitor::{Traffic, Wait};
 
+use driver::Carrier;
 use monitor::Monitor;
 use order::{Order, OrderKind, Outcome};
 
@@ -48,10 +50,8 @@ const LATE_STOP: Duration = Duration::from_millis(1200);
 /// How a session is opened.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// The key that the target was given too.
-    pub key: Key,
+    /// Where the target is.
+    pub connection: Connection,
     /// A request without an answer fails after this long.
     pub request_timeout: Duration,
     /// Ctrl+C and SIGTERM belong to this session.
@@ -62,8 +62,14 @@ impl SessionConfig {
     /// Listens at `listen` with the link's own patience.
     #[must_use]
     pub fn new(listen: SocketAddr, key: Key) -> Self {
-        let link = LinkConfig::new(key);
-        Self { listen, key: link.key, request_timeout: link.request_timeout, handle_signals: false }
+        Self::over(Connection::Net { listen, key })
+    }
+
+    /// Talks over `connection` with the link's own patience.
+    #[must_use]
+    pub fn over(connection: Connection) -> Self {
+        let request_timeout = Patience::default().request_timeout;
+        Self { connection, request_timeout, handle_signals: false }
     }
 }
 
@@ -73,38 +79,68 @@ pub struct Session {
     monitor: Arc<Monitor>,
     orders: mpsc::UnboundedSender<Order>,
     driver: Option<JoinHandle<()>>,
-    listens_at: SocketAddr,
+    place: Place,
     opened_at: Instant,
 }
 
+/// Where the target is to be met.
+#[derive(Clone, Debug)]
+enum Place {
+    Socket(SocketAddr),
+    Line(ComPort),
+}
+
 impl Session {
-    /// Starts to listen. Nothing is sent before a target makes an offer.
+    /// Starts to listen, or to open the serial line. Over a network nothing is sent before a target makes an offer. A line
+    /// says nothing by itself, so that a break-in goes out as soon as it is there.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(config: &SessionConfig) -> Result<Self, OpenError> {
-        let address = config.listen;
-        let socket = UdpSocket::bind(address).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => OpenError::PortInUse(address),
-            _ => OpenError::Bind { address, source },
-        })?;
-        let listens_at = socket.local_addr()?;
+        let patience = Patience { request_timeout: config.request_timeout, ..Patience::default() };
+        let (place, carrier, link) = match &config.connection {
+            Connection::Net { listen, key } => {
+                let socket = listen_at(*listen)?;
+                let link_config = LinkConfig { key: key.clone(), patience };
+                let link = HostLink::new(link_config, Box::new(OsEntropy));
+                (Place::Socket(socket.local_addr()?), Carrier::Socket(socket), link)
+            }
+            Connection::Com(line) => {
+                let link = HostLink::over_stream(patience);
+                (Place::Line(line.port.clone()), Carrier::Line(line.clone()), link)
+            }
+        };
         let monitor = Arc::new(Monitor::default());
         let (orders, order_queue) = mpsc::unbounded_channel();
-        let link_config =
-            LinkConfig { request_timeout: config.request_timeout, ..LinkConfig::new(config.key.clone()) };
-        let link = HostLink::new(link_config, Box::new(OsEntropy));
-        let driver = driver::spawn(socket, link, order_queue, Arc::clone(&monitor), config.handle_signals)?;
-        Ok(Self { monitor, orders, driver: Some(driver), listens_at, opened_at: Instant::now() })
+        let driver = driver::spawn(carrier, link, order_queue, Arc::clone(&monitor), config.handle_signals)?;
+        let session = Self { monitor, orders, driver: Some(driver), place, opened_at: Instant::now() };
+        if matches!(session.place, Place::Line(_)) {
+            session.request_break_in();
+        }
+        Ok(session)
     }
 
-    /// Where it listens: the port that was given, or the one that the system chose for port 0.
+    /// Where it listens: the port that was given, or the one that the system chose for port 0. Nothing over a serial
+    /// line.
     #[must_use]
-    pub const fn listens_at(&self) -> SocketAddr {
-        self.listens_at
+    pub const fn listens_at(&self) -> Option<SocketAddr> {
+        match self.place {
+            Place::Socket(address) => Some(address),
+            Place::Line(_) => None,
+        }
     }
 
-    /// Waits until a target has proven that it has the key; `None` waits until Ctrl+C.
+    /// Where the target is met, as a person calls it: its address, the port that it is waited for at, a line's name.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match (self.peer(), &self.place) {
+            (Some(Peer::Kdnet(peer)), _) => peer.address.to_string(),
+            (_, Place::Socket(address)) => format!("UDP port {}", address.port()),
+            (_, Place::Line(port)) => port.to_string(),
+        }
+    }
+
+    /// Waits until a target has proven that it has the key, or has sent a packet; `None` waits until Ctrl+C.
     ///
     /// # Errors
     /// [`AttachError`], which tells no target from one with another key.
@@ -120,9 +156,16 @@ impl Session {
 
     fn why_no_target(&self) -> AttachError {
         let after = Duration::from_secs(self.opened_at.elapsed().as_secs_f64().round() as u64);
+        match &self.place {
+            Place::Socket(address) => self.why_no_datagrams(address.port(), after),
+            Place::Line(port) => self.why_no_packets(port.to_string(), after),
+        }
+    }
+
+    fn why_no_datagrams(&self, port: u16, after: Duration) -> AttachError {
         let traffic = self.monitor.traffic();
         let Some(from) = traffic.last_from else {
-            return AttachError::Silence { after, port: self.listens_at.port() };
+            return AttachError::Silence { after, port };
         };
         if traffic.authentic > 0 {
             AttachError::NoReaction { from }
@@ -130,6 +173,20 @@ impl Session {
             AttachError::WrongKey { from, count: traffic.not_authentic, after }
         } else {
             AttachError::NotKdnet { from, count: traffic.datagrams, after }
+        }
+    }
+
+    fn why_no_packets(&self, line: String, after: Duration) -> AttachError {
+        let traffic = self.monitor.line();
+        match traffic.not_there {
+            Some(why) if !traffic.was_open => AttachError::NoLine { line, why, after },
+            _ if traffic.bytes > 0 => AttachError::NotKd {
+                line,
+                count: traffic.bytes,
+                tail: String::from_utf8_lossy(traffic.tail.as_slices().0).escape_default().to_string(),
+                after,
+            },
+            _ => AttachError::SilentLine { line, after },
         }
     }
 
@@ -151,8 +208,8 @@ impl Session {
             Wait::Interrupted => Err(BreakInError::Interrupted),
             Wait::Ended(why) => Err(BreakInError::Ended(why)),
             Wait::TimedOut => {
-                let peer = self.peer().map_or(self.listens_at, |peer| peer.address);
-                Err(BreakInError::NoReaction { peer, after: timeout, last_heard: self.monitor.last_heard() })
+                let last_heard = self.monitor.last_heard();
+                Err(BreakInError::NoReaction { place: self.place(), after: timeout, last_heard })
             }
         }
     }
@@ -176,14 +233,36 @@ impl Session {
     /// Lets the stopped target run and waits until it does. False if it does not acknowledge in time, so that
     /// nobody knows.
     pub fn resume(&self, continue_status: NtStatus) -> bool {
-        if let Some(change) = self.monitor.stopped() {
+        let stop = self.monitor.stopped();
+        let runs = self.resume_once(stop.as_deref(), continue_status);
+        if runs && self.monitor.may_stop_again() && self.stops_again(stop.as_deref()) {
+            return self.resume_once(self.monitor.stopped().as_deref(), continue_status);
+        }
+        runs
+    }
+
+    fn resume_once(&self, stop: Option<&StateChange>, continue_status: NtStatus) -> bool {
+        if let Some(change) = stop {
             // What fails here fails for a target that does not answer, and the next order finds that out too.
-            let _ = breakpoint::step_over(self, &change);
+            let _ = breakpoint::step_over(self, change);
         }
         self.order(OrderKind::Resume(continue_status));
         let deadline = Instant::now() + RESUME_PATIENCE;
         self.monitor
             .wait_uninterrupted(deadline, |state| (state.run_state != RunState::Stopped).then_some(()))
+    }
+
+    /// Waits a moment for the stop that a break-in too many leads to: at the same instruction as the last one.
+    fn stops_again(&self, last: Option<&StateChange>) -> bool {
+        let deadline = Instant::now() + LATE_STOP;
+        let at = last.map(|it| it.program_counter);
+        let stops = self.monitor.wait_uninterrupted(deadline, |state| {
+            state.stopped.as_ref().is_some_and(|it| Some(it.program_counter) == at).then_some(())
+        });
+        if stops {
+            self.monitor.forget_stop_event();
+        }
+        stops
     }
 
     /// Sends one request to the stopped target and waits for its reply, whether or not the user presses Ctrl+C: the
@@ -327,4 +406,11 @@ impl Drop for Session {
             let _ = driver.join();
         }
     }
+}
+
+fn listen_at(address: SocketAddr) -> Result<UdpSocket, OpenError> {
+    UdpSocket::bind(address).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => OpenError::PortInUse(address),
+        _ => OpenError::Bind { address, source },
+    })
 }

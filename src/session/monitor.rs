@@ -12,6 +12,7 @@ use kd_protocol::kd::StateChange;
 use kd_protocol::link::{Event, LinkCounters, Peer, RunState};
 use tokio::sync::mpsc;
 
+use super::line::LineTraffic;
 use super::order::{Order, OrderKind, Outcome, Ticket};
 use crate::memory::StopId;
 
@@ -56,6 +57,9 @@ pub(super) struct State {
     pub(super) events: VecDeque<Event>,
     pub(super) outcomes: HashMap<Ticket, Outcome>,
     pub(super) traffic: Traffic,
+    pub(super) line: LineTraffic,
+    /// More was done to stop the target than it has obeyed.
+    pub(super) may_stop_again: bool,
     pub(super) counters: LinkCounters,
     pub(super) last_heard: Option<Instant>,
     /// Bytes that one reply of this target carries.
@@ -109,6 +113,8 @@ impl Default for Monitor {
             events: VecDeque::new(),
             outcomes: HashMap::new(),
             traffic: Traffic::default(),
+            line: LineTraffic::default(),
+            may_stop_again: false,
             counters: LinkCounters::default(),
             last_heard: None,
             read_len: 0,
@@ -331,6 +337,14 @@ impl Monitor {
 
     pub(super) fn traffic(&self) -> Traffic {
         self.lock().traffic
+    }
+
+    pub(super) fn line(&self) -> LineTraffic {
+        self.lock().line.clone()
+    }
+
+    pub(super) fn may_stop_again(&self) -> bool {
+        self.lock().may_stop_again
     }
 
     pub(super) fn is_terminating(&self) -> bool {

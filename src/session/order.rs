@@ -57,6 +57,7 @@ pub(super) fn cause_of(error: RequestError) -> ReadCause {
     match error {
         RequestError::TargetRunning => ReadCause::TargetRunning,
         RequestError::TargetRestarted => ReadCause::TargetRestarted,
+        RequestError::Disconnected => ReadCause::Disconnected,
         RequestError::NoAnswer { after, .. } => ReadCause::NoAnswer { seconds: after.as_secs() },
         _ => ReadCause::SessionEnded,
     }

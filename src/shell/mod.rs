@@ -404,7 +404,7 @@ impl<'a> Shell<'a> {
         }
         let version = self.session.version()?;
         let kernel = Kernel::new(kernel_version(&version), Arc::clone(&self.symbols));
-        self.report.banner(self.session.peer(), &version);
+        self.report.banner(&self.session.place(), &version);
         if let Err(missing) = Target::new(&self.memory, &kernel).module_symbols("nt") {
             self.report.status(&missing.to_string());
         }

@@ -93,7 +93,7 @@ impl<'a> Report<'a> {
     }
 
     /// Says who connected.
-    pub(super) fn banner(&mut self, peer: Option<Peer>, version: &GetVersion64) {
+    pub(super) fn banner(&mut self, place: &str, version: &GetVersion64) {
         let machine = match version.machine_type {
             0x8664 => "x64".into(),
             0xaa64 => "ARM64".into(),
@@ -102,8 +102,9 @@ impl<'a> Report<'a> {
         };
         let is_64_bit = if version.flags.contains(VersionFlags::PTR64) { "TRUE" } else { "FALSE" };
         let (build, base) = (version.minor_version, version.kern_base);
-        let from = peer.map_or_else(String::new, |peer| format!(" at {}", peer.address));
-        self.status(&format!("Connected to Windows build {build} {machine} target{from}, ptr64 {is_64_bit}"));
+        self.status(&format!(
+            "Connected to Windows build {build} {machine} target at {place}, ptr64 {is_64_bit}"
+        ));
         self.status(&format!("Kernel base = {base} PsLoadedModuleList = {}", version.ps_loaded_module_list));
     }
 
@@ -126,9 +127,14 @@ impl<'a> Report<'a> {
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::DebugPrint(text) => self.aside(&printable(text)),
-            Event::Restarted(peer) => {
+            Event::Restarted(Peer::Kdnet(peer)) => {
                 self.status(&format!("The target restarted and is connected again, at {}", peer.address));
             }
+            Event::Restarted(Peer::Kdcom) => {
+                self.status("The target restarted, or had given its debugger up, and is connected again");
+            }
+            Event::Disconnected => self.status("The line to the target has ended; waiting for it"),
+            Event::Reconnected => self.status("The line to the target is there again"),
             Event::Rebooting => self.status("The target shuts down or restarts; waiting for it to come back"),
             Event::Resumed { confirmed: false } => {
                 self.status("The target fell silent when it was told to run, as a running one does");

@@ -272,7 +272,12 @@ impl Server {
 
     fn wake_at(&self) -> Instant {
         let tick = self.link.is_running().then_some(self.ticked_at + TICK);
-        self.next_arrival().into_iter().chain(tick).fold(self.link.poll_timeout(), Instant::min)
+        self.next_arrival()
+            .into_iter()
+            .chain(tick)
+            .chain(self.link.poll_timeout())
+            .min()
+            .expect("offers never end")
     }
 
     fn received(&mut self, from: SocketAddr, datagram: &[u8]) {
@@ -289,7 +294,7 @@ impl Server {
             let _ = self.link.handle_datagram(now, self.connect, &datagram);
             self.settle();
         }
-        if self.link.poll_timeout() <= now {
+        if self.link.poll_timeout().is_some_and(|at| at <= now) {
             self.link.handle_timeout(now);
         }
         if !self.link.is_running() {

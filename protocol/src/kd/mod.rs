@@ -25,6 +25,6 @@ pub use manipulate::arms::{
     SetContext, SwitchPartition, VersionFlags, WriteBreakPoint64, WriteMemory64,
 };
 pub use manipulate::{ApiNumber, Arm, Manipulate, SEARCH_FOUND_NOTHING};
-pub use packet::{Packet, PacketId, PacketType, Payload};
+pub use packet::{BREAK_IN, Packet, PacketId, PacketType, Payload};
 pub use state_change::{ControlReport, Exception, LoadSymbols, NewState, StateChange, StateDetail};
 pub use status::NtStatus;

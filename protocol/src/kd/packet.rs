@@ -7,6 +7,8 @@ use bytes::Bytes;
 use super::{DebugIo, FileIo, Manipulate, StateChange};
 use crate::wire::{DecodeError, Reader, Writer, open_enum};
 
+/// The break-in: one byte that is no packet. It stops a running target.
+pub const BREAK_IN: u8 = 0x62;
 /// Begins a data packet: `0000`.
 const DATA_LEADER: u32 = 0x3030_3030;
 /// Begins a control packet: `iiii`.

@@ -4,12 +4,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::kd::Packet;
+use crate::kd::{BREAK_IN, Packet};
 use crate::kdnet::{Channel, Control, Datagram, Ping};
 use crate::wire::DecodeError;
-
-/// The body of a break-in datagram: one byte, not a KD packet.
-pub(super) const BREAK_IN: u8 = 0x62;
 
 /// A datagram's body, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]

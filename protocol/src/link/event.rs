@@ -14,7 +14,16 @@ pub struct RequestId(pub u64);
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub enum Peer {
+    /// A target on the network.
+    Kdnet(KdnetPeer),
+    /// Whoever is at the other end of the stream.
+    Kdcom,
+}
+
+/// A target on the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KdnetPeer {
     /// Where its datagrams come from.
     pub address: SocketAddr,
     /// Its KDNET version.
@@ -24,10 +33,17 @@ pub struct Peer {
 /// Something happened on the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A target proved that it has the key. Whether it runs or is stopped is not known yet.
+    /// A target proved that it has the key, or sent its first packet. Whether it runs or is stopped is not known yet.
     Connected(Peer),
     /// The target started anew: what was known of it is void, and pending requests have failed.
+    ///
+    /// Over a stream: it began to count its packets anew, as a booting target does, and one that has not heard of its
+    /// debugger for long.
     Restarted(Peer),
+    /// The stream has ended; pending requests have failed.
+    Disconnected,
+    /// The stream is there again. Whether the same target is behind it is not known yet.
+    Reconnected,
     /// The target says that it is about to restart.
     Rebooting,
     /// The target stopped and waits for requests.
@@ -63,6 +79,9 @@ pub enum RequestError {
     /// A running target loses every request, so none was sent.
     #[error("the target is running; break in first")]
     TargetRunning,
+    /// The stream to the target ended while the request was pending, and is not there again.
+    #[error("the connection to the target has ended")]
+    Disconnected,
     /// No target has connected yet.
     #[error("no target is connected")]
     NotConnected,

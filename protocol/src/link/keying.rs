@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use super::channel::DataChannel;
-use super::{Content, Entropy, Peer};
+use super::{Content, Entropy, KdnetPeer};
 use crate::kdnet::{
     Cipher, Control, Datagram, DatagramError, Direction, Endpoint, Envelope, Flags, Key, Offer, Response,
     TargetRandom,
@@ -54,7 +54,7 @@ pub(super) enum Proof {
 #[derive(Debug)]
 struct Session {
     channel: DataChannel,
-    peer: Peer,
+    peer: KdnetPeer,
     random: TargetRandom,
     /// What the target's offers call us; learned from the first one after keying.
     own_name: Option<Endpoint>,
@@ -79,12 +79,12 @@ impl HostKeying {
     }
 
     /// The target of the session in force.
-    pub(super) fn peer(&self) -> Option<Peer> {
+    pub(super) fn peer(&self) -> Option<KdnetPeer> {
         self.session.as_ref().map(|session| session.peer)
     }
 
     /// Where an answer is on its way to, while no key is proven.
-    pub(super) fn unproven_peer(&self) -> Option<Peer> {
+    pub(super) fn unproven_peer(&self) -> Option<KdnetPeer> {
         self.candidates.back().map(|candidate| candidate.peer)
     }
 
@@ -98,7 +98,7 @@ impl HostKeying {
     }
 
     /// Seals a message that asks a target for an offer.
-    pub(super) fn seal_poke(&self, peer: Peer) -> Vec<u8> {
+    pub(super) fn seal_poke(&self, peer: KdnetPeer) -> Vec<u8> {
         self.seal_control(peer.version, 0, &Control::HostPoke)
     }
 
@@ -136,7 +136,7 @@ impl HostKeying {
         let body = Control::Response(Response::to(offer, host_random)).encode();
         let channel =
             DataChannel::new(self.key.data_cipher(&body), datagram.version, Direction::HostToTarget);
-        let peer = Peer { address: from, version: datagram.version };
+        let peer = KdnetPeer { address: from, version: datagram.version };
         self.add_candidate(Session { channel, peer, random, own_name: None, uses: 0 });
         Ok(OfferOutcome::Answer(self.seal_control_body(datagram.version, datagram.sequence, body)))
     }

@@ -8,65 +8,32 @@
 //! ```
 //!
 //! Hands packets down, never sealed bytes: a retransmission keeps its id and takes a new KDNET sequence.
-//! Source: PROTOCOL.md 7.
+//!
+//! The same over both carriers; where their rules differ, [`Dialect`] and [`Agreement`] say how. Over KDNET a request sent
+//! again makes the target repeat a lost reply. Over a stream it makes the target believe that its reply arrived, and so a
+//! lost reply is asked for with RESET. Source: PROTOCOL.md 7 and 14.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::agreement::{Agreement, Due};
+use super::dialect::Dialect;
+use super::in_flight::{InFlight, Outgoing, Purpose};
 use super::round_trip::RoundTrip;
 use super::{RequestError, RequestId};
 use crate::kd::{Manipulate, Packet, PacketId, PacketType};
 
 /// Silent transmissions after which a RESET goes before the next: the two sides may disagree on the ids.
 const TRIES_BEFORE_RESET: u32 = 8;
-/// Silent transmissions after which a continue counts as obeyed: a running target does not acknowledge.
-const CONTINUE_TRIES: u32 = 12;
-
-/// What a data packet in flight waits for.
-#[derive(Clone, Debug)]
-pub(super) enum Purpose {
-    /// A reply to this request, or only an acknowledgement where there is no reply.
-    Request(RequestId, Box<Manipulate>),
-    /// Only an acknowledgement: the target runs then.
-    Continue,
-    /// Only an acknowledgement: an answer to a prompt or file request.
-    Answer,
-}
-
-#[derive(Clone, Debug)]
-struct Outgoing {
-    purpose: Purpose,
-    packet_type: PacketType,
-    payload: Bytes,
-    timeout: Duration,
-    /// The target says nothing until it is done, so that silence after the acknowledgement means nothing.
-    is_slow: bool,
-}
-
-#[derive(Debug)]
-struct InFlight {
-    outgoing: Outgoing,
-    id: PacketId,
-    acknowledged: bool,
-    tries: u32,
-    first_sent: Instant,
-    last_sent: Instant,
-    retransmit_at: Instant,
-}
-
-impl InFlight {
-    /// When it is given up, whatever the target says until then.
-    fn deadline(&self) -> Instant {
-        self.first_sent + self.outgoing.timeout
-    }
-}
+/// The same over a stream, where ids have one bit and nothing is lost on the way.
+const TRIES_BEFORE_AGREEMENT: u32 = 2;
 
 /// What became of the packet in flight.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Acknowledged, and nothing more to come. Not confirmed: presumed, see [`CONTINUE_TRIES`].
+    /// Acknowledged, and nothing more to come. Not confirmed: presumed, see [`Dialect::continue_tries`].
     Done(Purpose, Confirmed),
     /// Given up.
     Failed(Purpose, RequestError),
@@ -75,11 +42,27 @@ pub(super) enum Outcome {
 /// Whether the target itself said so.
 pub(super) type Confirmed = bool;
 
+/// What a data packet of the target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    New,
+    /// Seen before.
+    Repeat,
+    /// The first of a target that has begun to count anew: nothing that was sent to it before is known to it.
+    Anew,
+}
+
 #[derive(Debug)]
 pub(super) struct Reliable {
+    dialect: Dialect,
     next_id: PacketId,
     /// The newest data packet of the target; `None` accepts any.
     newest_seen: Option<PacketId>,
+    /// Its content: a stream's ids tell a packet from the one before it, and from no other.
+    newest_content: Option<(PacketType, Bytes)>,
+    agreement: Agreement,
+    /// Copies of finished packets that a stream's target may still come upon, and ask about with RESEND.
+    stray_copies: u32,
     in_flight: Option<InFlight>,
     queue: VecDeque<Outgoing>,
     round_trip: RoundTrip,
@@ -90,13 +73,20 @@ pub(super) struct Reliable {
 }
 
 impl Reliable {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(dialect: Dialect) -> Self {
         Self {
-            next_id: PacketId::FIRST_OF_HOST,
+            dialect,
+            next_id: dialect.first_of_host(),
             newest_seen: None,
+            newest_content: None,
+            agreement: match dialect {
+                Dialect::Kdnet => Agreement::AGREED,
+                Dialect::Kdcom => Agreement::OPEN,
+            },
+            stray_copies: 0,
             in_flight: None,
             queue: VecDeque::new(),
-            round_trip: RoundTrip::default(),
+            round_trip: RoundTrip::new(dialect.bounds()),
             resets_pending: 0,
             outbox: VecDeque::new(),
             retransmissions: 0,
@@ -105,8 +95,11 @@ impl Reliable {
 
     /// Forgets everything but the measured round trip; returns what was pending.
     pub(super) fn restart(&mut self) -> Vec<Purpose> {
-        let fresh =
-            Self { round_trip: self.round_trip, retransmissions: self.retransmissions, ..Self::new() };
+        let fresh = Self {
+            round_trip: self.round_trip,
+            retransmissions: self.retransmissions,
+            ..Self::new(self.dialect)
+        };
         let old = std::mem::replace(self, fresh);
         old.in_flight.map(|it| it.outgoing).into_iter().chain(old.queue).map(|it| it.purpose).collect()
     }
@@ -162,25 +155,31 @@ impl Reliable {
         }
         let Some(outgoing) = self.queue.pop_front() else { return };
         let id = self.next_id;
-        self.next_id = id.next();
-        let mut in_flight = InFlight {
-            outgoing,
-            id,
-            acknowledged: false,
-            tries: 0,
-            first_sent: now,
-            last_sent: now,
-            retransmit_at: now,
-        };
-        transmit(&mut in_flight, now, &self.round_trip, &mut self.outbox);
-        self.in_flight = Some(in_flight);
+        self.next_id = self.dialect.next(id);
+        self.in_flight = Some(InFlight::new(now, outgoing, id));
+        if self.agreement.is_agreed() {
+            self.release(now);
+        } else {
+            self.agree(now);
+        }
+    }
+
+    /// Sees to it that both sides agree on ids.
+    pub(super) fn agree(&mut self, now: Instant) {
+        if !self.agreement.is_agreed() && self.agreement.ask(now) {
+            self.send_reset_packet();
+        }
     }
 
     /// Asks the target to agree on ids anew.
     pub(super) fn send_reset(&mut self) {
-        let id = self.in_flight.as_ref().map_or(self.next_id, |it| it.id);
         self.resets_pending += 1;
-        self.outbox.push_back(Packet::control(PacketType::RESET, id));
+        self.send_reset_packet();
+    }
+
+    fn send_reset_packet(&mut self) {
+        let next = self.in_flight.as_ref().map_or(self.next_id, |it| it.id);
+        self.outbox.push_back(Packet::control(PacketType::RESET, self.dialect.reset(next)));
     }
 
     /// Asks the target to send its last packet again.
@@ -189,20 +188,86 @@ impl Reliable {
     }
 
     /// Takes a data packet of the target: acknowledges it, and says whether it is new.
-    pub(super) fn accept(&mut self, id: PacketId) -> bool {
-        self.outbox.push_back(Packet::control(PacketType::ACKNOWLEDGE, id));
-        let is_new = self.newest_seen.is_none_or(|newest| id.is_after(newest));
-        if is_new {
-            self.newest_seen = Some(id);
+    pub(super) fn accept(&mut self, packet: &Packet) -> Arrival {
+        let id = packet.id;
+        self.outbox.push_back(Packet::control(PacketType::ACKNOWLEDGE, self.dialect.acknowledges(id)));
+        if self.dialect == Dialect::Kdcom {
+            return self.accept_from_stream(packet);
         }
-        is_new
+        if self.newest_seen.is_some_and(|newest| !id.is_after(newest)) {
+            return Arrival::Repeat;
+        }
+        self.newest_seen = Some(id);
+        Arrival::New
+    }
+
+    fn accept_from_stream(&mut self, packet: &Packet) -> Arrival {
+        let id = packet.id;
+        let bare = |id| self.dialect.acknowledges(id);
+        let is_of_beginner = id != bare(id);
+        let content = (packet.packet_type, packet.payload.clone());
+        let is_same_content = self.newest_content.as_ref() == Some(&content);
+        let arrival = match self.newest_seen {
+            // Behind a RESET comes what was sent last, and it may have been taken. A stop announced again is told by
+            // whoever knows of the stop.
+            None if is_same_content && packet.packet_type != PacketType::STATE_CHANGE64 => Arrival::Repeat,
+            None => Arrival::New,
+            Some(newest) if newest == id && (is_same_content || !is_of_beginner) => Arrival::Repeat,
+            Some(_) if is_of_beginner => Arrival::Anew,
+            Some(newest) if bare(newest) == id => Arrival::Repeat,
+            Some(_) => Arrival::New,
+        };
+        if is_of_beginner && arrival != Arrival::Repeat && !self.agreement.is_answered() {
+            self.agreement.synchronised();
+        }
+        self.newest_seen = Some(id);
+        self.newest_content = Some(content);
+        arrival
+    }
+
+    /// What is known of a target that has begun anew is this packet. Returns what was pending.
+    pub(super) fn begin_with(&mut self, packet: &Packet) -> Vec<Purpose> {
+        let (outbox, agreement) = (std::mem::take(&mut self.outbox), self.agreement);
+        let pending = self.restart();
+        (self.outbox, self.agreement) = (outbox, agreement);
+        self.newest_seen = Some(packet.id);
+        self.newest_content = Some((packet.packet_type, packet.payload.clone()));
+        self.agreement.synchronised();
+        pending
+    }
+
+    /// A data packet of the target was dealt with: what was kept may be sent.
+    pub(super) fn packet_done(&mut self, now: Instant) {
+        if self.agreement.packet_followed() {
+            self.release(now);
+        }
+    }
+
+    /// Bytes of the target arrive: it is not silent, and what was sent to it is on its way.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.agreement.heard(now);
+        if let Some(in_flight) = self.in_flight.as_mut().filter(|it| !it.is_held) {
+            let wait =
+                self.round_trip.wait_after(1).max(in_flight.retransmit_at.saturating_duration_since(now));
+            in_flight.wait(now, wait);
+        }
+    }
+
+    fn release(&mut self, now: Instant) {
+        if let Some(in_flight) = self.in_flight.as_mut().filter(|it| it.is_held) {
+            self.outbox.push_back(in_flight.transmit(now, &self.round_trip));
+        }
     }
 
     /// Takes a control packet of the target.
     pub(super) fn control(&mut self, now: Instant, packet: &Packet) -> Option<Outcome> {
         match packet.packet_type {
             PacketType::ACKNOWLEDGE => return self.acknowledged(now, packet.id),
+            // It may be about a copy of something that is done, which the target came upon late. To repeat what is on
+            // its way for that would make another copy.
+            PacketType::RESEND if self.stray_copies > 0 => self.stray_copies -= 1,
             PacketType::RESEND => self.retransmit(now),
+            PacketType::RESET if self.dialect == Dialect::Kdcom => self.begin_again(now),
             PacketType::RESET => {
                 self.newest_seen = Some(PacketId(packet.id.0.wrapping_sub(2)));
                 match self.resets_pending.checked_sub(1) {
@@ -216,19 +281,36 @@ impl Reliable {
         None
     }
 
+    /// Both sides of a stream count from the first id.
+    fn begin_again(&mut self, now: Instant) {
+        let first = self.dialect.first_of_host();
+        self.newest_seen = None;
+        self.stray_copies = 0;
+        self.next_id = first;
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.hold(first);
+            self.next_id = self.dialect.next(first);
+        }
+        if self.agreement.reset(now) {
+            self.send_reset_packet();
+        }
+    }
+
     fn acknowledged(&mut self, now: Instant, id: PacketId) -> Option<Outcome> {
-        let in_flight = self.in_flight.as_mut().filter(|it| it.id == id)?;
+        let in_flight = self.in_flight.as_mut().filter(|it| it.id == id && !it.is_held)?;
+        self.agreement.confirmed();
+        self.stray_copies = 0;
         if in_flight.tries == 1 && !in_flight.acknowledged {
             self.round_trip.measure(now - in_flight.last_sent);
         }
         in_flight.acknowledged = true;
         match in_flight.outgoing.purpose {
             Purpose::Request(_, ref request) if request.api_number.has_reply() => {
-                in_flight.retransmit_at = if in_flight.outgoing.is_slow {
-                    in_flight.deadline()
-                } else {
-                    (now + self.round_trip.wait_after(in_flight.tries)).min(in_flight.deadline())
+                let wait = match in_flight.outgoing.is_slow {
+                    true => in_flight.outgoing.timeout,
+                    false => self.round_trip.wait_after(in_flight.tries),
                 };
+                in_flight.wait(now, wait);
                 None
             }
             _ => self.finish(now, true),
@@ -284,40 +366,76 @@ impl Reliable {
 
     /// Takes out what `is_unwanted`, in flight or waiting, and sends nothing in its place.
     fn forget(&mut self, is_unwanted: impl Fn(&Purpose) -> bool) -> Vec<Purpose> {
-        let in_flight = self.in_flight.take_if(|it| is_unwanted(&it.outgoing.purpose)).map(|it| it.outgoing);
+        let in_flight = self.in_flight.take_if(|it| is_unwanted(&it.outgoing.purpose));
+        if let Some(in_flight) = &in_flight {
+            self.retire(in_flight, matches!(in_flight.outgoing.purpose, Purpose::Continue));
+        }
         let (unwanted, kept) =
             std::mem::take(&mut self.queue).into_iter().partition(|it| is_unwanted(&it.purpose));
         let unwanted: VecDeque<Outgoing> = unwanted;
         self.queue = kept;
-        in_flight.into_iter().chain(unwanted).map(|it| it.purpose).collect()
+        in_flight.map(|it| it.outgoing).into_iter().chain(unwanted).map(|it| it.purpose).collect()
     }
 
     fn finish(&mut self, now: Instant, confirmed: Confirmed) -> Option<Outcome> {
         let done = self.in_flight.take()?;
+        self.retire(&done, confirmed);
         self.start_next(now);
         Some(Outcome::Done(done.outgoing.purpose, confirmed))
     }
 
+    /// A packet is not on its way any more. A stream's target knows the next one by its id alone, and acknowledges one
+    /// with a wrong id without obeying it: so the ids must follow what the target has taken.
+    fn retire(&mut self, gone: &InFlight, was_taken: bool) {
+        if self.dialect == Dialect::Kdnet {
+            return;
+        }
+        if gone.is_held {
+            self.next_id = gone.id;
+            return;
+        }
+        self.stray_copies = gone.tries.saturating_sub(1);
+        if !was_taken && !gone.acknowledged {
+            self.agreement.lose();
+        }
+    }
+
     fn retransmit(&mut self, now: Instant) {
-        if let Some(in_flight) = &mut self.in_flight {
+        if let Some(in_flight) = self.in_flight.as_mut().filter(|it| !it.is_held) {
             self.retransmissions += 1;
-            transmit(in_flight, now, &self.round_trip, &mut self.outbox);
+            self.outbox.push_back(in_flight.transmit(now, &self.round_trip));
         }
     }
 
     /// Sends again, or gives up, what has waited long enough.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Outcome> {
+        match self.agreement.handle_timeout(now) {
+            Due::Nothing => {}
+            Due::SendReset => self.send_reset_packet(),
+            Due::Agreed => self.release(now),
+        }
         let in_flight = self.in_flight.as_mut().filter(|it| it.retransmit_at <= now)?;
         let waited = now - in_flight.first_sent;
         let is_continue = matches!(in_flight.outgoing.purpose, Purpose::Continue);
-        if is_continue && in_flight.tries >= CONTINUE_TRIES {
+        if is_continue && !in_flight.is_held && in_flight.tries >= self.dialect.continue_tries() {
             return self.finish(now, false);
         }
         if waited >= in_flight.outgoing.timeout {
             let error = RequestError::NoAnswer { after: waited, tries: in_flight.tries };
             let failed = self.in_flight.take()?;
+            self.retire(&failed, false);
             self.start_next(now);
             return Some(Outcome::Failed(failed.outgoing.purpose, error));
+        }
+        if self.dialect == Dialect::Kdcom && !is_continue {
+            if in_flight.acknowledged || in_flight.tries >= TRIES_BEFORE_AGREEMENT {
+                in_flight.hold(in_flight.id);
+                self.agreement.lose();
+                self.agree(now);
+            } else {
+                self.retransmit(now);
+            }
+            return None;
         }
         // A RESET makes a stopped target announce its stop again, which a continue must not cause.
         if in_flight.tries.is_multiple_of(TRIES_BEFORE_RESET) && !is_continue {
@@ -334,7 +452,7 @@ impl Reliable {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.in_flight.as_ref().map(|it| it.retransmit_at)
+        self.in_flight.iter().map(|it| it.retransmit_at).chain(self.agreement.poll_timeout()).min()
     }
 
     /// The next packet to seal and send.
@@ -346,12 +464,4 @@ impl Reliable {
     pub(super) const fn retransmissions(&self) -> u64 {
         self.retransmissions
     }
-}
-
-fn transmit(in_flight: &mut InFlight, now: Instant, round_trip: &RoundTrip, outbox: &mut VecDeque<Packet>) {
-    let Outgoing { packet_type, payload, .. } = &in_flight.outgoing;
-    outbox.push_back(Packet::data(*packet_type, in_flight.id, payload.clone()));
-    in_flight.tries += 1;
-    in_flight.last_sent = now;
-    in_flight.retransmit_at = (now + round_trip.wait_after(in_flight.tries)).min(in_flight.deadline());
 }

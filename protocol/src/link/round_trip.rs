@@ -2,20 +2,29 @@
 
 use std::time::Duration;
 
-/// Before the first measurement.
-const INITIAL: Duration = Duration::from_millis(200);
-/// A retransmission costs one datagram and no harm, but below this it would only meet a busy scheduler.
-const FLOOR: Duration = Duration::from_millis(3);
-/// A target sends its own packets again after this long, so that waiting longer gains nothing.
-const CEILING: Duration = Duration::from_millis(500);
+/// Between which waits lie, whatever was measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Before the first measurement.
+    pub(super) initial: Duration,
+    /// A retransmission costs little and does no harm, but below this it would only meet a busy scheduler.
+    pub(super) floor: Duration,
+    /// A target sends its own packets again after this long, so that waiting longer gains nothing.
+    pub(super) ceiling: Duration,
+}
 
 /// Smoothed round-trip time and its variation.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct RoundTrip {
+    bounds: Bounds,
     smoothed: Option<(Duration, Duration)>,
 }
 
 impl RoundTrip {
+    pub(super) const fn new(bounds: Bounds) -> Self {
+        Self { bounds, smoothed: None }
+    }
+
     /// Takes the time from a packet's only transmission to its acknowledgement or reply (Karn: never of one that
     /// was sent twice).
     pub(super) fn measure(&mut self, sample: Duration) {
@@ -27,8 +36,9 @@ impl RoundTrip {
 
     /// How long to wait for an answer to a packet that was sent `tries` times: doubles with each.
     pub(super) fn wait_after(&self, tries: u32) -> Duration {
-        let once = self.smoothed.map_or(INITIAL, |(mean, variation)| mean + variation * 4);
-        (once.clamp(FLOOR, CEILING) * 2_u32.saturating_pow(tries.saturating_sub(1).min(10))).min(CEILING)
+        let Bounds { initial, floor, ceiling } = self.bounds;
+        let once = self.smoothed.map_or(initial, |(mean, variation)| mean + variation * 4);
+        (once.clamp(floor, ceiling) * 2_u32.saturating_pow(tries.saturating_sub(1).min(10))).min(ceiling)
     }
 }
 
@@ -40,7 +50,8 @@ mod tests {
 
     #[test]
     fn waits_follow_what_was_measured_between_floor_and_ceiling() {
-        let mut round_trip = RoundTrip::default();
+        let bounds = Bounds { initial: MS(200), floor: MS(3), ceiling: MS(500) };
+        let mut round_trip = RoundTrip::new(bounds);
         assert_eq!(round_trip.wait_after(1), MS(200));
         for _ in 0..50 {
             round_trip.measure(MS(40));
@@ -49,8 +60,8 @@ mod tests {
         for _ in 0..100 {
             round_trip.measure(Duration::from_micros(50));
         }
-        assert_eq!(round_trip.wait_after(1), FLOOR);
-        assert_eq!(round_trip.wait_after(3), FLOOR * 4);
-        assert_eq!(round_trip.wait_after(40), CEILING);
+        assert_eq!(round_trip.wait_after(1), MS(3));
+        assert_eq!(round_trip.wait_after(3), MS(12));
+        assert_eq!(round_trip.wait_after(40), MS(500));
     }
 }

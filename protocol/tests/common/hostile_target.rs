@@ -22,7 +22,7 @@ use kd_protocol::kd::{ApiNumber, Arm, DebugIo, Manipulate, NtStatus, Packet, Pac
 use kd_protocol::kdnet::{
     Channel, Cipher, Control, Datagram, Direction, Endpoint, Envelope, Flags, Key, Offer, TargetRandom,
 };
-use kd_protocol::link::{Content, Entropy, Event, HostLink, LinkConfig, RequestId, RunState};
+use kd_protocol::link::{Content, Entropy, Event, HostLink, LinkConfig, Patience, RequestId, RunState};
 use kd_protocol::wire::Reader;
 
 /// Datagrams that one call may cause.
@@ -37,6 +37,7 @@ const OWN_PACKETS: usize = 4;
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// The same for a search.
 const SLOW_TIMEOUT: Duration = Duration::from_secs(4);
+const PATIENCE: Patience = Patience { request_timeout: TIMEOUT, slow_request_timeout: SLOW_TIMEOUT };
 /// Datagrams of the target that are remembered to be replayed.
 const HISTORY: usize = 64;
 
@@ -219,10 +220,7 @@ impl Play {
         Self {
             now: Instant::now(),
             control: key.control_cipher(),
-            link: HostLink::new(
-                LinkConfig { key: key.clone(), request_timeout: TIMEOUT, slow_request_timeout: SLOW_TIMEOUT },
-                Box::new(Count(0)),
-            ),
+            link: HostLink::new(LinkConfig { key: key.clone(), patience: PATIENCE }, Box::new(Count(0))),
             key,
             sessions: Vec::new(),
             history: Vec::new(),

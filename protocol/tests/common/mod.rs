@@ -3,6 +3,7 @@
 // Each test file uses its part of this module, and compiles it as part of itself.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod line;
 pub mod net;
 
 use bytes::Bytes;

@@ -121,7 +121,7 @@ impl World {
             if done(self) {
                 return true;
             }
-            let timers = [self.host.poll_timeout(), Some(self.target.poll_timeout())];
+            let timers = [self.host.poll_timeout(), self.target.poll_timeout()];
             let executes = self.pending_reply.as_ref().map(|(at, _)| *at);
             let arrives = self.wire.keys().next().map(|(at, _)| *at);
             let next =
@@ -200,7 +200,7 @@ impl World {
         if self.host.poll_timeout().is_some_and(|at| at <= self.now) {
             self.host.handle_timeout(self.now);
         }
-        if self.target.poll_timeout() <= self.now {
+        if self.target.poll_timeout().is_some_and(|at| at <= self.now) {
             self.target.handle_timeout(self.now);
         }
         self.settle();
@@ -248,7 +248,7 @@ impl World {
             TargetEvent::Request(request) => {
                 self.executed.push((*request).clone());
                 if request.api_number.has_reply() {
-                    let reply = answer(&request);
+                    let reply = answer(&request, 1096);
                     if self.execution.is_zero() {
                         self.target.reply(self.now, &reply);
                     } else {
@@ -309,10 +309,10 @@ pub fn breakpoint(parameter: u64) -> StateChange {
     StateChange::exception(exception, report)
 }
 
-fn answer(request: &Manipulate) -> Manipulate {
+pub fn answer(request: &Manipulate, limit: u32) -> Manipulate {
     match request.arm {
         Arm::ReadMemory(mut arm) => {
-            let count = arm.transfer_count.min(1096);
+            let count = arm.transfer_count.min(limit);
             arm.actual_bytes_read = count;
             let data = memory_at(arm.target_base_address, count as usize);
             Manipulate { arm: Arm::ReadMemory(arm), ..request.reply(NtStatus::SUCCESS, data.into()) }

@@ -1,41 +1,40 @@
-//! The target's end of a KDNET link: what kdnet.dll and the kernel's packet layer do, for a simulated kernel.
+//! The target's end of a link: what kdnet.dll or kdcom.dll and the kernel's packet layer do, for a simulated kernel.
 //!
 //! ```text
 //!            send(state change)          Continue
 //!   Running ------------------> RequestLoop ------> Running
-//!      any datagram but a           manipulate -> Request event -> reply()
-//!      break-in is lost             RESEND, RESET, break-in -> the state change again
+//!      whatever is no break-in      manipulate -> Request event -> reply()
+//!      is lost                      RESEND, RESET, break-in -> the state change again
 //!
-//!   while a packet of ours is unacknowledged: the rules of PROTOCOL.md 7
+//!   while a packet of ours is unacknowledged: the rules of PROTOCOL.md 7, over a stream those of 14
 //! ```
 
+mod net;
+
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::channel::DataChannel;
+use super::dialect::Dialect;
+use super::stream_reader::StreamReader;
 use super::{Content, Entropy};
-use crate::kd::{DebugIo, FileIo, Manipulate, Packet, PacketId, PacketType, Payload, StateChange};
-use crate::kdnet::{
-    Channel, Cipher, Control, Datagram, DatagramError, Direction, Endpoint, Envelope, Flags, Key, Offer,
-    Ping, Response, TargetRandom,
-};
+use crate::kd::{BREAK_IN, DebugIo, FileIo, Manipulate, Packet, PacketId, PacketType, Payload, StateChange};
+use crate::kdcom::{self, Frame};
+use crate::kdnet::{DatagramError, Key};
 
-/// An offer goes out this far after the last, in every state.
-const OFFER_INTERVAL: Duration = Duration::from_secs(3);
-/// The offer's timer rises by this much with each.
-const OFFER_TIMER_STEP: u64 = 3;
+use net::{NetWire, Opened};
+
 /// An unacknowledged packet is sent again after this long.
 const RETRANSMIT_INTERVAL: Duration = Duration::from_millis(500);
 /// Retransmissions after which a print, which nobody must see, is given up. ReactOS has 3, listings of Windows kernels
 /// 20. \[uncertain: which counts over KDNET\] The machine stands still meanwhile, so the smaller is the kinder.
 const PRINT_RETRIES: u32 = 3;
-/// Datagrams that wait while a request is being executed: a network card's ring.
+/// What waits while a request is being executed: a network card's ring, or a line's buffer.
 const BACKLOG: usize = 64;
 
-/// How a [`TargetLink`] behaves.
+/// How a [`TargetLink`] over KDNET behaves.
 #[derive(Clone, Debug)]
 pub struct TargetConfig {
     /// The key that the host was given too.
@@ -76,6 +75,12 @@ enum Phase {
     AwaitingAnswer(PacketType),
 }
 
+impl Phase {
+    const fn is_running(&self) -> bool {
+        matches!(self, Self::Running)
+    }
+}
+
 /// A data packet of ours that is not acknowledged yet.
 #[derive(Debug)]
 struct Sending {
@@ -84,75 +89,69 @@ struct Sending {
     retries: u32,
 }
 
-#[derive(Debug)]
-struct Connection {
-    channel: DataChannel,
-    host: SocketAddr,
-    /// A valid data datagram has come; until then each offer is followed by a ping.
-    is_heard: bool,
-    /// The host did not acknowledge in time: nothing is printed to it until it is heard again.
-    is_absent: bool,
+/// What carries the packets.
+enum Wire {
+    Net(Box<NetWire>),
+    Stream { reader: StreamReader, outbox: BytesMut },
 }
 
-/// The target's end of a KDNET link.
+/// The target's end of a link.
 pub struct TargetLink {
-    config: TargetConfig,
-    control: Cipher,
-    entropy: Box<dyn Entropy>,
-    random: TargetRandom,
-    offer_timer: u64,
-    next_offer_at: Instant,
-    connection: Option<Connection>,
-    host_connection_info: Box<[u8; 256]>,
+    wire: Wire,
+    dialect: Dialect,
     next_id: PacketId,
     expected: PacketId,
     phase: Phase,
     sending: Option<Sending>,
     queue: VecDeque<(PacketType, Bytes)>,
     backlog: VecDeque<Content>,
-    outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// The host did not acknowledge in time: nothing is printed to it until it is heard again.
+    is_host_absent: bool,
     events: VecDeque<TargetEvent>,
 }
 
 impl TargetLink {
     /// A target that has just booted: its first offer goes out at `now`.
     #[must_use]
-    pub fn new(now: Instant, config: TargetConfig, mut entropy: Box<dyn Entropy>) -> Self {
-        let random = boot_random(&mut *entropy);
+    pub fn new(now: Instant, config: TargetConfig, entropy: Box<dyn Entropy>) -> Self {
+        Self::with_wire(Wire::Net(Box::new(NetWire::new(now, config, entropy))), Dialect::Kdnet)
+    }
+
+    /// A target that has just booted and talks into a stream, whether or not there is a debugger at its other end.
+    #[must_use]
+    pub fn over_stream() -> Self {
+        let wire = Wire::Stream { reader: StreamReader::default(), outbox: BytesMut::new() };
+        Self::with_wire(wire, Dialect::Kdcom)
+    }
+
+    fn with_wire(wire: Wire, dialect: Dialect) -> Self {
         Self {
-            control: config.key.control_cipher(),
-            config,
-            entropy,
-            random,
-            offer_timer: 0,
-            next_offer_at: now,
-            connection: None,
-            host_connection_info: Box::new([0; 256]),
-            next_id: PacketId::FIRST_OF_TARGET,
-            expected: PacketId::FIRST_OF_HOST,
+            wire,
+            dialect,
+            next_id: dialect.first_of_target(),
+            expected: dialect.first_of_host(),
             phase: Phase::Running,
             sending: None,
             queue: VecDeque::new(),
             backlog: VecDeque::new(),
-            outbox: VecDeque::new(),
+            is_host_absent: false,
             events: VecDeque::new(),
         }
     }
 
     /// Starts anew, as a machine that restarts: another random, no connection, ids from the beginning.
     pub fn reboot(&mut self, now: Instant) {
-        let random = boot_random(&mut *self.entropy);
-        self.random = random;
-        self.offer_timer = 0;
-        self.next_offer_at = now;
-        self.connection = None;
-        *self.host_connection_info = [0; 256];
-        self.next_id = PacketId::FIRST_OF_TARGET;
-        self.expected = PacketId::FIRST_OF_HOST;
+        match &mut self.wire {
+            Wire::Net(net) => net.reboot(now),
+            Wire::Stream { reader, .. } => reader.clear(),
+        }
+        self.next_id = self.dialect.first_of_target();
+        self.expected = self.dialect.first_of_host();
         self.phase = Phase::Running;
         self.sending = None;
         self.queue.clear();
         self.backlog.clear();
+        self.is_host_absent = false;
     }
 
     /// Takes a datagram from the socket.
@@ -165,51 +164,85 @@ impl TargetLink {
         from: SocketAddr,
         datagram: &[u8],
     ) -> Result<(), DatagramError> {
-        let envelope = Envelope::parse(datagram)?;
-        if envelope.channel() == Channel::Control {
-            let datagram = envelope.open(&self.control)?;
-            if datagram.direction == Direction::TargetToHost {
-                return Err(DatagramError::OwnDirection);
+        let Wire::Net(net) = &mut self.wire else { return Err(DatagramError::NoSession) };
+        match net.receive(now, from, datagram)? {
+            Opened::Control => {}
+            Opened::Connected(host) => {
+                self.is_host_absent = false;
+                self.events.push_back(TargetEvent::Connected(host));
+                self.transmit_pending(now);
             }
-            match Content::decode(&datagram)? {
-                Content::Control(Control::Response(response)) => {
-                    self.response(now, from, &datagram, &response)?
+            Opened::Data(content) => self.heard(now, content),
+        }
+        Ok(())
+    }
+
+    /// Takes bytes from the stream.
+    pub fn handle_stream(&mut self, now: Instant, bytes: &[u8]) {
+        let mut bytes = bytes;
+        while let Some((first, rest)) = bytes.split_first() {
+            let Wire::Stream { reader, .. } = &mut self.wire else { return };
+            if self.phase.is_running() && self.sending.is_none() {
+                // A running kernel looks at the line's next byte between ticks, whatever it is a part of.
+                reader.clear();
+                bytes = rest;
+                if *first == BREAK_IN {
+                    self.heard(now, Content::BreakIn);
                 }
-                Content::Control(Control::HostPoke) => self.offer(now),
-                _ => {}
+                continue;
             }
-            return Ok(());
+            reader.push(&[*first]);
+            bytes = rest;
+            self.read_frames(now);
         }
-        let connection = self.connection.as_mut().ok_or(DatagramError::NoSession)?;
-        let newest = connection.channel.newest_seen();
-        let datagram = connection.channel.open(&envelope)?;
-        // Windows drops whatever arrives behind a later datagram, gaps or not.
-        if datagram.sequence <= newest {
-            return Err(DatagramError::Replayed);
+    }
+
+    fn read_frames(&mut self, now: Instant) {
+        while let Wire::Stream { reader, .. } = &mut self.wire
+            && let Some(frame) = reader.poll(now)
+        {
+            self.frame(now, frame);
         }
-        connection.is_heard = true;
-        connection.is_absent = false;
-        let content = Content::decode(&datagram)?;
+    }
+
+    fn frame(&mut self, now: Instant, frame: Frame) {
+        match frame {
+            Frame::Packet(packet) => self.heard(now, Content::Kd(packet)),
+            Frame::BreakIn => self.heard(now, Content::BreakIn),
+            Frame::Damaged(_) => self.send_control(PacketType::RESEND, PacketId(0)),
+        }
+    }
+
+    fn heard(&mut self, now: Instant, content: Content) {
+        self.is_host_absent = false;
         if self.sending.is_some() {
             self.while_sending(now, content);
         } else {
             self.content(now, content);
         }
-        Ok(())
     }
 
     /// Does what is due at `now`: offers, retransmissions.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.next_offer_at <= now {
-            self.offer(now);
+        match &mut self.wire {
+            Wire::Net(net) => net.handle_timeout(now),
+            Wire::Stream { reader, .. } => {
+                if let Some(frame) = reader.handle_timeout(now) {
+                    self.frame(now, frame);
+                    self.read_frames(now);
+                }
+            }
         }
         let Some(sending) = self.sending.as_mut().filter(|it| it.resend_at <= now) else { return };
         sending.retries += 1;
         if sending.retries > PRINT_RETRIES && sending.packet.packet_type == PacketType::DEBUG_IO {
             self.sending = None;
             self.queue.clear();
-            if let Some(connection) = &mut self.connection {
-                connection.is_absent = true;
+            self.is_host_absent = true;
+            if self.dialect == Dialect::Kdcom {
+                // Whoever comes next has another idea of the ids.
+                self.next_id = self.dialect.first_of_target();
+                self.expected = self.dialect.first_of_host();
             }
             self.events.push_back(TargetEvent::DebuggerAbsent);
             return;
@@ -239,7 +272,7 @@ impl TargetLink {
 
     /// Prints a line. Lost if no debugger is connected, or it does not listen.
     pub fn print(&mut self, now: Instant, line: Bytes) {
-        if self.connection.as_ref().is_some_and(|it| !it.is_absent) {
+        if !self.is_host_absent && (self.connected_host().is_some() || self.dialect == Dialect::Kdcom) {
             self.send(now, PacketType::DEBUG_IO, DebugIo::print(line).encode());
         }
     }
@@ -252,10 +285,19 @@ impl TargetLink {
 
     /// The next datagram to send, written into `datagram`, and where to.
     pub fn poll_transmit(&mut self, datagram: &mut BytesMut) -> Option<SocketAddr> {
-        let (to, sealed) = self.outbox.pop_front()?;
+        let Wire::Net(net) = &mut self.wire else { return None };
+        let (to, sealed) = net.poll_transmit()?;
         datagram.clear();
         datagram.extend_from_slice(&sealed);
         Some(to)
+    }
+
+    /// Appends the bytes to send into the stream to `out`. False if there are none.
+    pub fn poll_transmit_stream(&mut self, out: &mut BytesMut) -> bool {
+        let Wire::Stream { outbox, .. } = &mut self.wire else { return false };
+        let has_bytes = !outbox.is_empty();
+        out.unsplit(outbox.split());
+        has_bytes
     }
 
     /// What happened since the last call.
@@ -265,14 +307,18 @@ impl TargetLink {
 
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
-    pub fn poll_timeout(&self) -> Instant {
-        self.sending.as_ref().map_or(self.next_offer_at, |it| it.resend_at.min(self.next_offer_at))
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let of_wire = match &self.wire {
+            Wire::Net(net) => Some(net.poll_timeout()),
+            Wire::Stream { reader, .. } => reader.poll_timeout(),
+        };
+        of_wire.into_iter().chain(self.sending.as_ref().map(|it| it.resend_at)).min()
     }
 
     /// True while the machine runs: not stopped, and no packet of it waits for an acknowledgement.
     #[must_use]
     pub const fn is_running(&self) -> bool {
-        matches!(self.phase, Phase::Running) && self.sending.is_none()
+        self.phase.is_running() && self.sending.is_none()
     }
 
     /// True while the machine is stopped for its debugger.
@@ -281,79 +327,25 @@ impl TargetLink {
         matches!(self.phase, Phase::RequestLoop(_) | Phase::Executing(_))
     }
 
-    /// The debugger that answered last.
+    /// The debugger that answered last; over a stream nobody has to.
     #[must_use]
     pub fn connected_host(&self) -> Option<SocketAddr> {
-        self.connection.as_ref().map(|it| it.host)
-    }
-
-    fn offer(&mut self, now: Instant) {
-        self.next_offer_at = now + OFFER_INTERVAL;
-        self.offer_timer += OFFER_TIMER_STEP;
-        self.random.counter = self.random.counter.wrapping_add(1);
-        let connected_host = self.connection.as_ref().map_or(Endpoint::NONE, |it| it.host.into());
-        let offer = Offer {
-            target_random: self.random,
-            target: self.config.address.into(),
-            configured_host: self.config.host.into(),
-            connected_host,
-            host_connection_info: self.host_connection_info.clone(),
-        };
-        let datagram = Datagram {
-            version: self.config.version,
-            flags: Flags::CONTROL,
-            direction: Direction::TargetToHost,
-            sequence: self.offer_timer,
-            body: Control::Offer(offer).encode(),
-        };
-        self.outbox.push_back((self.config.host, datagram.seal(&self.control)));
-        if self.connection.as_ref().is_some_and(|it| !it.is_heard) {
-            self.ping();
+        match &self.wire {
+            Wire::Net(net) => net.host(),
+            Wire::Stream { .. } => None,
         }
     }
 
-    fn response(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &Datagram,
-        response: &Response,
-    ) -> Result<(), DatagramError> {
-        let age = self.offer_timer.wrapping_sub(datagram.sequence);
-        if response.target_random.boot != self.random.boot || !(age == 0 || age == OFFER_TIMER_STEP) {
-            return Err(DatagramError::Replayed);
-        }
-        let cipher = self.config.key.data_cipher(&datagram.body);
-        let channel = DataChannel::new(cipher, self.config.version, Direction::TargetToHost);
-        self.host_connection_info = response.host_connection_info.clone();
-        self.connection = Some(Connection { channel, host: from, is_heard: false, is_absent: false });
-        self.events.push_back(TargetEvent::Connected(from));
-        self.ping();
-        if self.sending.is_some() {
-            self.transmit_pending(now);
-        }
-        Ok(())
-    }
-
-    fn ping(&mut self) {
-        let Some(connection) = &self.connection else { return };
-        let host = match connection.host.ip().to_canonical() {
-            IpAddr::V4(ip) => ip,
-            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-        };
-        let last_host_sequence = connection.channel.newest_seen();
-        self.seal(&Content::Ping(Ping { last_host_sequence, host }));
-    }
-
-    fn seal(&mut self, content: &Content) {
-        if let Some(connection) = &mut self.connection {
-            let sealed = connection.channel.seal(content);
-            self.outbox.push_back((connection.host, sealed));
+    fn transmit(&mut self, content: &Content) {
+        match (&mut self.wire, content) {
+            (Wire::Net(net), content) => net.send(content),
+            (Wire::Stream { outbox, .. }, Content::Kd(packet)) => kdcom::encode(packet, outbox),
+            (Wire::Stream { .. }, _) => {}
         }
     }
 
     fn send_control(&mut self, packet_type: PacketType, id: PacketId) {
-        self.seal(&Content::Kd(Packet::control(packet_type, id)));
+        self.transmit(&Content::Kd(Packet::control(packet_type, id)));
     }
 
     fn send(&mut self, now: Instant, packet_type: PacketType, payload: Bytes) {
@@ -367,7 +359,7 @@ impl TargetLink {
         }
         let Some((packet_type, payload)) = self.queue.pop_front() else { return };
         let packet = Packet::data(packet_type, self.next_id, payload);
-        self.next_id = self.next_id.next();
+        self.next_id = self.dialect.next(self.next_id);
         self.sending = Some(Sending { packet, resend_at: now, retries: 0 });
         self.transmit_pending(now);
     }
@@ -376,7 +368,7 @@ impl TargetLink {
         if let Some(sending) = &mut self.sending {
             sending.resend_at = now + RETRANSMIT_INTERVAL;
             let content = Content::Kd(sending.packet.clone());
-            self.seal(&content);
+            self.transmit(&content);
         }
     }
 
@@ -385,15 +377,20 @@ impl TargetLink {
         let Some(own_id) = self.sending.as_ref().map(|it| it.packet.id) else { return };
         let Content::Kd(packet) = content else { return self.transmit_pending(now) };
         match (packet.is_control, packet.packet_type) {
-            (true, PacketType::ACKNOWLEDGE) if packet.id == own_id => self.acknowledged(now),
+            (true, PacketType::ACKNOWLEDGE) if packet.id == self.dialect.acknowledges(own_id) => {
+                self.acknowledged(now);
+            }
             (true, PacketType::RESET) => {
-                self.expected = packet.id;
-                self.send_control(PacketType::RESET, own_id);
+                self.reset(packet.id);
                 self.transmit_pending(now);
             }
             (true, PacketType::RESEND) => self.transmit_pending(now),
             (true, _) => {}
-            (false, _) if packet.id == self.expected || packet.id.is_after(self.expected) => {
+            (false, _)
+                if self.dialect == Dialect::Kdcom
+                    || packet.id == self.expected
+                    || packet.id.is_after(self.expected) =>
+            {
                 // A host that sends something new has seen our packet; it must say it again, though.
                 self.send_control(PacketType::RESEND, PacketId(0));
                 self.acknowledged(now);
@@ -440,8 +437,7 @@ impl TargetLink {
         };
         match (packet.is_control, packet.packet_type) {
             (true, PacketType::RESET) => {
-                self.expected = packet.id;
-                self.send_control(PacketType::RESET, self.next_id);
+                self.reset(packet.id);
                 self.send(now, PacketType::STATE_CHANGE64, announcement);
             }
             (true, PacketType::RESEND) => self.send(now, PacketType::STATE_CHANGE64, announcement),
@@ -451,7 +447,10 @@ impl TargetLink {
                     return self.send_control(PacketType::RESEND, PacketId(0));
                 };
                 self.send_control(PacketType::ACKNOWLEDGE, packet.id);
-                self.expected = packet.id.next();
+                if self.is_stale(packet.id) {
+                    return;
+                }
+                self.expected = self.dialect.next(packet.id);
                 let Phase::RequestLoop(change) = std::mem::replace(&mut self.phase, Phase::Running) else {
                     return;
                 };
@@ -467,7 +466,13 @@ impl TargetLink {
     fn awaiting_answer(&mut self, content: Content, awaited: PacketType) {
         let Content::Kd(packet) = content else { return };
         if packet.is_control {
+            if self.dialect == Dialect::Kdcom && packet.packet_type == PacketType::RESET {
+                self.reset(packet.id);
+            }
             return;
+        }
+        if self.is_stale(packet.id) {
+            return self.send_control(PacketType::ACKNOWLEDGE, packet.id);
         }
         let event = match Payload::decode(&packet) {
             Ok(Payload::DebugIo(io)) if packet.packet_type == awaited => TargetEvent::PromptAnswer(io),
@@ -475,9 +480,30 @@ impl TargetLink {
             _ => return self.send_control(PacketType::RESEND, PacketId(0)),
         };
         self.send_control(PacketType::ACKNOWLEDGE, packet.id);
-        self.expected = packet.id.next();
+        self.expected = self.dialect.next(packet.id);
         self.phase = Phase::Running;
         self.events.push_back(event);
+    }
+
+    /// Agrees with the host on ids anew.
+    fn reset(&mut self, id_of_host: PacketId) {
+        if self.dialect == Dialect::Kdcom {
+            self.expected = kdcom::FIRST_ID;
+            self.next_id = kdcom::FIRST_ID;
+            if let Some(sending) = &mut self.sending {
+                sending.packet.id = kdcom::FIRST_ID;
+                self.next_id = self.dialect.next(kdcom::FIRST_ID);
+            }
+        } else {
+            self.expected = id_of_host;
+        }
+        let next = self.sending.as_ref().map_or(self.next_id, |it| it.packet.id);
+        self.send_control(PacketType::RESET, self.dialect.reset(next));
+    }
+
+    /// A stream's target takes only the packet that is next. KDNET's counts from whatever comes.
+    fn is_stale(&self, id: PacketId) -> bool {
+        self.dialect == Dialect::Kdcom && id != self.expected
     }
 
     fn resume_request_loop(&mut self) {
@@ -497,12 +523,4 @@ impl TargetLink {
             }
         }
     }
-}
-
-fn boot_random(entropy: &mut dyn Entropy) -> TargetRandom {
-    let mut counter = [0; 8];
-    let mut boot = [0; 24];
-    entropy.fill(&mut counter);
-    entropy.fill(&mut boot);
-    TargetRandom { counter: u64::from_le_bytes(counter), boot }
 }

@@ -1,0 +1,142 @@
+//! Whether the two sides of a stream count from the same place. One bit numbers its packets, so that a side that has just
+//! come, or has given something up, cannot know which of two ids is next: it asks for a new beginning.
+//!
+//! ```text
+//!            ask                 RESET                  any data packet
+//!   Open ----------> Asked ----------------> Answered ------------------> Agreed
+//!     ^                |  again, a few times     |  nothing follows          |
+//!     |<---------------'                         `-------------------------->|
+//!     `------------------------------ something was given up ----------------'
+//! ```
+//! Behind its RESET a stopped target sends what it sent last, and takes nothing before that is acknowledged: so the host
+//! keeps its own packet until then. KDNET's counters need none of this. Source: PROTOCOL.md 14.
+
+use std::time::{Duration, Instant};
+
+/// A RESET that nobody answers is repeated this often: each that arrives late is answered, and answers have to be sorted.
+const ASKS: u32 = 4;
+/// The second RESET follows after this long, the third after twice as long.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// What a target sends behind its RESET is here within this, or it has nothing to send.
+const FOLLOWS_WITHIN: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Asked { asks: u32, again_at: Instant },
+    Answered { until: Instant },
+    Agreed,
+}
+
+/// See the module's page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Agreement {
+    state: State,
+    /// RESETs of this side that nobody has answered: as many of the other side's are answers, which must not be answered.
+    unanswered: u32,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    SendReset,
+    /// Both sides agree as far as anybody can tell: what was kept may be sent.
+    Agreed,
+}
+
+impl Agreement {
+    /// A side that may send at once.
+    pub(super) const AGREED: Self = Self { state: State::Agreed, unanswered: 0 };
+    /// A side that has just come.
+    pub(super) const OPEN: Self = Self { state: State::Open, unanswered: 0 };
+
+    pub(super) fn is_agreed(&self) -> bool {
+        self.state == State::Agreed
+    }
+
+    /// True once the other side has answered a RESET, until its next packet.
+    pub(super) const fn is_answered(&self) -> bool {
+        matches!(self.state, State::Answered { .. })
+    }
+
+    /// Something was given up that the other side may have counted.
+    pub(super) fn lose(&mut self) {
+        if self.is_agreed() {
+            self.state = State::Open;
+        }
+    }
+
+    /// Wants to agree. True if a RESET is to be sent for it.
+    pub(super) fn ask(&mut self, now: Instant) -> bool {
+        if matches!(self.state, State::Asked { .. } | State::Answered { .. }) {
+            return false;
+        }
+        self.state = State::Asked { asks: 1, again_at: now + ASK_AGAIN };
+        self.unanswered += 1;
+        true
+    }
+
+    /// A RESET arrived. True if it is to be answered.
+    pub(super) fn reset(&mut self, now: Instant) -> bool {
+        self.state = State::Answered { until: now + FOLLOWS_WITHIN };
+        let is_answer = self.unanswered > 0;
+        self.unanswered = self.unanswered.saturating_sub(1);
+        !is_answer
+    }
+
+    /// The other side has taken a packet that was sent behind every RESET: whatever was unanswered was lost.
+    pub(super) fn confirmed(&mut self) {
+        if self.is_agreed() {
+            self.unanswered = 0;
+        }
+    }
+
+    /// The other side has begun to count anew by itself. A RESET that is on its way to it will be answered all the same.
+    pub(super) fn synchronised(&mut self) {
+        self.state = State::Agreed;
+    }
+
+    /// A data packet of the other side was dealt with. True if both agree thereby.
+    pub(super) fn packet_followed(&mut self) -> bool {
+        let follows = self.is_answered();
+        if follows {
+            self.state = State::Agreed;
+        }
+        follows
+    }
+
+    /// Bytes arrive: the other side is not silent.
+    pub(super) fn heard(&mut self, now: Instant) {
+        if let State::Answered { until } = &mut self.state {
+            *until = now + FOLLOWS_WITHIN;
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Due {
+        match self.state {
+            State::Asked { asks, again_at } if again_at <= now => {
+                if asks == ASKS {
+                    self.state = State::Open;
+                    return Due::Nothing;
+                }
+                self.state = State::Asked { asks: asks + 1, again_at: now + ASK_AGAIN * 2_u32.pow(asks) };
+                self.unanswered += 1;
+                Due::SendReset
+            }
+            State::Answered { until } if until <= now => {
+                self.state = State::Agreed;
+                Due::Agreed
+            }
+            _ => Due::Nothing,
+        }
+    }
+
+    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Asked { again_at, .. } => Some(again_at),
+            State::Answered { until } => Some(until),
+            State::Open | State::Agreed => None,
+        }
+    }
+}

@@ -1,0 +1,591 @@
+//! The debugger's end of a link: one state machine over two carriers, which [`net`] and [`stream`] know.
+
+mod net;
+mod stream;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::dialect::Dialect;
+use super::in_flight::Purpose;
+use super::keying::Proof;
+use super::reliable::{Arrival, Outcome, Reliable};
+use super::{Content, Entropy, Event, LinkConfig, Patience, Peer, RequestError, RequestId};
+use crate::kd::{DebugIo, DebugIoApi, Manipulate, NtStatus, Packet, PacketType, Payload, StateChange};
+use crate::kdcom::Frame;
+use crate::kdnet::DatagramError;
+use crate::wire::DecodeError;
+
+use net::{NetWire, Opened};
+use stream::StreamWire;
+
+/// Break-ins and RESETs go out this far apart, in turns: a running target obeys the first, a stopped one the second.
+const ATTENTION_INTERVAL: Duration = Duration::from_millis(250);
+/// Over a stream the second break-in follows after this long, the third after twice as long, and so on: those that are
+/// not needed stay in the stream and stop the target again. A stopped target obeys them too.
+const STREAM_ATTENTION_INTERVAL: Duration = Duration::from_secs(2);
+/// No two break-ins are further apart than this.
+const MAX_ATTENTION_INTERVAL: Duration = Duration::from_secs(10);
+/// Transmissions without a reaction, after which the target may not have our key any more.
+const DOUBTFUL_ATTEMPTS: u32 = 6;
+/// A damaged packet is asked for again at most this often.
+const RESEND_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Whether the target takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// No target yet, or not known.
+    Unknown,
+    /// It runs: whatever is sent but a break-in is lost.
+    Running,
+    /// It is stopped and answers.
+    Stopped,
+}
+
+/// What crossed the link so far. Over a stream a packet counts as a datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Manipulate requests submitted.
+    pub requests: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Authentic datagrams received.
+    pub datagrams_received: u64,
+    /// UDP payload bytes sent, or bytes of the stream.
+    pub bytes_sent: u64,
+    /// UDP payload bytes received, authentic ones, or bytes of the stream.
+    pub bytes_received: u64,
+    /// Data packets sent more than once.
+    pub retransmissions: u64,
+    /// Datagrams dropped because they do not authenticate.
+    pub not_authentic: u64,
+    /// Datagrams dropped for another reason: replays, damage, strangers.
+    pub dropped: u64,
+}
+
+/// Something that is done again and again until there is a reaction.
+#[derive(Clone, Copy, Debug)]
+struct Repeated {
+    next_at: Instant,
+    attempts: u32,
+}
+
+/// What carries the packets.
+enum Wire {
+    Net(Box<NetWire>),
+    Stream(StreamWire),
+}
+
+/// The debugger's end of a link: answers offers, agrees on keys and ids, breaks in, exchanges requests and replies.
+pub struct HostLink {
+    wire: Wire,
+    patience: Patience,
+    reliable: Reliable,
+    state: RunState,
+    /// The state change that began this stop, as it came: tells a repeated one from a new one.
+    stop_payload: Option<Bytes>,
+    attention: Option<Repeated>,
+    /// A damaged packet was asked for again at this time.
+    resend_at: Option<Instant>,
+    events: VecDeque<Event>,
+    counters: LinkCounters,
+    next_request: u64,
+    last_heard: Option<Instant>,
+}
+
+impl HostLink {
+    /// A link that waits for a target's offer.
+    #[must_use]
+    pub fn new(config: LinkConfig, entropy: Box<dyn Entropy>) -> Self {
+        let wire = Wire::Net(Box::new(NetWire::new(config.key, entropy)));
+        Self::with_wire(wire, Dialect::Kdnet, config.patience)
+    }
+
+    /// A link over a stream, once there is one: see [`Self::handle_stream_opened`].
+    #[must_use]
+    pub fn over_stream(patience: Patience) -> Self {
+        Self::with_wire(Wire::Stream(StreamWire::default()), Dialect::Kdcom, patience)
+    }
+
+    fn with_wire(wire: Wire, dialect: Dialect, patience: Patience) -> Self {
+        Self {
+            wire,
+            patience,
+            reliable: Reliable::new(dialect),
+            state: RunState::Unknown,
+            stop_payload: None,
+            attention: None,
+            resend_at: None,
+            events: VecDeque::new(),
+            counters: LinkCounters::default(),
+            next_request: 0,
+            last_heard: None,
+        }
+    }
+
+    /// Takes a datagram from the socket.
+    ///
+    /// # Errors
+    /// Why it was dropped. Never the caller's fault: count it and go on. A link over a stream takes none.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), DatagramError> {
+        let result = self.receive(now, from, datagram);
+        match result {
+            Ok(()) => {
+                self.last_heard = Some(now);
+                self.counters.datagrams_received += 1;
+                self.counters.bytes_received += datagram.len() as u64;
+            }
+            Err(DatagramError::NotAuthentic) => self.counters.not_authentic += 1,
+            Err(_) => self.counters.dropped += 1,
+        }
+        result
+    }
+
+    /// The stream is there: for the first time, or again after [`Self::handle_stream_closed`].
+    ///
+    /// A target that was stopped when the last one ended may be stopped still, and is asked.
+    pub fn handle_stream_opened(&mut self, now: Instant) {
+        let Wire::Stream(stream) = &mut self.wire else { return };
+        if stream.opened() {
+            self.events.push_back(Event::Reconnected);
+        }
+        let pending = self.reliable.restart();
+        self.fail_requests(pending, RequestError::Disconnected);
+        self.state = RunState::Unknown;
+        if self.stop_payload.is_some() {
+            self.reliable.agree(now);
+        }
+        if let Some(attention) = &mut self.attention {
+            *attention = Repeated { next_at: now, attempts: 0 };
+        }
+    }
+
+    /// The stream has ended. Requests fail; whether the target runs is not known until it is there again.
+    pub fn handle_stream_closed(&mut self, now: Instant) {
+        let Wire::Stream(stream) = &mut self.wire else { return };
+        if !stream.is_open() {
+            return;
+        }
+        stream.closed();
+        let pending = self.reliable.restart();
+        self.fail_requests(pending, RequestError::Disconnected);
+        self.state = RunState::Unknown;
+        if let Some(attention) = &mut self.attention {
+            attention.next_at = now + MAX_ATTENTION_INTERVAL;
+        }
+        self.events.push_back(Event::Disconnected);
+    }
+
+    /// Takes bytes from the stream. A link over KDNET takes none.
+    pub fn handle_stream(&mut self, now: Instant, bytes: &[u8]) {
+        let Wire::Stream(stream) = &mut self.wire else { return };
+        stream.reader.push(bytes);
+        self.counters.bytes_received += bytes.len() as u64;
+        if !bytes.is_empty() {
+            self.reliable.heard(now);
+        }
+        while let Wire::Stream(stream) = &mut self.wire
+            && let Some(frame) = stream.reader.poll(now)
+        {
+            self.frame(now, &frame);
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Wire::Stream(stream) = &mut self.wire
+            && let Some(frame) = stream.reader.handle_timeout(now)
+        {
+            self.frame(now, &frame);
+            self.handle_stream(now, &[]);
+        }
+        if let Some(outcome) = self.reliable.handle_timeout(now) {
+            self.settle(now, outcome);
+        }
+        if self.reliable.unheard_tries() > DOUBTFUL_ATTEMPTS {
+            self.doubt_key(now);
+        }
+        if let Some(attention) = self.attention.filter(|it| it.next_at <= now) {
+            self.call_for_attention(now, attention.attempts);
+        }
+        if let Wire::Net(net) = &mut self.wire {
+            net.handle_timeout(now);
+        }
+    }
+
+    /// Sends `request` to the stopped target. Its end is an event: a reply, or a failure.
+    pub fn request(&mut self, now: Instant, request: Manipulate) -> RequestId {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        if self.state != RunState::Stopped || self.reliable.ends_stop() {
+            let error = match (self.peer(), &self.wire) {
+                (None, _) => RequestError::NotConnected,
+                (_, Wire::Stream(stream)) if !stream.is_open() => RequestError::Disconnected,
+                _ => RequestError::TargetRunning,
+            };
+            self.events.push_back(Event::Failed(id, error));
+            return id;
+        }
+        self.counters.requests += 1;
+        let timeout = match request.api_number.is_slow() {
+            true => self.patience.slow_request_timeout,
+            false => self.patience.request_timeout,
+        };
+        let purpose = Purpose::Request(id, Box::new(request.clone()));
+        self.reliable.request(now, purpose, &request, timeout);
+        id
+    }
+
+    /// Lets the stopped target run; [`Event::Resumed`] follows. Does nothing unless it is stopped.
+    pub fn resume(&mut self, now: Instant, continue_status: NtStatus) {
+        if self.state != RunState::Stopped || self.reliable.ends_stop() {
+            return;
+        }
+        self.attention = None;
+        let timeout = self.patience.request_timeout;
+        self.reliable.request(now, Purpose::Continue, &Manipulate::continue2(continue_status), timeout);
+    }
+
+    /// Stops the target; [`Event::Stopped`] follows. Goes on trying until it does or [`Self::cancel_break_in`].
+    pub fn break_in(&mut self, now: Instant) {
+        if self.state == RunState::Stopped && !self.reliable.is_continuing() {
+            return;
+        }
+        // What is put into a stream stays there: one break-in that is on its way is enough.
+        if self.attention.is_none() || matches!(self.wire, Wire::Net(_)) {
+            self.call_for_attention(now, 0);
+        }
+    }
+
+    /// Stops trying to stop the target.
+    pub const fn cancel_break_in(&mut self) {
+        self.attention = None;
+    }
+
+    /// Answers the prompt that the target waits at.
+    pub fn answer_prompt(&mut self, now: Instant, prompt: &DebugIo, answer: Bytes) {
+        let payload = prompt.answer(answer).encode();
+        self.reliable.answer(now, PacketType::DEBUG_IO, payload, self.patience.request_timeout);
+    }
+
+    /// The next datagram to send, written into `datagram`, and where to.
+    pub fn poll_transmit(&mut self, datagram: &mut BytesMut) -> Option<SocketAddr> {
+        let Wire::Net(net) = &mut self.wire else { return None };
+        let (to, sealed) = net.poll_transmit(|| self.reliable.poll_transmit())?;
+        self.counters.datagrams_sent += 1;
+        self.counters.bytes_sent += sealed.len() as u64;
+        datagram.clear();
+        datagram.extend_from_slice(&sealed);
+        Some(to)
+    }
+
+    /// Appends the bytes to send into the stream to `out`. False if there are none.
+    pub fn poll_transmit_stream(&mut self, out: &mut BytesMut) -> bool {
+        let Wire::Stream(stream) = &mut self.wire else { return false };
+        while let Some(packet) = self.reliable.poll_transmit() {
+            self.counters.datagrams_sent += u64::from(stream.is_open());
+            stream.send(&packet);
+        }
+        let before = out.len();
+        let has_bytes = stream.poll_transmit(out);
+        self.counters.bytes_sent += (out.len() - before) as u64;
+        has_bytes
+    }
+
+    /// What happened since the last call.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let of_wire = match &self.wire {
+            Wire::Net(net) => net.poll_timeout(),
+            Wire::Stream(stream) => stream.reader.poll_timeout(),
+        };
+        let attention = self.attention.map(|it| it.next_at);
+        of_wire.into_iter().chain(attention).chain(self.reliable.poll_timeout()).min()
+    }
+
+    /// Whether the target takes requests.
+    #[must_use]
+    pub const fn state(&self) -> RunState {
+        self.state
+    }
+
+    /// The target, once it has proven that it has the key, or has sent a packet into the stream.
+    #[must_use]
+    pub fn peer(&self) -> Option<Peer> {
+        match &self.wire {
+            Wire::Net(net) => net.peer().map(Peer::Kdnet),
+            Wire::Stream(stream) => stream.is_heard().then_some(Peer::Kdcom),
+        }
+    }
+
+    /// True if more was done to stop the target than it has obeyed yet, so that it may stop once more by itself.
+    #[must_use]
+    pub const fn may_stop_again(&self) -> bool {
+        matches!(&self.wire, Wire::Stream(stream) if stream.break_ins() > 0)
+    }
+
+    /// What crossed the link so far.
+    #[must_use]
+    pub const fn counters(&self) -> LinkCounters {
+        LinkCounters { retransmissions: self.reliable.retransmissions(), ..self.counters }
+    }
+
+    /// When the last authentic datagram came.
+    #[must_use]
+    pub const fn last_heard(&self) -> Option<Instant> {
+        self.last_heard
+    }
+
+    fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Result<(), DatagramError> {
+        let Wire::Net(net) = &mut self.wire else { return Err(DatagramError::NoSession) };
+        let datagram = match net.receive(now, from, datagram)? {
+            Opened::Control => return Ok(()),
+            Opened::TakenOver(by) => {
+                self.events.push_back(Event::TakenOver(by));
+                return Ok(());
+            }
+            Opened::Data(datagram, proof) => {
+                self.keyed(now, proof);
+                datagram
+            }
+        };
+        match Content::decode(&datagram)? {
+            // The answer proves to the target that the key works, and it stops pinging. WinDbg sends the same.
+            Content::Ping(_) => self.reliable.send_resend(),
+            Content::Kd(packet) => self.kd_packet(now, &packet)?,
+            Content::Control(_) | Content::BreakIn | Content::Runt(_) => {}
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, now: Instant, frame: &Frame) {
+        match frame {
+            Frame::Packet(packet) => {
+                self.last_heard = Some(now);
+                self.counters.datagrams_received += 1;
+                if let Wire::Stream(stream) = &mut self.wire
+                    && stream.hear()
+                {
+                    self.events.push_back(Event::Connected(Peer::Kdcom));
+                }
+                if self.kd_packet(now, packet).is_err() {
+                    self.counters.dropped += 1;
+                }
+            }
+            Frame::Damaged(_) => {
+                self.counters.dropped += 1;
+                // One damage can look like several: what is asked for twice comes twice.
+                if self.resend_at.is_none_or(|at| at + RESEND_INTERVAL <= now) {
+                    self.resend_at = Some(now);
+                    self.reliable.send_resend();
+                }
+            }
+            Frame::BreakIn => {}
+        }
+    }
+
+    fn kd_packet(&mut self, now: Instant, packet: &Packet) -> Result<(), DecodeError> {
+        if packet.is_control {
+            if let Some(outcome) = self.reliable.control(now, packet) {
+                self.settle(now, outcome);
+            }
+            return Ok(());
+        }
+        let result = match self.reliable.accept(packet) {
+            Arrival::Repeat => Ok(()),
+            Arrival::New => self.packet(now, packet),
+            Arrival::Anew => {
+                let pending = self.reliable.begin_with(packet);
+                self.restarted(pending, Peer::Kdcom);
+                self.packet(now, packet)
+            }
+        };
+        self.reliable.packet_done(now);
+        result
+    }
+
+    fn keyed(&mut self, now: Instant, proof: Proof) {
+        let peer = self.peer();
+        match (proof, peer) {
+            (Proof::Current, _) | (_, None) => return,
+            (Proof::Rekeyed, _) => {}
+            (Proof::First, Some(peer)) => self.events.push_back(Event::Connected(peer)),
+            (Proof::Restarted, Some(peer)) => {
+                let pending = self.reliable.restart();
+                self.restarted(pending, peer);
+            }
+        }
+        if let Some(attention) = &mut self.attention {
+            *attention = Repeated { next_at: now, attempts: 0 };
+        }
+    }
+
+    /// Nothing that was known of the target is true any more.
+    fn restarted(&mut self, pending: Vec<Purpose>, peer: Peer) {
+        self.fail_requests(pending, RequestError::TargetRestarted);
+        self.state = RunState::Unknown;
+        self.stop_payload = None;
+        self.events.push_back(Event::Restarted(peer));
+    }
+
+    fn fail_requests(&mut self, pending: Vec<Purpose>, error: RequestError) {
+        for purpose in pending {
+            if let Purpose::Request(id, _) = purpose {
+                self.events.push_back(Event::Failed(id, error));
+            }
+        }
+    }
+
+    /// Takes a new data packet of the target.
+    fn packet(&mut self, now: Instant, packet: &Packet) -> Result<(), DecodeError> {
+        match Payload::decode(packet)? {
+            Payload::Manipulate(reply) => {
+                if let Some(id) = self.reliable.replied(now, &reply) {
+                    self.events.push_back(Event::Replied(id, reply));
+                }
+            }
+            Payload::StateChange(change) => self.state_change(now, *change, &packet.payload),
+            Payload::DebugIo(io) if io.api_number == DebugIoApi::GET_STRING => {
+                self.awaits_answer(now);
+                self.events.push_back(Event::Prompt(io));
+            }
+            Payload::DebugIo(io) => {
+                self.is_running(now);
+                self.events.push_back(Event::DebugPrint(io.text));
+            }
+            Payload::FileIo(file) => {
+                self.awaits_answer(now);
+                let refusal = file.refuse().encode();
+                self.reliable.answer(now, PacketType::FILE_IO, refusal, self.patience.request_timeout);
+                self.events.push_back(Event::FileRefused(file.path()));
+            }
+            // Trace records and control requests need no answer. \[uncertain\]
+            Payload::Other(..) => {}
+        }
+        Ok(())
+    }
+
+    /// A packet arrived that only a target outside its request loop sends.
+    fn is_running(&mut self, now: Instant) {
+        if self.reliable.continued(now) {
+            self.resumed(now, true);
+        } else if self.state == RunState::Unknown {
+            self.state = RunState::Running;
+        }
+    }
+
+    /// The target waits for an answer of this side, and takes nothing else.
+    fn awaits_answer(&mut self, now: Instant) {
+        self.is_running(now);
+        if self.state == RunState::Stopped {
+            self.resumed(now, true);
+        }
+    }
+
+    fn state_change(&mut self, now: Instant, change: StateChange, payload: &Bytes) {
+        if self.reliable.is_continuing() {
+            // The same stop announced again means that the continue has not been obeyed yet; another one, that its
+            // acknowledgement was lost.
+            if self.attention.is_none() && self.stop_payload.as_ref() == Some(payload) {
+                return;
+            }
+            self.reliable.continued(now);
+            self.resumed(now, true);
+        }
+        let is_repeat = self.state == RunState::Stopped && self.stop_payload.as_ref() == Some(payload);
+        self.state = RunState::Stopped;
+        self.stop_payload = Some(payload.clone());
+        if is_repeat {
+            return;
+        }
+        if change.is_load_symbols() {
+            // Boot goes on only when each of these is answered; a wanted break-in stays wanted.
+            let timeout = self.patience.request_timeout;
+            let go = Manipulate::continue2(NtStatus::DBG_CONTINUE);
+            self.reliable.request(now, Purpose::Continue, &go, timeout);
+            self.events.push_back(if change.is_reboot() {
+                Event::Rebooting
+            } else {
+                Event::ModuleEvent(Box::new(change))
+            });
+            return;
+        }
+        self.attention = None;
+        if let Wire::Stream(stream) = &mut self.wire {
+            stream.stopped();
+        }
+        self.events.push_back(Event::Stopped(Box::new(change)));
+    }
+
+    fn settle(&mut self, now: Instant, outcome: Outcome) {
+        match outcome {
+            Outcome::Done(Purpose::Continue, confirmed) => self.resumed(now, confirmed),
+            Outcome::Failed(Purpose::Request(id, _), error) => {
+                self.events.push_back(Event::Failed(id, error))
+            }
+            Outcome::Failed(Purpose::Continue, _) => self.resumed(now, false),
+            Outcome::Done(Purpose::Request(id, request), _) => {
+                if request.api_number.ends_stop() {
+                    self.state = RunState::Unknown;
+                    self.stop_payload = None;
+                }
+                self.events.push_back(Event::Acknowledged(id));
+            }
+            Outcome::Done(Purpose::Answer, _) | Outcome::Failed(Purpose::Answer, _) => {}
+        }
+    }
+
+    fn resumed(&mut self, now: Instant, confirmed: bool) {
+        self.state = RunState::Running;
+        self.stop_payload = None;
+        if let Wire::Stream(stream) = &mut self.wire {
+            stream.resumed();
+        }
+        let requests = self.reliable.give_up_requests(now);
+        self.fail_requests(requests, RequestError::TargetRunning);
+        self.events.push_back(Event::Resumed { confirmed });
+    }
+
+    fn call_for_attention(&mut self, now: Instant, attempts: u32) {
+        let interval = match &mut self.wire {
+            Wire::Net(net) => {
+                if attempts.is_multiple_of(2) {
+                    net.send(Content::BreakIn);
+                } else if !self.reliable.is_continuing() {
+                    self.reliable.send_reset();
+                }
+                ATTENTION_INTERVAL
+            }
+            Wire::Stream(stream) => {
+                if stream.is_open() {
+                    stream.break_in();
+                }
+                (STREAM_ATTENTION_INTERVAL * (attempts + 1)).min(MAX_ATTENTION_INTERVAL)
+            }
+        };
+        if attempts >= DOUBTFUL_ATTEMPTS {
+            self.doubt_key(now);
+        }
+        self.attention = Some(Repeated { next_at: now + interval, attempts: attempts.saturating_add(1) });
+    }
+
+    /// A target that does not react may have been keyed by somebody else.
+    fn doubt_key(&mut self, now: Instant) {
+        if let Wire::Net(net) = &mut self.wire {
+            net.doubt_key(now);
+        }
+    }
+}

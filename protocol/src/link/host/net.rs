@@ -1,0 +1,166 @@
+//! KDNET's part of the debugger's end: offers, keys, and getting another offer out of a target that lost its key.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::Repeated;
+use crate::kd::Packet;
+use crate::kdnet::{Channel, Control, Datagram, DatagramError, Endpoint, Envelope, Key};
+use crate::link::keying::{HostKeying, OfferOutcome, Proof};
+use crate::link::{Content, Entropy, KdnetPeer};
+
+/// An answered offer should be followed by a ping; after this long the host asks for another offer.
+const POKE_INTERVAL: Duration = Duration::from_millis(500);
+/// Pokes without an answer, after which the target's own offers are waited for.
+const POKES: u32 = 4;
+
+/// What a datagram was.
+pub(super) enum Opened {
+    /// Dealt with here.
+    Control,
+    /// The target's offers name another debugger.
+    TakenOver(Endpoint),
+    /// Data, and which key it proved.
+    Data(Datagram, Proof),
+}
+
+/// Keys, and what is on its way to the target.
+pub(super) struct NetWire {
+    keying: HostKeying,
+    entropy: Box<dyn Entropy>,
+    poke: Option<Repeated>,
+    control_outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    data_outbox: VecDeque<Content>,
+    taken_over: bool,
+}
+
+impl NetWire {
+    pub(super) fn new(key: Key, entropy: Box<dyn Entropy>) -> Self {
+        Self {
+            keying: HostKeying::new(key),
+            entropy,
+            poke: None,
+            control_outbox: VecDeque::new(),
+            data_outbox: VecDeque::new(),
+            taken_over: false,
+        }
+    }
+
+    /// The target of the session in force.
+    pub(super) fn peer(&self) -> Option<KdnetPeer> {
+        self.keying.peer()
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<Opened, DatagramError> {
+        let envelope = Envelope::parse(datagram)?;
+        if envelope.channel() == Channel::Control {
+            return self.control(now, from, &envelope);
+        }
+        match self.keying.open_data(from, &envelope) {
+            Ok((datagram, proof)) => {
+                if proof != Proof::Current {
+                    self.poke = None;
+                    self.taken_over = false;
+                }
+                Ok(Opened::Data(datagram, proof))
+            }
+            Err(error) => {
+                if error == DatagramError::NoSession || self.keying.has_lost_key() {
+                    // A target in mid-session, but not with us or not with our key: an offer now saves three seconds.
+                    self.poke_stranger(now, KdnetPeer { address: from, version: envelope.version });
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn control(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        envelope: &Envelope<'_>,
+    ) -> Result<Opened, DatagramError> {
+        let datagram = self.keying.open_control(envelope)?;
+        let Content::Control(Control::Offer(offer)) = Content::decode(&datagram)? else {
+            return Ok(Opened::Control);
+        };
+        match self.keying.offer(from, &datagram, &offer, &mut *self.entropy)? {
+            OfferOutcome::Answer(response) => {
+                self.control_outbox.push_back((from, response));
+                let attempts = self.poke.map_or(0, |poke| poke.attempts);
+                self.poke = Some(Repeated { next_at: now + POKE_INTERVAL, attempts });
+            }
+            OfferOutcome::TakenOver(by) if !std::mem::replace(&mut self.taken_over, true) => {
+                return Ok(Opened::TakenOver(by));
+            }
+            OfferOutcome::KeepAlive | OfferOutcome::TakenOver(_) => {}
+        }
+        Ok(Opened::Control)
+    }
+
+    /// Puts what is no packet on its way.
+    pub(super) fn send(&mut self, content: Content) {
+        self.data_outbox.push_back(content);
+    }
+
+    /// The next datagram to send: what waits here, or else the next packet of `packets`.
+    pub(super) fn poll_transmit(
+        &mut self,
+        mut packets: impl FnMut() -> Option<Packet>,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        loop {
+            if let Some(sealed) = self.control_outbox.pop_front() {
+                return Some(sealed);
+            }
+            let content = match self.data_outbox.pop_front() {
+                Some(content) => content,
+                None => Content::Kd(packets()?),
+            };
+            // Without a session there is nobody to send to; what matters is sent again by its timer.
+            if let Some(sealed) = self.keying.seal_data(&content) {
+                return Some(sealed);
+            }
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if let Some(poke) = self.poke.filter(|it| it.next_at <= now) {
+            self.poke_target(now, poke.attempts);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.poke.map(|it| it.next_at)
+    }
+
+    /// Gets an offer out of a target that does not react: it may have been keyed by somebody else.
+    pub(super) fn doubt_key(&mut self, now: Instant) {
+        if self.poke.is_none()
+            && let Some(peer) = self.keying.peer()
+        {
+            self.keying.doubt_key();
+            self.poke_stranger(now, peer);
+        }
+    }
+
+    /// Asks for another offer, since the answer to the last one led to nothing.
+    fn poke_target(&mut self, now: Instant, attempts: u32) {
+        self.poke = None;
+        let Some(peer) = self.keying.unproven_peer().filter(|_| attempts < POKES) else { return };
+        self.control_outbox.push_back((peer.address, self.keying.seal_poke(peer)));
+        self.poke = Some(Repeated { next_at: now + POKE_INTERVAL, attempts: attempts + 1 });
+    }
+
+    fn poke_stranger(&mut self, now: Instant, peer: KdnetPeer) {
+        if self.poke.is_none() {
+            self.control_outbox.push_back((peer.address, self.keying.seal_poke(peer)));
+            self.poke = Some(Repeated { next_at: now + POKE_INTERVAL, attempts: POKES });
+        }
+    }
+}

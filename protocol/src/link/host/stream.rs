@@ -1,0 +1,85 @@
+//! KDCOM's part of the debugger's end: packets in a stream that may end and be there again.
+
+use bytes::BytesMut;
+
+use crate::kd::{BREAK_IN, Packet};
+use crate::kdcom;
+use crate::link::stream_reader::StreamReader;
+
+/// The stream, in both directions.
+#[derive(Debug, Default)]
+pub(super) struct StreamWire {
+    pub(super) reader: StreamReader,
+    is_open: bool,
+    /// It was open before.
+    was_open: bool,
+    /// A whole packet has come, since the program began.
+    is_heard: bool,
+    /// Break-ins that no stop has answered yet. They stay in the stream, and the target comes upon each.
+    break_ins: u32,
+    outbox: BytesMut,
+}
+
+impl StreamWire {
+    pub(super) const fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// True once whole packets have come.
+    pub(super) const fn is_heard(&self) -> bool {
+        self.is_heard
+    }
+
+    /// The stream is there. True if it was before.
+    pub(super) fn opened(&mut self) -> bool {
+        self.closed();
+        self.is_open = true;
+        std::mem::replace(&mut self.was_open, true)
+    }
+
+    /// The stream has ended.
+    pub(super) fn closed(&mut self) {
+        self.reader.clear();
+        self.outbox.clear();
+        self.break_ins = 0;
+        self.is_open = false;
+    }
+
+    /// True the first time.
+    pub(super) fn hear(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_heard, true)
+    }
+
+    pub(super) fn break_in(&mut self) {
+        self.outbox.extend_from_slice(&[BREAK_IN]);
+        self.break_ins += 1;
+    }
+
+    /// The target stopped: one break-in is answered.
+    pub(super) fn stopped(&mut self) {
+        self.break_ins = self.break_ins.saturating_sub(1);
+    }
+
+    /// Break-ins that may stop the target yet.
+    pub(super) const fn break_ins(&self) -> u32 {
+        self.break_ins
+    }
+
+    /// The target runs: what it came upon while it stood still counts once at the most.
+    pub(super) fn resumed(&mut self) {
+        self.break_ins = self.break_ins.min(1);
+    }
+
+    pub(super) fn send(&mut self, packet: &Packet) {
+        if self.is_open {
+            kdcom::encode(packet, &mut self.outbox);
+        }
+    }
+
+    /// Moves what is to be sent into `out`. False if there is nothing.
+    pub(super) fn poll_transmit(&mut self, out: &mut BytesMut) -> bool {
+        let has_bytes = !self.outbox.is_empty();
+        out.unsplit(self.outbox.split());
+        has_bytes
+    }
+}

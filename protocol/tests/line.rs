@@ -1,0 +1,322 @@
+//! Two ends of a serial line, virtual clock: what becomes of a session under noise, lost and flipped bytes, reboots, and
+//! debuggers that come and go.
+//!
+//! `VERIKD_SEEDS=10000 cargo test --release -p kd-protocol --test line` runs a longer sweep.
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::line::{Line, Noise};
+use common::net::{breakpoint, memory_at};
+use kd_protocol::VirtAddr;
+use kd_protocol::kd::{
+    ApiNumber, BREAK_IN, DebugIo, DebugIoApi, LoadSymbols, Manipulate, NewState, NtStatus, Payload,
+    StateChange, StateDetail,
+};
+use kd_protocol::kdcom::{Decoder, Frame};
+use kd_protocol::link::{Event, Peer, RequestError, RunState};
+
+const CLEAN: Noise = Noise { lost: 0.0, flipped: 0.0, inserted: 0.0, cut: 0.0 };
+/// A packet of 4,000 bytes is hit about as often as not.
+const NOISY: Noise = Noise { lost: 5e-5, flipped: 5e-5, inserted: 5e-5, cut: 2e-5 };
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// The packets in what one side has sent, one line each.
+fn packets(bytes: &[u8]) -> Vec<String> {
+    let mut decoder = Decoder::default();
+    decoder.push(bytes);
+    std::iter::from_fn(|| decoder.poll())
+        .map(|frame| match frame {
+            Frame::Packet(packet) => format!("{packet}").split(' ').take(2).collect::<Vec<_>>().join(" "),
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+fn module_event(base: u64) -> StateChange {
+    let detail = StateDetail::LoadSymbols(LoadSymbols {
+        path_name_length: 9,
+        padding: 0,
+        base_of_dll: VirtAddr(base),
+        process_id: 0,
+        check_sum: 0,
+        size_of_image: 0x1000,
+        unload_symbols: 0,
+    });
+    let data = Bytes::from_static(b"acpi.sys\0");
+    StateChange { new_state: NewState::LOAD_SYMBOLS, detail, data, ..breakpoint(0) }
+}
+
+#[test]
+fn a_session_goes_from_an_open_line_to_stop_to_reads_to_running() {
+    let mut line = Line::new(1, CLEAN);
+    let stop = line.stop_target();
+    assert_eq!(stop.program_counter, VirtAddr(0xffff_f800_0140_0000));
+    assert_eq!(line.host.peer(), Some(Peer::Kdcom));
+    assert_eq!(line.read(0x1000, 3900).unwrap(), memory_at(0x1000, 3900));
+    assert_eq!(line.read(0x2000, 16).unwrap(), memory_at(0x2000, 16));
+    line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+    line.wait_for("resume", |it| *it == Event::Resumed { confirmed: true });
+    assert!(line.target.is_running());
+    line.target.print(line.now, Bytes::from_static(b"still alive\n"));
+    line.wait_for("print", |it| *it == Event::DebugPrint(Bytes::from_static(b"still alive\n")));
+    assert_eq!(
+        packets(&line.sent),
+        [
+            "BreakIn",
+            "ACK id=80800000",
+            "STATE_MANIPULATE id=80800000",
+            "ACK id=80800001",
+            "STATE_MANIPULATE id=80800001",
+            "ACK id=80800000",
+            "STATE_MANIPULATE id=80800000",
+            "ACK id=80800001",
+        ],
+        "a target that has just booted needs no RESET"
+    );
+}
+
+#[test]
+fn a_debugger_that_comes_later_asks_for_one_reset() {
+    for earlier_reads in 0..4 {
+        let mut line = Line::new(2, CLEAN);
+        line.stop_target();
+        for at in 0..earlier_reads {
+            line.read(at, 8).unwrap();
+        }
+        line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+        line.wait_for("resume", |it| *it == Event::Resumed { confirmed: true });
+        line.replace_host();
+        line.sent.clear();
+        let start = line.now;
+        line.stop_target();
+        assert_eq!(line.read(0x1000, 64).unwrap(), memory_at(0x1000, 64));
+        assert_eq!(line.read(0x2000, 64).unwrap(), memory_at(0x2000, 64));
+        let resets = packets(&line.sent).iter().filter(|it| it.starts_with("RESET")).count();
+        assert_eq!(resets, 1, "after {earlier_reads} reads: {:?}", packets(&line.sent));
+        assert!(line.now - start < Duration::from_millis(200), "took {:?}", line.now - start);
+    }
+}
+
+#[test]
+fn a_debugger_takes_over_a_stopped_target_whenever_the_last_one_died() {
+    // The last one's request is cut off after each of its bytes and then some time later.
+    for delay in 0..150 {
+        let mut line = Line::new(3, CLEAN);
+        line.stop_target();
+        line.read(0x1000, 8).unwrap();
+        line.host.request(line.now, Manipulate::read_virtual(VirtAddr(0x3000), 64));
+        line.run_for(Duration::from_micros(delay * 20));
+        line.replace_host();
+        line.stop_target();
+        assert_eq!(line.read(0x7000, 64).unwrap(), memory_at(0x7000, 64), "after {delay}");
+        assert_eq!(line.read(0x8000, 64).unwrap(), memory_at(0x8000, 64), "after {delay}");
+        line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+        line.wait_for("resume", |it| *it == Event::Resumed { confirmed: true });
+        assert!(line.run_until(seconds(5), |line| line.target.is_running()), "after {delay}");
+    }
+}
+
+#[test]
+fn a_clean_line_carries_nothing_twice() {
+    let mut line = Line::new(4, CLEAN);
+    line.stop_target();
+    for at in 0..200 {
+        assert_eq!(line.read(at * 0x1000, 3900).unwrap(), memory_at(at * 0x1000, 3900));
+    }
+    assert_eq!(line.host.counters().retransmissions, 0);
+    assert_eq!(line.executed.len(), 200);
+}
+
+#[test]
+fn every_reply_belongs_to_its_request_however_noisy_the_line() {
+    let seeds = std::env::var("VERIKD_SEEDS").map_or(40, |it| it.parse().expect("VERIKD_SEEDS is a number"));
+    let (mut failed, mut reads) = (0, 0);
+    for seed in 0..seeds {
+        let mut line = Line::new(seed, NOISY);
+        line.stop_target();
+        for at in 0..12 {
+            let at = 0x1000 + at * 0x1111;
+            reads += 1;
+            match line.read(at, 3900) {
+                Ok(bytes) => {
+                    assert!(bytes == memory_at(at, 3900), "seed {seed}: other bytes than at {at:#x}")
+                }
+                // Noise can look like a target that restarts; then it says so, and is stopped again.
+                Err(Event::Failed(_, RequestError::TargetRunning | RequestError::TargetRestarted)) => {
+                    failed += 1;
+                    line.stop_target();
+                }
+                Err(other) => panic!("seed {seed}: {other:?}"),
+            }
+        }
+        line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+        line.wait_for("resume", |it| matches!(it, Event::Resumed { .. }));
+        // A byte of noise can be a break-in; the owner lets such a target go on.
+        let goes_on = line.run_until(seconds(30), |line| {
+            if line.host.state() == RunState::Stopped {
+                line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+            }
+            line.target.is_running()
+        });
+        assert!(goes_on, "seed {seed}: still stopped");
+        assert!(line.now - line.start < seconds(120), "seed {seed} took {:?}", line.now - line.start);
+    }
+    assert!(failed * 50 <= reads, "{failed} of {reads} reads ended without an answer");
+}
+
+#[test]
+fn a_boot_goes_on_through_prints_and_modules_with_the_debugger_there_first() {
+    let mut line = Line::new(5, CLEAN);
+    line.target.print(line.now, Bytes::from_static(b"booting\n"));
+    line.wait_for("connection", |it| *it == Event::Connected(Peer::Kdcom));
+    line.wait_for("print", |it| *it == Event::DebugPrint(Bytes::from_static(b"booting\n")));
+    for base in 1..40_u64 {
+        line.target.stop(line.now, module_event(base << 12));
+        line.wait_for("module", |it| matches!(it, Event::ModuleEvent(_)));
+        assert!(line.run_until(seconds(5), |line| line.target.is_running()), "module {base}");
+    }
+    assert!(
+        !packets(&line.sent).iter().any(|it| it.starts_with("RESET")),
+        "the target said where it counts from"
+    );
+}
+
+#[test]
+fn a_restarted_target_is_known_by_its_first_packet() {
+    let mut line = Line::new(6, CLEAN);
+    line.stop_target();
+    line.read(0x1000, 8).unwrap();
+    line.is_dead = true;
+    let pending = line.host.request(line.now, Manipulate::read_virtual(VirtAddr(0x3000), 8));
+    line.run_for(Duration::from_millis(20));
+    line.target.reboot(line.now);
+    line.is_dead = false;
+    line.target.print(line.now, Bytes::from_static(b"booting\n"));
+    line.wait_for("failure", |it| *it == Event::Failed(pending, RequestError::TargetRestarted));
+    line.wait_for("restart", |it| *it == Event::Restarted(Peer::Kdcom));
+    line.wait_for("print", |it| matches!(it, Event::DebugPrint(_)));
+    line.stop_target();
+    assert_eq!(line.read(0x4000, 8).unwrap(), memory_at(0x4000, 8));
+}
+
+#[test]
+fn a_target_that_counts_anew_because_of_our_reset_has_not_restarted() {
+    let mut line = Line::new(7, CLEAN);
+    line.stop_target();
+    line.is_mute = true;
+    let id = line.host.request(line.now, Manipulate::read_virtual(VirtAddr(0x3000), 64));
+    line.run_for(seconds(3));
+    line.is_mute = false;
+    let Event::Replied(answered, reply) = line.wait_for("reply", |it| matches!(it, Event::Replied(..)))
+    else {
+        unreachable!()
+    };
+    assert_eq!((answered, reply.data), (id, memory_at(0x3000, 64).into()));
+    assert!(!line.events.iter().any(|it| matches!(it, Event::Restarted(_))));
+}
+
+#[test]
+fn a_dead_target_ends_a_request_in_bounded_time() {
+    let mut line = Line::new(8, CLEAN);
+    line.stop_target();
+    line.is_dead = true;
+    let (start, before) = (line.now, line.sent.len());
+    let Err(Event::Failed(_, RequestError::NoAnswer { .. })) = line.read(0x1000, 8) else {
+        panic!("a dead target answers nothing");
+    };
+    let waited = line.now - start;
+    assert!((seconds(10)..seconds(11)).contains(&waited), "waited {waited:?}");
+    assert!(
+        line.sent.len() - before < 400,
+        "{} bytes wait for a target that boots",
+        line.sent.len() - before
+    );
+}
+
+#[test]
+fn a_silent_line_is_not_filled_with_break_ins() {
+    let mut line = Line::new(9, CLEAN);
+    line.is_dead = true;
+    line.host.break_in(line.now);
+    line.run_for(seconds(60));
+    assert!((4..12).contains(&line.sent.len()), "{:?}", line.sent);
+    assert!(line.sent.iter().all(|byte| *byte == BREAK_IN));
+    line.host.cancel_break_in();
+    let before = line.sent.len();
+    line.run_for(seconds(600));
+    assert_eq!(line.sent.len(), before);
+}
+
+#[test]
+fn nothing_that_a_running_target_may_come_upon_looks_like_a_break_in() {
+    let mut line = Line::new(10, CLEAN);
+    line.stop_target();
+    line.is_mute = true;
+    line.sent.clear();
+    line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+    line.wait_for("resume", |it| *it == Event::Resumed { confirmed: false });
+    let executed: Vec<ApiNumber> = line.executed.iter().map(|it| it.api_number).collect();
+    assert_eq!(executed, [ApiNumber::CONTINUE2], "repeated continues meet a running target");
+    assert!(packets(&line.sent).len() > 2);
+    assert!(!line.sent.contains(&BREAK_IN), "a running target looks at each byte");
+}
+
+#[test]
+fn a_prompt_is_shown_and_answered_once() {
+    let noisy = Noise { flipped: 2e-3, ..CLEAN };
+    for seed in 0..200 {
+        let mut line = Line::new(seed, noisy);
+        line.run_for(Duration::from_millis(10));
+        let mut prompt = DebugIo::print(Bytes::from_static(b"Break, Ignore (bi)?"));
+        prompt.api_number = DebugIoApi::GET_STRING;
+        prompt.length_of_string_read = 2;
+        line.target.ask(line.now, &Payload::DebugIo(prompt.clone()));
+        let Event::Prompt(shown) = line.wait_for("prompt", |it| matches!(it, Event::Prompt(_))) else {
+            unreachable!()
+        };
+        line.host.answer_prompt(line.now, &shown, Bytes::from_static(b"i"));
+        assert!(line.run_until(seconds(30), |line| !line.prompt_answers.is_empty()), "seed {seed}");
+        assert_eq!(line.prompt_answers, [Bytes::from_static(b"i")], "seed {seed}");
+        line.run_for(seconds(2));
+        assert!(!line.events.iter().any(|it| matches!(it, Event::Prompt(_))), "seed {seed}: asked twice");
+    }
+}
+
+#[test]
+fn a_line_that_ends_and_is_there_again_goes_on_with_the_same_stop() {
+    let mut line = Line::new(11, CLEAN);
+    line.stop_target();
+    line.read(0x1000, 8).unwrap();
+    let pending = line.host.request(line.now, Manipulate::read_virtual(VirtAddr(0x2000), 8));
+    line.host.handle_stream_closed(line.now);
+    line.wait_for("failure", |it| *it == Event::Failed(pending, RequestError::Disconnected));
+    line.wait_for("end", |it| *it == Event::Disconnected);
+    let late = line.host.request(line.now, Manipulate::get_version());
+    line.wait_for("refusal", |it| *it == Event::Failed(late, RequestError::Disconnected));
+    line.run_for(seconds(5));
+    line.host.handle_stream_opened(line.now);
+    line.wait_for("reconnection", |it| *it == Event::Reconnected);
+    line.wait_for("stop", |it| matches!(it, Event::Stopped(_)));
+    assert_eq!(line.read(0x3000, 8).unwrap(), memory_at(0x3000, 8));
+}
+
+#[test]
+fn a_target_that_is_stopped_twice_for_one_wish_says_that_it_may_stop_again() {
+    let mut line = Line::new(12, CLEAN);
+    line.is_mute = true;
+    line.host.break_in(line.now);
+    line.run_for(seconds(3));
+    line.is_mute = false;
+    line.wait_for("stop", |it| matches!(it, Event::Stopped(_)));
+    assert!(line.host.may_stop_again(), "two break-ins were sent, one stop came");
+    line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+    line.wait_for("resume", |it| *it == Event::Resumed { confirmed: true });
+    line.stop_target();
+    assert!(line.run_until(seconds(1), |line| line.host.may_stop_again()));
+}
