@@ -45,7 +45,7 @@ fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
         io::stderr(),
         "A simulated Windows 7 SP1 machine, whose driver myfault.sys leaks nonpaged pool, offers itself from {} \
          to this debugger at {}, over encrypted KDNET.",
-        SocketAddr::from((Ipv4Addr::LOCALHOST, target.address().port())),
+        SocketAddr::from((Ipv4Addr::LOCALHOST, target.address().map_or(0, |at| at.port()))),
         listens_at
     )?;
     session.wait_for_target(Some(PATIENCE))?;

@@ -1,25 +1,32 @@
-//! `verikd sim`: a simulated target for any KDNET debugger.
+//! `verikd sim`: a simulated target for any debugger that speaks KDNET, or KD over a serial line.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use kd_protocol::kdnet::Key;
 use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
-use verikd::sim::{Faults, Simulator, SimulatorConfig, SimulatorEvent, export_isf, export_symbols};
+use verikd::sim::{
+    Faults, SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf, export_symbols,
+};
 
 use super::fail;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// Where the debugger listens
-    #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
-    connect: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT", value_parser = resolve, requires = "key")]
+    connect: Option<SocketAddr>,
     /// The key that the debugger is given too
-    #[arg(long, value_name = "W.X.Y.Z")]
-    key: Key,
+    #[arg(long, value_name = "W.X.Y.Z", requires = "connect")]
+    key: Option<Key>,
+    /// Be behind a serial line instead, as a virtual machine is: unix:PATH, tcp:PORT or tcp:ADDR:PORT, where the debugger
+    /// connects
+    #[arg(long, value_name = "PLACE", value_parser = serial_port, required_unless_present = "connect",
+        conflicts_with_all = ["connect", "source", "rtt", "loss", "duplicate", "reorder", "corrupt"])]
+    serial: Option<SerialPort>,
     /// Which Windows it has
     #[arg(long, value_name = "BUILD", default_value = WINDOWS_7_SP1.name, value_parser = builds(), ignore_case = true)]
     windows: &'static Build,
@@ -83,13 +90,19 @@ pub(super) fn run(options: &Options) -> u8 {
         corrupt: options.corrupt,
         seed: options.seed,
     };
+    let link = match (&options.serial, options.connect, &options.key) {
+        (Some(port), ..) => SimulatorLink::Serial(port.clone()),
+        (None, Some(connect), Some(key)) => {
+            SimulatorLink::Kdnet { connect, source: options.source, key: key.clone() }
+        }
+        (None, ..) => unreachable!("the argument parser asks for --serial, or --connect and --key"),
+    };
     let config = SimulatorConfig {
-        source: options.source,
+        link,
         faults,
         build: options.windows,
         scenario: options.scenario,
         leak_every: Some(options.leak_every),
-        ..SimulatorConfig::new(options.connect, options.key.clone())
     };
     let title = match options.windows.release() {
         Ok(release) => release.title,
@@ -101,9 +114,12 @@ pub(super) fn run(options: &Options) -> u8 {
     };
     while let Some(event) = simulator.next_event(None) {
         say(&match event {
-            SimulatorEvent::Started(from) => {
-                format!("{title} runs; offers go from UDP {from} to {}; Ctrl+C unplugs it", options.connect)
-            }
+            SimulatorEvent::Started(place) => match options.connect {
+                Some(connect) => {
+                    format!("{title} runs; offers go from {place} to {connect}; Ctrl+C unplugs it")
+                }
+                None => format!("{title} runs; its serial line is {place}; Ctrl+C unplugs it"),
+            },
             SimulatorEvent::Connected(host) => format!("Connected to the debugger at {host}"),
             SimulatorEvent::Stopped => "Stopped".into(),
             SimulatorEvent::Resumed => "Runs on".into(),
@@ -120,6 +136,17 @@ pub(super) fn run(options: &Options) -> u8 {
 fn resolve(text: &str) -> Result<SocketAddr, String> {
     let mut addresses = text.to_socket_addrs().map_err(|error| format!("{error}; write HOST:PORT"))?;
     addresses.next().ok_or_else(|| "has no address".into())
+}
+
+fn serial_port(text: &str) -> Result<SerialPort, String> {
+    match text.split_once(':') {
+        Some(("unix", path)) if !path.is_empty() => Ok(SerialPort::Unix(path.into())),
+        Some(("tcp", port)) if port.parse::<u16>().is_ok() => {
+            Ok(SerialPort::Tcp((Ipv4Addr::LOCALHOST, port.parse().expect("it was parsed")).into()))
+        }
+        Some(("tcp", address)) => resolve(address).map(SerialPort::Tcp),
+        _ => Err("write unix:PATH, tcp:PORT or tcp:ADDR:PORT".into()),
+    }
 }
 
 fn builds() -> impl TypedValueParser<Value = &'static Build> {

@@ -12,8 +12,6 @@ use kd_protocol::{PhysAddr, VirtAddr};
 
 use super::windows::Machine;
 
-/// Data that one reply carries: `KdTransportMaxPacketSize` 1152 of Windows 10 1903 and later, less the header.
-const MAX_REPLY_DATA: usize = 1096;
 /// Slots of the kernel's breakpoint table.
 const BREAKPOINTS: usize = 32;
 /// `int3`.
@@ -42,6 +40,8 @@ pub struct Debuggee {
     /// The machine.
     pub machine: Machine,
     breakpoints: [Option<Breakpoint>; BREAKPOINTS],
+    /// Data that one reply carries.
+    reply_data: usize,
     /// The processor that reported the stop.
     processor: usize,
     /// A context can be set only after it was read in the same stop.
@@ -57,11 +57,12 @@ struct Breakpoint {
 }
 
 impl Debuggee {
-    /// A machine that nobody has stopped yet.
+    /// A machine that nobody has stopped yet, whose packets carry `reply_data` bytes of data.
     #[must_use]
-    pub const fn new(machine: Machine) -> Self {
+    pub const fn new(machine: Machine, reply_data: usize) -> Self {
         Self {
             machine,
+            reply_data,
             breakpoints: [None; BREAKPOINTS],
             processor: 0,
             is_context_read: false,
@@ -180,7 +181,7 @@ impl Debuggee {
 
     fn read(&self, request: &Manipulate) -> Manipulate {
         let Arm::ReadMemory(mut arm) = request.arm else { return refuse(request) };
-        let asked = (arm.transfer_count as usize).min(MAX_REPLY_DATA);
+        let asked = (arm.transfer_count as usize).min(self.reply_data);
         let mut data = vec![0; asked];
         let (got, wanted) = match request.api_number {
             ApiNumber::READ_VIRTUAL_MEMORY => {
@@ -288,6 +289,7 @@ impl Debuggee {
     }
 
     fn context_request(&mut self, request: &Manipulate) -> Manipulate {
+        let reply_data = self.reply_data;
         let Some(processor) = self.machine.processor_mut(request.processor.into()) else {
             return refuse(request);
         };
@@ -303,7 +305,7 @@ impl Debuggee {
             }
             Arm::ContextEx(mut arm) if request.api_number == ApiNumber::GET_CONTEXT_EX => {
                 let offset = (arm.offset as usize).min(total);
-                let piece = (total - offset).min(arm.byte_count as usize).min(MAX_REPLY_DATA);
+                let piece = (total - offset).min(arm.byte_count as usize).min(reply_data);
                 self.is_context_read |= offset + piece == total;
                 arm.offset = u32::try_from(offset).expect("a context is small");
                 arm.byte_count = u32::try_from(total).expect("a context is small");

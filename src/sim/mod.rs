@@ -7,11 +7,14 @@
 //!  physical   sparse RAM                                                                          (what it is kept in)
 //!  kernel     manipulate requests --> answers                                                     (who is asked)
 //!  network    loss, duplication, delay, damage, seeded                                            (what lies between)
-//!  server     all of it behind a UDP socket, with a clock
+//!  target     machine, answers and link, with a clock: what is due when
+//!  udp        all of it behind a UDP socket
+//!  serial     all of it behind a serial line
+//!  server     one of the two on a thread of its own
 //! ```
 //! The simulator shares no shortcut with the client: it lays structures out from its own layout files, writes real page
 //! tables, and answers reads of bytes. Whatever the client learns, it has to read. But for
-//! `server`, nothing here does I/O or has a clock or randomness: a machine's state is a function of what was done to it.
+//! the last four, nothing here does I/O or has a clock or randomness: a machine's state is a function of what was done to it.
 
 mod export;
 mod isf;
@@ -19,10 +22,14 @@ mod kernel;
 mod network;
 mod paging;
 mod physical;
+mod serial;
 mod server;
+mod target;
+mod udp;
 pub mod windows;
 
 pub use export::{ExportError, export_isf, export_symbols};
 pub use kernel::{Answer, Debuggee};
 pub use network::Faults;
-pub use server::{Simulator, SimulatorConfig, SimulatorError, SimulatorEvent};
+pub use serial::SerialPort;
+pub use server::{Simulator, SimulatorConfig, SimulatorError, SimulatorEvent, SimulatorLink};
