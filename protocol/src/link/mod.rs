@@ -25,6 +25,7 @@
 //! of ours: it is dropped with a typed reason, and counted.
 
 mod agreement;
+mod bridge;
 mod channel;
 mod content;
 mod dialect;
@@ -41,6 +42,7 @@ use std::time::Duration;
 
 use crate::kdnet::Key;
 
+pub use bridge::{Bridge, BridgeEvent};
 pub use content::Content;
 pub use event::{Event, KdnetPeer, Peer, RequestError, RequestId};
 pub use host::{HostLink, LinkCounters, RunState};

@@ -88,6 +88,8 @@ pub struct HostLink {
     /// The state change that began this stop, as it came: tells a repeated one from a new one.
     stop_payload: Option<Bytes>,
     attention: Option<Repeated>,
+    /// Module events are stops like any other, for the owner to continue.
+    passes_module_events: bool,
     /// A damaged packet was asked for again at this time.
     resend_at: Option<Instant>,
     events: VecDeque<Event>,
@@ -118,12 +120,18 @@ impl HostLink {
             state: RunState::Unknown,
             stop_payload: None,
             attention: None,
+            passes_module_events: false,
             resend_at: None,
             events: VecDeque::new(),
             counters: LinkCounters::default(),
             next_request: 0,
             last_heard: None,
         }
+    }
+
+    /// Makes module events [`Event::Stopped`], which the owner has to continue. Otherwise the link continues them.
+    pub const fn pass_module_events(&mut self) {
+        self.passes_module_events = true;
     }
 
     /// Takes a datagram from the socket.
@@ -246,12 +254,19 @@ impl HostLink {
 
     /// Lets the stopped target run; [`Event::Resumed`] follows. Does nothing unless it is stopped.
     pub fn resume(&mut self, now: Instant, continue_status: NtStatus) {
+        self.resume_with(now, &Manipulate::continue2(continue_status));
+    }
+
+    /// The same with a continue of the caller's own making: to step, to set debug registers.
+    pub fn resume_with(&mut self, now: Instant, request: &Manipulate) {
         if self.state != RunState::Stopped || self.reliable.ends_stop() {
             return;
         }
-        self.attention = None;
+        if !self.passes_module_events {
+            self.attention = None;
+        }
         let timeout = self.patience.request_timeout;
-        self.reliable.request(now, Purpose::Continue, &Manipulate::continue2(continue_status), timeout);
+        self.reliable.request(now, Purpose::Continue, request, timeout);
     }
 
     /// Stops the target; [`Event::Stopped`] follows. Goes on trying until it does or [`Self::cancel_break_in`].
@@ -511,7 +526,7 @@ impl HostLink {
         if is_repeat {
             return;
         }
-        if change.is_load_symbols() {
+        if change.is_load_symbols() && !self.passes_module_events {
             // Boot goes on only when each of these is answered; a wanted break-in stays wanted.
             let timeout = self.patience.request_timeout;
             let go = Manipulate::continue2(NtStatus::DBG_CONTINUE);
@@ -523,9 +538,12 @@ impl HostLink {
             });
             return;
         }
-        self.attention = None;
-        if let Wire::Stream(stream) = &mut self.wire {
-            stream.stopped();
+        // A break-in that is wanted stays wanted while modules are announced.
+        if !change.is_load_symbols() {
+            self.attention = None;
+            if let Wire::Stream(stream) = &mut self.wire {
+                stream.stopped();
+            }
         }
         self.events.push_back(Event::Stopped(Box::new(change)));
     }
@@ -570,7 +588,7 @@ impl HostLink {
                 ATTENTION_INTERVAL
             }
             Wire::Stream(stream) => {
-                if stream.is_open() {
+                if stream.is_open() && self.state != RunState::Stopped {
                     stream.break_in();
                 }
                 (STREAM_ATTENTION_INTERVAL * (attempts + 1)).min(MAX_ATTENTION_INTERVAL)

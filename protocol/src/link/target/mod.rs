@@ -20,7 +20,9 @@ use bytes::{Bytes, BytesMut};
 use super::dialect::Dialect;
 use super::stream_reader::StreamReader;
 use super::{Content, Entropy};
-use crate::kd::{BREAK_IN, DebugIo, FileIo, Manipulate, Packet, PacketId, PacketType, Payload, StateChange};
+use crate::kd::{
+    BREAK_IN, DebugIo, DebugIoApi, FileIo, Manipulate, Packet, PacketId, PacketType, Payload, StateChange,
+};
 use crate::kdcom::{self, Frame};
 use crate::kdnet::{DatagramError, Key};
 
@@ -28,7 +30,7 @@ use net::{NetWire, Opened};
 
 /// An unacknowledged packet is sent again after this long.
 const RETRANSMIT_INTERVAL: Duration = Duration::from_millis(500);
-/// Retransmissions after which a print, which nobody must see, is given up. ReactOS has 3, listings of Windows kernels
+/// Retransmissions after which a print or a module event, which nobody must see, is given up. ReactOS has 3, listings of Windows kernels
 /// 20. \[uncertain: which counts over KDNET\] The machine stands still meanwhile, so the smaller is the kinder.
 const PRINT_RETRIES: u32 = 3;
 /// What waits while a request is being executed: a network card's ring, or a line's buffer.
@@ -235,7 +237,10 @@ impl TargetLink {
         }
         let Some(sending) = self.sending.as_mut().filter(|it| it.resend_at <= now) else { return };
         sending.retries += 1;
-        if sending.retries > PRINT_RETRIES && sending.packet.packet_type == PacketType::DEBUG_IO {
+        if sending.retries > PRINT_RETRIES && may_be_missed(&sending.packet) {
+            if sending.packet.packet_type == PacketType::STATE_CHANGE64 {
+                self.phase = Phase::Running;
+            }
             self.sending = None;
             self.queue.clear();
             self.is_host_absent = true;
@@ -522,5 +527,14 @@ impl TargetLink {
                 self.content(now, content);
             }
         }
+    }
+}
+
+/// True for what a machine says without needing an answer: it does not wait for its debugger for ever. Source: PROTOCOL.md 7.
+fn may_be_missed(packet: &Packet) -> bool {
+    match Payload::decode(packet) {
+        Ok(Payload::DebugIo(io)) => io.api_number == DebugIoApi::PRINT_STRING,
+        Ok(Payload::StateChange(change)) => change.is_load_symbols(),
+        _ => false,
     }
 }
