@@ -19,7 +19,9 @@ use super::arguments::Arguments;
 use super::pattern::Pattern;
 use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run};
 use crate::output;
-use crate::target::{ModuleSymbols, Neighbours, SymbolAt, Target, TargetError, VirtAddr, undecorate};
+use crate::target::{
+    ModuleSymbols, Neighbours, SymbolAt, SymbolKind, Target, TargetError, VirtAddr, undecorate,
+};
 
 pub(super) static EXAMINE: CommandSpec = CommandSpec {
     names: &["x"],
@@ -72,16 +74,27 @@ pub(super) struct FittingModules {
     pub(super) notes: Vec<Note>,
 }
 
+impl FittingModules {
+    /// Why the modules that have only export symbols have no others.
+    pub(super) fn explain_exports(&self, target: &Target<'_>) -> Vec<Note> {
+        let exports = self.modules.iter().filter(|(_, symbols)| symbols.kind() == SymbolKind::Export);
+        let note = |(module, _): &ModuleSymbols| {
+            let why = target.kernel().known_symbols(module)?.err()?;
+            Some(Note::remark(format!("{} has only export symbols: {why}", module.name)))
+        };
+        exports.filter_map(note).collect()
+    }
+}
+
 /// The modules that `pattern` means. One that is named has its symbols looked for; `*` means those that are loaded.
 pub(super) fn modules_for(pattern: &str, target: &Target<'_>) -> Result<FittingModules, TargetError> {
     if Pattern::is_plain(pattern) {
-        return Ok(FittingModules { modules: vec![target.module_symbols(pattern)?], notes: Vec::new() });
+        return Ok(FittingModules { modules: vec![target.module_names(pattern)?], notes: Vec::new() });
     }
     let fits = Pattern::new(pattern);
     let mut found = FittingModules { modules: Vec::new(), notes: Vec::new() };
     for module in target.modules()?.modules().iter().filter(|module| fits.matches(&module.name)) {
-        let symbols =
-            if pattern == "*" { target.kernel().known_symbols(module) } else { Some(target.symbols(module)) };
+        let symbols = if pattern == "*" { target.known_names(module) } else { Some(target.names(module)) };
         match symbols {
             Some(Ok(symbols)) => found.modules.push((module.clone(), symbols)),
             Some(Err(why)) => {
@@ -100,7 +113,8 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
     let (module, name) = pattern.split_once('!').unwrap_or(("*", pattern));
     let found = modules_for(module, target).map_err(|source| QueryError::Target { command: "x", source })?;
     let name = Pattern::new(name);
-    let mut list = SymbolList { symbols: Vec::new(), notes: found.notes };
+    let mut list = SymbolList { symbols: Vec::new(), notes: Vec::new() };
+    list.notes.extend(found.notes.iter().cloned());
     for (module, symbols) in &found.modules {
         for symbol in symbols.symbols() {
             let shown = undecorate(&symbol.name);
@@ -119,7 +133,15 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
         list.notes
             .push(Note::partial(format!("Only the first {MAX_SYMBOLS:#x} of {count:#x} symbols are listed")));
     }
+    let unread = found.modules.iter().filter_map(|(module, symbols)| {
+        let exports = (symbols.kind() == SymbolKind::Export).then(|| target.exports(module)).flatten()?;
+        (exports.unread() > 0).then(|| (module.name.to_string(), exports.unread()))
+    });
+    list.notes.extend(unread.map(|(module, count)| {
+        Note::partial(format!("{count:#x} exports of {module} cannot be read: their names are not in memory"))
+    }));
     if list.symbols.is_empty() {
+        list.notes.extend(found.explain_exports(target));
         list.notes.push(Note::failed(format!("no symbol's name fits {pattern}")));
     }
     Ok(Box::new(list))
@@ -169,7 +191,10 @@ impl Nearest {
             (nearest.next, nearest.next_address) = (Some(name), Some(at));
         }
         if let Some(why) = missing {
-            nearest.notes.push(Note::partial(format!("no symbols: {why}")));
+            nearest.notes.push(match nearest.symbol {
+                Some(_) => Note::remark(format!("only export symbols: {why}")),
+                None => Note::partial(format!("no symbols: {why}")),
+            });
         }
         nearest
     }

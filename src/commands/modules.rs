@@ -8,6 +8,7 @@
 //! 0: kd> lm
 //! start             end                 module name
 //! fffff800`0141b000 fffff800`01a04000   nt         (pdb symbols)          s/ntkrnlmp.pdb/..1/ntkrnlmp.pdb
+//! fffff880`01633000 fffff880`01726000   ndis       (export symbols)       ndis.sys
 //! fffff880`0447c000 fffff880`04484000   myfault    (deferred)
 //! 0: kd> lmvm myfault
 //! start             end                 module name
@@ -17,7 +18,8 @@
 //!     CheckSum:         00000000
 //!     ImageSize:        00008000
 //! ```
-//! Lists, and looks for no symbols: a module whose symbols nobody needed yet is `deferred`. Times are UTC.
+//! Lists, and looks for no symbols: a module whose symbols nobody needed yet is `deferred`. One whose symbol file was not
+//! found has what its image exports, if that was needed and it exports anything, or `no symbols`. Times are UTC.
 
 use std::fmt;
 
@@ -158,14 +160,16 @@ impl ModuleTable {
             }
             Err(error) => self.notes.push(Note::partial(format!("headers of {}: {error}", module.name))),
         }
-        if let SymbolStatus::Missing { reason } = &row.symbols {
-            self.notes.push(Note::remark(format!("{} has no symbols: {reason}", module.name)));
+        if let Some(Err(reason)) = target.kernel().known_symbols(module) {
+            let is_missing = matches!(row.symbols, SymbolStatus::Missing { .. });
+            let has = if is_missing { "no symbols" } else { "only export symbols" };
+            self.notes.push(Note::remark(format!("{} has {has}: {reason}", module.name)));
         }
     }
 }
 
 fn status(module: &Module, target: &Target<'_>) -> SymbolStatus {
-    match target.kernel().known_symbols(module) {
+    match target.known_names(module) {
         None => SymbolStatus::Deferred,
         Some(Ok(symbols)) => SymbolStatus::Loaded {
             kind: symbols.kind(),
@@ -183,6 +187,9 @@ impl Answer for ModuleTable {
             let Row { start, end, name, symbols, .. } = row;
             let (status, path) = match symbols {
                 SymbolStatus::Deferred => ("(deferred)".to_owned(), ""),
+                SymbolStatus::Loaded { kind: SymbolKind::Export, .. } => {
+                    ("(export symbols)".to_owned(), row.image_name.as_str())
+                }
                 SymbolStatus::Loaded { kind, path, .. } => {
                     (format!("({kind} symbols)"), path.as_deref().unwrap_or_default())
                 }

@@ -124,9 +124,17 @@ fn unload(name: &str, target: &Target<'_>) -> Answered {
 impl Reloaded {
     /// Looks for a module's symbols. False if the user had enough.
     fn load(&mut self, target: &Target<'_>, module: &Module, note: fn(String) -> Note) -> bool {
-        let found = target.symbols(module);
+        let found = target.names(module);
         let goes_on = !found.as_ref().is_err_and(MissingSymbols::is_interrupted);
         let status = match found {
+            Ok(symbols) if symbols.kind() == SymbolKind::Export => {
+                let why = target.symbols(module).err().map_or_else(String::new, |why| why.to_string());
+                let image = &module.image_name;
+                self.notes.push(note(format!(
+                    "Symbol file could not be found.  Defaulted to export symbols for {image} - {why}"
+                )));
+                Status::Loaded { kind: SymbolKind::Export, path: Some(image.clone()) }
+            }
             Ok(symbols) => Status::Loaded {
                 kind: symbols.kind(),
                 path: symbols.path().map(|path| path.display().to_string()),

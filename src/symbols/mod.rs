@@ -4,10 +4,12 @@
 //!  image in the target          symbol path                     queries
 //!  RSDS: name, GUID, age --> store finds the file --> Symbols: name -> RVA, RVA -> name,
 //!                              pdb or isf reads it              type -> layout, path -> place
+//!  its export table, where there is no file ---------> ExportSymbols: names only
 //! ```
 //! Knows neither the target's memory nor where an image is loaded: every address here is relative to it.
 
 pub mod check;
+mod exports;
 mod identity;
 pub mod isf;
 mod layout;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+pub use exports::ExportSymbols;
 pub use identity::{Guid, NoGuid, PdbIdentity};
 pub use layout::{BaseKind, Bits, Field, Place, Type, TypeId, TypeLayout};
 pub use undecorate::undecorate;
@@ -45,6 +48,8 @@ pub enum SymbolKind {
     Pdb,
     /// An ISF file.
     Isf,
+    /// The image's own export table.
+    Export,
     /// A table in memory: tests.
     Table,
 }
@@ -54,6 +59,7 @@ impl fmt::Display for SymbolKind {
         f.write_str(match self {
             Self::Pdb => "pdb",
             Self::Isf => "isf",
+            Self::Export => "export",
             Self::Table => "table",
         })
     }

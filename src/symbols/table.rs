@@ -1,4 +1,4 @@
-//! Symbols written down in a program: what tests use, without any file.
+//! Symbols held in memory, without any file: those of tests, the built-in layouts, and an image's exports.
 //!
 //! Types come from a text, one structure after another, numbers in hexadecimal:
 //!
@@ -55,9 +55,13 @@ impl TableSymbols {
     /// Adds a symbol.
     #[must_use]
     pub fn symbol(mut self, name: &str, rva: u32) -> Self {
+        self.add_symbol(name, rva);
+        self
+    }
+
+    pub(super) fn add_symbol(&mut self, name: &str, rva: u32) {
         self.by_name.insert(name.to_owned(), Rva(rva));
         self.by_address.entry(Rva(rva)).or_insert_with(|| name.to_owned());
-        self
     }
 
     /// Adds a section; as long as there is none, the module is one section.

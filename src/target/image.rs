@@ -7,6 +7,9 @@
 //!
 //! Source: Microsoft, "PE Format"; the RSDS record as WinDbg and LLVM read it.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use kd_protocol::wire::{DecodeError, Reader};
 
 use crate::memory::{Memory, ReadError, VirtAddr};
@@ -20,7 +23,14 @@ const DIRECTORY_READ: usize = 0x180;
 const RECORD_MAX: usize = 0x400;
 const MAX_DIRECTORY_ENTRIES: usize = 32;
 
-const IMAGE_DIRECTORY_ENTRY_DEBUG: usize = 6;
+/// Most sections that are looked at; the loader allows 96.
+const MAX_SECTIONS: usize = 96;
+const SECTION_HEADER: usize = 40;
+/// Bytes from the PE signature to the first data directory, at most.
+const TO_DIRECTORIES: usize = 24 + 112;
+
+pub(super) const IMAGE_DIRECTORY_ENTRY_EXPORT: u32 = 0;
+const IMAGE_DIRECTORY_ENTRY_DEBUG: u32 = 6;
 const IMAGE_DEBUG_TYPE_CODEVIEW: u32 = 2;
 const PE32: u16 = 0x10b;
 const PE32_PLUS: u16 = 0x20b;
@@ -60,41 +70,63 @@ impl Image {
     /// # Errors
     /// [`ImageError`], whatever the bytes there are.
     pub fn read(memory: &dyn Memory, base: VirtAddr) -> Result<Self, ImageError> {
+        let headers = Headers::read(memory, base)?;
+        let directory = headers.directory(memory, base, IMAGE_DIRECTORY_ENTRY_DEBUG)?;
+        let directory = directory.ok_or(ImageError::Wrong("it has no debug directory"))?;
+        let pdb = find_record(memory, base, headers.size, directory)?;
+        let Headers { size, timestamp, machine, check_sum, .. } = headers;
+        Ok(Self { size, timestamp, machine, check_sum, pdb })
+    }
+}
+
+/// The fields of an image's headers that are needed here, and where its data directories are.
+pub(super) struct Headers {
+    /// What was read at the image's base.
+    head: Vec<u8>,
+    pub(super) size: u32,
+    pub(super) timestamp: u32,
+    pub(super) machine: u16,
+    pub(super) check_sum: u32,
+    /// Bytes of a pointer: 8 or 4.
+    pub(super) pointer_size: u64,
+    /// Where the data directories begin, relative to the base, and how many there are.
+    directories: (u32, u32),
+    /// Where the section headers begin, relative to the base, and how many there are.
+    sections: (u32, u16),
+}
+
+impl Headers {
+    /// Reads the headers of the image at `base`.
+    pub(super) fn read(memory: &dyn Memory, base: VirtAddr) -> Result<Self, ImageError> {
         let head = read_some(memory, base, HEADER_READ)?;
         let mut dos = Reader::new("DOS header", &head);
         if dos.bytes(2)? != b"MZ" {
             return Err(ImageError::Wrong("no MZ header at its base"));
         }
         dos.bytes(0x3a)?;
-        let new_header = dos.u32()?;
-        if new_header >= 0x1_0000 {
+        let at = dos.u32()?;
+        if at >= 0x1_0000 {
             return Err(ImageError::Wrong("its e_lfanew leads far away"));
         }
-        let at = new_header as usize;
-        // 24 bytes of signature and file header, and of the optional header up to the debug directory's entry.
-        let headers = match head.get(at..).filter(|rest| rest.len() >= 24 + 0xa8) {
-            Some(rest) => rest.to_vec(),
-            None => read_some(memory, base.offset(at as u64), 24 + 0xf0)?,
-        };
-        let (mut image, directory) = Self::decode(&headers)?;
-        image.pdb = find_record(memory, base, image.size, directory)?;
-        Ok(image)
+        let headers = at_rva(&head, memory, base, at, TO_DIRECTORIES)?.into_owned();
+        Self::decode(head, &headers, at)
     }
 
-    /// The fields of interest, and RVA and size of the debug directory.
-    fn decode(headers: &[u8]) -> Result<(Self, (u32, u32)), ImageError> {
+    /// `headers` are the bytes from the PE signature on, which is at `at`.
+    fn decode(head: Vec<u8>, headers: &[u8], at: u32) -> Result<Self, ImageError> {
         let mut reader = Reader::new("PE header", headers);
         if reader.bytes(4)? != b"PE\0\0" {
             return Err(ImageError::Wrong("no PE signature where e_lfanew leads"));
         }
         let machine = reader.u16()?;
-        reader.bytes(2)?;
+        let sections = reader.u16()?;
         let timestamp = reader.u32()?;
-        reader.bytes(12)?;
-        let magic = reader.u16()?;
-        let to_directories = match magic {
-            PE32 => 96,
-            PE32_PLUS => 112,
+        reader.bytes(8)?;
+        let optional_len = reader.u16()?;
+        reader.bytes(2)?;
+        let (to_directories, pointer_size): (u8, u64) = match reader.u16()? {
+            PE32 => (96, 4),
+            PE32_PLUS => (112, 8),
             _ => return Err(ImageError::Wrong("its optional header is of no known kind")),
         };
         reader.bytes(54)?;
@@ -102,15 +134,50 @@ impl Image {
         reader.bytes(4)?;
         let check_sum = reader.u32()?;
         // CheckSum ends at 68; the number of directories is the last field before them.
-        reader.bytes(to_directories - 68 - 4)?;
+        reader.bytes(usize::from(to_directories) - 68 - 4)?;
         let directories = reader.u32()?;
-        if directories as usize <= IMAGE_DIRECTORY_ENTRY_DEBUG {
-            return Err(ImageError::Wrong("it has no debug directory"));
+        let optional = at + 24;
+        Ok(Self {
+            head,
+            size,
+            timestamp,
+            machine,
+            check_sum,
+            pointer_size,
+            directories: (optional + u32::from(to_directories), directories),
+            sections: (optional + u32::from(optional_len), sections),
+        })
+    }
+
+    /// RVA and size of a data directory; nothing if the image has no such one.
+    pub(super) fn directory(
+        &self,
+        memory: &dyn Memory,
+        base: VirtAddr,
+        number: u32,
+    ) -> Result<Option<(u32, u32)>, ImageError> {
+        let (start, count) = self.directories;
+        if number >= count {
+            return Ok(None);
         }
-        reader.bytes(8 * IMAGE_DIRECTORY_ENTRY_DEBUG)?;
-        let directory = (reader.u32()?, reader.u32()?);
-        let pdb = PdbIdentity::new("", Guid::default(), 0);
-        Ok((Self { size, timestamp, machine, check_sum, pdb }, directory))
+        let entry = at_rva(&self.head, memory, base, start + number * 8, 8)?;
+        let mut reader = Reader::new("data directory", &entry);
+        let (rva, size) = (reader.u32()?, reader.u32()?);
+        Ok((rva != 0 && rva < self.size && size != 0).then_some((rva, size)))
+    }
+
+    /// The addresses of the sections, relative to the base; as many as can be read.
+    pub(super) fn sections(&self, memory: &dyn Memory, base: VirtAddr) -> Vec<Range<u32>> {
+        let (start, count) = self.sections;
+        let len = usize::from(count).min(MAX_SECTIONS) * SECTION_HEADER;
+        let headers = at_rva(&self.head, memory, base, start, len).unwrap_or_default();
+        let section = |header: &[u8]| {
+            let mut reader = Reader::new("section header", header);
+            reader.bytes(8).ok()?;
+            let (size, start) = (reader.u32().ok()?, reader.u32().ok()?);
+            Some(start..start.saturating_add(size))
+        };
+        headers.chunks_exact(SECTION_HEADER).filter_map(section).collect()
     }
 }
 
@@ -121,7 +188,7 @@ fn find_record(
     (rva, size): (u32, u32),
 ) -> Result<PdbIdentity, ImageError> {
     let entries = (size as usize / 28).min(MAX_DIRECTORY_ENTRIES);
-    if rva == 0 || entries == 0 || rva >= image_size {
+    if entries == 0 {
         return Err(ImageError::Wrong("it has no debug directory"));
     }
     let directory = read_some(memory, base.offset(rva.into()), DIRECTORY_READ.max(entries * 28))?;
@@ -163,6 +230,20 @@ fn decode_record(record: &[u8]) -> Result<PdbIdentity, ImageError> {
     let (guid, age) = (Guid(reader.array()?), reader.u32()?);
     let path = reader.rest().split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(PdbIdentity::new(&String::from_utf8_lossy(path), guid, age))
+}
+
+/// What of the `len` bytes at `rva` can be read, from `head`, the image's first bytes, if it has them all.
+fn at_rva<'a>(
+    head: &'a [u8],
+    memory: &dyn Memory,
+    base: VirtAddr,
+    rva: u32,
+    len: usize,
+) -> Result<Cow<'a, [u8]>, ReadError> {
+    match head.get(rva as usize..).and_then(|rest| rest.get(..len)) {
+        Some(bytes) => Ok(Cow::Borrowed(bytes)),
+        None => read_some(memory, base.offset(rva.into()), len).map(Cow::Owned),
+    }
 }
 
 /// What of `len` bytes can be read from the start; an error if nothing can.

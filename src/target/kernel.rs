@@ -7,8 +7,8 @@ use super::error::MissingSymbols;
 use super::image::{Image, ImageError};
 use super::{Module, ModuleList};
 use crate::memory::{Memory, StopId, VirtAddr};
-use crate::symbols::Symbols;
 use crate::symbols::store::{SymbolPath, SymbolSource};
+use crate::symbols::{ExportSymbols, Symbols};
 
 /// What the target says of its kernel when a debugger asks (`DBGKD_GET_VERSION64`).
 ///
@@ -37,6 +37,8 @@ pub struct Kernel {
     version: KernelVersion,
     source: Arc<SymbolSource>,
     symbols: Mutex<HashMap<VirtAddr, Found>>,
+    /// What images without a symbol file export, by base and size.
+    exports: Mutex<HashMap<(VirtAddr, u32), Exports>>,
     modules: Mutex<Option<(StopId, Arc<ModuleList>)>>,
     display: Mutex<Option<DisplayPosition>>,
 }
@@ -50,7 +52,11 @@ pub struct DisplayPosition {
     pub next: VirtAddr,
 }
 
-type SymbolsOrWhyNot = Result<Arc<dyn Symbols>, MissingSymbols>;
+/// A module's symbols, or why it has none.
+pub type SymbolsOrWhyNot = Result<Arc<dyn Symbols>, MissingSymbols>;
+
+/// What an image exports; nothing if it exports nothing.
+type Exports = Option<Arc<ExportSymbols>>;
 
 #[derive(Clone, Debug)]
 struct Found {
@@ -76,6 +82,7 @@ impl Kernel {
             version,
             source: source.into(),
             symbols: Mutex::default(),
+            exports: Mutex::default(),
             modules: Mutex::default(),
             display: Mutex::default(),
         }
@@ -112,13 +119,16 @@ impl Kernel {
     /// Forgets all symbols and modules, so that they are read again when needed: `.reload`.
     pub fn reload(&self) {
         lock(&self.symbols).clear();
+        lock(&self.exports).clear();
         lock(&self.modules).take();
         self.source.look_again(false);
     }
 
     /// Forgets the symbols of one module: `.reload /u`. False if none were loaded.
     pub fn unload(&self, module: &Module) -> bool {
-        lock(&self.symbols).remove(&module.base).is_some_and(|found| found.symbols.is_ok())
+        let had_exports = lock(&self.exports).remove(&(module.base, module.size)).flatten().is_some();
+        let had_file = lock(&self.symbols).remove(&module.base).is_some_and(|found| found.symbols.is_ok());
+        had_file || had_exports
     }
 
     /// Uses `symbols` for the image of `size` bytes at `base`, whatever the symbol path has.
@@ -135,6 +145,17 @@ impl Kernel {
             .get(&module.base)
             .filter(|found| found.image_size == module.size && found.is_current(generation))
             .map(|found| found.symbols.clone())
+    }
+
+    /// What the image of `module` exports, if that was read: nothing inside if it exports nothing.
+    #[must_use]
+    pub fn known_exports(&self, module: &Module) -> Option<Option<Arc<ExportSymbols>>> {
+        lock(&self.exports).get(&(module.base, module.size)).cloned()
+    }
+
+    /// Remembers what the image of `module` exports.
+    pub(super) fn remember_exports(&self, module: &Module, exports: Exports) {
+        lock(&self.exports).insert((module.base, module.size), exports);
     }
 
     /// The symbols of `module`, looked for if they were not yet: image headers, then the symbol path.

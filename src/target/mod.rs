@@ -10,6 +10,7 @@
 
 mod debugger_data;
 mod error;
+mod exports;
 mod fallback;
 mod image;
 mod kernel;
@@ -32,7 +33,7 @@ pub use debugger_data::DebuggerData;
 pub use error::{MissingSymbols, TargetError};
 pub use fallback::verifier_data;
 pub use image::{Image, ImageError};
-pub use kernel::{DisplayPosition, Kernel, KernelVersion};
+pub use kernel::{DisplayPosition, Kernel, KernelVersion, SymbolsOrWhyNot};
 pub use modules::{Module, ModuleList};
 pub use names::{ModuleSymbols, NamedType, Neighbours};
 pub use patience::is_over;
@@ -46,7 +47,7 @@ pub use walk::{SListHead, WalkEnd};
 pub use crate::memory::{ReadCause, ReadError, VirtAddr};
 pub use crate::symbols::store::{Part as SymbolPart, SymbolPath, SymbolSource};
 pub use crate::symbols::{
-    BaseKind, Bits, Constant, Field, Place, SymbolKind, Symbols, Type, TypeLayout, undecorate,
+    BaseKind, Bits, Constant, ExportSymbols, Field, Place, SymbolKind, Symbols, Type, TypeLayout, undecorate,
 };
 
 use self::patience::Patience;
@@ -167,7 +168,7 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     /// [`MissingSymbols`].
-    pub fn symbols(&self, module: &Module) -> Result<Arc<dyn Symbols>, MissingSymbols> {
+    pub fn symbols(&self, module: &Module) -> SymbolsOrWhyNot {
         self.kernel.symbols(&self.memory, module)
     }
 
@@ -184,18 +185,21 @@ impl<'a> Target<'a> {
     /// # Errors
     /// [`TargetError::NoModule`], [`TargetError::NoSymbols`], [`TargetError::Read`].
     pub fn module_symbols(&self, name: &str) -> Result<ModuleSymbols, TargetError> {
-        let (module, symbols) = if name.eq_ignore_ascii_case("nt") {
-            self.kernel.nt(&self.memory)
-        } else {
-            let modules = self.modules()?;
-            let module = modules.called(name).ok_or_else(|| TargetError::NoModule(name.to_owned()))?.clone();
-            let symbols = self.symbols(&module);
-            (module, symbols)
-        };
+        let (module, symbols) = self.find_module(name)?;
         match symbols {
             Ok(symbols) => Ok((module, symbols)),
             Err(source) => Err(TargetError::NoSymbols { module: module.name, source }),
         }
+    }
+
+    fn find_module(&self, name: &str) -> Result<(Module, SymbolsOrWhyNot), TargetError> {
+        if name.eq_ignore_ascii_case("nt") {
+            return Ok(self.kernel.nt(&self.memory));
+        }
+        let modules = self.modules()?;
+        let module = modules.called(name).ok_or_else(|| TargetError::NoModule(name.to_owned()))?.clone();
+        let symbols = self.symbols(&module);
+        Ok((module, symbols))
     }
 
     /// Where `nt!VfPoolTraces` is.
@@ -204,7 +208,14 @@ impl<'a> Target<'a> {
     /// [`TargetError::NoSymbol`] and those of [`module_symbols`](Self::module_symbols).
     pub fn address_of(&self, symbol: &str) -> Result<VirtAddr, TargetError> {
         let (module_name, name) = split(symbol);
-        let (module, symbols) = self.module_symbols(module_name)?;
+        let (module, symbols) = self.find_module(module_name)?;
+        let symbols = match symbols {
+            Ok(symbols) => symbols,
+            Err(source) => {
+                let exported = self.exported(&module, name, &source, exports::MAX_FORWARDS);
+                return exported.ok_or(TargetError::NoSymbols { module: module.name, source });
+            }
+        };
         let rva = symbols.address_of(name).ok_or_else(|| TargetError::NoSymbol {
             module: module.name,
             name: name.to_owned(),
@@ -331,7 +342,15 @@ impl<'a> Target<'a> {
     /// The symbol that `address`, which lies in `module`, is at; reads no list of modules.
     #[must_use]
     pub fn symbol_in(&self, address: VirtAddr, module: &Module) -> SymbolAt {
-        SymbolAt::new(address, module, self.symbols(module))
+        self.name_in(address, module, self.symbols(module))
+    }
+
+    fn name_in(&self, address: VirtAddr, module: &Module, symbols: SymbolsOrWhyNot) -> SymbolAt {
+        let (names, missing) = match symbols {
+            Ok(symbols) => (Some(symbols), None),
+            Err(missing) => (self.exports_or(module, missing.clone()).ok(), Some(missing)),
+        };
+        SymbolAt::new(address, module, names.as_deref(), missing)
     }
 
     /// The module and symbol that `address` lies at. Never fails: what is not known is left out.
@@ -339,11 +358,11 @@ impl<'a> Target<'a> {
     pub fn symbol_at(&self, address: VirtAddr) -> SymbolAt {
         let (nt, nt_symbols) = self.kernel.nt(&self.memory);
         if nt.contains(address) {
-            return SymbolAt::new(address, &nt, nt_symbols);
+            return self.name_in(address, &nt, nt_symbols);
         }
         let modules = self.modules();
         match modules.as_ref().ok().and_then(|modules| modules.containing(address)) {
-            Some(module) => SymbolAt::new(address, module, self.symbols(module)),
+            Some(module) => self.symbol_in(address, module),
             None => SymbolAt { address, module: None, symbol: None, displacement: 0, missing: None },
         }
     }
@@ -369,19 +388,20 @@ pub struct SymbolAt {
     pub symbol: Option<String>,
     /// Bytes from the symbol, or else from the module's base.
     pub displacement: u64,
-    /// Why the module has no symbols.
+    /// Why the module has no symbol file; the symbol is an export then.
     pub missing: Option<MissingSymbols>,
 }
 
 impl SymbolAt {
-    fn new(address: VirtAddr, module: &Module, symbols: Result<Arc<dyn Symbols>, MissingSymbols>) -> Self {
+    fn new(
+        address: VirtAddr,
+        module: &Module,
+        symbols: Option<&dyn Symbols>,
+        missing: Option<MissingSymbols>,
+    ) -> Self {
         let offset = address.since(module.base);
         let rva = u32::try_from(offset).ok().map(Rva);
-        let (symbols, missing) = match symbols {
-            Ok(symbols) => (Some(symbols), None),
-            Err(missing) => (None, Some(missing)),
-        };
-        let nearest = symbols.as_ref().zip(rva).and_then(|(symbols, rva)| symbols.nearest(rva));
+        let nearest = symbols.zip(rva).and_then(|(symbols, rva)| symbols.nearest(rva));
         let displacement = nearest.as_ref().map_or(offset, |symbol| offset - u64::from(symbol.rva.0));
         let symbol = nearest.map(|symbol| undecorate(&symbol.name).into_owned());
         Self { address, module: Some(Arc::clone(&module.name)), symbol, displacement, missing }

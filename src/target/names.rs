@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Layout, Module, SymbolAt, Target, TargetError, record, undecorate};
+use super::{Layout, Module, SymbolAt, SymbolsOrWhyNot, Target, TargetError, record, undecorate};
 use crate::memory::VirtAddr;
 use crate::symbols::{Rva, Symbols};
 
@@ -39,8 +39,8 @@ impl Target<'_> {
     pub fn resolve(&self, name: &str) -> Result<VirtAddr, TargetError> {
         if let Some((module_name, symbol)) = name.split_once('!') {
             return match self.address_of(name) {
-                Err(error @ TargetError::NoSymbol { .. }) => {
-                    let (module, symbols) = self.module_symbols(module_name)?;
+                Err(error @ (TargetError::NoSymbol { .. } | TargetError::NoSymbols { .. })) => {
+                    let Ok((module, symbols)) = self.module_names(module_name) else { return Err(error) };
                     undecorated(&*symbols, symbol).map(|rva| at(&module, rva)).ok_or(error)
                 }
                 found => found,
@@ -90,20 +90,26 @@ impl Target<'_> {
         Err(missing)
     }
 
-    /// Every module whose symbols were found, the kernel first.
+    /// Every module whose symbols were found or whose exports were read, the kernel first.
     ///
     /// # Errors
     /// As [`modules`](Self::modules).
     pub fn loaded_symbols(&self) -> Result<Vec<ModuleSymbols>, TargetError> {
         let (nt, nt_symbols) = self.kernel().nt(self.memory());
+        let nt_names = nt_symbols.or_else(|missing| self.exports_or(&nt, missing));
         let modules = self.modules()?;
-        let mut loaded: Vec<_> = nt_symbols.ok().map(|symbols| (nt.clone(), symbols)).into_iter().collect();
+        let mut loaded: Vec<_> = nt_names.ok().map(|symbols| (nt.clone(), symbols)).into_iter().collect();
         let others = modules.modules().iter().filter(|module| module.base != nt.base);
-        loaded.extend(others.filter_map(|module| {
-            let symbols = self.kernel().known_symbols(module)?.ok()?;
-            Some((module.clone(), symbols))
-        }));
+        loaded.extend(others.filter_map(|module| Some((module.clone(), self.known_names(module)?.ok()?))));
         Ok(loaded)
+    }
+
+    /// The names of `module`, if they were looked for; reads nothing.
+    #[must_use]
+    pub fn known_names(&self, module: &Module) -> Option<SymbolsOrWhyNot> {
+        let symbols = self.kernel().known_symbols(module)?;
+        let exports = || self.kernel().known_exports(module).flatten();
+        Some(symbols.or_else(|missing| exports().map(|exports| exports as _).ok_or(missing)))
     }
 
     /// The symbols around `address`; nothing if it lies in no module.
@@ -111,7 +117,7 @@ impl Target<'_> {
     pub fn neighbours(&self, address: VirtAddr) -> Option<Neighbours> {
         let symbol = self.symbol_at(address);
         let start = VirtAddr(address.0.wrapping_sub(symbol.displacement));
-        let Ok((module, symbols)) = self.module_symbols(symbol.module.as_deref()?) else {
+        let Ok((module, symbols)) = self.module_names(symbol.module.as_deref()?) else {
             return Some(Neighbours { at: symbol, start, exact: Vec::new(), above: None });
         };
         let rva = u32::try_from(address.since(module.base)).ok().map(Rva)?;

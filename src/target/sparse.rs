@@ -36,6 +36,12 @@ impl SparseBytes {
         Some(u64::from_le_bytes(word))
     }
 
+    /// All of the range, with zeros where nothing could be read.
+    #[must_use]
+    pub fn with_zeros(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// How many bytes were asked for.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -92,6 +98,8 @@ impl Target<'_> {
                 break;
             }
             let bad = from + got;
+            // A read that failed may have left anything behind what it says it got.
+            sparse.bytes[bad..].fill(0);
             let left = PAGE - at.offset(bad as u64).0 % PAGE;
             from = bad.saturating_add(left as usize).min(len);
         }

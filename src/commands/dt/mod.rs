@@ -188,8 +188,10 @@ fn list(pattern: &str, target: &Target<'_>) -> Answered {
     }
     types.sort_unstable();
     types.dedup();
+    let exports = found.explain_exports(target);
     let mut notes = found.notes;
     if types.is_empty() {
+        notes.extend(exports);
         notes.push(Note::failed(format!("no type's name fits {pattern}")));
     }
     Ok(Box::new(TypeList { types, notes }))

@@ -61,7 +61,7 @@ pub(super) fn shared_stack<S: Serializer>(
 pub(super) struct Names<'a> {
     target: &'a Target<'a>,
     known: HashMap<VirtAddr, Option<Arc<str>>>,
-    /// Why a module has no symbols.
+    /// What is said of a module that has no symbol file.
     missing: BTreeMap<Arc<str>, String>,
 }
 
@@ -98,7 +98,10 @@ impl<'a> Names<'a> {
     fn remember(&mut self, at: &SymbolAt) -> Option<Arc<str>> {
         let named: Option<Arc<str>> = at.module.as_ref().map(|module| {
             if let Some(why) = &at.missing {
-                self.missing.entry(Arc::clone(module)).or_insert_with(|| why.to_string());
+                let has = if at.symbol.is_some() { "only export symbols" } else { "no symbols" };
+                self.missing
+                    .entry(Arc::clone(module))
+                    .or_insert_with(|| format!("{module} has {has}: {why}"));
             }
             at.to_string().into()
         });
@@ -108,8 +111,7 @@ impl<'a> Names<'a> {
 
     /// What stood in the way of names.
     pub(super) fn notes(self) -> Vec<Note> {
-        let no_symbols = |(module, why)| Note::remark(format!("{module} has no symbols: {why}"));
-        let mut notes: Vec<_> = self.missing.into_iter().map(no_symbols).collect();
+        let mut notes: Vec<_> = self.missing.into_values().map(Note::remark).collect();
         if self.known.values().any(Option::is_none) {
             let trouble = match self.target.modules() {
                 Ok(list) if list.end().is_complete() => None,
