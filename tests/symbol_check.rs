@@ -1,14 +1,14 @@
 //! `verikd symbols check`: what it says of whole files, and how it ends on damaged ones.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 use verikd::sim::windows::{BUILDS, WINDOWS_7_SP1};
 use verikd::sim::{export_isf, export_symbols};
-use verikd::symbols::Symbols;
 use verikd::symbols::check::census;
-use verikd::symbols::pdb::{PdbSymbols, index_of};
+use verikd::symbols::pdb::{PdbFile, PdbSymbols, index_of};
+use verikd::symbols::{Rva, Symbols};
 
 #[test]
 fn whole_symbols_of_every_simulated_kernel_allow_every_query_and_a_drivers_none() {
@@ -87,14 +87,11 @@ fn no_truncation_passes_and_no_flipped_bit_is_a_panic() {
     }
 }
 
-/// A PDB large enough to be indexed, without a linker: a small one, and a tail that no stream has.
 #[test]
 fn an_index_is_kept_beside_a_large_pdb_and_never_believed_of_another() {
     let folder = TempDir::new().unwrap();
-    let file = folder.path().join("nt.pdb");
-    let mut bytes = WINDOWS_7_SP1.images[0].pdb.to_vec();
-    bytes.resize(bytes.len().max(2 << 20), 0);
-    std::fs::write(&file, &bytes).unwrap();
+    let file = large_pdb(&folder);
+    let mut bytes = std::fs::read(&file).unwrap();
     let symbols = || PdbSymbols::open(&file).unwrap();
     let everything = |symbols: &PdbSymbols| {
         let names: Vec<_> = symbols.iter().map(|symbol| (symbol.name.into_owned(), symbol.rva)).collect();
@@ -134,6 +131,57 @@ fn an_index_is_kept_beside_a_large_pdb_and_never_believed_of_another() {
             });
         }
     });
+}
+
+/// The first question is answered from the records, later ones from tables.
+#[test]
+fn the_first_answer_is_the_one_that_later_ones_are() {
+    let folder = TempDir::new().unwrap();
+    let file = large_pdb(&folder);
+    let index = index_of(&file);
+    let whole = PdbSymbols::open(&file).unwrap();
+    for symbol in whole.symbols().step_by(97) {
+        let _ = std::fs::remove_file(&index);
+        for rva in [symbol.rva, Rva(symbol.rva.0 + 1), Rva(symbol.rva.0.wrapping_sub(1))] {
+            let first = PdbFile::open(&file).and_then(PdbFile::load).unwrap();
+            assert_eq!(first.nearest(rva), whole.nearest(rva), "{rva}");
+            assert_eq!(first.nearest(rva), whole.nearest(rva), "{rva}, asked again");
+        }
+        let _ = std::fs::remove_file(&index);
+        let first = PdbFile::open(&file).and_then(PdbFile::load).unwrap();
+        assert_eq!(first.address_of(&symbol.name), whole.address_of(&symbol.name), "{}", symbol.name);
+    }
+    let first = PdbFile::open(&file).and_then(PdbFile::load).unwrap();
+    assert_eq!((first.nearest(Rva(0)), first.address_of("NoSuchName")), (None, None));
+}
+
+#[test]
+fn damage_that_a_question_meets_is_told_with_its_answer_and_no_index_hides_it() {
+    let folder = TempDir::new().unwrap();
+    let file = large_pdb(&folder);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let name = bytes.windows(13).position(|window| window == b"KeBugCheckEx\0").unwrap();
+    // Before a public's name are length, kind, flags, offset and segment.
+    bytes[name - 14..name - 12].fill(0xff);
+    std::fs::write(&file, &bytes).unwrap();
+    for _ in 0..2 {
+        let symbols = PdbFile::open(&file).and_then(PdbFile::load).unwrap();
+        assert_eq!(symbols.symbols().filter(|symbol| symbol.name == "KeBugCheckEx").count(), 0);
+        let damage = symbols.damage().unwrap();
+        assert!(damage.starts_with("damaged: symbol records: no record can begin at offset"), "{damage}");
+        let error = PdbSymbols::open(&file).unwrap_err().to_string();
+        assert!(error.contains(&damage), "{error}");
+    }
+    assert!(!index_of(&file).exists());
+}
+
+/// A PDB large enough to be indexed: a small one, and a tail that no stream has.
+fn large_pdb(folder: &TempDir) -> PathBuf {
+    let file = folder.path().join("nt.pdb");
+    let mut bytes = WINDOWS_7_SP1.images[0].pdb.to_vec();
+    bytes.resize(bytes.len().max(2 << 20), 0);
+    std::fs::write(&file, &bytes).unwrap();
+    file
 }
 
 fn check(file: &Path) -> (i32, String) {

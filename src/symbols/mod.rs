@@ -94,6 +94,11 @@ pub trait Symbols: fmt::Debug + Send + Sync {
     /// The file they were read from, if one.
     fn path(&self) -> Option<&std::path::Path>;
 
+    /// What is wrong with the file, as far as it was read; what lies before the damage is used.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// Bytes of a pointer in the module: 8 or 4.
     fn pointer_size(&self) -> u64;
 
@@ -187,6 +192,20 @@ pub enum SymbolError {
 }
 
 impl SymbolError {
+    /// The same error once more, for another who meets it.
+    fn again(&self) -> Self {
+        match self {
+            Self::Io { file, source } => Self::Io {
+                file: file.clone(),
+                source: std::io::Error::new(source.kind(), source.to_string()),
+            },
+            Self::NotSymbols { file, what } => Self::NotSymbols { file: file.clone(), what },
+            Self::Damaged { file, reading, wrong } => {
+                Self::Damaged { file: file.clone(), reading, wrong: wrong.clone() }
+            }
+        }
+    }
+
     /// What is wrong, without the file's name.
     #[must_use]
     pub fn what(&self) -> String {

@@ -233,5 +233,8 @@ impl Records {
 /// A symbol file as errors name it: ``ntkrnlmp.pdb (identity 339E...31)``.
 pub(super) fn describe(symbols: &dyn Symbols) -> String {
     let identity = symbols.identity();
-    format!("{} (identity {identity})", identity.name)
+    match symbols.damage() {
+        Some(damage) => format!("{} (identity {identity}, {damage})", identity.name),
+        None => format!("{} (identity {identity})", identity.name),
+    }
 }

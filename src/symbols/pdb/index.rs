@@ -1,7 +1,7 @@
 //! What takes long to find out about a PDB, kept in a file so that it is found out once.
 //!
 //! ```text
-//!  ntkrnlmp.pdb --build--> ntkrnlmp.pdb.index      beside it, or else in the platform's cache folder
+//!  ntkrnlmp.pdb --tables.rs--> ntkrnlmp.pdb.index      beside it, or else in the platform's cache folder
 //!
 //!  | head: version, checksum, stamp, rows of each table | sections | entries | names | starts | definitions .. | text |
 //!                                                         rva,size   rva,text  hash,   offset   hash, type
@@ -13,8 +13,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
+use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
 use kd_protocol::wire::Reader;
@@ -31,7 +30,7 @@ const HEAD: usize = 92;
 const CHECKED_FROM: usize = 16;
 const STAMP: usize = 44;
 /// A smaller PDB is read in less time than it takes to keep an index of it.
-const SMALLEST: u64 = 1 << 20;
+pub(super) const SMALLEST: u64 = 1 << 20;
 /// Bytes read at a time.
 const BLOCK: usize = 0x1000;
 
@@ -59,7 +58,7 @@ const WIDTHS: [usize; 6] = [2, 3, 2, 1, 2, 2];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     bytes: [u8; STAMP],
-    file_len: u64,
+    pub(super) file_len: u64,
 }
 
 impl Stamp {
@@ -75,12 +74,12 @@ impl Stamp {
     }
 }
 
-/// The tables of one PDB, in memory or in a file.
+/// The tables of one PDB, in a file.
 #[derive(Debug)]
 pub(super) struct Index {
-    source: Source,
-    /// Writes the file while the first questions are answered already.
-    writer: Option<JoinHandle<()>>,
+    file: RandomAccessFile,
+    blocks: Vec<OnceLock<Option<Box<[u8]>>>>,
+    len: usize,
     rows: [u32; WIDTHS.len()],
     /// Bytes of names, at the end.
     text: u32,
@@ -88,22 +87,22 @@ pub(super) struct Index {
     pub(super) types_end: u32,
 }
 
-/// What an index is made of.
+/// The tables of names and addresses.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
+pub(super) struct NameTables {
     pub(super) sections: Vec<[u32; 2]>,
     pub(super) entries: Vec<[u32; 3]>,
     pub(super) names: Vec<[u32; 2]>,
+    pub(super) text: Vec<u8>,
+}
+
+/// The tables of types.
+#[derive(Debug, Default)]
+pub(super) struct TypeTables {
     pub(super) starts: Vec<[u32; 1]>,
     pub(super) definitions: Vec<[u32; 2]>,
     pub(super) enumerations: Vec<[u32; 2]>,
-    pub(super) text: Vec<u8>,
     pub(super) types_end: u32,
-}
-
-enum Source {
-    Memory(Arc<Vec<u8>>),
-    File { file: RandomAccessFile, blocks: Vec<OnceLock<Option<Box<[u8]>>>>, len: usize },
 }
 
 impl Index {
@@ -117,46 +116,12 @@ impl Index {
             let file = RandomAccessFile::open(file).ok()?;
             let mut head = [0; HEAD];
             file.read_exact_at(&mut head, 0).ok()?;
-            let blocks = || (0..=len / BLOCK).map(|_| OnceLock::new()).collect();
-            Self::of_head(&head, len, stamp, || Source::File { file, blocks: blocks(), len })
+            Self::of_head(&head, file, len, stamp)
         })
     }
 
-    /// An index of `contents`, in memory; kept in a file too if that saves time.
-    pub(super) fn build(
-        contents: &Contents,
-        path: &Path,
-        identity: &PdbIdentity,
-        stamp: Option<&Stamp>,
-    ) -> Self {
-        let bytes = Arc::new(encode(contents, stamp));
-        let places = stamp
-            .filter(|stamp| stamp.file_len >= SMALLEST)
-            .map(|_| [beside(path), elsewhere(path, identity)]);
-        let write = |places: [PathBuf; 2]| {
-            let bytes = Arc::clone(&bytes);
-            let keep_somewhere = move || {
-                // A read-only store, and no cache folder either: nothing is lost but time.
-                let _ = places.iter().any(|file| keep(file, &bytes).is_ok());
-            };
-            std::thread::Builder::new().name("index".into()).spawn(keep_somewhere).ok()
-        };
-        Self {
-            writer: places.and_then(write),
-            source: Source::Memory(bytes),
-            rows: contents.rows(),
-            text: size(contents.text.len()),
-            types_end: contents.types_end,
-        }
-    }
-
     /// Checks the head of an index of `len` bytes.
-    fn of_head(
-        head: &[u8; HEAD],
-        len: usize,
-        stamp: &Stamp,
-        source: impl FnOnce() -> Source,
-    ) -> Option<Self> {
+    fn of_head(head: &[u8; HEAD], file: RandomAccessFile, len: usize, stamp: &Stamp) -> Option<Self> {
         let mut reader = Reader::new("index", head);
         let magic = reader.bytes(MAGIC.len()).ok()?;
         let (version, checksum) = (reader.u32().ok()?, reader.u32().ok()?);
@@ -170,9 +135,11 @@ impl Index {
             *count = reader.u32().ok()?;
         }
         let (text, types_end) = (reader.u32().ok()?, reader.u32().ok()?);
+        let blocks = || (0..=len / BLOCK).map(|_| OnceLock::new()).collect();
         (text_at(&rows) + u64::from(text) == len as u64).then(|| Self {
-            source: source(),
-            writer: None,
+            file,
+            blocks: blocks(),
+            len,
             rows,
             text,
             types_end,
@@ -192,21 +159,8 @@ impl Index {
         }
         let at = table_at(&self.rows, table as usize) + (index * N * 4) as u64;
         let mut words = [[0; 4]; N];
-        self.source.read(at, words.as_flattened_mut())?;
+        self.read(at, words.as_flattened_mut())?;
         Some(words.map(u32::from_le_bytes))
-    }
-
-    /// The first row of `table` whose first number is not below `least`.
-    pub(super) fn first_from<const N: usize>(&self, table: Table, least: u32) -> usize {
-        let (mut low, mut high) = (0, self.rows(table));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.row::<N>(table, middle) {
-                Some(row) if row[0] < least => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        low
     }
 
     /// Bytes of the text.
@@ -215,36 +169,18 @@ impl Index {
             return None;
         }
         let mut bytes = vec![0; len.into()];
-        self.source.read(text_at(&self.rows) + u64::from(start), &mut bytes)?;
+        self.read(text_at(&self.rows) + u64::from(start), &mut bytes)?;
         Some(bytes)
     }
-}
 
-/// A program that ends waits for its index, so that no half of one is left.
-impl Drop for Index {
-    fn drop(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
-    }
-}
-
-impl Source {
     /// Fills `buf` from the byte at `at` on.
     fn read(&self, at: u64, mut buf: &mut [u8]) -> Option<()> {
         let mut at = usize::try_from(at).ok()?;
-        let (file, blocks, len) = match self {
-            Self::Memory(bytes) => {
-                buf.copy_from_slice(bytes.get(at..)?.get(..buf.len())?);
-                return Some(());
-            }
-            Self::File { file, blocks, len } => (file, blocks, *len),
-        };
         while !buf.is_empty() {
             let start = at / BLOCK * BLOCK;
-            let block = blocks.get(at / BLOCK)?.get_or_init(|| {
-                let mut block = vec![0; BLOCK.min(len.checked_sub(start)?)];
-                file.read_exact_at(&mut block, start as u64).ok()?;
+            let block = self.blocks.get(at / BLOCK)?.get_or_init(|| {
+                let mut block = vec![0; BLOCK.min(self.len.checked_sub(start)?)];
+                self.file.read_exact_at(&mut block, start as u64).ok()?;
                 Some(block.into())
             });
             let rest = block.as_ref()?.get(at - start..).filter(|rest| !rest.is_empty())?;
@@ -257,49 +193,48 @@ impl Source {
     }
 }
 
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Memory(_) => "Memory",
-            Self::File { .. } => "File",
-        })
-    }
+/// Writes an index to where that of the PDB at `path` is kept, or nowhere: then nothing is lost but time.
+pub(super) fn write(
+    path: &Path,
+    identity: &PdbIdentity,
+    stamp: &Stamp,
+    names: &NameTables,
+    types: &TypeTables,
+) {
+    let bytes = encode(names, types, stamp);
+    let places = [beside(path), elsewhere(path, identity)];
+    // A read-only store, and no cache folder either.
+    let _ = places.iter().any(|file| keep(file, &bytes).is_ok());
 }
 
-impl Contents {
-    fn rows(&self) -> [u32; WIDTHS.len()] {
-        let lengths = [
-            self.sections.len(),
-            self.entries.len(),
-            self.names.len(),
-            self.starts.len(),
-            self.definitions.len(),
-            self.enumerations.len(),
-        ];
-        lengths.map(size)
+fn encode(names: &NameTables, types: &TypeTables, stamp: &Stamp) -> Vec<u8> {
+    let tables = [
+        names.sections.as_flattened(),
+        names.entries.as_flattened(),
+        names.names.as_flattened(),
+        types.starts.as_flattened(),
+        types.definitions.as_flattened(),
+        types.enumerations.as_flattened(),
+    ];
+    let mut rows = [0; WIDTHS.len()];
+    for ((rows, table), width) in rows.iter_mut().zip(tables).zip(WIDTHS) {
+        *rows = size(table.len() / width);
     }
-}
-
-fn encode(contents: &Contents, stamp: Option<&Stamp>) -> Vec<u8> {
-    let rows = contents.rows();
-    let mut bytes = Vec::with_capacity(text_at(&rows) as usize + contents.text.len());
+    let mut bytes = Vec::with_capacity(text_at(&rows) as usize + names.text.len());
     let numbers = |bytes: &mut Vec<u8>, numbers: &[u32]| {
         bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
     };
     bytes.extend_from_slice(MAGIC);
     numbers(&mut bytes, &[VERSION, 0]);
-    bytes.extend_from_slice(stamp.map_or(&[0; STAMP], |stamp| &stamp.bytes));
+    bytes.extend_from_slice(&stamp.bytes);
     numbers(&mut bytes, &rows);
-    numbers(&mut bytes, &[size(contents.text.len()), contents.types_end]);
+    numbers(&mut bytes, &[size(names.text.len()), types.types_end]);
     let checksum = crc32fast::hash(&bytes[CHECKED_FROM..]);
     bytes[CHECKED_FROM - 4..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
-    numbers(&mut bytes, contents.sections.as_flattened());
-    numbers(&mut bytes, contents.entries.as_flattened());
-    numbers(&mut bytes, contents.names.as_flattened());
-    numbers(&mut bytes, contents.starts.as_flattened());
-    numbers(&mut bytes, contents.definitions.as_flattened());
-    numbers(&mut bytes, contents.enumerations.as_flattened());
-    bytes.extend_from_slice(&contents.text);
+    for table in tables {
+        numbers(&mut bytes, table);
+    }
+    bytes.extend_from_slice(&names.text);
     bytes
 }
 
@@ -349,18 +284,26 @@ mod tests {
 
     const STAMPED: Stamp = Stamp { bytes: [7; STAMP], file_len: SMALLEST };
 
-    fn contents() -> Contents {
+    fn contents() -> (NameTables, TypeTables) {
         let numbers = |count: u32| (0..count).map(|number| number * 16);
-        Contents {
+        let names = NameTables {
             sections: vec![[0, 0x10_0000]],
             entries: numbers(2_000).map(|rva| [rva, rva / 16, 1 | 2 << 16]).collect(),
             names: numbers(2_000).map(|hash| [hash, hash / 16]).collect(),
+            text: (0..2_100_u32).map(|byte| byte as u8).collect(),
+        };
+        let types = TypeTables {
             starts: numbers(3_000).map(|start| [start]).collect(),
             definitions: numbers(10).map(|hash| [hash, 0x1000]).collect(),
             enumerations: Vec::new(),
-            text: (0..2_100_u32).map(|byte| byte as u8).collect(),
             types_end: 48_000,
-        }
+        };
+        (names, types)
+    }
+
+    fn encoded() -> Vec<u8> {
+        let (names, types) = contents();
+        encode(&names, &types, &STAMPED)
     }
 
     /// The bytes as a file would be read.
@@ -368,29 +311,26 @@ mod tests {
         let (folder, head) = (tempfile::tempdir().unwrap(), bytes.first_chunk::<HEAD>()?);
         let path = folder.path().join("x");
         std::fs::write(&path, bytes).unwrap();
-        let file = RandomAccessFile::open(&path).unwrap();
-        let blocks = (0..=bytes.len() / BLOCK).map(|_| OnceLock::new()).collect();
-        Index::of_head(head, bytes.len(), &STAMPED, || Source::File { file, blocks, len: bytes.len() })
+        Index::of_head(head, RandomAccessFile::open(&path).unwrap(), bytes.len(), &STAMPED)
     }
 
     #[test]
-    fn a_file_answers_as_the_memory_that_it_was_written_from() {
-        let contents = contents();
-        let file = opened(&encode(&contents, Some(&STAMPED))).unwrap();
-        for (index, entry) in contents.entries.iter().enumerate() {
+    fn a_file_has_the_rows_that_it_was_written_from() {
+        let (names, types) = contents();
+        let file = opened(&encoded()).unwrap();
+        for (index, entry) in names.entries.iter().enumerate() {
             assert_eq!(file.row(Table::Entries, index), Some(*entry));
-            assert_eq!(file.first_from::<3>(Table::Entries, entry[0]), index);
-            assert_eq!(file.first_from::<3>(Table::Entries, entry[0] + 1), index + 1);
         }
         assert_eq!(file.row::<3>(Table::Entries, 2_000), None);
-        assert_eq!(file.text(2_000, 100).as_deref(), Some(&contents.text[2_000..]));
+        assert_eq!(file.text(2_000, 100).as_deref(), Some(&names.text[2_000..]));
         assert_eq!(file.text(2_001, 100), None);
-        assert_eq!((file.row(Table::Starts, 2_999), file.types_end), (Some([47_984]), 48_000));
+        assert_eq!(file.row(Table::Starts, 2_999), types.starts.last().copied());
+        assert_eq!((file.rows(Table::Definitions), file.types_end), (10, 48_000));
     }
 
     #[test]
     fn another_stamp_version_or_length_is_no_index() {
-        let bytes = encode(&contents(), Some(&STAMPED));
+        let bytes = encoded();
         assert!(opened(&bytes).is_some());
         for len in [0, 8, HEAD - 1, HEAD, bytes.len() - 1] {
             assert!(opened(&bytes[..len]).is_none(), "{len}");
@@ -401,6 +341,5 @@ mod tests {
             changed[at] ^= 1;
             assert!(opened(&changed).is_none(), "{at}");
         }
-        assert!(opened(&encode(&contents(), None)).is_none());
     }
 }

@@ -16,6 +16,7 @@
 
 mod index;
 mod names;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -32,9 +33,10 @@ use ms_pdb::dbi::optional_dbg::OptionalDebugHeaderStream;
 use ms_pdb::msf::Msf;
 use ms_pdb::{RandomAccessFile, ReadAt};
 
-use self::index::{Contents, Index, Stamp};
-use self::names::{Collected, Names, Sections};
-use self::types::{Header, Types, index_types};
+use self::index::{Index, Stamp};
+use self::names::{Names, Sections};
+use self::tables::Tables;
+use self::types::{Header, Types};
 use super::{Constant, Guid, PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, TypeId, TypeLayout};
 
 const PDB_INFORMATION_STREAM: u32 = 1;
@@ -72,28 +74,29 @@ impl PdbFile {
         &self.identity
     }
 
-    /// Makes names and types available: from the index of an earlier time, or by reading them.
+    /// Makes names and types available: from the index of an earlier time, or from the records when they are needed.
+    ///
+    /// Damage of single records shows when they are: see [`Symbols::damage`].
     ///
     /// # Errors
-    /// [`SymbolError::Damaged`] if a stream that holds them cannot be.
+    /// [`SymbolError::Damaged`] if what leads to the records cannot be.
     pub fn load(self) -> Result<PdbSymbols, SymbolError> {
         let Self { container, machine, identity } = self;
         let (path, header) = (container.path.clone(), Header::read(&container)?);
         let stamp = Stamp::of(&path, &identity);
         let known = stamp.as_ref().and_then(|stamp| Index::open(&path, &identity, stamp));
-        let index = Arc::new(match known {
-            Some(known) => known,
+        let container = Arc::new(container);
+        let tables = Arc::new(match known {
+            Some(known) => Tables::Index(known),
             None => {
                 let dbi = Dbi::read(&container)?;
                 let sections = Sections::read(&container, &dbi)?;
-                let mut contents = Contents::default();
-                Collected::read(&container, &dbi, sections)?.index(&mut contents);
-                index_types(&container, &header, &mut contents)?;
-                Index::build(&contents, &path, &identity, stamp.as_ref())
+                let keep = stamp.map(|stamp| (path.clone(), identity.clone(), stamp));
+                Tables::made(Arc::clone(&container), (dbi, sections, header.clone()), keep)
             }
         });
-        let types = Types::new(container, header, Arc::clone(&index));
-        Ok(PdbSymbols { path, identity, machine, names: Names(index), types })
+        let types = Types::new(container, header, Arc::clone(&tables));
+        Ok(PdbSymbols { path, identity, machine, names: Names(Arc::clone(&tables)), types, tables })
     }
 }
 
@@ -111,6 +114,7 @@ pub struct PdbSymbols {
     machine: u16,
     names: Names,
     types: Types,
+    tables: Arc<Tables>,
 }
 
 impl PdbSymbols {
@@ -119,7 +123,9 @@ impl PdbSymbols {
     /// # Errors
     /// [`SymbolError`]: not there, no PDB, damaged.
     pub fn open(path: &Path) -> Result<Self, SymbolError> {
-        PdbFile::open(path)?.load()
+        let symbols = PdbFile::open(path)?.load()?;
+        symbols.tables.complete().map_err(SymbolError::again)?;
+        Ok(symbols)
     }
 
     /// Its structures and unions, each once.
@@ -157,6 +163,10 @@ impl Symbols for PdbSymbols {
 
     fn path(&self) -> Option<&Path> {
         Some(&self.path)
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.tables.damage().map(SymbolError::what)
     }
 
     fn pointer_size(&self) -> u64 {

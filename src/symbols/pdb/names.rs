@@ -1,11 +1,13 @@
 //! Names and addresses of a PDB: publics, globals and procedures, in order of address and by name.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use kd_protocol::wire::Reader;
 use ms_pdb::syms::{Data, OffsetSegment, Proc, Pub, RefSym2, SymIter, SymKind};
 
-use super::index::{Contents, Index, Table, hash};
+use super::index::{NameTables, Table, hash};
+use super::tables::{Records, Tables};
 use super::{Container, Dbi};
 use crate::symbols::{Rva, Symbol, SymbolError};
 
@@ -47,17 +49,15 @@ impl Sections {
         section.start.checked_add(place.offset()).map(Rva)
     }
 
-    pub(super) fn rows(&self) -> Vec<[u32; 2]> {
+    /// The start of the section that `rva` lies in.
+    fn of(&self, rva: Rva) -> Option<u32> {
+        let section = self.0.iter().find(|section| rva.0.wrapping_sub(section.start) < section.size);
+        section.map(|section| section.start)
+    }
+
+    fn rows(&self) -> Vec<[u32; 2]> {
         self.0.iter().map(|section| [section.start, section.size]).collect()
     }
-}
-
-/// Names and addresses as they are collected. Names lie in one run of bytes, so that forty thousand cost two allocations.
-#[derive(Debug)]
-pub(super) struct Collected {
-    text: Vec<u8>,
-    entries: Vec<Entry>,
-    sections: Sections,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,108 +77,140 @@ enum EntryKind {
     Public,
 }
 
-impl Collected {
-    pub(super) fn read(container: &Container, dbi: &Dbi, sections: Sections) -> Result<Self, SymbolError> {
-        const READING: &str = "symbol records";
-        let records =
-            dbi.symbol_records.map_or_else(|| Ok(Vec::new()), |at| container.stream(at, READING))?;
-        let mut names = Self { text: Vec::new(), entries: Vec::new(), sections };
-        let mut procedures = Vec::new();
-        let mut symbols = SymIter::new(&records);
-        for symbol in symbols.by_ref() {
-            match symbol.kind {
-                SymKind::S_PUB32 => {
-                    if let Ok(public) = symbol.parse_as::<Pub<'_>>() {
-                        names.add(EntryKind::Public, public.fixed.offset_segment, public.name);
-                    }
-                }
-                SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
-                    if let Ok(data) = symbol.parse_as::<Data<'_>>() {
-                        names.add(EntryKind::Global, data.header.offset_segment, data.name);
-                    }
-                }
-                SymKind::S_PROCREF | SymKind::S_LPROCREF => {
-                    if let Ok(reference) = symbol.parse_as::<RefSym2<'_>>() {
-                        procedures.push((
-                            reference.header.module_index.get(),
-                            reference.header.symbol_offset.get(),
-                        ));
-                    }
-                }
-                _ => {}
-            }
+/// Calls `each` with kind, address and name of every symbol, in the order of the records; before an error with those
+/// that come before the damage.
+fn visit(records: &Records, mut each: impl FnMut(EntryKind, Rva, &[u8])) -> Result<(), SymbolError> {
+    const READING: &str = "symbol records";
+    let Records { container, dbi, sections, .. } = records;
+    let bytes = dbi.symbol_records.map_or_else(|| Ok(Vec::new()), |at| container.stream(at, READING))?;
+    let mut found = |kind, place, name: &[u8]| {
+        if let Some(rva) = sections.rva(place) {
+            each(kind, rva, name);
         }
-        if !symbols.rest().is_empty() {
-            let at = records.len() - symbols.rest().len();
-            return Err(container.damaged(READING, format!("no record can begin at offset {at:#x}")));
-        }
-        names.read_procedures(container, dbi, procedures)?;
-        Ok(names)
-    }
-
-    /// Procedures are in their module's stream; the symbol records only say where.
-    fn read_procedures(
-        &mut self,
-        container: &Container,
-        dbi: &Dbi,
-        mut references: Vec<(u16, u32)>,
-    ) -> Result<(), SymbolError> {
-        references.sort_unstable();
-        references.dedup();
-        for of_module in references.chunk_by(|a, b| a.0 == b.0) {
-            let module = usize::from(of_module[0].0).checked_sub(1).and_then(|index| dbi.modules.get(index));
-            let Some(Some((stream, symbols_len))) = module else { continue };
-            let bytes = container.stream(*stream, "a module's symbols")?;
-            let symbols = &bytes[..bytes.len().min(*symbols_len as usize)];
-            for (_, offset) in of_module {
-                let record = symbols.get(*offset as usize..).and_then(SymIter::one);
-                let procedure = record.filter(|record| record.kind.is_proc());
-                if let Some(Ok(procedure)) = procedure.as_ref().map(|record| record.parse_as::<Proc<'_>>()) {
-                    self.add(EntryKind::Procedure, procedure.fixed.offset_segment, procedure.name);
+    };
+    let mut procedures = Vec::new();
+    let mut symbols = SymIter::new(&bytes);
+    for symbol in symbols.by_ref() {
+        match symbol.kind {
+            SymKind::S_PUB32 => {
+                if let Ok(public) = symbol.parse_as::<Pub<'_>>() {
+                    found(EntryKind::Public, public.fixed.offset_segment, public.name);
                 }
             }
+            SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
+                if let Ok(data) = symbol.parse_as::<Data<'_>>() {
+                    found(EntryKind::Global, data.header.offset_segment, data.name);
+                }
+            }
+            SymKind::S_PROCREF | SymKind::S_LPROCREF => {
+                if let Ok(reference) = symbol.parse_as::<RefSym2<'_>>() {
+                    let header = reference.header;
+                    procedures.push((header.module_index.get(), header.symbol_offset.get()));
+                }
+            }
+            _ => {}
         }
-        Ok(())
     }
-
-    fn add(&mut self, kind: EntryKind, place: OffsetSegment, name: &[u8]) {
-        let Some(rva) = self.sections.rva(place) else { return };
-        let (Ok(start), Ok(len)) = (u32::try_from(self.text.len()), u16::try_from(name.len())) else {
-            return;
-        };
-        self.text.extend_from_slice(name);
-        self.entries.push(Entry { rva, kind, start, len });
+    let rest = symbols.rest().len();
+    visit_procedures(container, dbi, procedures, found)?;
+    if rest > 0 {
+        let at = bytes.len() - rest;
+        return Err(container.damaged(READING, format!("no record can begin at offset {at:#x}")));
     }
-
-    /// Puts names and addresses in order.
-    pub(super) fn index(mut self, contents: &mut Contents) {
-        let text = &self.text;
-        // Names are compared only where numbers don't decide: they are far from each other in memory.
-        let key = |entry: &Entry| u64::from(entry.rva.0) << 2 | entry.kind as u64;
-        self.entries.sort_unstable_by_key(key);
-        for alike in self.entries.chunk_by_mut(|a, b| key(a) == key(b)).filter(|alike| alike.len() > 1) {
-            alike.sort_unstable_by(|a, b| name_of(text, a).cmp(name_of(text, b)));
-        }
-        self.entries.dedup_by(|b, a| a.rva == b.rva && name_of(text, a) == name_of(text, b));
-        let row =
-            |entry: &Entry| [entry.rva.0, entry.start, u32::from(entry.len) | (entry.kind as u32) << 16];
-        contents.entries = self.entries.iter().map(row).collect();
-        let name =
-            |(index, entry): (u32, &Entry)| u64::from(hash(name_of(text, entry))) << 32 | u64::from(index);
-        let mut by_name: Vec<u64> = (0..).zip(&self.entries).map(name).collect();
-        by_name.sort_unstable();
-        contents.names = by_name.into_iter().map(|key| [(key >> 32) as u32, key as u32]).collect();
-        contents.sections = self.sections.rows();
-        contents.text = self.text;
-    }
+    Ok(())
 }
 
-/// Names and addresses, as the index has them.
+/// Procedures are in their module's stream; the symbol records only say where.
+fn visit_procedures(
+    container: &Container,
+    dbi: &Dbi,
+    mut references: Vec<(u16, u32)>,
+    mut found: impl FnMut(EntryKind, OffsetSegment, &[u8]),
+) -> Result<(), SymbolError> {
+    references.sort_unstable();
+    references.dedup();
+    for of_module in references.chunk_by(|a, b| a.0 == b.0) {
+        let module = usize::from(of_module[0].0).checked_sub(1).and_then(|index| dbi.modules.get(index));
+        let Some(Some((stream, symbols_len))) = module else { continue };
+        let bytes = container.stream(*stream, "a module's symbols")?;
+        let symbols = &bytes[..bytes.len().min(*symbols_len as usize)];
+        for (_, offset) in of_module {
+            let record = symbols.get(*offset as usize..).and_then(SymIter::one);
+            let procedure = record.filter(|record| record.kind.is_proc());
+            if let Some(Ok(procedure)) = procedure.as_ref().map(|record| record.parse_as::<Proc<'_>>()) {
+                found(EntryKind::Procedure, procedure.fixed.offset_segment, procedure.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts names and addresses in order. Names lie in one run of bytes, so that forty thousand cost one allocation.
+pub(super) fn tables(records: &Records) -> (NameTables, Option<SymbolError>) {
+    let (mut text, mut entries) = (Vec::new(), Vec::new());
+    let damage = visit(records, |kind, rva, name| {
+        if let (Ok(start), Ok(len)) = (u32::try_from(text.len()), u16::try_from(name.len())) {
+            text.extend_from_slice(name);
+            entries.push(Entry { rva, kind, start, len });
+        }
+    });
+    // Names are compared only where numbers don't decide: they are far from each other in memory.
+    let key = |entry: &Entry| u64::from(entry.rva.0) << 2 | entry.kind as u64;
+    entries.sort_unstable_by_key(key);
+    for alike in entries.chunk_by_mut(|a, b| key(a) == key(b)).filter(|alike| alike.len() > 1) {
+        alike.sort_unstable_by(|a, b| name_of(&text, a).cmp(name_of(&text, b)));
+    }
+    entries.dedup_by(|b, a| a.rva == b.rva && name_of(&text, a) == name_of(&text, b));
+    let row = |entry: &Entry| [entry.rva.0, entry.start, u32::from(entry.len) | (entry.kind as u32) << 16];
+    let name =
+        |(index, entry): (u32, &Entry)| u64::from(hash(name_of(&text, entry))) << 32 | u64::from(index);
+    let mut by_name: Vec<u64> = (0..).zip(&entries).map(name).collect();
+    by_name.sort_unstable();
+    let tables = NameTables {
+        sections: records.sections.rows(),
+        entries: entries.iter().map(row).collect(),
+        names: by_name.into_iter().map(|key| [(key >> 32) as u32, key as u32]).collect(),
+        text,
+    };
+    (tables, damage.err())
+}
+
+/// What [`Names::address_of`] finds, in one pass.
+fn scan_for_name(records: &Records, name: &str) -> Option<Rva> {
+    let mut best = None;
+    let _ = visit(records, |kind, rva, found| {
+        if found == name.as_bytes() {
+            best = best.max(Some((kind, Reverse(rva))));
+        }
+    });
+    best.map(|(_, Reverse(rva))| rva)
+}
+
+/// What [`Names::nearest`] finds, in one pass.
+fn scan_for_address(records: &Records, rva: Rva) -> Option<Symbol<'static>> {
+    let section = records.sections.of(rva)?;
+    let mut best: Option<(Rva, EntryKind, Vec<u8>)> = None;
+    let _ = visit(records, |kind, at, name| {
+        let is_below = (section..=rva.0).contains(&at.0);
+        let is_better = |(best_at, best_kind, best_name): &(Rva, EntryKind, Vec<u8>)| {
+            at > *best_at || at == *best_at && (kind, name) < (*best_kind, best_name)
+        };
+        if is_below && best.as_ref().is_none_or(is_better) {
+            best = Some((at, kind, name.to_vec()));
+        }
+    });
+    best.map(|(rva, _, name)| Symbol { name: String::from_utf8_lossy(&name).into_owned().into(), rva })
+}
+
+/// Names and addresses, as the tables have them.
 #[derive(Debug)]
-pub(super) struct Names(pub(super) Arc<Index>);
+pub(super) struct Names(pub(super) Arc<Tables>);
 
 impl Names {
     pub(super) fn address_of(&self, name: &str) -> Option<Rva> {
+        if let Some(first) = self.0.answer_first(|records| scan_for_name(records, name)) {
+            return first;
+        }
         let wanted = hash(name.as_bytes());
         let first = self.0.first_from::<2>(Table::Names, wanted);
         let rows = (first..).map_while(|index| self.0.row(Table::Names, index));
@@ -186,10 +218,13 @@ impl Names {
         let entries = candidates.filter_map(|[_, index]| self.entry(index as usize));
         // A static function may share its name with others; the public one is the one that is meant.
         let named = entries.filter(|(_, _, found)| found == name.as_bytes());
-        named.max_by_key(|(rva, kind, _)| (*kind, std::cmp::Reverse(*rva))).map(|(rva, ..)| rva)
+        named.max_by_key(|(rva, kind, _)| (*kind, Reverse(*rva))).map(|(rva, ..)| rva)
     }
 
     pub(super) fn nearest(&self, rva: Rva) -> Option<Symbol<'_>> {
+        if let Some(first) = self.0.answer_first(|records| scan_for_address(records, rva)) {
+            return first;
+        }
         let section = self.section_of(rva)?;
         let above = match rva.0.checked_add(1) {
             Some(next) => self.0.first_from::<3>(Table::Entries, next),

@@ -8,7 +8,8 @@ use kd_protocol::wire::Reader;
 use ms_pdb::types::fields::{Field as RawField, IterFields};
 use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
 
-use super::index::{Contents, Index, Table, hash};
+use super::index::{Table, TypeTables, hash};
+use super::tables::Tables;
 use super::{Container, TYPE_STREAM};
 use crate::symbols::{BaseKind, Bits, Constant, Field, SymbolError, Type, TypeId, TypeLayout};
 
@@ -24,9 +25,9 @@ const CHUNK: usize = 0x1_0000;
 /// The TPI stream. Only the records that a question needs are read, some of their neighbours with them.
 #[derive(Debug)]
 pub(super) struct Types {
-    container: Container,
+    container: Arc<Container>,
     header: Header,
-    index: Arc<Index>,
+    index: Arc<Tables>,
     /// The records that begin in each [`CHUNK`] bytes.
     chunks: Vec<OnceLock<Option<Box<[u8]>>>>,
     layouts: Mutex<HashMap<TypeId, Arc<TypeLayout>>>,
@@ -75,38 +76,37 @@ impl Header {
 }
 
 /// Reads every record once: where each begins, and which of them define a structure or union.
-pub(super) fn index_types(
-    container: &Container,
-    header: &Header,
-    contents: &mut Contents,
-) -> Result<(), SymbolError> {
-    let bytes = container.part(TYPE_STREAM, header.records.clone(), "type records")?;
+pub(super) fn index_types(container: &Container, header: &Header) -> (TypeTables, Option<SymbolError>) {
+    let mut tables = TypeTables::default();
+    let bytes = match container.part(TYPE_STREAM, header.records.clone(), "type records") {
+        Ok(bytes) => bytes,
+        Err(damage) => return (tables, Some(damage)),
+    };
     let mut records = TypesIter::new(&bytes);
     while let Some(record) = records.next() {
-        let id = header.first.saturating_add(contents.starts.len() as u32);
-        contents.starts.push([contents.types_end]);
-        contents.types_end = (bytes.len() - records.rest().len()) as u32;
+        let id = header.first.saturating_add(tables.starts.len() as u32);
+        tables.starts.push([tables.types_end]);
+        tables.types_end = (bytes.len() - records.rest().len()) as u32;
         if let Some(found) = composite(&record).filter(|found| !found.forward) {
-            contents.definitions.push([hash(found.name), id]);
+            tables.definitions.push([hash(found.name), id]);
             if let Some(unique) = found.unique_name.filter(|unique| *unique != found.name) {
-                contents.definitions.push([hash(unique), id]);
+                tables.definitions.push([hash(unique), id]);
             }
         } else if let Some(Ok(TypeData::Enum(found))) = (record.kind == Leaf::LF_ENUM).then(|| record.parse())
             && !found.fixed.property.get().fwdref()
         {
-            contents.enumerations.push([hash(found.name), id]);
+            tables.enumerations.push([hash(found.name), id]);
         }
     }
-    contents.definitions.sort_unstable();
-    contents.enumerations.sort_unstable();
-    Ok(())
+    tables.definitions.sort_unstable();
+    tables.enumerations.sort_unstable();
+    (tables, None)
 }
 
 impl Types {
     /// The types of `container`, to which `index` belongs.
-    pub(super) fn new(container: Container, header: Header, index: Arc<Index>) -> Self {
-        let end = (index.types_end as usize).min(header.records.len());
-        let chunks = (0..=end / CHUNK).map(|_| OnceLock::new()).collect();
+    pub(super) fn new(container: Arc<Container>, header: Header, index: Arc<Tables>) -> Self {
+        let chunks = (0..=header.records.len() / CHUNK).map(|_| OnceLock::new()).collect();
         Self { container, header, index, chunks, layouts: Mutex::default() }
     }
 
@@ -174,7 +174,7 @@ impl Types {
 
     /// That the records fill their part of the stream, as many as its header says.
     pub(super) fn check(&self) -> Result<(), String> {
-        let (header, end) = (&self.header, self.index.types_end);
+        let (header, end) = (&self.header, self.index.types_end());
         if end as usize != header.records.len() {
             return Err(format!("no record can begin at offset {end:#x}"));
         }
@@ -311,7 +311,7 @@ impl Types {
         let first_from = |offset: usize| {
             let row = self.index.first_from::<1>(Table::Starts, u32::try_from(offset).unwrap_or(u32::MAX));
             let start = self.index.row(Table::Starts, row);
-            start.map_or(self.index.types_end as usize, |[start]| start as usize)
+            start.map_or_else(|| self.index.types_end() as usize, |[start]| start as usize)
         };
         let begin = first_from(chunk * CHUNK);
         let bytes = self.chunks.get(chunk)?.get_or_init(|| {

@@ -1,0 +1,223 @@
+//! The tables that answer questions: an index's, or else made from the records when a question needs them.
+//!
+//! ```text
+//!  first name or address --> one pass over the symbol records -.
+//!  first type            --> the tables of types                >--> both kinds of tables, then the index (a thread)
+//!  later ones            --> tables, once they are there       -'
+//! ```
+//! So nobody waits for the index, nor for the names because of a type.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+
+use super::index::{self, Index, NameTables, SMALLEST, Stamp, Table, TypeTables};
+use super::names::{self, Sections};
+use super::types::{Header, index_types};
+use super::{Container, Dbi};
+use crate::symbols::{PdbIdentity, SymbolError};
+
+/// The tables of one PDB.
+#[derive(Debug)]
+pub(super) enum Tables {
+    Index(Index),
+    Made(Made),
+}
+
+/// Tables that are made when they are needed.
+#[derive(Debug)]
+pub(super) struct Made {
+    records: Arc<Records>,
+    is_name_asked: AtomicBool,
+    /// Makes what no question has needed yet, and writes the index.
+    background: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The records of a PDB, and the tables made from them.
+#[derive(Debug)]
+pub(super) struct Records {
+    pub(super) container: Arc<Container>,
+    pub(super) dbi: Dbi,
+    pub(super) sections: Sections,
+    header: Header,
+    /// Where the index is kept; nothing if it would save no time.
+    keep: Option<(PathBuf, PdbIdentity, Stamp)>,
+    names: OnceLock<(NameTables, Option<SymbolError>)>,
+    types: OnceLock<(TypeTables, Option<SymbolError>)>,
+}
+
+impl Records {
+    fn names(&self) -> &(NameTables, Option<SymbolError>) {
+        self.names.get_or_init(|| names::tables(self))
+    }
+
+    fn types(&self) -> &(TypeTables, Option<SymbolError>) {
+        self.types.get_or_init(|| index_types(&self.container, &self.header))
+    }
+}
+
+impl Made {
+    /// Has the other tables made, and the index written, while the program goes on.
+    fn go_on(&self) {
+        let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.records.keep.is_none() || background.is_some() {
+            return;
+        }
+        let records = Arc::clone(&self.records);
+        let write = move || {
+            let ((names, bad_names), (types, bad_types)) = (records.names(), records.types());
+            // A damaged PDB has no index, so that the damage is found again.
+            if let (Some((path, identity, stamp)), None, None) = (&records.keep, bad_names, bad_types) {
+                index::write(path, identity, stamp, names, types);
+            }
+        };
+        *background = std::thread::Builder::new().name("index".into()).spawn(write).ok();
+    }
+}
+
+/// A program that ends waits for its index, so that no half of one is left.
+impl Drop for Made {
+    fn drop(&mut self) {
+        let background = self.background.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = background.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Tables {
+    pub(super) fn made(
+        container: Arc<Container>,
+        (dbi, sections, header): (Dbi, Sections, Header),
+        keep: Option<(PathBuf, PdbIdentity, Stamp)>,
+    ) -> Self {
+        let keep = keep.filter(|(_, _, stamp)| stamp.file_len >= SMALLEST);
+        let (names, types) = (OnceLock::new(), OnceLock::new());
+        Self::Made(Made {
+            records: Arc::new(Records { container, dbi, sections, header, keep, names, types }),
+            is_name_asked: AtomicBool::new(false),
+            background: Mutex::default(),
+        })
+    }
+
+    /// Answers the first question for a name or an address from the records themselves: putting thirty thousand names in
+    /// order takes longer than looking at each once. Nothing where there are tables, or will be soon.
+    pub(super) fn answer_first<T>(&self, answer: impl FnOnce(&Records) -> T) -> Option<T> {
+        let Self::Made(made) = self else { return None };
+        let records = &*made.records;
+        if records.keep.is_none()
+            || records.names.get().is_some()
+            || made.is_name_asked.swap(true, Ordering::AcqRel)
+        {
+            return None;
+        }
+        let answer = answer(records);
+        made.go_on();
+        Some(answer)
+    }
+
+    /// Makes all tables.
+    ///
+    /// # Errors
+    /// The first damage of the records.
+    pub(super) fn complete(&self) -> Result<(), &SymbolError> {
+        let Self::Made(made) = self else { return Ok(()) };
+        let damages = [&made.records.names().1, &made.records.types().1];
+        made.go_on();
+        damages.into_iter().flatten().next().map_or(Ok(()), Err)
+    }
+
+    /// What is wrong with the records that were read so far.
+    pub(super) fn damage(&self) -> Option<&SymbolError> {
+        let Self::Made(made) = self else { return None };
+        let names = made.records.names.get().and_then(|(_, damage)| damage.as_ref());
+        names.or_else(|| made.records.types.get().and_then(|(_, damage)| damage.as_ref()))
+    }
+
+    /// How many rows `table` has.
+    pub(super) fn rows(&self, table: Table) -> usize {
+        match self {
+            Self::Index(index) => index.rows(table),
+            Self::Made(made) => {
+                let (numbers, width) = made.numbers(table);
+                numbers.len() / width
+            }
+        }
+    }
+
+    /// A row of `table`, which has `N` numbers.
+    pub(super) fn row<const N: usize>(&self, table: Table, index: usize) -> Option<[u32; N]> {
+        match self {
+            Self::Index(file) => file.row(table, index),
+            Self::Made(made) => {
+                let numbers = made.numbers(table).0;
+                numbers.get(index.checked_mul(N)?..)?.first_chunk().copied()
+            }
+        }
+    }
+
+    /// The first row of `table` whose first number is not below `least`.
+    pub(super) fn first_from<const N: usize>(&self, table: Table, least: u32) -> usize {
+        let (mut low, mut high) = (0, self.rows(table));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.row::<N>(table, middle) {
+                Some(row) if row[0] < least => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        low
+    }
+
+    /// Bytes of the text.
+    pub(super) fn text(&self, start: u32, len: u16) -> Option<Vec<u8>> {
+        match self {
+            Self::Index(index) => index.text(start, len),
+            Self::Made(made) => {
+                let text = &made.names().text;
+                Some(text.get(start as usize..)?.get(..len.into())?.to_vec())
+            }
+        }
+    }
+
+    /// Where the last type record ends.
+    pub(super) fn types_end(&self) -> u32 {
+        match self {
+            Self::Index(index) => index.types_end,
+            Self::Made(made) => made.types().types_end,
+        }
+    }
+}
+
+impl Made {
+    fn names(&self) -> &NameTables {
+        let is_there = self.records.names.get().is_some();
+        let (names, _) = self.records.names();
+        if !is_there {
+            self.go_on();
+        }
+        names
+    }
+
+    fn types(&self) -> &TypeTables {
+        let is_there = self.records.types.get().is_some();
+        let (types, _) = self.records.types();
+        if !is_there {
+            self.go_on();
+        }
+        types
+    }
+
+    /// The numbers of a table, and how many make a row.
+    fn numbers(&self, table: Table) -> (&[u32], usize) {
+        match table {
+            Table::Sections => (self.names().sections.as_flattened(), 2),
+            Table::Entries => (self.names().entries.as_flattened(), 3),
+            Table::Names => (self.names().names.as_flattened(), 2),
+            Table::Starts => (self.types().starts.as_flattened(), 1),
+            Table::Definitions => (self.types().definitions.as_flattened(), 2),
+            Table::Enumerations => (self.types().enumerations.as_flattened(), 2),
+        }
+    }
+}
