@@ -394,6 +394,18 @@ impl Interrupts {
     pub fn is_pending(&self) -> bool {
         self.0.is_interrupted()
     }
+
+    /// True while the target stands still.
+    #[must_use]
+    pub fn is_target_stopped(&self) -> bool {
+        self.0.run_state() == RunState::Stopped
+    }
+
+    /// True if the present stop has taken as long as it may.
+    #[must_use]
+    pub fn is_budget_spent(&self) -> bool {
+        self.0.is_budget_spent()
+    }
 }
 
 impl Drop for Session {

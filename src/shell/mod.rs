@@ -22,9 +22,9 @@ use std::time::Duration;
 use kd_protocol::kd::{GetVersion64, NtStatus, StateChange};
 use kd_protocol::link::{Event, RequestError, RunState};
 
-use crate::commands::verifier::{FormatInForce, VerifierFormat};
+use crate::commands::verifier::{FormatInForce, VerifierFormat, verified_images};
 use crate::commands::{self, AnyAnswer, ControlCommand, NoteKind, QueryError, Run};
-use crate::memory::{CachedMemory, Memory};
+use crate::memory::{CachedMemory, Memory, VirtAddr};
 use crate::session::{BreakInError, LiveMemory, Session, Wait};
 use crate::symbols::store::SymbolSource;
 use crate::target::{Image, Kernel, KernelVersion, Target};
@@ -40,6 +40,9 @@ use stats::{CommandStats, SessionStats};
 
 /// Commands whose cost is kept for `.kdstats`.
 const KEPT_COSTS: usize = 100;
+
+/// Drivers whose symbols are fetched before the first command; who verifies all drivers has a hundred and more.
+const MAX_FETCHED: usize = 16;
 
 /// How the worst command of a session went; the exit code of a script.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,32 +153,45 @@ impl<'a> Shell<'a> {
         self.stopped(&change)
     }
 
-    /// Stops the target, and before the first stop that is kept has its kernel's symbols fetched.
+    /// Stops the target, and before the first stop that is kept has the symbols fetched that queries will need: the
+    /// kernel's and those of the verified drivers.
     fn stop_with_symbols(&mut self) -> Result<Box<StateChange>, ShellError> {
-        let change = self.session.break_in(self.break_in_timeout)?;
-        if self.kernel.is_none() && self.fetch_while_running()? {
-            return Ok(self.session.break_in(self.break_in_timeout)?);
+        let mut change = self.session.break_in(self.break_in_timeout)?;
+        if self.kernel.is_some() || !self.symbols.asks_servers() {
+            return Ok(change);
+        }
+        let base = self.session.version()?.kern_base;
+        if self.fetch_while_running("the kernel's symbols", &[base]) {
+            change = self.session.break_in(self.break_in_timeout)?;
+        }
+        self.know_kernel()?;
+        let mut drivers = self.target().map(|target| verified_images(&target)).unwrap_or_default();
+        drivers.truncate(MAX_FETCHED);
+        if self.fetch_while_running("symbols of verified drivers", &drivers) {
+            change = self.session.break_in(self.break_in_timeout)?;
         }
         Ok(change)
     }
 
-    /// Lets the target run while its kernel's symbols are fetched from a server, if they have to be: a machine must not
-    /// stand still for a download. True if it runs afterwards.
-    fn fetch_while_running(&mut self) -> Result<bool, ShellError> {
-        if !self.symbols.asks_servers() {
-            return Ok(false);
-        }
-        let base = self.session.version()?.kern_base;
+    /// Lets the target run while the symbols of the images at `bases` are fetched from a server, as far as they have to
+    /// be: a machine must not stand still for a download. True if it runs afterwards.
+    fn fetch_while_running(&mut self, what: &str, bases: &[VirtAddr]) -> bool {
         // What cannot be read here is told when the symbols are needed.
-        let Ok(image) = Image::read(&self.memory, base) else { return Ok(false) };
-        if !self.symbols.has_to_fetch(&image.pdb) {
-            return Ok(false);
+        let wanted = bases.iter().filter_map(|base| Some(Image::read(&self.memory, *base).ok()?.pdb));
+        let wanted: Vec<_> = wanted.filter(|pdb| self.symbols.has_to_fetch(pdb)).collect();
+        if wanted.is_empty() {
+            return false;
         }
-        self.report.status("Fetching the kernel's symbols; the target runs meanwhile");
+        self.report.status(&format!("Fetching {what}; the target runs meanwhile"));
         self.go();
-        // A failure is remembered by the source, and told with the kernel's other facts.
-        let _ = self.symbols.load(&image.pdb);
-        Ok(true)
+        for pdb in &wanted {
+            // A failure is remembered by the source, and told where the symbols are needed.
+            let failed = self.symbols.load(pdb).err();
+            if failed.is_some_and(|missing| missing.is_interrupted()) {
+                break;
+            }
+        }
+        true
     }
 
     /// Stops the target for as long as it takes to say who it is, and lets it run.

@@ -46,7 +46,7 @@ impl Drop for ReadProgress {
     }
 }
 
-/// Shows transfers to a person, and ends them at Ctrl+C.
+/// Shows transfers to a person, and ends them at Ctrl+C or when the target has stood still for as long as it may.
 #[derive(Debug, Default)]
 pub struct TerminalWatch {
     interrupts: Option<Interrupts>,
@@ -66,6 +66,13 @@ impl TerminalWatch {
 }
 
 impl Watch for TerminalWatch {
+    fn begins(&self, url: &str) {
+        if self.interrupts.as_ref().is_some_and(Interrupts::is_target_stopped) {
+            let file = file_of(url);
+            self.step(&format!("Fetching {file}; the target stands still meanwhile, Ctrl+C ends it"));
+        }
+    }
+
     fn received(&self, url: &str, received: u64, total: Option<u64>) {
         self.with_bar(|bar| {
             let bar = bar.get_or_insert_with(|| new_bar(url));
@@ -88,7 +95,8 @@ impl Watch for TerminalWatch {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.interrupts.as_ref().is_some_and(Interrupts::is_pending)
+        let is_over = |stop: &Interrupts| stop.is_pending() || stop.is_budget_spent();
+        self.interrupts.as_ref().is_some_and(is_over)
     }
 }
 
@@ -96,6 +104,10 @@ impl Watch for TerminalWatch {
 fn new_bar(url: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(UNKNOWN_SIZE).expect("the templates above are right");
     let bar = ProgressBar::no_length().with_style(style);
-    bar.set_message(url.rsplit('/').next().unwrap_or(url).to_owned());
+    bar.set_message(file_of(url).to_owned());
     bar
+}
+
+fn file_of(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
 }

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod live;
 mod server;
 
 use std::collections::BTreeMap;
@@ -259,7 +260,7 @@ fn progress_is_told_and_a_user_who_has_had_enough_is_heard() {
             self.has_ended.store(true, Ordering::Release);
         }
         fn is_cancelled(&self) -> bool {
-            self.cancels
+            self.cancels && !self.received.lock().unwrap().is_empty()
         }
     }
     let file = Pdb::new();
@@ -280,6 +281,31 @@ fn progress_is_told_and_a_user_who_has_had_enough_is_heard() {
     }
 }
 
+/// A server that says nothing more is not waited for by a user who has had enough.
+#[test]
+fn a_user_who_gives_up_waits_for_no_silent_server() {
+    #[derive(Default)]
+    struct Asked(AtomicBool);
+    impl Watch for Asked {
+        fn received(&self, _: &str, received: u64, _: Option<u64>) {
+            self.0.fetch_or(received == 100, Ordering::AcqRel);
+        }
+        fn is_cancelled(&self) -> bool {
+            self.0.load(Ordering::Acquire)
+        }
+    }
+    let file = Pdb::new();
+    let bytes = file.bytes.clone();
+    let server = Server::start(move |_, _| Reply::Stalls { bytes: bytes.clone(), after: 100 });
+    let store = Folder::new();
+    let path = SymbolPath::parse(&format!("srv*{}*{}", store.path().display(), server.url));
+    let for_ever = Limits { silence: Duration::from_secs(3600), ..limits() };
+    let source = SymbolSource::watched(path, for_ever, Box::new(Asked::default()));
+    assert!(source.load(&file.identity).unwrap_err().is_interrupted());
+    assert!(store.files().is_empty());
+    assert_eq!(server.requests().len(), 1);
+}
+
 #[test]
 fn two_debuggers_that_fetch_the_same_file_both_get_it() {
     let file = Pdb::new();
@@ -291,46 +317,6 @@ fn two_debuggers_that_fetch_the_same_file_both_get_it() {
         }
     });
     assert_eq!(store.files(), [file.place_in_store()]);
-}
-
-/// The whole program against a live target: the kernel's symbols are fetched while the machine runs.
-#[test]
-fn a_live_target_runs_while_its_kernels_symbols_are_fetched() {
-    let server = every_pdb_served();
-    let store = Folder::new();
-    let key = "1.2.3.4".parse::<kd_protocol::kdnet::Key>().unwrap();
-    let port = std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-    let connect = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let target = verikd::sim::Simulator::start(verikd::sim::SimulatorConfig::new(connect, key)).unwrap();
-    let commands = "!verifier 3 myfault.sys; !verifier 80 fffffa8005400000";
-    let golden =
-        [include_str!("../golden/verifier-3-myfault.txt"), include_str!("../golden/verifier-80.txt")]
-            .concat();
-    let path = format!("srv*{}*{}", store.path().display(), server.url);
-    let connection = format!("net:port={port},key=1.2.3.4");
-    let debug = |commands: &str| {
-        std::process::Command::new(env!("CARGO_BIN_EXE_verikd"))
-            .args(["-k", &connection, "-y", &path, "-b", "-c", commands])
-            .env_remove("_NT_SYMBOL_PATH")
-            .output()
-            .unwrap()
-    };
-    // The first stop, in which it is found that symbols are missing, is the one after which the driver leaks on.
-    let first = debug("lm");
-    let status = String::from_utf8_lossy(&first.stderr).into_owned();
-    assert!(status.contains("Fetching the kernel's symbols; the target runs meanwhile"), "{status}");
-    let asked = server.requests().len();
-    assert_eq!(asked, 1, "nt, once");
-    drop(target);
-    let key = "1.2.3.4".parse::<kd_protocol::kdnet::Key>().unwrap();
-    let _target = verikd::sim::Simulator::start(verikd::sim::SimulatorConfig::new(connect, key)).unwrap();
-    let second = debug(commands);
-    let status = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(!status.contains("Fetching"), "{status}");
-    assert_same_text(&String::from_utf8_lossy(&second.stdout), &golden);
-    assert_eq!(server.requests().len(), asked + 1, "myfault, when its frames are named");
-    debug(commands);
-    assert_eq!(server.requests().len(), asked + 1, "the third run downloads nothing");
 }
 
 /// The first thing a user types, and then the main job, with symbols from nowhere else.
@@ -366,13 +352,13 @@ fn the_published_leak_prints_with_symbols_from_the_server_only_and_the_second_ru
 }
 
 /// A server that has the PDB of every image of the simulated machine.
+fn every_pdb() -> BTreeMap<String, Vec<u8>> {
+    let files = WINDOWS_7_SP1.images.iter().map(|image| Pdb::of(image.pdb_file, image.pdb));
+    files.map(|file| (format!("/{}", file.place_in_store()), file.bytes)).collect()
+}
+
 fn every_pdb_served() -> Server {
-    let files: BTreeMap<String, Vec<u8>> = WINDOWS_7_SP1
-        .images
-        .iter()
-        .map(|image| Pdb::of(image.pdb_file, image.pdb))
-        .map(|file| (format!("/{}", file.place_in_store()), file.bytes))
-        .collect();
+    let files = every_pdb();
     Server::start(move |request, _| match files.get(&request.path) {
         Some(bytes) => Reply::File { bytes: bytes.clone(), tag: None },
         None => Reply::Status(404),

@@ -150,6 +150,13 @@ impl Driver {
     }
 }
 
+/// Where the images of the verified drivers are, as far as they can be found: those whose symbols `!verifier` will need.
+#[must_use]
+pub fn verified_images(target: &Target<'_>) -> Vec<VirtAddr> {
+    let tree = DriverTree::read(target, &mut Vec::new());
+    tree.map(|tree| tree.drivers.iter().map(|driver| driver.base).collect()).unwrap_or_default()
+}
+
 /// The verified drivers in the order of the tree.
 #[derive(Debug)]
 pub struct DriverTree {

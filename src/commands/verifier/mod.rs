@@ -68,6 +68,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use self::drivers::verified_images;
 pub use self::format::{FormatInForce, VerifierFormat};
 use self::pool_log::{PoolLogQuery, Wanted};
 pub use self::report::{DriverReport, Log, VerifierQuery, VerifierReport};

@@ -36,6 +36,11 @@ use super::{PdbIdentity, Symbols};
 
 /// Is told how a search goes: what a terminal shows, and when the user has had enough.
 pub trait Watch: Send + Sync {
+    /// A server is about to be asked for `url`.
+    fn begins(&self, url: &str) {
+        let _ = url;
+    }
+
     /// `received` bytes of `url` are there, of `total` if the server said how many there are.
     fn received(&self, url: &str, received: u64, total: Option<u64>) {
         let _ = (url, received, total);
@@ -68,7 +73,7 @@ pub struct SymbolSource {
     path: Mutex<SymbolPath>,
     servers: Servers,
     isf_files: IsfFiles,
-    watch: Box<dyn Watch>,
+    watch: Arc<dyn Watch>,
     is_noisy: AtomicBool,
     /// Counts the changes after which something missing may be found.
     generation: AtomicU64,
@@ -88,7 +93,7 @@ impl SymbolSource {
             path: Mutex::new(path),
             servers: Servers::new(limits),
             isf_files: IsfFiles::default(),
-            watch,
+            watch: watch.into(),
             is_noisy: AtomicBool::new(false),
             generation: AtomicU64::new(0),
         }
@@ -222,7 +227,7 @@ impl SymbolSource {
                     if !ask_servers {
                         continue;
                     }
-                    let fetched = self.servers.fetch(url, wanted, folder, &*self.watch);
+                    let fetched = self.servers.fetch(url, wanted, folder, &self.watch);
                     match fetched.and_then(|file| folder::read(&file, wanted)) {
                         Ok(symbols) => return Some(symbols),
                         Err(miss) => tried.push(Attempt::new(url, miss)),

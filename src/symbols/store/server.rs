@@ -11,7 +11,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ureq::http::header::{self, HeaderMap};
@@ -39,6 +41,9 @@ pub struct Limits {
     /// Largest file taken.
     pub max_bytes: u64,
 }
+
+/// How often it is looked whether the user has had enough.
+const ATTENTION: Duration = Duration::from_millis(50);
 
 /// For a person who waits: Microsoft's server answers within a second, and gives a kernel's PDB in a few.
 impl Default for Limits {
@@ -138,7 +143,7 @@ impl Servers {
         server: &str,
         wanted: &PdbIdentity,
         folder: &Path,
-        watch: &dyn Watch,
+        watch: &Arc<dyn Watch>,
     ) -> Result<PathBuf, Miss> {
         let url = url_of(server, wanted);
         if let Some(status) = lock(&self.absent).get(&url) {
@@ -147,7 +152,12 @@ impl Servers {
         if let Some(why) = lock(&self.silent).get(server) {
             return Err(FetchError::NotAsked(why.clone()).into());
         }
+        // Who has had enough of one file does not want to wait for the next.
+        if watch.is_cancelled() {
+            return Err(FetchError::Interrupted.into());
+        }
         let key = folder.join(&wanted.name).join(wanted.to_string());
+        watch.begins(&url);
         let result = self.fetch_into(&url, wanted, &key, watch);
         watch.ended(&url);
         match &result {
@@ -171,18 +181,28 @@ impl Servers {
         url: &str,
         wanted: &PdbIdentity,
         key: &Path,
-        watch: &dyn Watch,
+        watch: &Arc<dyn Watch>,
     ) -> Result<PathBuf, Miss> {
         let keep = |path: &Path, error: io::Error| FetchError::Store {
             path: path.to_owned(),
             reason: error.to_string(),
         };
         std::fs::create_dir_all(key).map_err(|error| keep(key, error))?;
-        let mut part = tempfile::Builder::new()
+        let part = tempfile::Builder::new()
             .prefix(&format!(".{}.", wanted.name))
             .tempfile_in(key)
             .map_err(|error| keep(key, error))?;
-        Transfer { servers: self, url, watch, received: 0, validator: None }.run(part.as_file_mut())?;
+        let same_file = part.as_file().try_clone().map_err(|error| keep(part.path(), error))?;
+        let transfer = Transfer {
+            agent: self.agent().clone(),
+            limits: self.limits.clone(),
+            url: url.to_owned(),
+            watch: Arc::clone(watch),
+            is_abandoned: Arc::default(),
+            received: 0,
+            validator: None,
+        };
+        transfer.run_apart(same_file)?;
         check(part.path(), wanted)?;
         let file = key.join(&wanted.name);
         match part.persist(&file) {
@@ -215,10 +235,13 @@ impl Servers {
 }
 
 /// One file on its way.
-struct Transfer<'a> {
-    servers: &'a Servers,
-    url: &'a str,
-    watch: &'a dyn Watch,
+struct Transfer {
+    agent: Agent,
+    limits: Limits,
+    url: String,
+    watch: Arc<dyn Watch>,
+    /// True once nobody waits for it.
+    is_abandoned: Arc<AtomicBool>,
     /// Bytes written so far.
     received: u64,
     /// What the server calls this version of the file; only with one is a transfer resumed.
@@ -233,18 +256,45 @@ enum Setback {
     Final(FetchError),
 }
 
-impl Transfer<'_> {
-    fn run(mut self, part: &mut File) -> Result<(), FetchError> {
-        let limits = &self.servers.limits;
-        let mut pause = limits.pause;
+impl Transfer {
+    /// Runs on a thread of its own: whoever has had enough need not wait until a silent server is given up, while a
+    /// machine may be standing still.
+    fn run_apart(self, part: File) -> Result<(), FetchError> {
+        let (watch, is_abandoned) = (Arc::clone(&self.watch), Arc::clone(&self.is_abandoned));
+        let (done, ended) = mpsc::sync_channel(1);
+        let run = move || {
+            // Nobody listens any more to a transfer that was abandoned.
+            let _ = done.send(self.run(part));
+        };
+        let thread = std::thread::Builder::new().name("transfer".into()).spawn(run);
+        thread.map_err(|error| FetchError::NoAnswer(error.to_string()))?;
+        loop {
+            match ended.recv_timeout(ATTENTION) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) if watch.is_cancelled() => {
+                    is_abandoned.store(true, Ordering::Release);
+                    return Err(FetchError::Interrupted);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the thread sends before it ends"),
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_abandoned.load(Ordering::Acquire) || self.watch.is_cancelled()
+    }
+
+    fn run(mut self, mut part: File) -> Result<(), FetchError> {
+        let mut pause = self.limits.pause;
         for tried in 1.. {
-            match self.request(part, tried) {
+            match self.request(&mut part, tried) {
                 Ok(()) => return Ok(()),
                 Err(Setback::Final(error)) => return Err(error),
-                Err(Setback::Again(error)) if tried >= limits.tries => return Err(error),
+                Err(Setback::Again(error)) if tried >= self.limits.tries => return Err(error),
                 Err(Setback::Again(_)) => {}
             }
-            if self.watch.is_cancelled() {
+            if self.is_over() {
                 return Err(FetchError::Interrupted);
             }
             std::thread::sleep(pause);
@@ -254,13 +304,13 @@ impl Transfer<'_> {
     }
 
     fn request(&mut self, part: &mut File, tries: u32) -> Result<(), Setback> {
-        let mut request = self.servers.agent().get(self.url);
+        let mut request = self.agent.get(&self.url);
         if let (1.., Some(validator)) = (self.received, &self.validator) {
             request = request
                 .header(header::RANGE, format!("bytes={}-", self.received))
                 .header(header::IF_RANGE, validator);
         }
-        let response = request.call().map_err(|error| Setback::Again(self.lost(&error, tries)))?;
+        let response = request.call().map_err(|error| self.lost(&error, tries))?;
         let (head, body) = response.into_parts();
         match head.status.as_u16() {
             206 if resumes_at(&head.headers) == Some(self.received) => {}
@@ -284,7 +334,7 @@ impl Transfer<'_> {
         part: &mut File,
         tries: u32,
     ) -> Result<(), Setback> {
-        let max = self.servers.limits.max_bytes;
+        let max = self.limits.max_bytes;
         if total.is_some_and(|total| total > max) {
             return Err(Setback::Final(FetchError::TooLarge(max)));
         }
@@ -296,8 +346,11 @@ impl Transfer<'_> {
         let mut reader = body.as_reader();
         let mut chunk = vec![0; 0x1_0000];
         loop {
-            self.watch.received(self.url, self.received, total);
-            if self.watch.is_cancelled() {
+            if self.is_abandoned.load(Ordering::Acquire) {
+                return Err(Setback::Final(FetchError::Interrupted));
+            }
+            self.watch.received(&self.url, self.received, total);
+            if self.is_over() {
                 return Err(Setback::Final(FetchError::Interrupted));
             }
             let len = reader.read(&mut chunk).map_err(|error| Setback::Again(self.broken(&error, tries)))?;
@@ -320,11 +373,12 @@ impl Transfer<'_> {
     }
 
     /// A request that got no answer; after a broken transfer still that.
-    fn lost(&self, error: &ureq::Error, tries: u32) -> FetchError {
-        match self.received {
-            0 => FetchError::NoAnswer(error.to_string()),
-            received => FetchError::Broken { received, tries, reason: error.to_string() },
-        }
+    fn lost(&self, error: &ureq::Error, tries: u32) -> Setback {
+        let reason = error.to_string();
+        Setback::Again(match self.received {
+            0 => FetchError::NoAnswer(reason),
+            received => FetchError::Broken { received, tries, reason },
+        })
     }
 
     fn broken(&self, error: &io::Error, tries: u32) -> FetchError {
