@@ -4,6 +4,7 @@
 mod support;
 
 mod live;
+mod network;
 mod server;
 
 use std::collections::BTreeMap;

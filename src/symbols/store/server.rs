@@ -87,6 +87,12 @@ pub enum FetchError {
     /// No connection, or no answer.
     #[error("no answer: {0}")]
     NoAnswer(String),
+    /// It may be somebody else: nothing was asked of it.
+    #[error(
+        "its certificate is not to be trusted: {0}; where a proxy inspects TLS, this machine has to trust the proxy's \
+         root certificate (SSL_CERT_FILE may name it)"
+    )]
+    Certificate(String),
     /// An earlier file was not to be had for this reason; nothing was sent for this one.
     #[error("not asked, since it did not answer before ({0}); .reload asks again")]
     NotAsked(String),
@@ -375,6 +381,9 @@ impl Transfer {
     /// A request that got no answer; after a broken transfer still that.
     fn lost(&self, error: &ureq::Error, tries: u32) -> Setback {
         let reason = error.to_string();
+        if let Some((_, why)) = reason.split_once("invalid peer certificate: ") {
+            return Setback::Final(FetchError::Certificate(why.to_owned()));
+        }
         Setback::Again(match self.received {
             0 => FetchError::NoAnswer(reason),
             received => FetchError::Broken { received, tries, reason },
