@@ -22,6 +22,7 @@ use verikd::symbols::isf::IsfSymbols;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols};
 use verikd::symbols::store::{Attempt, Miss, SymbolPath, SymbolSource};
 use verikd::symbols::{Guid, PdbIdentity, Rva, SymbolKind, Symbols, Type};
+use verikd::target::built_in_layouts;
 
 #[test]
 fn every_field_and_address_of_a_real_kernel_is_read_as_its_symbol_table_has_it() {
@@ -56,6 +57,44 @@ fn the_structures_of_driver_verifier_are_where_the_layout_tables_say() {
             assert!(fields > 200, "{build}: {fields} fields");
         }
     }
+}
+
+/// The built-in layouts are of no build: of all.
+#[test]
+fn built_in_layouts_are_those_of_every_known_kernel() {
+    let Some(shared) = shared() else { return };
+    let layouts: Value =
+        serde_json::from_slice(&std::fs::read(shared.join("data/layouts.json")).unwrap()).unwrap();
+    let built_in = built_in_layouts();
+    let mut fields = BTreeMap::new();
+    let mut same = |build: &str, name: &str, structure: &Value| {
+        let layout = built_in.layout(built_in.find_type(name).unwrap()).unwrap();
+        let of_build = &structure["fields"];
+        for field in &layout.fields {
+            let expected = of_build[&*field.name]["offset"].as_u64();
+            assert_eq!(expected, Some(field.offset), "{build}: {name}.{}", field.name);
+            *fields.entry(name.to_owned()).or_insert(0) += 1;
+        }
+        // Of these two only the beginning is the same everywhere.
+        if !["_MM_DRIVER_VERIFIER_DATA", "_KLDR_DATA_TABLE_ENTRY"].contains(&name) {
+            assert_eq!(structure["size"].as_u64(), Some(layout.size), "{build}: {name}");
+            let fields = of_build.as_object().unwrap().keys().filter(|name| *name != "Reserved");
+            assert_eq!(fields.count(), layout.fields.len(), "{build}: {name}");
+        }
+    };
+    for (build, of_build) in layouts.as_object().unwrap().iter().filter(|(build, _)| build.contains("x64")) {
+        for name in built_in.types().filter(|name| of_build[&**name]["fields"].is_object()) {
+            same(build, &name, &of_build[&*name]);
+        }
+    }
+    for isf in isf_files().into_iter().take(kernels_to_read()) {
+        let types = &unpack(&isf)["user_types"];
+        for name in built_in.types().filter(|name| types[&**name].is_object()) {
+            same(&isf.display().to_string(), &name, &types[&*name]);
+        }
+    }
+    let missing: Vec<_> = built_in.types().filter(|name| !fields.contains_key(&**name)).collect();
+    assert!(missing.is_empty(), "no known kernel has {missing:?}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use support::blind::{Blind, UNKNOWN_API};
 use support::machine::{folder, stopped, store};
 use support::text::{assert_same_text, notes, run, text};
 use verikd::commands::NoteKind;
+use verikd::commands::verifier::requirements::allowed_by;
 use verikd::memory::{CountingMemory, Memory};
 use verikd::sim::windows::{BUILDS, Machine, WINDOWS_7_SP1};
 use verikd::sim::{export_isf, export_symbols};
@@ -85,6 +86,36 @@ fn the_published_leak_prints_as_published_with_isf_files_only() {
         include_str!("golden/verifier-80.txt"),
     );
     assert!(text(&target(), "lm m nt").contains("   nt         (isf symbols)          "));
+}
+
+/// Some symbol files are said to miss these types; they are the same in every kernel.
+#[test]
+fn symbols_without_the_types_of_pool_tracking_give_the_same_answer_and_say_what_stood_in_for_them() {
+    let (machine, kernel) = stopped("leak_lacking");
+    let files = folder("leak_lacking_files");
+    let exported = export_isf(&WINDOWS_7_SP1, &files).unwrap();
+    let mut nt: serde_json::Value = serde_json::from_slice(&std::fs::read(&exported[0]).unwrap()).unwrap();
+    let lacking = ["_VI_POOL_ENTRY", "_VI_POOL_ENTRY_INUSE", "_VI_POOL_PAGE_HEADER"];
+    for name in lacking {
+        assert!(nt["user_types"].as_object_mut().unwrap().remove(name).is_some(), "{name}");
+    }
+    std::fs::write(&exported[0], nt.to_string()).unwrap();
+    kernel.set_symbol_path(SymbolPath::parse(&files.display().to_string()));
+    let target = || Target::new(&machine, &kernel);
+    let line = "!verifier 3 myfault.sys";
+    assert_same_text(&text(&target(), line), include_str!("golden/verifier-3-myfault.txt"));
+    let said = notes(&target(), line);
+    let [note] = &said[..] else { panic!("{said:?}") };
+    let expected = "Built-in layouts, which every known x64 kernel shares, were used for _VI_POOL_ENTRY, \
+                    _VI_POOL_PAGE_HEADER: ntkrnlmp.pdb (identity ";
+    assert!(note.kind == NoteKind::Remark && note.text.starts_with(expected), "{note:?}");
+    let json = run(&target(), line).unwrap().to_json().unwrap();
+    assert_eq!(json["notes"][0]["text"], note.text.as_str());
+    assert_eq!(notes(&target(), "lm"), [], "what needs no such type says nothing of them");
+    let lacking = IsfSymbols::open(&exported[0]).unwrap();
+    let allowed = allowed_by(&lacking);
+    assert!(allowed.iter().all(|query| query.missing.is_empty()), "{allowed:?}");
+    assert!(text(&target(), "dt nt!_VI_POOL_PAGE_HEADER").contains("   +0x010 Signature        : Uint8B"));
 }
 
 #[test]

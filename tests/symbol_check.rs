@@ -36,12 +36,21 @@ fn what_a_kernels_symbols_lack_is_named() {
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(
         &file,
-        text.replace("\"VfPoolTracesIndex\"", "\"VfOther\"").replace("_VI_POOL_ENTRY\"", "_X\""),
+        text.replace("\"VfPoolTracesIndex\"", "\"VfOther\"")
+            .replace("_VI_POOL_ENTRY\"", "_X\"")
+            .replace("_VF_TARGET_DRIVER\"", "_Y\""),
     )
     .unwrap();
     let (code, text) = check(&file);
     assert_eq!(code, 3, "{text}");
-    assert!(text.contains("no, it lacks _VI_POOL_ENTRY\n"), "{text}");
+    assert!(
+        text.contains("verified drivers                         no, it lacks _VF_TARGET_DRIVER\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("allocations   no, it lacks _VF_TARGET_DRIVER\n"),
+        "what is built in is there: {text}"
+    );
     assert!(text.contains("no, it lacks nt!VfPoolTracesIndex\n"), "{text}");
 }
 

@@ -63,9 +63,10 @@ fn text(census: &Census, is_kernel: bool, allowed: &[Allowed]) -> String {
         text.push_str("Not a kernel's: no Driver Verifier query reads it but for names of code\n");
         return text;
     }
-    for Allowed { query, shows, missing } in allowed {
+    for Allowed { query, shows, missing, built_in } in allowed {
         let verdict = match missing.as_slice() {
-            [] => "yes".to_owned(),
+            [] if built_in.is_empty() => "yes".to_owned(),
+            [] => format!("yes, with built-in layouts of {}", built_in.join(", ")),
             missing => format!("no, it lacks {}", missing.join(", ")),
         };
         writeln!(text, "{query:<13} {shows:<40} {verdict}").expect("a String takes any text");

@@ -165,6 +165,49 @@ impl<A: Answer> AnyAnswer for A {
     }
 }
 
+/// Runs a query. Where it rests on built-in layouts, its answer has a note that says so.
+///
+/// # Errors
+/// The query's.
+pub fn ask(run: fn(&str, &Target<'_>) -> Answered, arguments: &str, target: &Target<'_>) -> Answered {
+    let answer = run(arguments, target)?;
+    let Some(note) = target.built_in_note().map(Note::remark) else { return Ok(answer) };
+    let notes = answer.notes().iter().cloned().chain([note.clone()]).collect();
+    Ok(Box::new(Announced { answer, note, notes }))
+}
+
+/// An answer and what has to be said of the layouts that it rests on.
+struct Announced {
+    answer: Box<dyn AnyAnswer>,
+    note: Note,
+    /// The answer's, and this one.
+    notes: Vec<Note>,
+}
+
+impl AnyAnswer for Announced {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.answer.write_text(out)
+    }
+
+    fn write_styled(&self, style: &Style, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.answer.write_styled(style, out)
+    }
+
+    fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    fn to_json(&self) -> serde_json::Result<serde_json::Value> {
+        let mut json = self.answer.to_json()?;
+        let note = serde_json::to_value(&self.note)?;
+        if let Some(facts) = json.as_object_mut() {
+            let notes = facts.entry("notes").or_insert_with(|| serde_json::Value::Array(Vec::new()));
+            notes.as_array_mut().into_iter().for_each(|notes| notes.push(note.clone()));
+        }
+        Ok(json)
+    }
+}
+
 /// What running a command gives.
 pub type Answered = Result<Box<dyn AnyAnswer>, QueryError>;
 

@@ -250,7 +250,7 @@ impl<'a> Shell<'a> {
             Run::Query(run) => match self.target() {
                 Some(target) => {
                     let progress = ReadProgress::default();
-                    run(arguments, &target.with_progress(&progress))
+                    commands::ask(run, arguments, &target.with_progress(&progress))
                 }
                 None => {
                     self.report.error(command, "the target is running; break in first (Ctrl+C)")?;

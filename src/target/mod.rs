@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 pub use debugger_data::DebuggerData;
 pub use error::{MissingSymbols, TargetError};
-pub use fallback::verifier_data;
+pub use fallback::{built_in_layouts, stands_in, verifier_data};
 pub use image::{Image, ImageError};
 pub use kernel::{DisplayPosition, Kernel, KernelVersion, SymbolsOrWhyNot};
 pub use modules::{Module, ModuleList};
@@ -70,6 +70,7 @@ pub struct Target<'a> {
     progress: Option<&'a dyn Progress>,
     registers: OnceCell<Result<Registers, ReadCause>>,
     modules: OnceCell<Result<Arc<ModuleList>, TargetError>>,
+    built_in: fallback::BuiltInUsed,
 }
 
 impl<'a> Target<'a> {
@@ -83,6 +84,7 @@ impl<'a> Target<'a> {
             progress: None,
             registers: OnceCell::new(),
             modules: OnceCell::new(),
+            built_in: fallback::BuiltInUsed::new(std::collections::BTreeSet::new()),
         }
     }
 
@@ -149,7 +151,7 @@ impl<'a> Target<'a> {
         let read = || {
             let version = self.kernel.version();
             let layout = ["nt!_KLDR_DATA_TABLE_ENTRY", "nt!_LDR_DATA_TABLE_ENTRY"];
-            let layout = layout.into_iter().find_map(|name| self.layout(name).ok());
+            let layout = layout.into_iter().find_map(|name| self.layout_of_symbols(name).ok());
             ModuleList::read(&self.memory, version.module_list, version.base, layout.as_ref())
         };
         self.modules.get_or_init(|| self.kernel.modules(self.memory.stop(), read)).clone()
@@ -224,11 +226,21 @@ impl<'a> Target<'a> {
         Ok(module.base.offset(rva.0.into()))
     }
 
-    /// What `nt!_VF_POOL_TRACE` looks like in this build.
+    /// What `nt!_VF_POOL_TRACE` looks like in this build; where the kernel's symbols do not say, one of the
+    /// [built-in](built_in_layouts) layouts, which [`built_in_note`](Self::built_in_note) then tells.
     ///
     /// # Errors
     /// [`TargetError::NoType`] and those of [`module_symbols`](Self::module_symbols).
     pub fn layout(&self, ty: &str) -> Result<Layout, TargetError> {
+        self.layout_of_symbols(ty).or_else(|error| match (&error, split(ty)) {
+            (TargetError::NoType { .. } | TargetError::NoSymbols { .. }, ("nt", name)) => {
+                self.built_in(name).ok_or(error)
+            }
+            _ => Err(error),
+        })
+    }
+
+    fn layout_of_symbols(&self, ty: &str) -> Result<Layout, TargetError> {
         let (module_name, name) = split(ty);
         let (module, symbols) = self.module_symbols(module_name)?;
         let id = symbols.find_type(name).ok_or_else(|| TargetError::NoType {

@@ -69,7 +69,15 @@ impl Target<'_> {
     /// [`TargetError::NoType`] and those of [`module_symbols`](Self::module_symbols).
     pub fn named_type(&self, name: &str) -> Result<NamedType, TargetError> {
         let (module_name, ty) = name.split_once('!').unwrap_or(("nt", name));
-        let (module, symbols) = self.module_symbols(module_name)?;
+        let is_kernel = module_name.eq_ignore_ascii_case("nt");
+        let built_in = || {
+            let layout = if is_kernel { self.built_in(ty)? } else { return None };
+            Some(NamedType { module: "nt".into(), layout })
+        };
+        let (module, symbols) = match self.module_symbols(module_name) {
+            Ok(found) => found,
+            Err(error) => return built_in().ok_or(error),
+        };
         let missing = TargetError::NoType {
             module: Arc::clone(&module.name),
             name: ty.to_owned(),
@@ -87,7 +95,7 @@ impl Target<'_> {
                 return Ok(NamedType { module: module.name, layout: Layout::new(symbols, layout) });
             }
         }
-        Err(missing)
+        built_in().ok_or(missing)
     }
 
     /// Every module whose symbols were found or whose exports were read, the kernel first.

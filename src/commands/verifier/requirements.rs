@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::symbols::Symbols;
+use crate::target::stands_in;
 
 /// What a query reads; an empty list of the missing means that it works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -13,6 +14,9 @@ pub struct Allowed {
     pub shows: &'static str,
     /// Symbols (`nt!VfPoolTraces`) and fields (`_VF_POOL_TRACE.Address`) that are not there.
     pub missing: Vec<String>,
+    /// Structures that are not there, and for which built-in layouts of x64 kernels stand in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub built_in: Vec<&'static str>,
 }
 
 struct Requirement {
@@ -90,15 +94,26 @@ pub fn allowed_by(symbols: &dyn Symbols) -> Vec<Allowed> {
     let missing = |requirement: &Requirement| {
         let is_missing = |name: &&&str| symbols.address_of(name).is_none();
         let names = requirement.symbols.iter().filter(is_missing).map(|name| format!("nt!{name}"));
-        let fields = requirement.fields.iter().flat_map(|(ty, fields)| missing_fields(symbols, ty, fields));
-        names.chain(fields).collect()
+        let own = requirement.fields.iter().filter(|(ty, _)| !is_built_in(symbols, ty));
+        names.chain(own.flat_map(|(ty, fields)| missing_fields(symbols, ty, fields))).collect()
     };
     let allowed = |requirement: &Requirement| Allowed {
         query: requirement.query,
         shows: requirement.shows,
         missing: missing(requirement),
+        built_in: requirement
+            .fields
+            .iter()
+            .map(|(ty, _)| *ty)
+            .filter(|ty| is_built_in(symbols, ty))
+            .collect(),
     };
     REQUIREMENTS.iter().map(allowed).collect()
+}
+
+/// True if a built-in layout stands in for a type that a 64-bit kernel's `symbols` lack.
+fn is_built_in(symbols: &dyn Symbols, ty: &str) -> bool {
+    symbols.pointer_size() == 8 && symbols.find_type(ty).is_none() && stands_in(ty)
 }
 
 /// The type alone if it is not there, else those of its fields that are not.
@@ -127,6 +142,12 @@ mod tests {
         let allowed = allowed_by(&symbols);
         assert_eq!((allowed[0].query, allowed[0].missing.len()), ("!verifier", 0));
         assert_eq!(allowed[1].missing[..2], ["nt!ViTargetDriversAvl", "_VF_AVL_TREE"]);
+        assert_eq!(
+            allowed[2].built_in,
+            ["_RTL_BALANCED_LINKS", "_VI_POOL_PAGE_HEADER", "_VI_POOL_ENTRY"],
+            "what stands in is not missing: {:?}",
+            allowed[2].missing
+        );
         assert_eq!(
             allowed[3].missing,
             [
