@@ -8,8 +8,9 @@
 //! 0: kd> ln fffff880`0447d634
 //! (fffff880`0447d2dc)   myfault!MyfaultDeviceControl+0x358   |  (fffff880`0447d670)   myfault!MyfaultDispatch
 //! ```
-//! A pattern has WinDbg's wildcards; `*!` means every module whose symbols are loaded. Addresses are in order. C++ names
-//! are undecorated, and found with and without their decoration.
+//! A pattern has WinDbg's wildcards; `*!` means every module whose symbols are loaded. Addresses are in order, or with
+//! `/n` names; `/0` shows addresses alone, `/1` names alone. C++ names are undecorated, and found with and without their
+//! decoration.
 
 use std::fmt;
 
@@ -25,7 +26,7 @@ use crate::target::{
 
 pub(super) static EXAMINE: CommandSpec = CommandSpec {
     names: &["x"],
-    usage: "x [MODULE!]PATTERN",
+    usage: "x [/0|/1|/2] [/n|/a] [MODULE!]PATTERN",
     summary: "list symbols whose names fit a pattern",
     needs: Needs::Stopped,
     run: Run::Query(examine),
@@ -47,6 +48,17 @@ const MAX_SYMBOLS: usize = 0x1_0000;
 pub(super) struct SymbolList {
     symbols: Vec<Row>,
     notes: Vec<Note>,
+    #[serde(skip)]
+    columns: Columns,
+}
+
+/// What is printed of each.
+#[derive(Clone, Copy, Debug, Default)]
+enum Columns {
+    #[default]
+    All,
+    Address,
+    Name,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -59,7 +71,11 @@ struct Row {
 
 impl Answer for SymbolList {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        self.symbols.iter().try_for_each(|row| writeln!(out, "{} {}!{}", row.address, row.module, row.name))
+        self.symbols.iter().try_for_each(|Row { address, module, name }| match self.columns {
+            Columns::All => writeln!(out, "{address} {module}!{name}"),
+            Columns::Address => writeln!(out, "{address}"),
+            Columns::Name => writeln!(out, "{module}!{name}"),
+        })
     }
 
     fn notes(&self) -> &[Note] {
@@ -108,12 +124,26 @@ pub(super) fn modules_for(pattern: &str, target: &Target<'_>) -> Result<FittingM
 
 fn examine(text: &str, target: &Target<'_>) -> Answered {
     let mut arguments = Arguments::new(&EXAMINE, text);
-    let Some(pattern) = arguments.word() else { return Err(arguments.usage("a pattern is missing")) };
+    let (mut columns, mut by_name) = (Columns::All, false);
+    let pattern = loop {
+        match arguments.word() {
+            Some("/0") => columns = Columns::Address,
+            Some("/1") => columns = Columns::Name,
+            Some("/n") => by_name = true,
+            // In order of address, with addresses and names, without links to click on: so it is.
+            Some("/2" | "/a" | "/d" | "/D") => {}
+            Some(option) if option.starts_with('/') => {
+                return Err(arguments.usage(format!("{option} is not among the options of this version")));
+            }
+            Some(pattern) => break pattern,
+            None => return Err(arguments.usage("a pattern is missing")),
+        }
+    };
     arguments.end()?;
     let (module, name) = pattern.split_once('!').unwrap_or(("*", pattern));
     let found = modules_for(module, target).map_err(|source| QueryError::Target { command: "x", source })?;
     let name = Pattern::new(name);
-    let mut list = SymbolList { symbols: Vec::new(), notes: Vec::new() };
+    let mut list = SymbolList { symbols: Vec::new(), notes: Vec::new(), columns };
     list.notes.extend(found.notes.iter().cloned());
     for (module, symbols) in &found.modules {
         for symbol in symbols.symbols() {
@@ -127,6 +157,9 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
     }
     list.symbols.sort_unstable();
     list.symbols.dedup();
+    if by_name {
+        list.symbols.sort_by_cached_key(|row| (row.module.clone(), row.name.to_lowercase()));
+    }
     if list.symbols.len() > MAX_SYMBOLS {
         let count = list.symbols.len();
         list.symbols.truncate(MAX_SYMBOLS);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  lm                     all          lm m PATTERN   those whose names fit     lm a ADDRESS   the one there
-//!  lmv m NAME, lmvm NAME  and what its headers say                              lml, lme       with symbols, without
+//!  lmv m NAME, lmvm NAME  and what its headers say                              lml, lme       with symbols, without a file
+//!  lmn, lmt, lmnt         image names, times, instead of symbols                lmsm, lm1m     by name, names alone
 //! ```
 //! ```text
 //! 0: kd> lm
@@ -33,7 +34,7 @@ use crate::target::{Module, SymbolKind, Target, VirtAddr, WalkEnd};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["lm"],
-    usage: "lm[v][l|e] [m PATTERN | a ADDRESS]",
+    usage: "lm[v][n][t][l|e][sm|1m] [m PATTERN | a ADDRESS]",
     summary: "list loaded modules, their addresses and where their symbols come from",
     needs: Needs::Stopped,
     run: Run::Query(run),
@@ -46,10 +47,30 @@ pub struct Modules {
     pub pattern: Option<String>,
     /// Only the one that this lies in.
     pub address: Option<VirtAddr>,
-    /// Only those whose symbols were looked for, and found or not.
+    /// Only those whose symbols were looked for and found; or of which there is no symbol file, so exports at best.
     pub found: Option<bool>,
     /// What their headers say too, at up to three reads a module.
     pub verbose: bool,
+    /// When they were linked, at a read a module.
+    pub with_time: bool,
+    /// What of it is printed.
+    pub columns: Columns,
+    /// By name instead of address.
+    pub by_name: bool,
+}
+
+/// What is printed of each module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Columns {
+    /// Where its symbols come from.
+    #[default]
+    Symbols,
+    /// The name of its image, and when that was linked if it was asked for.
+    Image,
+    /// When its image was linked.
+    Time,
+    /// Its name alone.
+    Name,
 }
 
 /// The loaded modules in order of address.
@@ -58,6 +79,8 @@ pub struct ModuleTable {
     modules: Vec<Row>,
     end: WalkEnd,
     notes: Vec<Note>,
+    #[serde(skip)]
+    columns: Columns,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -69,6 +92,8 @@ struct Row {
     name: String,
     image_name: String,
     symbols: SymbolStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<Headers>,
 }
@@ -102,11 +127,16 @@ impl Query for Modules {
             pattern.as_ref().is_none_or(|pattern| pattern.matches(&module.name))
                 && self.address.is_none_or(|address| module.contains(address))
         };
-        let mut table = ModuleTable { modules: Vec::new(), end: list.end().clone(), notes: Vec::new() };
+        let mut table = ModuleTable {
+            modules: Vec::new(),
+            end: list.end().clone(),
+            notes: Vec::new(),
+            columns: self.columns,
+        };
         for module in list.modules().iter().filter(fits) {
             let symbols = status(module, target);
             let is_wanted = match (self.found, &symbols) {
-                (None, _) => true,
+                (None, _) | (Some(_), SymbolStatus::Loaded { kind: SymbolKind::Export, .. }) => true,
                 (Some(found), SymbolStatus::Loaded { .. }) => found,
                 (Some(found), SymbolStatus::Missing { .. }) => !found,
                 (Some(_), SymbolStatus::Deferred) => false,
@@ -120,12 +150,24 @@ impl Query for Modules {
                 name: module.name.to_string(),
                 image_name: module.image_name.clone(),
                 symbols,
+                timestamp: None,
                 headers: None,
             };
+            if self.with_time {
+                match target.timestamp(module) {
+                    Ok(time) => row.timestamp = Some(time),
+                    Err(error) => {
+                        table.notes.push(Note::partial(format!("headers of {}: {error}", module.name)));
+                    }
+                }
+            }
             if self.verbose {
                 table.add_headers(&mut row, module, target);
             }
             table.modules.push(row);
+        }
+        if self.by_name {
+            table.modules.sort_by_cached_key(|row| row.name.to_lowercase());
         }
         if !list.end().is_complete() {
             table.notes.push(Note::partial(format!("the list of modules breaks off: {}", list.end())));
@@ -182,20 +224,16 @@ fn status(module: &Module, target: &Target<'_>) -> SymbolStatus {
 
 impl Answer for ModuleTable {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        if self.columns == Columns::Name {
+            return self.modules.iter().try_for_each(|row| writeln!(out, "{}", row.name));
+        }
         writeln!(out, "start             end                 module name")?;
         for row in &self.modules {
-            let Row { start, end, name, symbols, .. } = row;
-            let (status, path) = match symbols {
-                SymbolStatus::Deferred => ("(deferred)".to_owned(), ""),
-                SymbolStatus::Loaded { kind: SymbolKind::Export, .. } => {
-                    ("(export symbols)".to_owned(), row.image_name.as_str())
-                }
-                SymbolStatus::Loaded { kind, path, .. } => {
-                    (format!("({kind} symbols)"), path.as_deref().unwrap_or_default())
-                }
-                SymbolStatus::Missing { .. } => ("(no symbols)".to_owned(), ""),
-            };
-            writeln!(out, "{}", format!("{start} {end}   {name:<8}   {status:<23}{path}").trim_end())?;
+            if self.columns != Columns::Symbols {
+                write_image(row, self.columns, out)?;
+            } else {
+                write_symbols(row, out)?;
+            }
             if let Some(headers) = &row.headers {
                 write_headers(row, headers, out)?;
             }
@@ -206,6 +244,29 @@ impl Answer for ModuleTable {
     fn notes(&self) -> &[Note] {
         &self.notes
     }
+}
+
+fn write_image(row: &Row, columns: Columns, out: &mut dyn fmt::Write) -> fmt::Result {
+    let Row { start, end, name, image_name, timestamp, .. } = row;
+    let image = if columns == Columns::Image { format!("{image_name:<12} ") } else { String::new() };
+    let time = timestamp.map(|time| format!("{} ({time:08X})", output::unix_time(time.into())));
+    let line = format!("{start} {end}   {name:<8} {image}{}", time.unwrap_or_default());
+    writeln!(out, "{}", line.trim_end())
+}
+
+fn write_symbols(row: &Row, out: &mut dyn fmt::Write) -> fmt::Result {
+    let Row { start, end, name, symbols, .. } = row;
+    let (status, path) = match symbols {
+        SymbolStatus::Deferred => ("(deferred)".to_owned(), ""),
+        SymbolStatus::Loaded { kind: SymbolKind::Export, .. } => {
+            ("(export symbols)".to_owned(), row.image_name.as_str())
+        }
+        SymbolStatus::Loaded { kind, path, .. } => {
+            (format!("({kind} symbols)"), path.as_deref().unwrap_or_default())
+        }
+        SymbolStatus::Missing { .. } => ("(no symbols)".to_owned(), ""),
+    };
+    writeln!(out, "{}", format!("{start} {end}   {name:<8}   {status:<23}{path}").trim_end())
 }
 
 fn write_headers(row: &Row, headers: &Headers, out: &mut dyn fmt::Write) -> fmt::Result {
@@ -219,28 +280,57 @@ fn write_headers(row: &Row, headers: &Headers, out: &mut dyn fmt::Write) -> fmt:
     writeln!(out, "    ImageSize:        {:08X}", headers.image_size)
 }
 
-/// Options are letters, glued or not: `vm nt`, `v m nt`, `m nt`.
+/// Options are letters, glued or not: `vm nt`, `v m nt`, `ntsm`; so is a pattern, `mnt`.
 fn run(text: &str, target: &Target<'_>) -> Answered {
     let mut arguments = Arguments::new(&COMMAND, text);
     let mut query = Modules::default();
-    while let Some(word) = arguments.word() {
-        for (at, letter) in word.char_indices() {
-            let is_last = at + letter.len_utf8() == word.len();
-            match letter {
-                'v' => query.verbose = true,
-                'l' => query.found = Some(true),
-                'e' => query.found = Some(false),
-                // Kernel modules, loaded ones, and links to click on: there are no others here.
-                'k' | 'o' | 'D' => {}
-                'm' if is_last => {
-                    let Some(pattern) = arguments.word() else {
+    while let Some(mut word) = arguments.word() {
+        while let Some(letter) = word.chars().next() {
+            let rest = &word[letter.len_utf8()..];
+            word = match (letter, rest) {
+                ('s', sorted) if sorted.starts_with('m') => {
+                    query.by_name = true;
+                    &sorted[1..]
+                }
+                ('1', alone) if alone.starts_with('m') => {
+                    query.columns = Columns::Name;
+                    &alone[1..]
+                }
+                ('m', glued) => {
+                    let pattern = if glued.is_empty() { arguments.word() } else { Some(glued) };
+                    let Some(pattern) = pattern else {
                         return Err(arguments.usage("a pattern is missing"));
                     };
                     query.pattern = Some(pattern.to_owned());
+                    ""
                 }
-                'a' if is_last => query.address = Some(arguments.address(target)?),
+                ('a', "") => {
+                    query.address = Some(arguments.address(target)?);
+                    ""
+                }
+                ('v', rest) => {
+                    query.verbose = true;
+                    rest
+                }
+                ('l' | 'e', rest) => {
+                    query.found = Some(letter == 'l');
+                    rest
+                }
+                ('n', rest) => {
+                    query.columns = Columns::Image;
+                    rest
+                }
+                ('t', rest) => {
+                    query.with_time = true;
+                    if query.columns == Columns::Symbols {
+                        query.columns = Columns::Time;
+                    }
+                    rest
+                }
+                // Kernel modules, loaded ones, and links to click on: there are no others here.
+                ('k' | 'o' | 'D', rest) => rest,
                 _ => return Err(arguments.usage(format!("cannot read `{word}`"))),
-            }
+            };
         }
     }
     answer(&query, target)

@@ -182,6 +182,14 @@ impl<'a> Target<'a> {
         Image::read(&self.memory, module.base)
     }
 
+    /// When the image of a loaded module was linked, in seconds since 1970 or whatever its linker put there.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub fn timestamp(&self, module: &Module) -> Result<u32, ImageError> {
+        image::Headers::read(&self.memory, module.base).map(|headers| headers.timestamp)
+    }
+
     /// The module that `name` means and its symbols. The kernel, `nt`, is found without the list of modules.
     ///
     /// # Errors
