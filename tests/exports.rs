@@ -283,6 +283,26 @@ fn a_table_that_cannot_be_is_none() {
     assert!(control.read().is_none());
 }
 
+/// A name for each ordinal there is, all of the same bytes: what a table says must not cost more than it is long.
+#[test]
+fn a_table_whose_names_are_one_long_text_costs_no_more_than_its_bytes() {
+    let names: Vec<_> = (0..2000_u16).map(|index| (if index == 0 { "x" } else { "" }, index)).collect();
+    let mut image = Exporting::new(&vec![Ok(0x1100); 2000], &names);
+    let pointers = size_of::<pe::ImageExportDirectory>() + 2000 * 4;
+    let long = u32::try_from(image.table.len()).unwrap();
+    image.table.extend_from_slice(&[b'n'; 0xfff]);
+    image.table.push(0);
+    for at in (0..2000).map(|index| pointers + index * 4) {
+        // Each begins one byte further on, so that no two are the same.
+        let name = TABLE + long + u32::try_from((at - pointers) / 4).unwrap();
+        image.table[at..at + 4].copy_from_slice(&name.to_le_bytes());
+    }
+    image.say(TABLE, u32::try_from(image.table.len()).unwrap());
+    let exports = image.read().unwrap();
+    let text: usize = exports.symbols().map(|symbol| symbol.name.len()).sum();
+    assert!(text <= image.table.len() && exports.unread() > 1900, "{text} bytes, {}", exports.unread());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use object::read::pe::{ExportTable, ExportTarget};
+use object::read::pe::ExportTable;
 
 use super::image::{Headers, IMAGE_DIRECTORY_ENTRY_EXPORT, ImageError};
 use super::{
@@ -23,6 +23,8 @@ use crate::symbols::{ExportSymbols, Symbols};
 const MAX_TABLE: u32 = 0x10_0000;
 /// Longest name; compilers' decorated ones stay below.
 const MAX_NAME: usize = 0x1000;
+/// Most exports that are looked at; ordinals have sixteen bits.
+const MAX_NAMES: usize = 0x1_0000;
 /// Most modules that an export is followed through.
 pub(super) const MAX_FORWARDS: u32 = 4;
 
@@ -130,11 +132,12 @@ fn collect(
     let at = |rva: u32| rva.wrapping_sub(table_rva) as usize;
     let is_read =
         |rva: u32, len: usize| at(rva).checked_add(len).is_some_and(|end| bytes.get(at(rva)..end).is_some());
-    // A text that begins at an RVA of the table, if it and its end were read.
+    // A text that begins at an RVA of the table, if it and its end were read. Never looks further than a name is long:
+    // a hostile table may have all its names begin at the same long run of bytes.
     let text = |rva: u32| {
-        let name = table.name_from_pointer(rva).ok()?;
-        let is_whole = name.len() <= MAX_NAME && is_read(rva, name.len() + 1);
-        let name = std::str::from_utf8(name).ok().filter(|_| is_whole)?;
+        let rest = with_holes.get(at(rva)..)?;
+        let len = memchr::memchr(0, &rest[..rest.len().min(MAX_NAME)])?;
+        let name = std::str::from_utf8(&rest[..len]).ok().filter(|_| is_read(rva, len + 1))?;
         (!name.is_empty() && !name.contains(char::is_control)).then_some(name)
     };
     let directory = table.directory();
@@ -145,30 +148,36 @@ fn collect(
     let element = |array: u32, index: usize, size: usize| array.wrapping_add((index * size) as u32);
 
     let entry = |index: usize| {
-        let rva = table.addresses().get(index)?.get(le);
-        match table.target_from_address(rva).ok().filter(|_| is_read(element(functions, index, 4), 4))? {
-            ExportTarget::Address(0) => Some(Entry::Empty),
-            ExportTarget::Address(rva) => (rva < image_size).then_some(Entry::Here(rva)),
-            ExportTarget::ForwardByName(..) | ExportTarget::ForwardByOrdinal(..) => {
-                text(rva).map(Entry::Elsewhere)
-            }
+        let rva = table.addresses().get(index).filter(|_| is_read(element(functions, index, 4), 4))?.get(le);
+        match rva {
+            0 => Some(Entry::Empty),
+            _ if table.is_forward(rva) => text(rva).map(Entry::Elsewhere),
+            _ => (rva < image_size).then_some(Entry::Here(rva)),
         }
     };
-    let mut add = |name: &str, entry: Entry<'_>| match entry {
-        Entry::Empty => {}
-        Entry::Here(rva) => exports.add(name, rva),
-        Entry::Elsewhere(to) => exports.add_forwarder(name, to),
+    // No genuine table has more text than bytes.
+    let mut room = bytes.len();
+    let mut add = |name: &str, entry: Entry<'_>| {
+        let forwarder = if let Entry::Elsewhere(to) = entry { to.len() } else { 0 };
+        let Some(left) = room.checked_sub(name.len() + forwarder) else { return false };
+        room = left;
+        match entry {
+            Entry::Empty => {}
+            Entry::Here(rva) => exports.add(name, rva),
+            Entry::Elsewhere(to) => exports.add_forwarder(name, to),
+        }
+        true
     };
     let mut unread = 0;
     let mut has_name = vec![false; table.addresses().len()];
-    for (number, (name, index)) in table.name_iter().enumerate() {
+    for (number, (name, index)) in table.name_iter().enumerate().take(MAX_NAMES) {
         let is_known = is_read(element(names, number, 4), 4) && is_read(element(ordinals, number, 2), 2);
         if let Some(has_name) = has_name.get_mut(usize::from(index.0)).filter(|_| is_known) {
             *has_name = true;
         }
-        match text(name).filter(|_| is_known).zip(entry(index.0.into())) {
-            Some((name, entry)) => add(name, entry),
-            None => unread += 1,
+        let found = text(name).filter(|_| is_known).zip(entry(index.0.into()));
+        if !found.is_some_and(|(name, entry)| add(name, entry)) {
+            unread += 1;
         }
     }
     // Where a name could not be read, an export without one may be the one that it belongs to.
