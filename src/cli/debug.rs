@@ -11,7 +11,7 @@ use verikd::session::{AttachError, Connection, Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell, ShellError, TerminalWatch, prompt, run_script};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource};
 
-use super::{USAGE, fail};
+use super::{PromptAnswer, USAGE, fail};
 
 /// A script's target connects within this, unless told otherwise: its next offer is three seconds away at most, a
 /// restart of the machine a minute or so.
@@ -49,6 +49,9 @@ pub(super) struct Options {
     /// Let the target run when a stop of a script has taken this long, and say what was left undone
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     freeze_budget: Option<Duration>,
+    /// What a script answers when the target prompts, as a failed assertion does: i ignores, b breaks
+    #[arg(long, value_name = "ANSWER", value_enum, default_value_t)]
+    prompt_answer: PromptAnswer,
     /// Give up when no target connects within this; scripts: 120s, the prompt waits until Ctrl+C
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     connect_timeout: Option<Duration>,
@@ -100,7 +103,8 @@ pub(super) fn run(options: &Options) -> u8 {
     session.set_freeze_budget(options.freeze_budget.filter(|_| script.is_some()));
     let watch = Box::new(TerminalWatch::new(session.interrupts()));
     let symbols = Arc::new(SymbolSource::watched(symbol_path(options), Limits::default(), watch));
-    let mut shell = Shell::new(&session, symbols, report, options.break_timeout);
+    let mut shell = Shell::new(&session, symbols, report, options.break_timeout)
+        .with_prompt_answer(options.prompt_answer.text());
     match debug(&mut shell, &session, options.break_in, script.as_deref()) {
         Ok(()) => shell.worst().exit_code(),
         Err(ShellError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,

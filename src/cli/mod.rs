@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 all well; 1 something failed; 2 the command line, or a command, was not understood; 3 an answer has gaps.
 
+mod bridge;
 mod debug;
 mod demo;
 mod simulate;
@@ -21,6 +22,25 @@ const USAGE: u8 = 2;
 /// An answer has gaps.
 const GAPS: u8 = 3;
 
+/// What a script answers the target's prompts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum PromptAnswer {
+    /// Ignore what is asked about.
+    #[default]
+    I,
+    /// Break into the debugger.
+    B,
+}
+
+impl PromptAnswer {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::I => "i",
+            Self::B => "b",
+        }
+    }
+}
+
 /// An open kernel-debug client for Windows targets: which driver leaks kernel pool, and from where.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
@@ -37,6 +57,8 @@ enum Command {
     Demo(demo::Options),
     /// Be a simulated target that any KDNET debugger can attach to
     Sim(simulate::Options),
+    /// Show a target with a serial line to KDNET debuggers, over the network
+    Bridge(bridge::Options),
     /// Look into symbol files
     Symbols(symbols::Options),
     /// Show what a debugger and a target said to each other, from a packet capture
@@ -53,6 +75,7 @@ pub(crate) fn run() -> ExitCode {
         None => debug::run(&arguments.debug),
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::Sim(options)) => simulate::run(&options),
+        Some(Command::Bridge(options)) => bridge::run(&options),
         Some(Command::Symbols(options)) => symbols::run(&options),
         Some(Command::Capture(options)) => run_capture(&options),
     };

@@ -344,7 +344,7 @@ impl Driver {
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+pub(super) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
@@ -364,24 +364,74 @@ fn is_passing(error: &io::Error) -> bool {
 
 /// Ctrl+C interrupts whoever waits; SIGTERM ends the program, with the target running.
 async fn watch_signals(monitor: Arc<Monitor>) {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
-        else {
-            return;
-        };
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => monitor.interrupt(),
-                _ = terminate.recv() => monitor.terminate(),
-                _ = hangup.recv() => monitor.terminate(),
-            }
+    let Some(mut signals) = Signals::new() else { return };
+    while let Some(signal) = signals.next().await {
+        match signal {
+            Signal::Interrupt => monitor.interrupt(),
+            Signal::End => monitor.terminate(),
         }
     }
-    #[cfg(not(unix))]
-    while tokio::signal::ctrl_c().await.is_ok() {
-        monitor.interrupt();
+}
+
+/// Waits for Ctrl+C, SIGTERM or a lost terminal; for ever unless `is_wanted`.
+pub(super) async fn end_signal(is_wanted: bool) {
+    if is_wanted
+        && let Some(mut signals) = Signals::new()
+        && signals.next().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+enum Signal {
+    /// Ctrl+C.
+    Interrupt,
+    /// The system asks the program to end: SIGTERM, a lost terminal.
+    #[cfg_attr(
+        not(unix),
+        expect(dead_code, reason = "systems without these signals end a program otherwise")
+    )]
+    End,
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Option<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Some(Self {
+            interrupt: signal(SignalKind::interrupt()).ok()?,
+            terminate: signal(SignalKind::terminate()).ok()?,
+            hangup: signal(SignalKind::hangup()).ok()?,
+        })
+    }
+
+    async fn next(&mut self) -> Option<Signal> {
+        tokio::select! {
+            it = self.interrupt.recv() => it.map(|()| Signal::Interrupt),
+            it = self.terminate.recv() => it.map(|()| Signal::End),
+            it = self.hangup.recv() => it.map(|()| Signal::End),
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    const fn new() -> Option<Self> {
+        Some(Self)
+    }
+
+    async fn next(&mut self) -> Option<Signal> {
+        tokio::signal::ctrl_c().await.ok().map(|()| Signal::Interrupt)
     }
 }

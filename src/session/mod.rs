@@ -9,6 +9,7 @@
 //! nothing. A whole range crosses between the threads once, however many requests it takes.
 
 mod breakpoint;
+mod bridge;
 mod connection;
 mod context;
 mod driver;
@@ -31,6 +32,7 @@ use kd_protocol::kdnet::Key;
 use kd_protocol::link::{Event, HostLink, LinkConfig, LinkCounters, Patience, Peer, RequestError, RunState};
 use tokio::sync::mpsc;
 
+pub use bridge::{Bridge, BridgeConfig, BridgeNews};
 pub use connection::{ComLine, ComPort, Connection, ConnectionError};
 pub use entropy::OsEntropy;
 pub use error::{AttachError, BreakInError, OpenError};

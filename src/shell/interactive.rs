@@ -45,7 +45,7 @@ fn read_lines(
     loop {
         if session.state() != RunState::Stopped {
             shell.report.status("The target is running; Ctrl+C breaks in");
-            if !shell.wait_for_stop()? {
+            if !shell.wait_for_stop_asking(&mut |text| answer_of_user(editor, text))? {
                 return Ok(());
             }
         }
@@ -70,6 +70,22 @@ fn read_lines(
         if session.is_terminating() {
             return Ok(());
         }
+    }
+}
+
+/// What the user answers a prompt of the target, which stands still until then. Ctrl+C breaks into it, an empty line or
+/// the end of the input ignores what it asks about.
+fn answer_of_user(editor: &mut DefaultEditor, text: &str) -> String {
+    // Only the last line can be typed behind.
+    let text = text.trim_end();
+    let (above, last) = text.rsplit_once('\n').unwrap_or(("", text));
+    if !above.is_empty() {
+        eprintln!("{above}");
+    }
+    match editor.readline(&format!("{last} ")) {
+        Ok(answer) if !answer.trim().is_empty() => answer.trim().to_owned(),
+        Err(ReadlineError::Interrupted) => "b".into(),
+        _ => "i".into(),
     }
 }
 

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kd_protocol::kd::{GetVersion64, NtStatus, StateChange};
+use kd_protocol::kd::{DebugIo, GetVersion64, NtStatus, StateChange};
 use kd_protocol::link::{Event, RequestError, RunState};
 
 use crate::commands::verifier::{FormatInForce, VerifierFormat, verified_images};
@@ -33,10 +33,14 @@ pub use interactive::prompt;
 use progress::ReadProgress;
 pub use progress::TerminalWatch;
 pub use report::Report;
+use report::printable;
 pub use script::run_script;
 pub use stats::Stats;
 
 use stats::{CommandStats, SessionStats};
+
+/// What a target that asks about a failed assertion is answered if nobody says otherwise: go on.
+const IGNORE: &str = "i";
 
 /// Commands whose cost is kept for `.kdstats`.
 const KEPT_COSTS: usize = 100;
@@ -114,6 +118,8 @@ pub struct Shell<'a> {
     kernel: Option<Kernel>,
     report: Report<'a>,
     break_in_timeout: Duration,
+    /// What the target's prompts are answered when there is nobody to ask.
+    prompt_answer: String,
     worst: Worst,
     costs: VecDeque<CommandStats>,
     /// Of the command that is running.
@@ -138,10 +144,17 @@ impl<'a> Shell<'a> {
             kernel: None,
             report,
             break_in_timeout,
+            prompt_answer: IGNORE.to_owned(),
             worst: Worst::Fine,
             costs,
             remarks: Vec::new(),
         }
+    }
+
+    /// The same, answering the target's prompts with this where there is nobody to ask.
+    #[must_use]
+    pub fn with_prompt_answer(self, answer: &str) -> Self {
+        Self { prompt_answer: answer.to_owned(), ..self }
     }
 
     /// Stops the target and says where.
@@ -358,12 +371,28 @@ impl<'a> Shell<'a> {
     /// # Errors
     /// [`ShellError`].
     pub fn wait_for_stop(&mut self) -> Result<bool, ShellError> {
+        let answer = self.prompt_answer.clone();
+        self.wait_for_stop_asking(&mut |_| answer.clone())
+    }
+
+    /// The same, with `ask` being shown each prompt of the target and returning its answer.
+    ///
+    /// # Errors
+    /// [`ShellError`].
+    pub(super) fn wait_for_stop_asking(
+        &mut self,
+        ask: &mut dyn FnMut(&str) -> String,
+    ) -> Result<bool, ShellError> {
         let mut is_breaking_in = false;
         loop {
             match self.session.next_event(None) {
                 Wait::Done(Event::Stopped(change)) => {
                     self.stopped(&change)?;
                     return Ok(true);
+                }
+                Wait::Done(Event::Prompt(prompt)) => {
+                    let answer = ask(&printable(&prompt.text));
+                    self.answer_prompt(prompt, &answer);
                 }
                 Wait::Done(event) => self.event(&event),
                 Wait::Interrupted if self.session.is_terminating() || is_breaking_in => {
@@ -395,13 +424,19 @@ impl<'a> Shell<'a> {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Restarted(_) => self.kernel = None,
+            // Nobody can be asked here; a target that waits for an answer stands still.
             Event::Prompt(prompt) => {
-                // Nobody can be asked here; a target that waits for an answer stands still.
-                self.session.answer_prompt(prompt.clone(), bytes::Bytes::from_static(b"i"));
+                let answer = self.prompt_answer.clone();
+                return self.answer_prompt(prompt.clone(), &answer);
             }
             _ => {}
         }
         self.report.event(event);
+    }
+
+    fn answer_prompt(&mut self, prompt: DebugIo, answer: &str) {
+        self.report.prompt_answered(&prompt, answer);
+        self.session.answer_prompt(prompt, bytes::Bytes::copy_from_slice(answer.as_bytes()));
     }
 
     fn stopped(&mut self, change: &StateChange) -> Result<(), ShellError> {

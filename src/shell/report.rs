@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use kd_protocol::kd::{GetVersion64, NtStatus, StateChange, StateDetail, VersionFlags};
+use kd_protocol::kd::{DebugIo, GetVersion64, NtStatus, StateChange, StateDetail, VersionFlags};
 use kd_protocol::link::{Event, Peer};
 use serde_json::json;
 
@@ -139,9 +139,6 @@ impl<'a> Report<'a> {
             Event::Resumed { confirmed: false } => {
                 self.status("The target fell silent when it was told to run, as a running one does");
             }
-            Event::Prompt(prompt) => {
-                self.aside(&format!("{} (answered: i)\n", printable(&prompt.text)));
-            }
             Event::FileRefused(path) => {
                 self.status(&format!(
                     "The target asked for the file {:?}; it was told that there is none",
@@ -157,6 +154,11 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Shows a prompt of the target and its answer.
+    pub(super) fn prompt_answered(&mut self, prompt: &DebugIo, answer: &str) {
+        self.aside(&format!("{} (answered: {answer})\n", printable(&prompt.text)));
+    }
+
     fn out(&mut self, text: &str) -> Result<(), ShellError> {
         Ok(self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush())?)
     }
@@ -168,7 +170,7 @@ impl<'a> Report<'a> {
 }
 
 /// The target's bytes as text that cannot move the cursor or change the terminal.
-fn printable(bytes: &[u8]) -> String {
+pub(super) fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .chars()
         .filter(|character| !character.is_control() || matches!(character, '\n' | '\t'))

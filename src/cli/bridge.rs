@@ -1,0 +1,92 @@
+//! `verikd bridge`: a target that has only a serial line, for debuggers that speak KDNET.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use kd_protocol::link::BridgeEvent;
+use verikd::session::{Bridge, BridgeConfig, BridgeNews, ComLine, Connection};
+
+use super::{FAILED, PromptAnswer, USAGE, fail};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// The target's line, as -k names it: com:pipe,port=PATH[,reconnect], com:ipport=5003,port=HOST or
+    /// com:port=DEVICE,baud=115200
+    #[arg(long, value_name = "CONNECTION")]
+    from: String,
+    /// Where the debugger is: net:hostip=127.0.0.1,port=50000,key=1.2.3.4, its address, its port and the key it is given
+    #[arg(long, value_name = "CONNECTION")]
+    to: String,
+    /// What a prompt of the target is answered while no debugger is connected: i ignores, b breaks
+    #[arg(long, value_name = "ANSWER", value_enum, default_value_t)]
+    prompt_answer: PromptAnswer,
+}
+
+pub(super) fn run(options: &Options) -> u8 {
+    let config = match config_of(options) {
+        Ok(config) => config,
+        Err(error) => {
+            say(&format!("verikd: {error}"));
+            return USAGE;
+        }
+    };
+    let (from, to) = (config.from.port.to_string(), config.to);
+    let bridge = match Bridge::start(config) {
+        Ok(bridge) => bridge,
+        Err(error) => return fail(&error),
+    };
+    let mut code = 0;
+    while let Some(news) = bridge.next_news(None) {
+        say(&match news {
+            BridgeNews::Offers(address) => {
+                format!("The target at {from} is offered to {to} from UDP {address}; Ctrl+C ends the bridge")
+            }
+            BridgeNews::LineNotThere(why) => format!("Waiting for {from}: {why}"),
+            BridgeNews::LineThere => format!("{from} is there"),
+            BridgeNews::Event(event) => match event {
+                BridgeEvent::TargetHeard => "The target talks".into(),
+                BridgeEvent::TargetRestarted => "The target restarted, or had given its debugger up".into(),
+                BridgeEvent::LineEnded => format!("{from} has ended"),
+                BridgeEvent::LineBack => "The target may be another one, or have restarted".into(),
+                BridgeEvent::Debugger(host) => format!("Connected to the debugger at {host}"),
+                BridgeEvent::DebuggerAbsent => "The debugger does not acknowledge any more".into(),
+                BridgeEvent::PromptAnswered(answer) => {
+                    format!("The target's prompt was answered: {}", String::from_utf8_lossy(&answer))
+                }
+            },
+            BridgeNews::LineLost(why) => {
+                code = FAILED;
+                format!("The bridge ends, since {from} has ended: {why}; with reconnect it would wait for it")
+            }
+            BridgeNews::Ended => "The bridge ends; a stopped target is let go".into(),
+        });
+    }
+    code
+}
+
+fn config_of(options: &Options) -> Result<BridgeConfig, String> {
+    let parse = |option: &str, text: &str| {
+        text.parse::<Connection>().map_err(|error| error.to_string().replacen("-k", option, 1))
+    };
+    let from: ComLine = match parse("--from", &options.from)? {
+        Connection::Com(line) => line,
+        Connection::Net { .. } => return Err("--from takes a serial line, like com:pipe,port=PATH".into()),
+    };
+    match parse("--to", &options.to)? {
+        Connection::Net { listen, key } if !listen.ip().is_unspecified() => Ok(BridgeConfig {
+            from,
+            to: listen,
+            key,
+            prompt_answer: Bytes::from_static(options.prompt_answer.text().as_bytes()),
+            handle_signals: true,
+        }),
+        _ => {
+            Err("--to takes the debugger's address, like net:hostip=127.0.0.1,port=50000,key=1.2.3.4".into())
+        }
+    }
+}
+
+fn say(text: &str) {
+    // Status is not worth dying for.
+    let _ = writeln!(io::stderr(), "{text}");
+}
