@@ -9,13 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use support::World;
-use support::machine::stopped;
+use support::machine::{stopped, version_of};
 use support::text::{run, text};
-use verikd::commands::{AnyAnswer, NoteKind};
+use verikd::commands::{AnyAnswer, BugCheckQuery, NoteKind, Query};
 use verikd::memory::{CountingMemory, VirtAddr};
+use verikd::symbols::store::SymbolPath;
 use verikd::symbols::table::TableSymbols;
 use verikd::symbols::{Guid, PdbIdentity};
-use verikd::target::Target;
+use verikd::target::{Kernel, Target};
 
 const PROMPT: &str = "0: kd> ";
 
@@ -183,6 +184,28 @@ Ptr64 _THING
     assert_eq!(deep.matches("Kind").count(), 3, "{deep}");
     let deepest = text(&booted.target(), &format!("dt -r nt!_THING {at}"));
     assert!(deepest.lines().count() < 0x4000 + 2);
+}
+
+#[test]
+fn a_bug_check_is_announced_with_what_to_type() {
+    let (mut machine, kernel) = stopped("commands_bugcheck");
+    let address = Target::new(&machine, &kernel).address_of("nt!KiBugCheckData").unwrap();
+    let words = [0xc4, 0x62, 0xffff_fa80_03a1_b010, 0, 0xa].map(u64::to_le_bytes).concat();
+    assert_eq!(machine.write_virtual(address, &words), words.len());
+    for (path, kernel) in
+        [("symbols", kernel), ("KDDEBUGGER_DATA64", Kernel::new(version_of(&machine), SymbolPath::parse("")))]
+    {
+        let target = Target::new(&machine, &kernel);
+        assert_eq!(
+            text(&target, ".bugcheck"),
+            "Bugcheck code 000000C4\n\
+             Arguments 00000000`00000062 fffffa80`03a1b010 00000000`00000000 00000000`0000000a\n",
+            "by {path}"
+        );
+        let announcement = BugCheckQuery.run(&target).unwrap().announcement();
+        assert!(announcement.starts_with("*** Fatal System Error: 0x000000c4\n"), "{announcement}");
+        assert!(announcement.contains("left 10 pool allocations behind; type !verifier 3"), "{announcement}");
+    }
 }
 
 /// Types every line of a transcript and compares what is printed, notes included.

@@ -1,14 +1,13 @@
 //! The program as a person runs it: two processes, real UDP on loopback, what they print and how they end.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+#[path = "support/program.rs"]
+mod program;
 
-const GOLDEN_LIST: &str = include_str!("golden/verifier-3-myfault.txt");
-const GOLDEN_LOG: &str = include_str!("golden/verifier-80.txt");
-const COMMANDS: &str = "!verifier 3 myfault.sys; !verifier 80 fffffa8005400000; g";
+use std::net::UdpSocket;
+use std::path::Path;
+use std::time::Duration;
+
+use program::{COMMANDS, Running, Setup, golden, normalized, run, verikd};
 
 #[test]
 fn the_demo_prints_both_golden_texts() {
@@ -226,151 +225,4 @@ fn a_target_that_dies_in_mid_command_ends_it_with_a_sentence() {
     let output = waiting.finish();
     assert_eq!(output.code, 1, "{}{}", output.out, output.err);
     assert!(output.err.contains("no answer from the target within 1 s"), "{}", output.err);
-}
-
-struct Setup {
-    folder: tempfile::TempDir,
-    port: u16,
-}
-
-struct Finished {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-/// A process whose standard error can be waited for.
-struct Running {
-    child: Child,
-    err: Lines,
-}
-
-type Lines = std::sync::mpsc::Receiver<String>;
-
-impl Setup {
-    fn new() -> Self {
-        // The system hands out a port that is free now; nobody else is likely to take it within the test.
-        let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-        Self { folder: tempfile::tempdir().unwrap(), port }
-    }
-
-    fn symbols(&self) -> PathBuf {
-        self.folder.path().join("symbols")
-    }
-
-    fn connection(&self, key: &str) -> String {
-        format!("net:port={},key={key}", self.port)
-    }
-
-    fn target(&self, options: &[&str]) -> Running {
-        let connect = format!("127.0.0.1:{}", self.port);
-        let symbols = self.symbols().display().to_string();
-        let fixed = ["sim", "--connect", &connect, "--key", "1.2.3.4", "--export-symbols", &symbols];
-        let mut target = Running::start(&[&fixed, options].concat());
-        target.wait_for("offers go from");
-        target
-    }
-
-    fn debug(&self, options: &[&str]) -> Finished {
-        self.start_debugging(options).finish()
-    }
-
-    fn start_debugging(&self, options: &[&str]) -> Running {
-        let symbols = self.symbols().display().to_string();
-        Running::start(&[&["-k", &self.connection("1.2.3.4"), "-y", &symbols], options].concat())
-    }
-}
-
-impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let err = BufReader::new(child.stderr.take().unwrap());
-        let (sender, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in err.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { child, err: lines }
-    }
-
-    fn wait_for(&mut self, wanted: &str) {
-        self.seen_before(wanted);
-    }
-
-    /// The lines before the first that contains `wanted`.
-    fn seen_before(&mut self, wanted: &str) -> Vec<String> {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let mut seen = Vec::new();
-        loop {
-            match self.err.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(wanted) => return seen,
-                Ok(line) => seen.push(line),
-                Err(_) => panic!("no {wanted:?} within a minute; seen: {seen:#?}"),
-            }
-        }
-    }
-
-    #[cfg(unix)]
-    fn signal(&self, name: &str) {
-        let status =
-            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    fn finish(mut self) -> Finished {
-        let mut out = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
-        let code = self.child.wait().unwrap().code().expect("ends by itself, not by a signal");
-        let err: Vec<String> =
-            self.err.try_iter().chain(self.err.recv_timeout(Duration::from_secs(1))).collect();
-        Finished { code, out, err: err.join("\n") }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_verikd"));
-    command.args(arguments).env_remove("_NT_SYMBOL_PATH");
-    command
-}
-
-fn run(arguments: &[&str]) -> Finished {
-    Running::start(arguments).finish()
-}
-
-fn verikd(arguments: &[&str]) -> Finished {
-    let Output { status, stdout, stderr } = command(arguments).stdin(Stdio::null()).output().unwrap();
-    Finished {
-        code: status.code().unwrap(),
-        out: String::from_utf8(stdout).unwrap(),
-        err: String::from_utf8(stderr).unwrap(),
-    }
-}
-
-fn golden() -> Vec<String> {
-    [normalized(GOLDEN_LIST), normalized(GOLDEN_LOG)].concat()
-}
-
-/// Lines without runs of blank ones, and without the indent of an option's name: four published copies of the text
-/// have four different ones there.
-fn normalized(text: &str) -> Vec<String> {
-    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
-    lines
-        .map(|line| line.strip_prefix('\t').unwrap_or(line))
-        .map(|line| line.trim_start().to_owned())
-        .collect()
 }

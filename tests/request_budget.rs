@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use verikd::memory::{CachedMemory, Memory, VirtAddr};
-use verikd::session::{Session, SessionConfig};
+use verikd::session::{ComLine, ComPort, Connection, Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell};
 use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
-use verikd::sim::{Simulator, SimulatorConfig, export_symbols};
+use verikd::sim::{SerialPort, Simulator, SimulatorConfig, export_symbols};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion, Target};
 
@@ -82,6 +82,28 @@ fn twenty_thousand_blocks_cost_their_pages() {
 }
 
 #[test]
+fn a_serial_line_costs_a_third_of_the_requests_at_most() {
+    let newest = BUILDS.last().expect("there are builds");
+    for (build, scenario, command) in [
+        (&WINDOWS_7_SP1, Scenario::Myfault, "!verifier 3 myfault.sys"),
+        (&WINDOWS_7_SP1, Scenario::Myfault, "!verifier 80 fffffa8005400000"),
+        (&WINDOWS_7_SP1, Scenario::Myfault, "!verifier 80"),
+        (&WINDOWS_7_SP1, Scenario::Many, "!verifier 3"),
+        (newest, Scenario::BigLog, "!verifier 80 fffffa8005400000"),
+        (newest, Scenario::Myfault, "lm"),
+    ] {
+        let (over_kdnet, expected) = Live::of(build, scenario).cost_of(command);
+        let (over_line, text) = Live::over_serial_line(build, scenario).cost_of(command);
+        assert_eq!(text, expected, "{command}");
+        let bar = over_kdnet / 3 + 20;
+        assert!(
+            over_line <= bar,
+            "{command}: {over_line} requests, {over_kdnet} over KDNET, at most {bar} are allowed"
+        );
+    }
+}
+
+#[test]
 fn a_query_after_a_resume_reads_anew() {
     let live = Live::start();
     let memory = CachedMemory::new(live.session.memory());
@@ -121,6 +143,20 @@ impl Live {
         let requests = self.session.counters().requests - before;
         drop(shell);
         (requests, String::from_utf8(out).unwrap())
+    }
+
+    fn over_serial_line(build: &'static Build, scenario: Scenario) -> Self {
+        let symbols = tempfile::tempdir().unwrap();
+        export_symbols(build, symbols.path()).unwrap();
+        let port = SerialPort::Tcp((Ipv4Addr::LOCALHOST, 0).into());
+        let config = SimulatorConfig { build, scenario, ..SimulatorConfig::serial(port) };
+        let target = Simulator::start(config).unwrap();
+        let address = target.address().expect("a TCP port");
+        let port = ComPort::Tcp { host: address.ip().to_string(), port: address.port() };
+        let line = Connection::Com(ComLine { port, reconnect: false });
+        let session = Session::open(&SessionConfig::over(line)).unwrap();
+        session.wait_for_target(Some(PATIENCE)).unwrap();
+        Self { session, _target: target, symbols }
     }
 
     fn of(build: &'static Build, scenario: Scenario) -> Self {

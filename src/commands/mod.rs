@@ -9,6 +9,7 @@
 //! target run: commands that can are [`ControlCommand`]s, which the shell carries out.
 
 mod arguments;
+mod bugcheck;
 mod dt;
 mod echo;
 mod evaluate;
@@ -29,6 +30,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use arguments::number;
+pub use bugcheck::{BugCheck, BugCheckQuery};
 pub use expression::{Expression, ExpressionCause, ExpressionError};
 pub use help::Help;
 pub use modules::{ModuleTable, Modules};
@@ -351,6 +353,7 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &evaluate::FORMATS,
     &echo::COMMAND,
     &version::COMMAND,
+    &bugcheck::COMMAND,
     &symbol_path::SYMFIX,
     &symbol_path::SYMPATH,
     &symbol_path::SYMPATH_APPEND,

@@ -23,7 +23,7 @@ use kd_protocol::kd::{DebugIo, GetVersion64, NtStatus, StateChange};
 use kd_protocol::link::{Event, RequestError, RunState};
 
 use crate::commands::verifier::{FormatInForce, VerifierFormat, verified_images};
-use crate::commands::{self, AnyAnswer, ControlCommand, NoteKind, QueryError, Run};
+use crate::commands::{self, AnyAnswer, BugCheckQuery, ControlCommand, NoteKind, Query, QueryError, Run};
 use crate::memory::{CachedMemory, Memory, VirtAddr};
 use crate::session::{BreakInError, LiveMemory, Session, Wait};
 use crate::symbols::store::SymbolSource;
@@ -444,6 +444,12 @@ impl<'a> Shell<'a> {
         self.know_kernel()?;
         let kernel = self.kernel.as_ref().expect("the line above has seen to it");
         let target = Target::new(&self.memory, kernel);
+        // A machine that does not say is taken to be well.
+        if let Ok(bug_check) = BugCheckQuery.run(&target)
+            && bug_check.happened()
+        {
+            self.report.status(&bug_check.announcement());
+        }
         self.report.stop(change, &target.symbol_at(change.program_counter).to_string());
         Ok(())
     }

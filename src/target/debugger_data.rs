@@ -28,6 +28,7 @@ pub struct DebuggerData {
 impl DebuggerData {
     const KERN_BASE: usize = 0x18;
     const PS_LOADED_MODULE_LIST: usize = 0x48;
+    const KI_BUGCHECK_DATA: usize = 0x88;
     const NT_BUILD_LAB: usize = 0x208;
     const MM_VERIFIER_DATA: usize = 0x248;
 
@@ -89,6 +90,12 @@ impl DebuggerData {
     #[must_use]
     pub fn ps_loaded_module_list(&self) -> Option<VirtAddr> {
         self.field(Self::PS_LOADED_MODULE_LIST)
+    }
+
+    /// Code and parameters of a bug check: five words, the first 0 while there is none.
+    #[must_use]
+    pub fn ki_bugcheck_data(&self) -> Option<VirtAddr> {
+        self.field(Self::KI_BUGCHECK_DATA)
     }
 
     /// The kernel's build as text, ended by a 0.

@@ -1,0 +1,129 @@
+//! `.bugcheck`: the bug check that the target stopped for, with its parameters.
+//!
+//! ```text
+//! 0: kd> .bugcheck
+//! Bugcheck code 000000C4
+//! Arguments 00000000`00000062 fffff880`0447d000 fffffa80`03a1b010 00000000`0000000a
+//! ```
+//! Also shown at every stop of a machine that has bug-checked. `nt!KiBugCheckData` has it: five words of a pointer's size,
+//! 0 while all is well; `KDDEBUGGER_DATA64` says where they are when there are no symbols. Source: kdnet.md 12.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::{Answer, Answered, CommandSpec, Needs, Query, QueryError, Run, answer};
+use crate::target::{Target, TargetError};
+
+pub(super) static COMMAND: CommandSpec = CommandSpec {
+    names: &[".bugcheck"],
+    usage: ".bugcheck",
+    summary: "show the bug check that the target stopped for",
+    needs: Needs::Stopped,
+    run: Run::Query(run),
+};
+
+/// `DRIVER_VERIFIER_DETECTED_VIOLATION`.
+const DRIVER_VERIFIER_DETECTED_VIOLATION: u32 = 0xc4;
+/// Its first parameter for a driver that was unloaded and left pool allocations behind.
+const LEAKED_AT_UNLOAD: u64 = 0x62;
+
+/// Asks which bug check the target stopped for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BugCheckQuery;
+
+/// What a machine says of its bug check; code 0 if it has none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BugCheck {
+    /// `0xC4`.
+    #[serde(serialize_with = "hex")]
+    pub code: u32,
+    /// Its four parameters.
+    #[serde(serialize_with = "hex_each")]
+    pub parameters: [u64; 4],
+    #[serde(skip)]
+    pointer_size: usize,
+}
+
+impl Query for BugCheckQuery {
+    type Answer = BugCheck;
+
+    fn run(&self, target: &Target<'_>) -> Result<BugCheck, QueryError> {
+        let at = match target.address_of("nt!KiBugCheckData") {
+            Ok(at) => at,
+            Err(no_symbol) => {
+                let data = target.debugger_data().map_err(failed)?.ki_bugcheck_data();
+                data.ok_or_else(|| failed(no_symbol))?
+            }
+        };
+        let pointer_size = target.pointer_size();
+        let mut bytes = vec![0; 5 * pointer_size];
+        let read = target.memory().read_virtual(at, &mut bytes);
+        read.map_err(|error| failed(TargetError::read("nt!KiBugCheckData", error)))?;
+        let mut words = bytes.chunks_exact(pointer_size).map(|word| {
+            let mut value = [0; 8];
+            value[..pointer_size].copy_from_slice(word);
+            u64::from_le_bytes(value)
+        });
+        let mut next = || words.next().expect("five words were read");
+        let code = next() as u32;
+        Ok(BugCheck { code, parameters: std::array::from_fn(|_| next()), pointer_size })
+    }
+}
+
+impl BugCheck {
+    /// True if the machine has bug-checked.
+    #[must_use]
+    pub const fn happened(&self) -> bool {
+        self.code != 0
+    }
+
+    /// As the debuggers announce it at a stop, with what to type where that is known.
+    #[must_use]
+    pub fn announcement(&self) -> String {
+        let digits = 2 * self.pointer_size;
+        let [first, second, third, fourth] = self.parameters;
+        let mut text = format!(
+            "*** Fatal System Error: 0x{:08x}\n                       \
+             (0x{first:0digits$X},0x{second:0digits$X},0x{third:0digits$X},0x{fourth:0digits$X})",
+            self.code
+        );
+        if self.code == DRIVER_VERIFIER_DETECTED_VIOLATION && first == LEAKED_AT_UNLOAD {
+            text += &format!(
+                "\nA driver was unloaded and left {fourth} pool allocations behind; type !verifier 3 drivername.sys for \
+                 them, du {second:x} for its name"
+            );
+        }
+        text
+    }
+}
+
+impl Answer for BugCheck {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(out, "Bugcheck code {:08X}", self.code)?;
+        write!(out, "Arguments")?;
+        for parameter in self.parameters {
+            match self.pointer_size {
+                4 => write!(out, " {parameter:08x}")?,
+                _ => write!(out, " {:08x}`{:08x}", parameter >> 32, parameter as u32)?,
+            }
+        }
+        writeln!(out)
+    }
+}
+
+const fn failed(source: TargetError) -> QueryError {
+    QueryError::Target { command: ".bugcheck", source }
+}
+
+fn hex<S: Serializer>(value: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format!("{value:#x}"))
+}
+
+fn hex_each<S: Serializer>(values: &[u64; 4], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(|value| format!("{value:#x}")))
+}
+
+fn run(_arguments: &str, target: &Target<'_>) -> Answered {
+    answer(&BugCheckQuery, target)
+}
