@@ -5,9 +5,8 @@ mod program;
 
 use std::net::UdpSocket;
 use std::path::Path;
-use std::time::Duration;
 
-use program::{COMMANDS, Running, Setup, golden, normalized, run, verikd};
+use program::{COMMANDS, Setup, golden, normalized, run, verikd};
 
 #[test]
 fn the_demo_prints_both_golden_texts() {

@@ -188,6 +188,23 @@ fn a_boot_goes_on_through_prints_and_modules_with_the_debugger_there_first() {
 }
 
 #[test]
+fn a_target_that_talks_without_end_is_asked_to_stop_again_and_again() {
+    let mut line = Line::new(13, CLEAN);
+    // Each print begins when the last is acknowledged, so that nearly every byte meets a target that waits for an ACK.
+    let mut prints = 0;
+    line.host.break_in(line.now);
+    let stops = line.run_until(seconds(15), |line| {
+        if line.target.is_running() && prints < 100_000 {
+            prints += 1;
+            line.target.print(line.now, Bytes::from_static(b"booting\n"));
+        }
+        line.events.iter().any(|it| matches!(it, Event::Stopped(_)))
+    });
+    let break_ins = packets(&line.sent).iter().filter(|it| *it == "BreakIn").count();
+    assert!(stops || break_ins >= 15, "{break_ins} break-ins in 15 s, {prints} prints");
+}
+
+#[test]
 fn a_restarted_target_is_known_by_its_first_packet() {
     let mut line = Line::new(6, CLEAN);
     line.stop_target();

@@ -166,22 +166,32 @@ impl<'a> Shell<'a> {
         self.stopped(&change)
     }
 
+    /// Stops the target.
+    fn stop(&mut self) -> Result<Box<StateChange>, ShellError> {
+        let stopped = self.session.break_in(self.break_in_timeout);
+        if stopped.is_err() {
+            // What the target said meanwhile tells why, or that it lives.
+            self.show_events();
+        }
+        Ok(stopped?)
+    }
+
     /// Stops the target, and before the first stop that is kept has the symbols fetched that queries will need: the
     /// kernel's and those of the verified drivers.
     fn stop_with_symbols(&mut self) -> Result<Box<StateChange>, ShellError> {
-        let mut change = self.session.break_in(self.break_in_timeout)?;
+        let mut change = self.stop()?;
         if self.kernel.is_some() || !self.symbols.asks_servers() {
             return Ok(change);
         }
         let base = self.session.version()?.kern_base;
         if self.fetch_while_running("the kernel's symbols", &[base]) {
-            change = self.session.break_in(self.break_in_timeout)?;
+            change = self.stop()?;
         }
         self.know_kernel()?;
         let mut drivers = self.target().map(|target| verified_images(&target)).unwrap_or_default();
         drivers.truncate(MAX_FETCHED);
         if self.fetch_while_running("symbols of verified drivers", &drivers) {
-            change = self.session.break_in(self.break_in_timeout)?;
+            change = self.stop()?;
         }
         Ok(change)
     }

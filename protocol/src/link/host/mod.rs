@@ -495,10 +495,19 @@ impl HostLink {
 
     /// A packet arrived that only a target outside its request loop sends.
     fn is_running(&mut self, now: Instant) {
+        self.repeat_missed_break_in(now);
         if self.reliable.continued(now) {
             self.resumed(now, true);
         } else if self.state == RunState::Unknown {
             self.state = RunState::Running;
+        }
+    }
+
+    fn repeat_missed_break_in(&mut self, now: Instant) {
+        if let (Some(attention), Wire::Stream(stream)) = (&mut self.attention, &self.wire)
+            && stream.has_missed_break_in(now)
+        {
+            attention.next_at = now;
         }
     }
 
@@ -528,6 +537,7 @@ impl HostLink {
         }
         if change.is_load_symbols() && !self.passes_module_events {
             // Boot goes on only when each of these is answered; a wanted break-in stays wanted.
+            self.repeat_missed_break_in(now);
             let timeout = self.patience.request_timeout;
             let go = Manipulate::continue2(NtStatus::DBG_CONTINUE);
             self.reliable.request(now, Purpose::Continue, &go, timeout);
@@ -589,7 +599,7 @@ impl HostLink {
             }
             Wire::Stream(stream) => {
                 if stream.is_open() && self.state != RunState::Stopped {
-                    stream.break_in();
+                    stream.break_in(now);
                 }
                 (STREAM_ATTENTION_INTERVAL * (attempts + 1)).min(MAX_ATTENTION_INTERVAL)
             }

@@ -1,10 +1,15 @@
 //! KDCOM's part of the debugger's end: packets in a stream that may end and be there again.
 
+use std::time::{Duration, Instant};
+
 use bytes::BytesMut;
 
 use crate::kd::{BREAK_IN, Packet};
 use crate::kdcom;
 use crate::link::stream_reader::StreamReader;
+
+/// A running target looks for a break-in at each tick of its clock, unless it waits for an ACK.
+const MISSED_AFTER: Duration = Duration::from_millis(500);
 
 /// The stream, in both directions.
 #[derive(Debug, Default)]
@@ -17,6 +22,7 @@ pub(super) struct StreamWire {
     is_heard: bool,
     /// Break-ins that no stop has answered yet. They stay in the stream, and the target comes upon each.
     break_ins: u32,
+    last_break_in: Option<Instant>,
     outbox: BytesMut,
 }
 
@@ -50,9 +56,15 @@ impl StreamWire {
         !std::mem::replace(&mut self.is_heard, true)
     }
 
-    pub(super) fn break_in(&mut self) {
+    pub(super) fn break_in(&mut self, now: Instant) {
         self.outbox.extend_from_slice(&[BREAK_IN]);
         self.break_ins += 1;
+        self.last_break_in = Some(now);
+    }
+
+    /// True if a target that talks now has missed the last break-in: it takes the byte before an ACK for noise.
+    pub(super) fn has_missed_break_in(&self, now: Instant) -> bool {
+        self.last_break_in.is_some_and(|at| at + MISSED_AFTER <= now)
     }
 
     /// The target stopped: one break-in is answered.
