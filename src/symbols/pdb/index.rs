@@ -23,8 +23,8 @@ use crate::symbols::PdbIdentity;
 use crate::symbols::store::default_store;
 
 const MAGIC: &[u8; 8] = b"verikdPX";
-/// Changes with the form of the tables and with the hash of names.
-const VERSION: u32 = 1;
+/// Changes with the form of the tables, with the hash of names, and with which names are kept.
+const VERSION: u32 = 2;
 const HEAD: usize = 92;
 /// The checksum covers the head from here on.
 const CHECKED_FROM: usize = 16;

@@ -213,6 +213,8 @@ impl Symbols for PdbSymbols {
 /// What the DBI stream says of the other streams.
 #[derive(Debug)]
 struct Dbi {
+    /// Its image is for x86, where public names are decorated.
+    is_x86: bool,
     symbol_records: Option<u32>,
     section_headers: Option<u32>,
     /// Stream and length of the symbols of each module, in the modules' order.
@@ -235,6 +237,7 @@ impl Dbi {
         }
         let modules = stream.iter_modules().map(|module| Some((module.stream()?, module.sym_size())));
         Ok(Self {
+            is_x86: header.machine.get() == IMAGE_FILE_MACHINE_I386,
             symbol_records: header.global_symbol_stream.get(),
             section_headers: debug.stream(OptionalDebugHeaderStream::section_header_data),
             modules: modules.collect(),

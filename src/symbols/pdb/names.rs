@@ -94,7 +94,8 @@ fn visit(records: &Records, mut each: impl FnMut(EntryKind, Rva, &[u8])) -> Resu
         match symbol.kind {
             SymKind::S_PUB32 => {
                 if let Ok(public) = symbol.parse_as::<Pub<'_>>() {
-                    found(EntryKind::Public, public.fixed.offset_segment, public.name);
+                    let name = if dbi.is_x86 { plain(public.name) } else { public.name };
+                    found(EntryKind::Public, public.fixed.offset_segment, name);
                 }
             }
             SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
@@ -264,4 +265,43 @@ impl Names {
 
 fn name_of<'a>(text: &'a [u8], entry: &Entry) -> &'a [u8] {
     &text[entry.start as usize..][..usize::from(entry.len)]
+}
+
+/// The name of a public symbol of an x86 image without what its calling convention adds, as WinDbg shows it.
+///
+/// ```text
+///  _MmVerifierData                         variables, cdecl
+///  _VerifierExAllocatePoolWithTag@12       stdcall: bytes of arguments
+///  @ExReleaseFastMutex@4                   fastcall
+///  ?Dispatch@Device@@SGJXZ                 C++: left as it is
+/// ```
+fn plain(name: &[u8]) -> &[u8] {
+    let Some((b'_' | b'@', rest)) = name.split_first() else { return name };
+    let at = rest.iter().rposition(|byte| *byte == b'@');
+    let is_count = |at: &usize| rest.len() > at + 1 && rest[at + 1..].iter().all(u8::is_ascii_digit);
+    let plain = at.filter(is_count).map_or(rest, |at| &rest[..at]);
+    if plain.is_empty() { name } else { plain }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_x86_name_is_shown_without_its_calling_convention() {
+        for (decorated, name) in [
+            ("_MmVerifierData", "MmVerifierData"),
+            ("_VerifierExAllocatePoolWithTag@12", "VerifierExAllocatePoolWithTag"),
+            ("@ExReleaseFastMutex@4", "ExReleaseFastMutex"),
+            ("__SEH_prolog4", "_SEH_prolog4"),
+            ("?Dispatch@Device@@SGJXZ", "?Dispatch@Device@@SGJXZ"),
+            ("vdmDebugPoint", "vdmDebugPoint"),
+            ("_Odd@x", "Odd@x"),
+            ("_@4", "_@4"),
+            ("_", "_"),
+            ("", ""),
+        ] {
+            assert_eq!(plain(decorated.as_bytes()), name.as_bytes(), "{decorated}");
+        }
+    }
 }
