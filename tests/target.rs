@@ -11,7 +11,7 @@ use verikd::memory::{CountingMemory, ImageMemory, Memory, VirtAddr};
 use verikd::symbols::store::SymbolPath;
 use verikd::symbols::table::TableSymbols;
 use verikd::symbols::{Guid, PdbIdentity};
-use verikd::target::{DebuggerData, Image, Kernel, SListHead, Target, WalkEnd};
+use verikd::target::{Image, Kernel, SListHead, Target, WalkEnd};
 
 const NT: VirtAddr = VirtAddr(0xffff_f800_0140_0000);
 const DRIVER: VirtAddr = VirtAddr(0xffff_f880_0447_c000);
@@ -189,7 +189,8 @@ fn the_debugger_data_block_ends_where_it_says_and_belongs_to_this_kernel() {
     world.write(block.offset(0x48), &LIST.0.to_le_bytes());
     world.write(block.offset(0x248), &0x1234_u64.to_le_bytes());
     world.write(block.offset(0x250), &0x5678_u64.to_le_bytes());
-    let read = |world: &World| DebuggerData::read(&world.boot().memory, list, NT);
+    world.version.debugger_data_list = list;
+    let read = |world: &World| world.boot().target().debugger_data();
     let data = read(&world).unwrap();
     assert_eq!((data.ps_loaded_module_list(), data.mm_verifier_data()), (Some(LIST), Some(VirtAddr(0x1234))));
 

@@ -76,7 +76,7 @@ impl<'a> Arguments<'a> {
 
     /// The address that comes next, in any form of an expression.
     pub(super) fn address(&mut self, target: &Target<'_>) -> Result<VirtAddr, QueryError> {
-        self.expression(target).map(VirtAddr)
+        self.expression(target).map(|number| target.address(number))
     }
 
     /// An address, and how far it reaches from there in elements of `unit` bytes.

@@ -30,6 +30,8 @@ pub fn address_or_null<S: Serializer>(value: &Option<VirtAddr>, serializer: S) -
 }
 
 /// An address as WinDbg's `%p` prints it: 16 digits, or 8 where `pointer_size` is 4, and no backtick.
+///
+/// Of an address that KD has sign-extended only the digits that the target has are printed.
 #[derive(Clone, Copy, Debug)]
 pub struct Pointer {
     /// The address.
@@ -40,8 +42,8 @@ pub struct Pointer {
 
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = 2 * self.pointer_size;
-        write!(f, "{:0width$x}", self.address.0)
+        let (width, mask) = (2 * self.pointer_size, u64::MAX >> (64 - 8 * self.pointer_size.clamp(1, 8)));
+        write!(f, "{:0width$x}", self.address.0 & mask)
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct TableSymbols {
     identity: PdbIdentity,
+    pointer_size: u64,
     by_name: BTreeMap<String, Rva>,
     by_address: BTreeMap<Rva, String>,
     sections: Vec<std::ops::Range<u32>>,
@@ -44,12 +45,20 @@ impl TableSymbols {
     pub const fn new(identity: PdbIdentity) -> Self {
         Self {
             identity,
+            pointer_size: 8,
             by_name: BTreeMap::new(),
             by_address: BTreeMap::new(),
             sections: Vec::new(),
             types: Vec::new(),
             enumerations: BTreeMap::new(),
         }
+    }
+
+    /// The same for a 32-bit module: pointers of the types that are added next have 4 bytes.
+    #[must_use]
+    pub const fn with_32_bits(mut self) -> Self {
+        self.pointer_size = 4;
+        self
     }
 
     /// Adds a symbol.
@@ -94,11 +103,12 @@ impl TableSymbols {
                 (name, (TypeId(id), hexadecimal(size)))
             })
             .collect();
+        let pointer_size = self.pointer_size;
         for line in lines() {
             if let Some(field) = line.strip_prefix(' ') {
                 let owner =
                     self.types.last_mut().and_then(Arc::get_mut).expect("a field follows its structure");
-                owner.fields.push(parse_field(field, &ids));
+                owner.fields.push(parse_field(field, &ids, pointer_size));
             } else {
                 let (name, size) = line.trim().split_once(' ').expect("checked above");
                 let layout = TypeLayout { name: name.into(), size: hexadecimal(size), fields: Vec::new() };
@@ -123,7 +133,7 @@ impl Symbols for TableSymbols {
     }
 
     fn pointer_size(&self) -> u64 {
-        8
+        self.pointer_size
     }
 
     fn address_of(&self, name: &str) -> Option<Rva> {
@@ -171,7 +181,7 @@ impl Symbols for TableSymbols {
     }
 }
 
-fn parse_field(text: &str, ids: &BTreeMap<&str, (TypeId, u64)>) -> Field {
+fn parse_field(text: &str, ids: &BTreeMap<&str, (TypeId, u64)>, pointer_size: u64) -> Field {
     let mut words = text.split_whitespace();
     let mut word = || words.next().expect("a field is `name offset type`");
     let (name, offset, ty) = (word(), word(), word());
@@ -183,18 +193,18 @@ fn parse_field(text: &str, ids: &BTreeMap<&str, (TypeId, u64)>) -> Field {
         }
         None => (ty, None),
     };
-    Field { name: name.into(), offset: hexadecimal(offset), ty: parse_type(ty, ids), bits }
+    Field { name: name.into(), offset: hexadecimal(offset), ty: parse_type(ty, ids, pointer_size), bits }
 }
 
-fn parse_type(text: &str, ids: &BTreeMap<&str, (TypeId, u64)>) -> Type {
+fn parse_type(text: &str, ids: &BTreeMap<&str, (TypeId, u64)>, pointer_size: u64) -> Type {
     if let Some((element, count)) = text.strip_suffix(']').and_then(|text| text.rsplit_once('[')) {
-        let (element, count) = (parse_type(element, ids), hexadecimal(count));
+        let (element, count) = (parse_type(element, ids, pointer_size), hexadecimal(count));
         let size = element.size() * count;
         return Type::Array { element: Box::new(element), count, size };
     }
     let base = |kind, size| Type::Base { kind, size };
     match text {
-        "ptr" => Type::Pointer { to: Box::new(base(BaseKind::Void, 0)), size: 8 },
+        "ptr" => Type::Pointer { to: Box::new(base(BaseKind::Void, 0)), size: pointer_size },
         "u8" => base(BaseKind::Unsigned, 1),
         "u16" => base(BaseKind::Unsigned, 2),
         "u32" => base(BaseKind::Unsigned, 4),
@@ -205,10 +215,11 @@ fn parse_type(text: &str, ids: &BTreeMap<&str, (TypeId, u64)>) -> Type {
         "i64" => base(BaseKind::Signed, 8),
         "char" => base(BaseKind::Character, 1),
         "wchar" => base(BaseKind::Character, 2),
-        "code" => Type::Pointer { to: Box::new(Type::Function), size: 8 },
+        "code" => Type::Pointer { to: Box::new(Type::Function), size: pointer_size },
         record => {
             if let Some(pointee) = record.strip_prefix('*') {
-                return Type::Pointer { to: Box::new(parse_type(pointee, ids)), size: 8 };
+                let to = Box::new(parse_type(pointee, ids, pointer_size));
+                return Type::Pointer { to, size: pointer_size };
             }
             if let Some(name) = record.strip_prefix("enum=") {
                 return Type::Enum { name: name.into(), size: 4 };

@@ -3,6 +3,7 @@
 //! ```text
 //!  GetVersion.DebuggerDataList -> LIST_ENTRY -> | links 16 | 'KDBG' | Size | KernBase | ... |
 //! ```
+//! The block is the same on 32-bit kernels, where its addresses are sign-extended; the list's head is as wide as theirs.
 //! Newer kernels have longer blocks: a field past `Size` is absent. The way to the level and the counters of Driver
 //! Verifier when the kernel's PDB is missing.
 //!
@@ -11,6 +12,7 @@
 use kd_protocol::wire::Reader;
 
 use super::TargetError;
+use super::width::Width;
 use crate::memory::{Memory, VirtAddr};
 
 /// Bytes known of the longest block; fits in one reply.
@@ -23,6 +25,7 @@ pub struct DebuggerData {
     address: VirtAddr,
     /// The block up to its `Size`, or to what is known of it, or to what could be read.
     bytes: Vec<u8>,
+    width: Width,
 }
 
 impl DebuggerData {
@@ -37,7 +40,12 @@ impl DebuggerData {
     /// # Errors
     /// [`TargetError::Read`]; [`TargetError::Unexpected`] if there is no block, or it belongs to another kernel than
     /// the one at `kernel_base`.
-    pub fn read(memory: &dyn Memory, list: VirtAddr, kernel_base: VirtAddr) -> Result<Self, TargetError> {
+    pub(super) fn read(
+        memory: &dyn Memory,
+        list: VirtAddr,
+        kernel_base: VirtAddr,
+        width: Width,
+    ) -> Result<Self, TargetError> {
         const WHAT: &str = "debugger data block";
         if list.is_null() {
             let wrong = "the kernel gave no list of them".to_owned();
@@ -45,7 +53,7 @@ impl DebuggerData {
         }
         let mut link = [0; 8];
         memory
-            .read_virtual(list, &mut link)
+            .read_virtual(list, &mut link[..width.bytes()])
             .map_err(|error| TargetError::read("debugger data list", error))?;
         let address = VirtAddr(u64::from_le_bytes(link));
         let unexpected = |wrong| TargetError::Unexpected { what: WHAT, address, wrong };
@@ -64,7 +72,7 @@ impl DebuggerData {
             return Err(unexpected(format!("its size is {size:#x}")));
         }
         bytes.truncate(size);
-        let data = Self { address, bytes };
+        let data = Self { address, bytes, width };
         match data.kern_base() {
             Some(base) if base == kernel_base => Ok(data),
             other => Err(unexpected(format!(
@@ -113,6 +121,7 @@ impl DebuggerData {
     /// An address in the block; nothing if the block ends before it, or it is 0.
     fn field(&self, offset: usize) -> Option<VirtAddr> {
         let bytes = self.bytes.get(offset..)?.first_chunk()?;
-        Some(VirtAddr(u64::from_le_bytes(*bytes))).filter(|address| !address.is_null())
+        let address = self.width.cut(VirtAddr(u64::from_le_bytes(*bytes)));
+        Some(address).filter(|address| !address.is_null())
     }
 }

@@ -79,6 +79,14 @@ pub enum TargetError {
     /// A symbol file turned out damaged while a type was read.
     #[error(transparent)]
     Symbols(Arc<SymbolError>),
+    /// Nothing is known of how such a target keeps this.
+    #[error("not supported on {machine} targets: {what}")]
+    NotSupported {
+        /// Its processor, in a word: `x86`.
+        machine: &'static str,
+        /// What was asked for, and why it cannot be told.
+        what: String,
+    },
     /// The registers of the CPU that stopped cannot be read.
     #[error("registers: {0}")]
     NoRegisters(ReadCause),

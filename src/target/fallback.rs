@@ -134,10 +134,14 @@ pub(super) type BuiltInUsed = std::cell::RefCell<BTreeSet<Arc<str>>>;
 /// The address is the debugger data block's.
 ///
 /// # Errors
-/// That of the symbols, `missing`, unless the kernel is an x64 one and gives a debugger data block that has the address.
+/// That of the symbols, `missing`, unless the kernel gives a debugger data block that has the address;
+/// [`TargetError::NotSupported`] if it is no x64 one.
 pub fn verifier_data(target: &Target<'_>, missing: TargetError) -> Result<(VirtAddr, Layout), TargetError> {
     if target.kernel().version().machine != AMD64 {
-        return Err(missing);
+        let what = format!(
+            "level and counters without the kernel's symbols, because the built-in layout is that of x64 kernels; {missing}"
+        );
+        return Err(TargetError::NotSupported { machine: target.machine_name(), what });
     }
     let Some(address) = target.debugger_data().ok().and_then(|data| data.mm_verifier_data()) else {
         return Err(missing);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::MissingSymbols;
 use super::image::{Image, ImageError};
+use super::width::Width;
 use super::{Module, ModuleList};
 use crate::memory::{Memory, StopId, VirtAddr};
 use crate::symbols::store::{SymbolPath, SymbolSource};
@@ -78,6 +79,13 @@ impl Kernel {
     /// [`SymbolPath`], when they are needed.
     #[must_use]
     pub fn new(version: KernelVersion, source: impl Into<Arc<SymbolSource>>) -> Self {
+        let cut = |address| Width::of(version.machine).cut(address);
+        let version = KernelVersion {
+            base: cut(version.base),
+            module_list: cut(version.module_list),
+            debugger_data_list: cut(version.debugger_data_list),
+            ..version
+        };
         Self {
             version,
             source: source.into(),
@@ -88,7 +96,7 @@ impl Kernel {
         }
     }
 
-    /// What the target said of it.
+    /// What the target said of it; addresses as wide as the target's.
     #[must_use]
     pub const fn version(&self) -> &KernelVersion {
         &self.version

@@ -23,6 +23,7 @@ mod registers;
 mod scatter;
 mod sparse;
 pub mod walk;
+mod width;
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -51,13 +52,12 @@ pub use crate::symbols::{
 };
 
 use self::patience::Patience;
+use self::width::Width;
 use crate::memory::{Memory, StoppedCpu};
 use crate::symbols::Rva;
 
-/// `IMAGE_FILE_MACHINE_AMD64` and those of 32-bit kernels.
+/// `IMAGE_FILE_MACHINE_AMD64`.
 const AMD64: u16 = 0x8664;
-const I386: u16 = 0x14c;
-const ARMNT: u16 = 0x1c4;
 
 /// A stopped target.
 ///
@@ -78,7 +78,7 @@ impl<'a> Target<'a> {
     #[must_use]
     pub const fn new(memory: &'a dyn Memory, kernel: &'a Kernel) -> Self {
         Self {
-            memory: Patience::new(memory),
+            memory: Patience::new(memory, Width::of(kernel.version().machine)),
             kernel,
             cpu: None,
             progress: None,
@@ -118,7 +118,38 @@ impl<'a> Target<'a> {
     /// Bytes of a pointer.
     #[must_use]
     pub const fn pointer_size(&self) -> usize {
-        if matches!(self.kernel.version().machine, I386 | ARMNT) { 4 } else { 8 }
+        self.width().bytes()
+    }
+
+    /// The address that a number means: on a 32-bit target its lower half, which KD and WinDbg sign-extend.
+    #[must_use]
+    pub const fn address(&self, number: u64) -> VirtAddr {
+        self.width().cut(VirtAddr(number))
+    }
+
+    /// True if `address` lies in the kernel's part of the address space, as Windows divides it unless told otherwise.
+    #[must_use]
+    pub const fn is_kernel(&self, address: VirtAddr) -> bool {
+        match self.width() {
+            Width::Bits32 => address.0 >= 0x8000_0000,
+            Width::Bits64 => address.is_kernel(),
+        }
+    }
+
+    /// What processor it has, in a word: `x64`.
+    #[must_use]
+    pub const fn machine_name(&self) -> &'static str {
+        match self.kernel.version().machine {
+            AMD64 => "x64",
+            width::I386 => "x86",
+            0x1c4 => "ARM",
+            0xaa64 => "ARM64",
+            _ => "such",
+        }
+    }
+
+    const fn width(&self) -> Width {
+        Width::of(self.kernel.version().machine)
     }
 
     /// Its kernel.
@@ -152,7 +183,8 @@ impl<'a> Target<'a> {
             let version = self.kernel.version();
             let layout = ["nt!_KLDR_DATA_TABLE_ENTRY", "nt!_LDR_DATA_TABLE_ENTRY"];
             let layout = layout.into_iter().find_map(|name| self.layout_of_symbols(name).ok());
-            ModuleList::read(&self.memory, version.module_list, version.base, layout.as_ref())
+            let pointer_size = self.pointer_size();
+            ModuleList::read(&self.memory, version.module_list, version.base, layout.as_ref(), pointer_size)
         };
         self.modules.get_or_init(|| self.kernel.modules(self.memory.stop(), read)).clone()
     }
@@ -160,10 +192,10 @@ impl<'a> Target<'a> {
     /// The kernel's debugger data block.
     ///
     /// # Errors
-    /// As [`DebuggerData::read`].
+    /// [`TargetError::Read`]; [`TargetError::Unexpected`] if there is no block, or it belongs to another kernel.
     pub fn debugger_data(&self) -> Result<DebuggerData, TargetError> {
         let version = self.kernel.version();
-        DebuggerData::read(&self.memory, version.debugger_data_list, version.base)
+        DebuggerData::read(&self.memory, version.debugger_data_list, version.base, self.width())
     }
 
     /// The symbols of a loaded module, looked for at the first call.

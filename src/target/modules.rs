@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  PsLoadedModuleList -> _KLDR_DATA_TABLE_ENTRY -> ... -> back to the head
-//!                          0x30 DllBase   0x40 SizeOfImage   0x58 BaseDllName
+//!                     x64  0x30 DllBase   0x40 SizeOfImage   0x58 BaseDllName
+//!                     x86  0x18           0x20               0x2c
 //! ```
 //! The kernel allocates an entry and its name together, so a read of a little more than the entry has both.
 //!
-//! Source: verifier.md 6; these offsets are the same in every x64 kernel, so that the list works without any PDB.
+//! Source: verifier.md 6; these offsets are the same in every x64 kernel, so that the list works without any PDB. Those of x86
+//! are what the same fields come to with pointers of 4 bytes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -89,14 +91,17 @@ impl ModuleList {
         self.modules.iter().find(|module| module.is_called(name))
     }
 
-    /// Walks the list whose head is at `head`. `layout` is the build's `_KLDR_DATA_TABLE_ENTRY`, if symbols have one.
+    /// Walks the list whose head is at `head`. `layout` is the build's `_KLDR_DATA_TABLE_ENTRY`, if symbols have one;
+    /// `pointer_size` is the target's.
     pub(super) fn read(
         memory: &dyn Memory,
         head: VirtAddr,
         kernel_base: VirtAddr,
         layout: Option<&Layout>,
+        pointer_size: usize,
     ) -> Result<Self, TargetError> {
-        let offsets = layout.and_then(Offsets::of).unwrap_or(Offsets::X64);
+        let known = if pointer_size == 4 { Offsets::X86 } else { Offsets::X64 };
+        let offsets = layout.and_then(Offsets::of).unwrap_or(known);
         let mut first = [0; 8];
         let first = match memory.read_virtual(head, &mut first[..offsets.pointer]) {
             Ok(()) => VirtAddr(u64::from_le_bytes(first)),
@@ -135,6 +140,7 @@ struct Offsets {
 
 impl Offsets {
     const X64: Self = Self { pointer: 8, base: 0x30, size: 0x40, name: 0x58 };
+    const X86: Self = Self { pointer: 4, base: 0x18, size: 0x20, name: 0x2c };
 
     fn of(layout: &Layout) -> Option<Self> {
         let offset =

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::width::Width;
 use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
 
 /// A memory that answers every read with the same cause after the first that means the end: Ctrl+C, a target that runs,
@@ -12,12 +13,13 @@ use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, Vir
 /// target at each of them.
 pub(super) struct Patience<'a> {
     inner: &'a dyn Memory,
+    width: Width,
     over: OnceLock<ReadCause>,
 }
 
 impl<'a> Patience<'a> {
-    pub(super) const fn new(inner: &'a dyn Memory) -> Self {
-        Self { inner, over: OnceLock::new() }
+    pub(super) const fn new(inner: &'a dyn Memory, width: Width) -> Self {
+        Self { inner, width, over: OnceLock::new() }
     }
 
     fn ask<T>(
@@ -40,6 +42,7 @@ impl<'a> Patience<'a> {
 
 impl Memory for Patience<'_> {
     fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        let address = self.width.cut(address);
         self.ask(Address::Virtual(address), buf.len(), is_over, || self.inner.read_virtual(address, buf))
     }
 
@@ -48,10 +51,13 @@ impl Memory for Patience<'_> {
     }
 
     fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
+        let range = self.width.cut(range.start)..self.width.cut(range.end);
         let address = Address::Virtual(range.start);
         // A target that is silent at a search may still answer reads.
         let is_over = |cause: &ReadCause| is_over(cause) && !matches!(cause, ReadCause::NoAnswer { .. });
-        self.ask(address, pattern.len(), is_over, || self.inner.search_virtual(range, pattern))
+        let found =
+            self.ask(address, pattern.len(), is_over, || self.inner.search_virtual(range, pattern))?;
+        Ok(found.map(|at| self.width.cut(at)))
     }
 
     fn request_len(&self) -> usize {

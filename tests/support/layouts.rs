@@ -194,19 +194,176 @@ _RTL_BALANCED_LINKS 20
 
 /// Windows 11 21H2 x64 (22000).
 pub fn windows_11() -> String {
-    let changed = |name: &str| {
-        WINDOWS_11_CHANGES.lines().any(|line| !line.starts_with(' ') && line.starts_with(&format!("{name} ")))
+    changed(WINDOWS_7, WINDOWS_11_CHANGES)
+}
+
+/// Windows 7 SP1 x86 (7601).
+///
+/// Source: ntdiff's headers, `Win7_SP1/x86`, for `_VF_TARGET_DRIVER`, `_VF_AVL_TREE` and `_VF_AVL_TABLE`; its `Win8.1/x86`
+/// for `_VF_TARGET_VERIFIED_DRIVER_DATA`, which is the same structure on x64; published x86 headers of one or the other
+/// for the trackers and `_VF_POOL_TRACE`. The rest are x64's fields with pointers and SIZE_T of 4 bytes, which no source
+/// confirms: `_VF_SUSPECT_DRIVER_ENTRY`, `_VI_TRACK_IRQL`, `_VF_WATCHDOG_IRP`, and the size of `_MM_DRIVER_VERIFIER_DATA`.
+pub const WINDOWS_7_X86: &str = "\
+_MM_DRIVER_VERIFIER_DATA 78
+  Level 0 u32
+  RaiseIrqls 4 u32
+  AcquireSpinLocks 8 u32
+  SynchronizeExecutions c u32
+  AllocationsAttempted 10 u32
+  AllocationsSucceeded 14 u32
+  AllocationsSucceededSpecialPool 18 u32
+  AllocationsWithNoTag 1c u32
+  TrimRequests 20 u32
+  Trims 24 u32
+  AllocationsFailed 28 u32
+  AllocationsFailedDeliberately 2c u32
+  Loads 30 u32
+  Unloads 34 u32
+  UnTrackedPool 38 u32
+  CurrentPagedPoolAllocations 40 u32
+  CurrentNonPagedPoolAllocations 44 u32
+  PeakPagedPoolAllocations 48 u32
+  PeakNonPagedPoolAllocations 4c u32
+  PagedBytes 50 u32
+  NonPagedBytes 54 u32
+  PeakPagedBytes 58 u32
+  PeakNonPagedBytes 5c u32
+_VF_AVL_TREE_NODE 8
+  p 0 ptr
+  RangeSize 4 u32
+_VF_TARGET_DRIVER 18
+  TreeNode 0 _VF_AVL_TREE_NODE
+  VerifiedData 14 ptr
+_SINGLE_LIST_ENTRY 4
+  Next 0 ptr
+_SLIST_HEADER 8
+  Alignment 0 u64
+  Next 0 _SINGLE_LIST_ENTRY
+  Depth 4 u16
+  Sequence 6 u16
+_VF_TARGET_VERIFIED_DRIVER_DATA 90
+  SuspectDriverEntry 0 ptr
+  Signature 14 u32
+  PoolPageHeaders 18 _SLIST_HEADER
+  PoolTrackers 20 _SLIST_HEADER
+  CurrentPagedPoolAllocations 28 u32
+  CurrentNonPagedPoolAllocations 2c u32
+  PeakPagedPoolAllocations 30 u32
+  PeakNonPagedPoolAllocations 34 u32
+  PagedBytes 38 u32
+  NonPagedBytes 3c u32
+  PeakPagedBytes 40 u32
+  PeakNonPagedBytes 44 u32
+  ContiguousMemoryBytes 80 u32
+  PeakContiguousMemoryBytes 84 u32
+_LIST_ENTRY 8
+  Flink 0 ptr
+  Blink 4 ptr
+_UNICODE_STRING 8
+  Length 0 u16
+  MaximumLength 2 u16
+  Buffer 4 ptr
+_VF_SUSPECT_DRIVER_ENTRY 18
+  Links 0 _LIST_ENTRY
+  Loads 8 u32
+  Unloads c u32
+  BaseName 10 _UNICODE_STRING
+_RTL_BALANCED_LINKS 10
+  Parent 0 ptr
+  LeftChild 4 ptr
+  RightChild 8 ptr
+  Balance c i8
+_RTL_AVL_TABLE 38
+  BalancedRoot 0 _RTL_BALANCED_LINKS
+  NumberGenericTableElements 18 u32
+_VF_AVL_TABLE 3c
+  RtlTable 0 _RTL_AVL_TABLE
+  ReservedNode 38 ptr
+_VF_AVL_TREE 40
+  Tables 10 ptr
+  TablesNo 14 u32
+_VI_POOL_PAGE_HEADER c
+  NextPage 0 ptr
+  VerifierEntry 4 ptr
+  Signature 8 u32
+_VI_POOL_ENTRY_INUSE 10
+  VirtualAddress 0 ptr
+  CallingAddress 4 ptr
+  NumberOfBytes 8 u32
+  Tag c u32
+_VI_POOL_ENTRY 10
+  InUse 0 _VI_POOL_ENTRY_INUSE
+  NextFree 0 ptr
+  PageHeader 0 _VI_POOL_PAGE_HEADER
+_VF_POOL_TRACE 40
+  Address 0 ptr
+  Size 4 u32
+  Thread 8 ptr
+  StackTrace c ptr[d]
+_VI_TRACK_IRQL 20
+  Thread 0 ptr
+  OldIrql 4 u8
+  NewIrql 5 u8
+  Processor 6 u16
+  TickCount 8 u32
+  StackTrace c ptr[5]
+_VF_WATCHDOG_IRP 14
+  ListEntry 0 _LIST_ENTRY
+  Irp 8 ptr
+  DueTickCount c u32
+  Inserted 10 u8
+  TrackedStackLocation 11 i8
+  CancelTimeoutTicks 12 u16
+";
+
+/// What Windows 8.1 x86 (9600) has otherwise. Source: ntdiff's headers, `Win8.1/x86`, and x86 headers of later builds for
+/// `_VF_AVL_TABLE`, which has grown on x64 with 8.1 as well.
+const WINDOWS_8_1_X86_CHANGES: &str = "\
+_VF_AVL_TREE_NODE 8
+  p 0 ptr
+  RangeSize 4 u32
+_VF_TARGET_DRIVER 1c
+  TreeNode 0 _VF_AVL_TREE_NODE
+  VerifiedData 18 ptr
+_RTL_BALANCED_LINKS 10
+  Parent 0 ptr
+  LeftChild 4 ptr
+  RightChild 8 ptr
+  Balance c i8
+_RTL_AVL_TABLE 38
+  BalancedRoot 0 _RTL_BALANCED_LINKS
+  NumberGenericTableElements 18 u32
+_VF_AVL_TABLE 80
+  RtlTable 0 _RTL_AVL_TABLE
+  ReservedNode 38 ptr
+_VF_AVL_TREE 14
+  Tables 8 ptr
+  TablesNo c u32
+";
+
+/// Windows 8.1 x86 (9600).
+pub fn windows_8_1_x86() -> String {
+    changed(WINDOWS_7_X86, WINDOWS_8_1_X86_CHANGES)
+}
+
+/// The structures of a text, but for those that another one has too, and that other one's.
+fn changed(base: &str, changes: &str) -> String {
+    let has = |name: &str| {
+        changes.lines().any(|line| !line.starts_with(' ') && line.starts_with(&format!("{name} ")))
     };
+    let replaces_lists = has("_SLIST_HEADER");
     let mut text = String::new();
     let mut keep = false;
-    for line in WINDOWS_7.lines() {
+    for line in base.lines() {
         if !line.starts_with(' ') {
-            keep = !changed(line.split(' ').next().unwrap()) && !line.starts_with("_SLIST_HEADER::");
+            let is_replaced = has(line.split(' ').next().unwrap());
+            let is_form = replaces_lists && line.starts_with("_SLIST_HEADER::");
+            keep = !is_replaced && !is_form;
         }
         if keep {
             text.push_str(line);
             text.push('\n');
         }
     }
-    text + WINDOWS_11_CHANGES
+    text + changes
 }

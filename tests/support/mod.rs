@@ -34,14 +34,13 @@ pub struct World {
 
 impl World {
     pub fn new(nt_base: VirtAddr, nt_size: u32, nt: Arc<dyn Symbols>) -> Self {
-        let version = KernelVersion {
-            major: 0xf,
-            build: 7601,
-            flags: 7,
-            machine: 0x8664,
-            base: nt_base,
-            ..KernelVersion::default()
+        let (machine, base) = match nt.pointer_size() {
+            // A 32-bit kernel's addresses come sign-extended from KD.
+            4 => (0x14c, VirtAddr(nt_base.0 | 0xffff_ffff_0000_0000)),
+            _ => (0x8664, nt_base),
         };
+        let version =
+            KernelVersion { major: 0xf, build: 7601, flags: 7, machine, base, ..KernelVersion::default() };
         let modules = vec![(nt_base, nt_size, Arc::clone(&nt))];
         Self { pages: BTreeMap::new(), nt_base, nt, version, modules }
     }
@@ -93,7 +92,7 @@ impl World {
         let value = match place.bits {
             Some(bits) => {
                 let mut word = [0; 8];
-                word.copy_from_slice(&self.read(at.offset(place.offset), 8));
+                word[..size as usize].copy_from_slice(&self.read(at.offset(place.offset), size));
                 let mask = if bits.length == 64 { u64::MAX } else { (1 << bits.length) - 1 };
                 u64::from_le_bytes(word) & !(mask << bits.position) | (value & mask) << bits.position
             }
@@ -116,12 +115,25 @@ impl World {
         self.nt.place(&layout, path).unwrap().is_some()
     }
 
+    /// Bytes of a pointer.
+    pub fn pointer_size(&self) -> u64 {
+        self.nt.pointer_size()
+    }
+
+    /// Writes pointers in a row.
+    pub fn put_pointers(&mut self, at: VirtAddr, pointers: &[u64]) {
+        let size = self.pointer_size();
+        for (index, pointer) in (0..).zip(pointers) {
+            self.write(at.offset(index * size), &pointer.to_le_bytes()[..size as usize]);
+        }
+    }
+
     /// Writes a `_UNICODE_STRING` at `at` and its text at `text_at`.
     pub fn put_string(&mut self, at: VirtAddr, text_at: VirtAddr, text: &str) {
         let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
         let len = u16::try_from(bytes.len()).unwrap().to_le_bytes();
         self.write(at, &[len, len].concat());
-        self.write(at.offset(8), &text_at.0.to_le_bytes());
+        self.put_pointers(at.offset(self.pointer_size()), &[text_at.0]);
         self.write(text_at, &bytes);
     }
 

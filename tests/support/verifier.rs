@@ -96,7 +96,7 @@ fn kernel_on(nt: Arc<dyn Symbols>, size: u32) -> World {
         }
     }
     let suspects = world.global("VfSuspectDriversList");
-    world.write(suspects, &[suspects.0.to_le_bytes(), suspects.0.to_le_bytes()].concat());
+    world.put_pointers(suspects, &[suspects.0; 2]);
     world
 }
 
@@ -228,18 +228,23 @@ pub fn add_driver(world: &mut World, node: VirtAddr, data: VirtAddr, suspect: Vi
 /// Puts a driver at the front of the list of those chosen.
 pub fn add_suspect(world: &mut World, at: VirtAddr, name: &str, loads: u64, unloads: u64) {
     let head = world.global("VfSuspectDriversList");
-    let first = world.read(head, 8);
+    let first = world.read(head, world.pointer_size());
     let size = world.size("_VF_SUSPECT_DRIVER_ENTRY");
     let name_at = at.offset(world.offset("_VF_SUSPECT_DRIVER_ENTRY", "BaseName"));
     world.write(at, &first);
     world.put("_VF_SUSPECT_DRIVER_ENTRY", at, "Loads", loads);
     world.put("_VF_SUSPECT_DRIVER_ENTRY", at, "Unloads", unloads);
     world.put_string(name_at, at.offset(size), name);
-    world.write(head, &at.0.to_le_bytes());
+    world.put_pointers(head, &[at.0]);
 }
 
 /// Writes a single list's head in this kernel's form.
 pub fn set_head(world: &mut World, data: VirtAddr, field: &str, first: VirtAddr, depth: u64) {
+    if world.has(DRIVER, &format!("{field}.Next.Next")) {
+        world.put(DRIVER, data, &format!("{field}.Next.Next"), first.0);
+        world.put(DRIVER, data, &format!("{field}.Depth"), depth);
+        return;
+    }
     let form =
         if world.has(DRIVER, &format!("{field}.Header16.NextEntry")) { "Header16" } else { "HeaderX64" };
     if form == "Header16" {
@@ -255,10 +260,28 @@ pub struct Slot {
     pub size: u64,
 }
 
+/// A block, its tag and the return address of who took it.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    pub block: Slot,
+    pub tag: u32,
+    pub caller: u64,
+}
+
 /// Lays out pages of trackers, newest page first; blocks newest first, as the kernel hands slots out from the last down.
 ///
 /// The slots between are never used or freed, all on the free list.
 pub fn set_trackers(world: &mut World, data: VirtAddr, pages: &[(VirtAddr, &[Slot])]) {
+    let taken = |block: &Slot| Taken { block: *block, tag: LEAK as u32, caller: CALLER };
+    let pages: Vec<(_, Vec<_>)> =
+        pages.iter().map(|(page, blocks)| (*page, blocks.iter().map(taken).collect())).collect();
+    set_taken(world, data, &pages);
+}
+
+/// The same for blocks of any tag and caller.
+pub fn set_taken(world: &mut World, data: VirtAddr, pages: &[(VirtAddr, Vec<Taken>)]) {
+    let size = world.size("_VI_POOL_ENTRY");
+    let slots = PAGE / size;
     let mut free = Vec::new();
     for (index, (page, blocks)) in pages.iter().enumerate() {
         let next = pages.get(index + 1).map_or(0, |(next, _)| next.0);
@@ -266,20 +289,20 @@ pub fn set_trackers(world: &mut World, data: VirtAddr, pages: &[(VirtAddr, &[Slo
         world.put("_VI_POOL_PAGE_HEADER", *page, "NextPage", next);
         world.put("_VI_POOL_PAGE_HEADER", *page, "VerifierEntry", data.0);
         world.put("_VI_POOL_PAGE_HEADER", *page, "Signature", 0x2132_1345);
-        let first = 128 - blocks.len();
-        for (slot, block) in (first..).zip(*blocks) {
-            let at = page.offset(slot as u64 * 0x20);
+        let first = slots - blocks.len() as u64;
+        for (slot, taken) in (first..).zip(blocks) {
+            let at = page.offset(slot * size);
             for (field, value) in [
-                ("VirtualAddress", block.address),
-                ("CallingAddress", CALLER),
-                ("NumberOfBytes", block.size),
-                ("Tag", LEAK),
+                ("VirtualAddress", taken.block.address),
+                ("CallingAddress", taken.caller),
+                ("NumberOfBytes", taken.block.size),
+                ("Tag", taken.tag.into()),
             ] {
                 world.put(IN_USE, at, field, value);
             }
         }
         for slot in 1..first {
-            let at = page.offset(slot as u64 * 0x20);
+            let at = page.offset(slot * size);
             // The last of them was freed once: its old size, with the low bit set.
             world.put(IN_USE, at, "NumberOfBytes", if slot + 1 == first { 0x81 } else { 1 });
             free.push(at);
@@ -303,7 +326,7 @@ pub fn set_trackers(world: &mut World, data: VirtAddr, pages: &[(VirtAddr, &[Slo
 pub fn add_log(world: &mut World, length: u32, index: u32) {
     let (pointer, len, at) =
         (world.global("VfPoolTraces"), world.global("VfPoolTracesLength"), world.global("VfPoolTracesIndex"));
-    world.write(pointer, &LOG.0.to_le_bytes());
+    world.put_pointers(pointer, &[LOG.0]);
     world.write(len, &length.to_le_bytes());
     world.write(at, &index.to_le_bytes());
     let size = world.size("_VF_POOL_TRACE");

@@ -51,13 +51,17 @@ impl Tracked {
     /// Reads the trees, a request per block and per stack. What is missing is noted.
     ///
     /// # Errors
-    /// [`TargetError`] if the tree of blocks is not there.
+    /// [`TargetError`] if the tree of blocks is not there, or the target is a 32-bit one.
     pub(super) fn read(
         target: &Target<'_>,
         drivers: &[&Driver],
         names: &mut Names<'_>,
         notes: &mut Vec<Note>,
     ) -> Result<Self, TargetError> {
+        if target.pointer_size() != 8 {
+            let what = "advanced pool tracking, whose trees are in no public symbols and known of 64-bit kernels only".to_owned();
+            return Err(TargetError::NotSupported { machine: target.machine_name(), what });
+        }
         let links = target.layout("nt!_RTL_BALANCED_LINKS")?;
         let table = target.address_of("nt!ViPoolInfoAvl")?;
         let mut tracked = Self { blocks: HashMap::new() };

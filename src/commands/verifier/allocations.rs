@@ -3,7 +3,7 @@
 //! ```text
 //!  PoolPageHeaders -> page -> page -> 0        newest page first
 //!
-//!  page, 4 KiB: | header | slot 1 | slot 2 | ... | slot 127 |
+//!  page, 4 KiB: | header | slot 1 | slot 2 | ... | slot 127 |       255 on x86, where a slot has 0x10 bytes
 //!                 NextPage, VerifierEntry, Signature
 //!  slot in use: VirtualAddress, CallingAddress, NumberOfBytes, Tag
 //!  slot free:   NextFree -> next free slot, from PoolTrackers;  NumberOfBytes has bit 0 set
@@ -109,7 +109,7 @@ impl Allocations {
                     continue;
                 }
                 // A slot that was taken but whose allocation is not finished holds the old link.
-                if !block.address.is_kernel() && slots.pointer_size == 8 || pages.contains(block.address) {
+                if !target.is_kernel(block.address) || pages.contains(block.address) {
                     implausible += 1;
                     continue;
                 }
@@ -185,7 +185,6 @@ impl Allocations {
 /// Where a tracker's fields are.
 struct SlotLayout {
     size: usize,
-    pointer_size: usize,
     header: Layout,
     next_free: Place,
     address: Place,
@@ -206,7 +205,6 @@ impl SlotLayout {
         }
         Ok(Self {
             size,
-            pointer_size: entry.pointer_size(),
             header: target.layout("nt!_VI_POOL_PAGE_HEADER")?,
             next_free: entry.place("NextFree")?,
             address: in_use("VirtualAddress")?,

@@ -75,9 +75,9 @@ pub use self::report::{DriverReport, Log, VerifierQuery, VerifierReport};
 use self::traces::{TRACES, TraceQuery};
 use self::watched::WatchedQuery;
 use super::arguments::Arguments;
-use super::{Answer, Answered, CommandSpec, Needs, QueryError, Run, answer, number};
+use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run, answer, number};
 use crate::output::write_columns;
-use crate::target::{Target, TargetError, VirtAddr};
+use crate::target::{Target, TargetError};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["!verifier"],
@@ -155,7 +155,7 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
     match traces {
         Some(kind) => answer(&TraceQuery { kind, wanted }, target),
         None if flags == FLAG_POOL_LOG => answer(&PoolLogQuery { wanted, verbose }, target),
-        None => answer(&WatchedQuery { irp: typed.map(VirtAddr) }, target),
+        None => answer(&WatchedQuery { irp: typed.map(|number| target.address(number)) }, target),
     }
 }
 
@@ -181,6 +181,14 @@ impl Answer for Manual {
 
 fn usage(problem: String) -> QueryError {
     QueryError::Usage { command: NAME, problem, usage: COMMAND.usage }
+}
+
+/// Addresses in notes as wide as the target's: WinDbg prints eight digits on a 32-bit one.
+fn narrow(notes: &mut [Note], target: &Target<'_>) {
+    if target.pointer_size() == 4 {
+        // No address of such a target has an upper half, so these digits say nothing.
+        notes.iter_mut().for_each(|note| note.text = note.text.replace("00000000`", ""));
+    }
 }
 
 fn failed(source: TargetError) -> QueryError {

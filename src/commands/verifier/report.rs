@@ -13,7 +13,7 @@ use super::ring::Wanted;
 use super::settings::{LEVEL_POOL_TRACKING, OPTION_ADVANCED_POOL_TRACKING, Settings};
 use super::traces::{TRACES, TraceLog, TraceQuery};
 use super::watched::{WatchedQuery, WatchedRequests};
-use super::{FLAG_ALLOCATIONS, FLAG_DRIVERS, FLAG_POOL_LOG, FLAG_WATCHED, failed, text};
+use super::{FLAG_ALLOCATIONS, FLAG_DRIVERS, FLAG_POOL_LOG, FLAG_WATCHED, failed, narrow, text};
 use crate::commands::{Answer, Note, Query, QueryError, Style};
 use crate::target::{Target, WalkEnd};
 
@@ -71,6 +71,14 @@ impl Query for VerifierQuery {
     type Answer = VerifierReport;
 
     fn run(&self, target: &Target<'_>) -> Result<VerifierReport, QueryError> {
+        let mut report = self.read(target)?;
+        narrow(&mut report.notes, target);
+        Ok(report)
+    }
+}
+
+impl VerifierQuery {
+    fn read(&self, target: &Target<'_>) -> Result<VerifierReport, QueryError> {
         let settings = Settings::read(target).map_err(failed)?;
         let mut report = VerifierReport {
             pointer_size: settings.pointer_size,
@@ -103,9 +111,7 @@ impl Query for VerifierQuery {
         self.add_logs(target, &mut report);
         Ok(report)
     }
-}
 
-impl VerifierQuery {
     /// Adds the logs that other flags ask for, as much of each as is usual.
     fn add_logs(&self, target: &Target<'_>, report: &mut VerifierReport) {
         let wanted = Wanted::Newest(None);

@@ -110,23 +110,26 @@ impl Ring {
     }
 
     /// What `wanted` means for this ring; `usual` is how many are shown if nothing says how many.
-    pub(super) fn filter(&self, wanted: Wanted, usual: u64) -> Result<Filter, QueryError> {
+    pub(super) fn filter(
+        &self,
+        target: &Target<'_>,
+        wanted: Wanted,
+        usual: u64,
+    ) -> Result<Filter, QueryError> {
         let quantity = |quantity: u64| Filter::Newest(quantity.min(self.length));
         match wanted {
-            Wanted::Address(address) => Ok(Filter::Address(address)),
+            Wanted::Address(address) => Ok(Filter::Address(target.address(address.0))),
             Wanted::Newest(given) => Ok(quantity(given.unwrap_or(usual))),
             Wanted::Number(0) => Ok(quantity(usual)),
             Wanted::Number(number) if number <= self.length => Ok(quantity(number)),
-            Wanted::Number(number) if self.is_kernel(number) => Ok(Filter::Address(VirtAddr(number))),
+            Wanted::Number(number) if target.is_kernel(target.address(number)) => {
+                Ok(Filter::Address(target.address(number)))
+            }
             Wanted::Number(number) => Err(usage(format!(
                 "{number:#x} is no kernel address, and more than the {:#x} entries of the log",
                 self.length
             ))),
         }
-    }
-
-    fn is_kernel(&self, address: u64) -> bool {
-        if self.pointer_size == 8 { VirtAddr(address).is_kernel() } else { address >= 0x8000_0000 }
     }
 
     /// Where a record is.

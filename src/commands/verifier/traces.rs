@@ -21,7 +21,7 @@ use serde::{Serialize, Serializer};
 use super::format::Era;
 use super::frames::{self, Frame, Names};
 use super::ring::{self, Filter, PIECE, Ring, Variables, Wanted};
-use super::{failed, text};
+use super::{failed, narrow, text};
 use crate::commands::{Answer, Note, Query, QueryError};
 use crate::output;
 use crate::target::{Layout, Place, Target, TargetError, VirtAddr};
@@ -289,7 +289,7 @@ impl Query for TraceQuery {
             let why = format!("it is made when Driver Verifier is on with {}.", kind.turned_on_by);
             return Err(ring::no_log(&kind.variables, &why));
         };
-        let filter = ring.filter(self.wanted, kind.usual)?;
+        let filter = ring.filter(target, self.wanted, kind.usual)?;
         (log.start, log.length, log.index) = (ring.start, ring.length, ring.index);
         (log.address, log.quantity) = filter.parts();
         scan(target, &ring, &record, filter, &mut log);
@@ -305,6 +305,7 @@ impl Query for TraceQuery {
         let mut names = Names::new(target);
         names.name_all(log.records.iter_mut().flat_map(|record| &mut record.stack));
         log.notes.extend(names.notes());
+        narrow(&mut log.notes, target);
         Ok(log)
     }
 }

@@ -25,7 +25,7 @@ use super::frames::{self, Frame, Names};
 pub use super::ring::Wanted;
 use super::ring::{self, Filter, PIECE, Ring, Variables};
 use super::settings::{LEVEL_POOL_TRACKING, OPTION_NO_POOL_LOG, Settings};
-use super::{failed, text};
+use super::{failed, narrow, text};
 use crate::commands::{Answer, Note, Query, QueryError, Style};
 use crate::output;
 use crate::target::{Layout, Place, Target, TargetError, VirtAddr};
@@ -124,7 +124,7 @@ impl Query for PoolLogQuery {
     fn run(&self, target: &Target<'_>) -> Result<PoolLog, QueryError> {
         let source = Log::read(target)?;
         let ring = &source.ring;
-        let filter = ring.filter(self.wanted, DEFAULT_QUANTITY)?;
+        let filter = ring.filter(target, self.wanted, DEFAULT_QUANTITY)?;
         let (address, quantity) = filter.parts();
         let mut log = PoolLog {
             era: Era::of(target),
@@ -167,6 +167,7 @@ impl Query for PoolLogQuery {
                 log.length
             )));
         }
+        narrow(&mut log.notes, target);
         Ok(log)
     }
 }

@@ -8,8 +8,9 @@
 //! ```
 //! A hit counts only where an entry's Address field lies, and only if the entry's range has the address in it. A block
 //! that begins at the address is what is nearly always meant. Else the upper bytes are searched for: five, and where that
-//! has too many hits to be cheap, six. Where that finds nothing either, or the target does not search, the log is read;
-//! so it is where its ends are not readable, because a search passes over what is not mapped without a word.
+//! has too many hits to be cheap, six; not on a 32-bit target, whose addresses have four. Where that finds nothing either,
+//! or the target does not search, the log is read; so it is where its ends are not readable, because a search passes over
+//! what is not mapped without a word.
 //!
 //! Source: verifier.md 4.3, kdnet.md 8.2.
 
@@ -49,6 +50,8 @@ enum GiveUp {
 pub(super) fn find(source: &Log, target: &Target<'_>, address: VirtAddr, log: &mut PoolLog) -> bool {
     let mut carry_out = |step| carry_out(step, source, target, address, log);
     let (step, outcome) = match carry_out(&EXACT) {
+        // The upper bytes of a 32-bit address are too few to be told from anything else.
+        Ok(false) if source.ring.pointer_size < 8 => return false,
         Ok(false) => match carry_out(&WIDE) {
             Err(GiveUp::Hits) => {
                 (NARROW, carry_out(&NARROW).and_then(|found| if found { Ok(()) } else { Err(GiveUp::Hits) }))

@@ -24,6 +24,3 @@ pub(super) fn write_report(report: &VerifierReport, dialect: Dialect, out: &mut 
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,55 @@
+//! How wide a target's addresses are.
+//!
+//! KD's requests and answers have 64 bits for an address on every machine, and on a 32-bit one it is sign-extended there:
+//! `0xffffffff84226b28`. What lies in such a target's memory, and what a user types, has 32 bits. Inside verikd an address
+//! of a 32-bit target never has an upper half, so that the two forms compare; its kernel drops the upper half anyway.
+
+use crate::memory::VirtAddr;
+
+/// `IMAGE_FILE_MACHINE_I386` and that of 32-bit ARM.
+pub(super) const I386: u16 = 0x14c;
+const ARMNT: u16 = 0x1c4;
+
+/// How wide a target's addresses are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Bits32,
+    Bits64,
+}
+
+impl Width {
+    /// That of a machine, by `IMAGE_FILE_HEADER.Machine`.
+    pub(super) const fn of(machine: u16) -> Self {
+        if matches!(machine, I386 | ARMNT) { Self::Bits32 } else { Self::Bits64 }
+    }
+
+    /// Bytes of a pointer.
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Self::Bits32 => 4,
+            Self::Bits64 => 8,
+        }
+    }
+
+    /// The address without what its target does not have.
+    pub(super) const fn cut(self, address: VirtAddr) -> VirtAddr {
+        match self {
+            Self::Bits32 => VirtAddr(address.0 & 0xffff_ffff),
+            Self::Bits64 => address,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_32_bit_targets_addresses_lose_the_sign_that_kd_gave_them() {
+        let x86 = Width::of(I386);
+        assert_eq!((x86.bytes(), x86.cut(VirtAddr(0xffff_ffff_8422_6b28))), (4, VirtAddr(0x8422_6b28)));
+        let x64 = Width::of(0x8664);
+        let kernel = VirtAddr(0xffff_ffff_8422_6b28);
+        assert_eq!((x64.bytes(), x64.cut(kernel)), (8, kernel));
+    }
+}
