@@ -29,7 +29,7 @@ pub enum Wanted {
     Address(VirtAddr),
     /// The newest ones, as many as given or as is usual.
     Newest(Option<u64>),
-    /// What the user typed: up to the log's length a quantity, else an address.
+    /// What the user typed: up to the longest log's length a quantity, else an address.
     Number(u64),
 }
 
@@ -121,7 +121,7 @@ impl Ring {
             Wanted::Address(address) => Ok(Filter::Address(target.address(address.0))),
             Wanted::Newest(given) => Ok(quantity(given.unwrap_or(usual))),
             Wanted::Number(0) => Ok(quantity(usual)),
-            Wanted::Number(number) if number <= self.length => Ok(quantity(number)),
+            Wanted::Number(number) if number <= MAX_LENGTH => Ok(quantity(number)),
             Wanted::Number(number) if target.is_kernel(target.address(number)) => {
                 Ok(Filter::Address(target.address(number)))
             }
