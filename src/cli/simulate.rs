@@ -72,6 +72,9 @@ enum SymbolFormat {
 }
 
 pub(super) fn run(options: &Options) -> u8 {
+    if let Err(error) = options.scenario.check(options.windows) {
+        return fail(&error);
+    }
     if let Some(directory) = &options.export_symbols {
         let (written, what) = match options.format {
             SymbolFormat::Pdb => (export_symbols(options.windows, directory), "PDBs"),

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use verikd::commands::{NoteKind, VerifierFormat};
-use verikd::sim::windows::{BUILDS, Machine, Scenario};
+use verikd::sim::windows::{BUILDS, Build, Machine, Scenario};
 use verikd::target::Target;
 
 use super::stopped;
@@ -20,19 +20,21 @@ fn every_build_prints_what_was_reviewed_in_every_scenario() {
     let mut wrong = Vec::new();
     for scenario in Scenario::ALL {
         let mut paragraphs: Vec<(Vec<&str>, String)> = Vec::new();
+        let mut add =
+            |build: &Build, printed: String| match paragraphs.iter_mut().find(|(_, known)| *known == printed)
+            {
+                Some((builds, _)) => builds.push(build.name),
+                None => paragraphs.push((vec![build.name], printed)),
+            };
         for build in BUILDS {
+            if let Err(error) = scenario.check(build) {
+                add(build, format!("{}\n", error.to_string().replace(build.name, "BUILD")));
+                continue;
+            }
             let (machine, kernel) = stopped(build, Machine::with_scenario(build, scenario, 1));
             let target = Target::new(&machine, &kernel);
-            for (format, line) in [
-                (VerifierFormat::Old, "!verifier 3"),
-                (VerifierFormat::Auto, "!verifier 3"),
-                (VerifierFormat::Auto, "!verifier 80 3"),
-            ] {
-                let printed = format!("{line} ({format})\n{}", printed(&target, format, line));
-                match paragraphs.iter_mut().find(|(_, known)| *known == printed) {
-                    Some((builds, _)) => builds.push(build.name),
-                    None => paragraphs.push((vec![build.name], printed)),
-                }
+            for (format, line) in lines(scenario) {
+                add(build, format!("{line} ({format})\n{}", printed(&target, format, line)));
             }
         }
         paragraphs.sort_by(|(_, a), (_, b)| a.lines().next().cmp(&b.lines().next()));
@@ -41,6 +43,21 @@ fn every_build_prints_what_was_reviewed_in_every_scenario() {
         wrong.extend(compare(&scenario.to_string(), &table.join("\n")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is typed in a scenario.
+fn lines(scenario: Scenario) -> Vec<(VerifierFormat, &'static str)> {
+    let mut lines = vec![
+        (VerifierFormat::Old, "!verifier 3"),
+        (VerifierFormat::Auto, "!verifier 3"),
+        (VerifierFormat::Auto, "!verifier 80 3"),
+    ];
+    let others = ["!verifier 4 2", "!verifier 8 2", "!verifier 40 2", "!verifier 100 2", "!verifier 200 2"];
+    if scenario == Scenario::Logs {
+        lines.extend(others.map(|line| (VerifierFormat::Auto, line)));
+        lines.push((VerifierFormat::Auto, "!verifier 400"));
+    }
+    lines
 }
 
 /// An answer and its notes, shortened, without spaces at the ends of lines.

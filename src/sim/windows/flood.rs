@@ -5,6 +5,7 @@ use kd_protocol::VirtAddr;
 use super::kernel::{Kernel, Site};
 use super::pool_log::Event;
 use super::processes::LEAKING_THREAD;
+use super::verifier::advanced::{self, Tracked};
 use super::verifier::{self, Allocation, Driver, MYFAULT, NETFILT, Pool, STORFILT};
 use crate::sim::paging::Access;
 
@@ -88,9 +89,27 @@ pub(super) fn until_first_stop(kernel: &mut Kernel, blocks: usize) -> Vec<(u32, 
 
 /// Lets one driver take so many blocks.
 pub(super) fn of_one(kernel: &mut Kernel, driver: &Driver, blocks: usize) -> Vec<(u32, Event)> {
-    let habit = HABITS.iter().find(|habit| habit.driver.module == driver.module).expect("each has a habit");
-    let taken = take(kernel, habit, blocks);
+    let taken = take(kernel, habit_of(driver), blocks);
     log(&mut [taken])
+}
+
+/// Lets one driver take so many blocks, of which a kernel with advanced pool tracking keeps account.
+pub(super) fn of_one_in_the_tree(kernel: &mut Kernel, driver: &Driver, blocks: usize) -> Vec<(u32, Event)> {
+    let habit = habit_of(driver);
+    let (allocations, events) = map_blocks(kernel, habit, blocks);
+    let tracked = allocations.iter().zip(&events).map(|(allocation, event)| Tracked {
+        address: event.address,
+        size: event.size,
+        tag: habit.tag,
+        nonpaged: allocation.pool == Pool::NonPaged,
+        stack: event.stack.clone(),
+    });
+    advanced::track(kernel, &tracked.collect::<Vec<_>>());
+    log(&mut [events])
+}
+
+fn habit_of(driver: &Driver) -> &'static Habit {
+    HABITS.iter().find(|habit| habit.driver.module == driver.module).expect("each has a habit")
 }
 
 /// The newest allocations of all drivers, which took turns.
@@ -108,6 +127,17 @@ fn log(taken: &mut [Vec<Event>]) -> Vec<(u32, Event)> {
 
 /// Takes blocks one behind the other, and returns their allocations, the oldest first.
 fn take(kernel: &mut Kernel, habit: &Habit, blocks: usize) -> Vec<Event> {
+    let (allocations, events) = map_blocks(kernel, habit, blocks);
+    let slots = verifier::allocated_many(kernel, habit.driver, &allocations);
+    assert_eq!(slots.len(), blocks, "a driver has room for its trackers");
+    for (allocation, slot) in allocations.iter().zip(slots) {
+        kernel.write_u64(allocation.address.offset(allocation.size - TRACKER_POINTER), slot.0.0);
+    }
+    events
+}
+
+/// Blocks one behind the other, as the pool gives them out and as the log has them; the oldest first.
+fn map_blocks(kernel: &mut Kernel, habit: &Habit, blocks: usize) -> (Vec<Allocation>, Vec<Event>) {
     let stack = kernel.stack(habit.stack);
     let own = habit.stack.iter().find(|(module, ..)| *module == habit.driver.module);
     let (module, routine, displacement) = own.expect("a driver's stack goes through it");
@@ -130,12 +160,7 @@ fn take(kernel: &mut Kernel, habit: &Habit, blocks: usize) -> Vec<Event> {
         at = at.offset(size + HEADER);
     }
     kernel.map(habit.start..at, Access::Write);
-    let slots = verifier::allocated_many(kernel, habit.driver, &allocations);
-    assert_eq!(slots.len(), blocks, "a driver has room for its trackers");
-    for (allocation, slot) in allocations.iter().zip(slots) {
-        kernel.write_u64(allocation.address.offset(allocation.size - TRACKER_POINTER), slot.0.0);
-    }
-    events
+    (allocations, events)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use kd_protocol::VirtAddr;
 use super::kernel::{Kernel, Site, span};
 use super::pool_log::{self, Event};
 use super::processes::LEAKING_THREAD;
+use super::verifier::advanced::{self, Tracked};
 use super::verifier::{self, Allocation, MYFAULT, NONPAGED_POOL_SIZE, NONPAGED_POOL_START, Pool, Slot};
 use crate::sim::paging::Access;
 use crate::sim::physical::PAGE_SIZE;
@@ -55,16 +56,32 @@ const UNLOAD_STACK: &[Site] = &[
 /// System's worker thread, which loads and unloads drivers.
 const WORKER_THREAD: VirtAddr = VirtAddr(0xffff_fa80_036c_76b0);
 
-/// Brings the machine to where it is first stopped: the driver was loaded, and has leaked ten blocks. If it is `tracked`,
-/// Driver Verifier has recorded it; returns what is to be logged, each with how many events ago it was.
-pub(super) fn until_first_stop(kernel: &mut Kernel, tracked: bool) -> Vec<(u32, Event)> {
-    if !tracked {
-        for number in 0..BLOCKS_AT_FIRST_STOP {
-            map_block(kernel, number).expect("RAM and pool hold the first blocks");
-        }
+/// Where Driver Verifier keeps what the driver allocates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tracking {
+    /// Nowhere: it is off, or the driver is not verified.
+    None,
+    /// In the driver's own list.
+    List,
+    /// In the tree of advanced pool tracking.
+    Tree,
+}
+
+/// Brings the machine to where it is first stopped: the driver was loaded, and has leaked ten blocks. Returns what is to be
+/// logged, each with how many events ago it was.
+pub(super) fn until_first_stop(kernel: &mut Kernel, tracking: Tracking) -> Vec<(u32, Event)> {
+    if tracking == Tracking::List {
+        return until_blocks_are_leaked(kernel).0;
+    }
+    for number in 0..BLOCKS_AT_FIRST_STOP {
+        map_block(kernel, number).expect("RAM and pool hold the first blocks");
+    }
+    if tracking == Tracking::None {
         return Vec::new();
     }
-    until_blocks_are_leaked(kernel).0
+    let blocks: Vec<_> = (0..BLOCKS_AT_FIRST_STOP).map(|number| tracked(kernel, number)).collect();
+    advanced::track(kernel, &blocks);
+    (0..BLOCKS_AT_FIRST_STOP).map(|number| (age(number), event(kernel, number))).collect()
 }
 
 /// Brings the machine to where the driver, which had leaked ten blocks, has freed them and was unloaded.
@@ -99,19 +116,22 @@ fn until_blocks_are_leaked(kernel: &mut Kernel) -> (Vec<(u32, Event)>, Vec<Slot>
     let mut slots = Vec::new();
     for number in 0..BLOCKS_AT_FIRST_STOP {
         let (_, slot) = take_block(kernel, number).expect("RAM and pool hold the first blocks");
-        let age = NEWEST + BETWEEN * (BLOCKS_AT_FIRST_STOP - 1 - number) as u32;
-        events.push((age, event(kernel, number)));
+        events.push((age(number), event(kernel, number)));
         slots.push(slot);
     }
     (events, slots)
 }
 
 /// Leaks one more block: the `number`th, counted from 0. Returns its address, or `None` if the pool has no more room.
-pub(super) fn leak(kernel: &mut Kernel, number: u64, tracked: bool) -> Option<VirtAddr> {
-    if !tracked {
-        return map_block(kernel, number);
-    }
-    let block = take_block(kernel, number).map(|(address, _)| address);
+pub(super) fn leak(kernel: &mut Kernel, number: u64, tracking: Tracking) -> Option<VirtAddr> {
+    let block = match tracking {
+        Tracking::None => return map_block(kernel, number),
+        Tracking::List => take_block(kernel, number).map(|(address, _)| address),
+        Tracking::Tree => map_block(kernel, number).inspect(|_| {
+            let block = tracked(kernel, number);
+            advanced::track(kernel, &[block]);
+        }),
+    };
     // Windows logs a failed allocation as well, with address 0.
     let event = Event { address: block.unwrap_or_default(), ..event(kernel, number) };
     pool_log::append(kernel, &event);
@@ -151,6 +171,16 @@ fn map_block(kernel: &mut Kernel, number: u64) -> Option<VirtAddr> {
 fn block_address(number: u64) -> VirtAddr {
     let Some(pair) = number.checked_sub(1) else { return VirtAddr(0xffff_fa80_04a6_6000) };
     VirtAddr(0xffff_fa80_04c0_0000 + pair / 2 * 0x20_0000 + pair % 2 * BLOCK)
+}
+
+/// How many events ago the `number`th block was leaked, at the first stop.
+const fn age(number: u64) -> u32 {
+    NEWEST + BETWEEN * (BLOCKS_AT_FIRST_STOP - 1 - number) as u32
+}
+
+fn tracked(kernel: &Kernel, number: u64) -> Tracked {
+    let stack = kernel.stack(STACK);
+    Tracked { address: block_address(number), size: REQUEST, tag: *b"Leak", nonpaged: true, stack }
 }
 
 fn event(kernel: &Kernel, number: u64) -> Event {

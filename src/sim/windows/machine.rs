@@ -54,8 +54,12 @@ impl Machine {
     }
 
     /// The same for another scenario. `seed` chooses what is damaged where something is.
+    ///
+    /// # Panics
+    /// If this Windows cannot be in the scenario, as [`Scenario::check`] says.
     #[must_use]
     pub fn with_scenario(build: &Build, scenario: Scenario, seed: u64) -> Self {
+        scenario.check(build).unwrap_or_else(|error| panic!("{error}"));
         Self::start(Arc::new(Layouts::of(build, scenario.drivers())), scenario, seed, Some(LEAK_EVERY))
     }
 
@@ -262,7 +266,7 @@ impl Machine {
     }
 
     fn leak_block(&mut self) -> String {
-        match leak::leak(&mut self.kernel, self.blocks, self.scenario.tracks_the_leak()) {
+        match leak::leak(&mut self.kernel, self.blocks, self.scenario.tracking_of_the_leak()) {
             Some(address) => {
                 self.blocks += 1;
                 format!("myfault: leaked {:#x} bytes at {address}\n", leak::REQUEST)

@@ -7,7 +7,7 @@
 //!            ^
 //!   modules, processors, processes, globals, debugger_data, verifier, pool_log: one subject each
 //!            ^
-//!   leak, flood, special_pool, damage: what drivers did with it
+//!   leak, flood, special_pool, traces, damage: what drivers did with it
 //!            ^
 //!   scenario --> Machine
 //! ```
@@ -32,10 +32,11 @@ mod processes;
 mod processors;
 mod scenario;
 mod special_pool;
+mod traces;
 mod verifier;
 
 pub use debugger_data::Version;
 pub use images::{BUILDS, Build, FILTER_DRIVERS, Image, WINDOWS_7_SP1};
 pub use machine::Machine;
 pub use processors::Processor;
-pub use scenario::{NoScenario, Scenario};
+pub use scenario::{NoScenario, NotOnBuild, Scenario};

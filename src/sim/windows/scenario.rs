@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::kernel::Kernel;
+use super::leak::Tracking;
+use super::verifier::advanced;
 use super::verifier::{self, Chosen, Driver, LEVEL_POOL_TRACKING, MYFAULT, NETFILT, STORFILT};
-use super::{FILTER_DRIVERS, Image, damage, flood, leak, pool_log, special_pool};
+use super::{Build, FILTER_DRIVERS, Image, damage, flood, leak, pool_log, special_pool, traces};
 
 /// What has happened on a simulated machine before it is first stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,10 +31,18 @@ pub enum Scenario {
     Corrupt,
     /// As `Myfault`, with a log of 0x100000 records.
     BigLog,
+    /// Two verified drivers whose blocks lie in the trees of advanced pool tracking, which Server 2022 and Windows 11 have.
+    AdvancedTracking,
+    /// As `SpecialPool` with every option that logs something: faults, IRQLs, requests, critical regions.
+    Logs,
 }
 
 /// Forces IRQL checking and I/O verification.
 const LEVEL_WITHOUT_TRACKING: u64 = 0x12;
+/// Injects faults, forces requests to be pending, logs requests.
+const LEVEL_LOGS: u64 = 0x604;
+/// Blocks of the second driver in scenario `AdvancedTracking`.
+const IN_THE_TREE: usize = 24;
 /// Records of the largest log.
 const BIG_LOG_LENGTH: u32 = 0x10_0000;
 /// Blocks in scenario `Many`.
@@ -47,7 +57,7 @@ const STORFILT_NOT_LOADED: Chosen = Chosen { driver: &STORFILT, loads: 0, unload
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Myfault,
         Self::Many,
         Self::SpecialPool,
@@ -57,6 +67,8 @@ impl Scenario {
         Self::Torn,
         Self::Corrupt,
         Self::BigLog,
+        Self::AdvancedTracking,
+        Self::Logs,
     ];
 
     /// Its name: `special-pool`.
@@ -72,13 +84,33 @@ impl Scenario {
             Self::Torn => "torn",
             Self::Corrupt => "corrupt",
             Self::BigLog => "big-log",
+            Self::AdvancedTracking => "advanced-tracking",
+            Self::Logs => "logs",
+        }
+    }
+
+    /// Makes sure that a machine with this Windows can be in the scenario.
+    ///
+    /// # Errors
+    /// [`NotOnBuild`] says what its kernel lacks.
+    pub fn check(self, build: &Build) -> Result<(), NotOnBuild> {
+        let needed = match self {
+            Self::AdvancedTracking => advanced::BLOCKS_TREE,
+            _ => return Ok(()),
+        };
+        let kernel = build.images[0].layout().expect("a test parses the committed files");
+        match kernel.symbol(needed) {
+            Some(_) => Ok(()),
+            None => Err(NotOnBuild { scenario: self, build: build.name, needed }),
         }
     }
 
     /// Images of drivers beside those of the build that it needs.
     pub(super) const fn drivers(self) -> &'static [Image] {
         match self {
-            Self::Many | Self::Corrupt | Self::Unloaded | Self::NotTracked => FILTER_DRIVERS,
+            Self::Many | Self::Corrupt | Self::Unloaded | Self::NotTracked | Self::AdvancedTracking => {
+                FILTER_DRIVERS
+            }
             _ => &[],
         }
     }
@@ -87,7 +119,7 @@ impl Scenario {
     pub(super) fn is_loaded(self, module: &str) -> bool {
         let absent: &[&Driver] = match self {
             Self::Unloaded => &[&MYFAULT, &STORFILT],
-            Self::NotTracked => &[&STORFILT],
+            Self::NotTracked | Self::AdvancedTracking => &[&STORFILT],
             _ => &[],
         };
         absent.iter().all(|driver| driver.module != module)
@@ -100,7 +132,8 @@ impl Scenario {
             Self::NotTracked => &[NETFILT_LOADED],
             Self::Many | Self::Corrupt => &[MYFAULT_LOADED, NETFILT_LOADED, STORFILT_LOADED],
             Self::Unloaded => &[MYFAULT_UNLOADED, NETFILT_RELOADED, STORFILT_NOT_LOADED],
-            Self::Myfault | Self::SpecialPool | Self::Torn | Self::BigLog => &[MYFAULT_LOADED],
+            Self::AdvancedTracking => &[MYFAULT_LOADED, NETFILT_LOADED],
+            Self::Myfault | Self::SpecialPool | Self::Torn | Self::BigLog | Self::Logs => &[MYFAULT_LOADED],
         }
     }
 
@@ -109,24 +142,29 @@ impl Scenario {
         !matches!(self, Self::Unloaded)
     }
 
-    /// True if Driver Verifier sees it.
-    pub(super) const fn tracks_the_leak(self) -> bool {
-        !matches!(self, Self::VerifierOff | Self::NotTracked)
+    /// Where Driver Verifier keeps account of that.
+    pub(super) const fn tracking_of_the_leak(self) -> Tracking {
+        match self {
+            Self::VerifierOff | Self::NotTracked => Tracking::None,
+            Self::AdvancedTracking => Tracking::Tree,
+            _ => Tracking::List,
+        }
     }
 
     /// Brings the machine's verifier, and what drivers hold, to where the machine is first stopped.
     pub(super) fn furnish(self, kernel: &mut Kernel) {
         let layouts = kernel.layouts.clone();
-        let (level, length) = (layouts.release.standard_level.into(), layouts.release.pool_log_length);
+        let (level, length) = (u64::from(layouts.release.standard_level), layouts.release.pool_log_length);
         let tracking = LEVEL_POOL_TRACKING;
+        let of_the_leak = self.tracking_of_the_leak();
         match self {
             Self::VerifierOff => {
                 verifier::stay_off(kernel);
-                leak::until_first_stop(kernel, false);
+                leak::until_first_stop(kernel, of_the_leak);
             }
             Self::NotTracked => {
                 verifier::start(kernel, LEVEL_WITHOUT_TRACKING, self.chosen());
-                leak::until_first_stop(kernel, false);
+                leak::until_first_stop(kernel, of_the_leak);
                 // Where the log belongs to the plug-in that tracks pool, nothing is logged without it.
                 if !kernel.has("_VF_TARGET_VERIFIED_DRIVER_DATA", "DifPluginPerDriverDataContextHead") {
                     pool_log::start(kernel, length, Vec::new());
@@ -134,24 +172,36 @@ impl Scenario {
             }
             Self::Myfault | Self::Torn | Self::BigLog => {
                 verifier::start(kernel, tracking, self.chosen());
-                let events = leak::until_first_stop(kernel, true);
+                let events = leak::until_first_stop(kernel, of_the_leak);
                 pool_log::start(kernel, if self == Self::BigLog { BIG_LOG_LENGTH } else { length }, events);
             }
             Self::Many | Self::Corrupt => {
                 verifier::start(kernel, tracking, self.chosen());
-                let leaked = leak::until_first_stop(kernel, true);
+                let leaked = leak::until_first_stop(kernel, of_the_leak);
                 let blocks = if self == Self::Many { MANY } else { MANY / 10 };
                 let mut events =
                     flood::until_first_stop(kernel, blocks - leak::BLOCKS_AT_FIRST_STOP as usize);
                 events.extend(leaked);
                 pool_log::start(kernel, length, events);
             }
-            Self::SpecialPool => {
-                verifier::start(kernel, level, self.chosen());
-                let leaked = leak::until_first_stop(kernel, true);
+            Self::AdvancedTracking => {
+                verifier::start(kernel, tracking, self.chosen());
+                advanced::start(kernel);
+                let leaked = leak::until_first_stop(kernel, of_the_leak);
+                let mut events = flood::of_one_in_the_tree(kernel, &NETFILT, IN_THE_TREE);
+                events.extend(leaked);
+                pool_log::start(kernel, length, events);
+            }
+            Self::SpecialPool | Self::Logs => {
+                let logs = if self == Self::Logs { LEVEL_LOGS } else { 0 };
+                verifier::start(kernel, level | logs, self.chosen());
+                let leaked = leak::until_first_stop(kernel, of_the_leak);
                 let mut events = special_pool::until_first_stop(kernel);
                 events.extend(leaked);
                 pool_log::start(kernel, length, events);
+                if self == Self::Logs {
+                    traces::until_first_stop(kernel);
+                }
             }
             Self::Unloaded => {
                 verifier::start(kernel, tracking, self.chosen());
@@ -170,6 +220,15 @@ impl Scenario {
             _ => {}
         }
     }
+}
+
+/// A scenario that needs what this Windows does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a machine with Windows {build} cannot be in scenario {scenario}: its kernel has no nt!{needed}")]
+pub struct NotOnBuild {
+    scenario: Scenario,
+    build: &'static str,
+    needed: &'static str,
 }
 
 /// A name that no scenario has. Prints those that are.
@@ -197,6 +256,16 @@ impl fmt::Display for Scenario {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_build_lacks_is_named() {
+        let check = |build: &str| Scenario::AdvancedTracking.check(Build::find(build).unwrap());
+        assert_eq!(check("2022"), Ok(()));
+        assert_eq!(
+            check("7sp1").unwrap_err().to_string(),
+            "a machine with Windows 7sp1 cannot be in scenario advanced-tracking: its kernel has no nt!ViPoolInfoAvl"
+        );
+    }
 
     #[test]
     fn every_scenario_is_found_by_its_name_in_any_case() {

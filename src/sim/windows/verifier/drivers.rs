@@ -143,7 +143,7 @@ pub(super) fn plant(kernel: &mut Kernel, drivers: &[&Driver]) {
 }
 
 /// Links sorted nodes into a balanced tree below `parent`. Returns its root, null if there are none, and its depth.
-fn subtree(kernel: &mut Kernel, nodes: &[(u64, VirtAddr)], parent: VirtAddr) -> (VirtAddr, u64) {
+pub(super) fn subtree(kernel: &mut Kernel, nodes: &[(u64, VirtAddr)], parent: VirtAddr) -> (VirtAddr, u64) {
     let Some((_, node)) = nodes.get(nodes.len() / 2) else { return (VirtAddr(0), 0) };
     let (left, left_depth) = subtree(kernel, &nodes[..nodes.len() / 2], *node);
     let (right, right_depth) = subtree(kernel, &nodes[nodes.len() / 2 + 1..], *node);
@@ -158,7 +158,7 @@ fn node_of(kernel: &Kernel, driver: &Driver) -> VirtAddr {
     VirtAddr(driver.entry.0 - links_size(kernel))
 }
 
-fn links_size(kernel: &Kernel) -> u64 {
+pub(super) fn links_size(kernel: &Kernel) -> u64 {
     kernel.size_of("_RTL_BALANCED_LINKS")
 }
 

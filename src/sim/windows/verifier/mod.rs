@@ -1,7 +1,9 @@
 //! Driver Verifier: what it was told to do, which drivers it verifies, and what they hold.
 //!
-//! `drivers` has the tree and the list by which drivers are found, `trackers` their pool allocations.
+//! `drivers` has the tree and the list by which drivers are found, `trackers` their pool allocations, `advanced` the trees
+//! that newer kernels may keep those in.
 
+pub(super) mod advanced;
 mod drivers;
 mod trackers;
 
