@@ -649,15 +649,44 @@ fn entries_are_told_apart_by_their_stacks() {
     assert_eq!(
         kinds,
         [
-            (&json!("unknown"), &json!(true)),
-            (&json!("free"), &json!(false)),
-            (&json!("allocation"), &json!(false))
+            (&json!("unknown"), &json!("incomplete")),
+            (&json!("free"), &json!(null)),
+            (&json!("allocation"), &json!(null))
         ]
     );
-    assert!(log["notes"].to_string().contains("1 entries have no size or no thread"));
+    let noted = log["notes"].to_string();
+    assert!(
+        noted.contains("The newest entry of the log (slot 0x1234) may be torn: it has no size"),
+        "{noted}"
+    );
     let shown = text(&booted, "!verifier -v 80 fffffa8005400000");
     assert!(shown.contains("Thread fffffa80044ceb60, allocation\n") && shown.contains(", free\n"), "{shown}");
     assert!(!text(&booted, "!verifier 80 fffffa8005400000").contains("allocation\n"));
+}
+
+#[test]
+fn a_newest_slot_that_is_taken_and_still_empty_is_said_so() {
+    let mut world = leak(Build::Windows7);
+    add_log(&mut world, 0x1_0000, 0x1231);
+    let log = json(&world, "!verifier 80 4");
+    assert_eq!((log["entries"].as_array().unwrap().len(), &log["entries"][0]["slot"]), (1, &json!(0x1230)));
+    let note = log["notes"][0]["text"].as_str().unwrap();
+    assert!(
+        note.starts_with("The newest slot of the log (0x1231) is empty: a processor was stopped"),
+        "{note}"
+    );
+
+    add_ring(&mut world, RINGS[1].0, RING, 0x100, 3);
+    for (slot, thread, frame) in [(1, 0xffff_f800_02bf_8c40, CALLER), (2, 0, CALLER)] {
+        let at = RING.offset(slot * world.size("_VI_TRACK_IRQL"));
+        world.put("_VI_TRACK_IRQL", at, "Thread", thread);
+        world.put("_VI_TRACK_IRQL", at, "StackTrace", frame);
+    }
+    let log = json(&world, "!verifier 8");
+    assert_eq!((&log["records"][0]["torn"], &log["records"][1]["torn"]), (&json!(true), &json!(false)));
+    let noted = log["notes"].to_string();
+    assert!(noted.contains("The newest slot of the log (0x3) is empty"), "{noted}");
+    assert!(noted.contains("The record in slot 0x2 may be torn: it has no thread or no stack"), "{noted}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(super) struct Options {
     /// Share of datagrams in which a bit is flipped, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     corrupt: f64,
-    /// Chooses which datagrams these are, and what is damaged in the scenario `corrupt`
+    /// Chooses which datagrams these are, and what is damaged in the scenarios `corrupt` and `torn`
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// How often the driver leaks a block once the machine has been stopped; 0s for never

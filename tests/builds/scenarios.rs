@@ -125,7 +125,42 @@ fn torn_leaves_one_allocation_half_recorded() {
         let frames = entry["stack"].as_array().unwrap();
         let symbol = |number: usize| frames[number]["symbol"].as_str().unwrap();
         assert!(symbol(0).starts_with("nt!VeAllocatePool") && !symbol(1).contains("Verifier"), "{entry}");
+        assert_eq!(
+            (&entry["torn"], &log["unsettled"]),
+            (&json!("mixed_stack"), &json!(2)),
+            "one per processor"
+        );
+        let [note] = &notes(target, "!verifier 80 4")[..] else { panic!("one note") };
+        assert!(
+            note.kind == NoteKind::Remark
+                && note.text.contains("The newest entry of the log (slot 0xd4c8) may be torn: its stack"),
+            "{note:?}"
+        );
+        let shown = text(target, "!verifier -v 80 2");
+        assert!(shown.contains(", allocation, may be torn\n") && shown.contains(", free\n"), "{shown}");
     });
+}
+
+/// Wherever the writer of the newest entry was stopped, what can be seen of it is marked, and nothing else ever is.
+#[test]
+fn an_entry_is_marked_as_torn_where_it_shows_and_nowhere_else() {
+    for (seed, sign) in [(0, json!("mixed_stack")), (2, json!(null)), (3, json!("odd_free"))] {
+        for build in BUILDS {
+            let (machine, kernel) = stopped(build, Machine::with_scenario(build, Scenario::Torn, seed));
+            let log = json(&Target::new(&machine, &kernel), "!verifier 80 400");
+            let entries = log["entries"].as_array().unwrap();
+            assert_eq!((entries.len(), &entries[0]["torn"]), (0x400, &sign), "{}, {seed}", build.name);
+            assert!(entries[1..].iter().all(|entry| entry["torn"].is_null()), "{}, {seed}", build.name);
+        }
+    }
+    for scenario in [Scenario::Myfault, Scenario::Many, Scenario::SpecialPool, Scenario::Unloaded] {
+        on_every_build(scenario, |target| {
+            let log = json(target, "!verifier 80 800");
+            let torn =
+                log["entries"].as_array().unwrap().iter().filter(|entry| !entry["torn"].is_null()).count();
+            assert_eq!((torn, &log["unsettled"]), (0, &json!(null)), "whole entries show no sign");
+        });
+    }
 }
 
 /// Whatever is damaged, the rest is found: in nearly all seeds some blocks of each driver.

@@ -16,7 +16,7 @@
 //!  !verifier -?                   these forms
 //! ```
 //! One flag of a log shows that log. Flags together show level and counters first: `f` is 1, 2, 4 and 8. `-v` before 80
-//! says of each entry whether it is an allocation or a free, which WinDbg doesn't.
+//! says of each entry whether it is an allocation or a free, and whether it may be half written, which WinDbg doesn't.
 //!
 //! An address or a quantity is any expression: `!verifier 80 poi(nt!PoolHitTag+8)+10`.
 //!

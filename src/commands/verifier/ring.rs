@@ -12,11 +12,14 @@
 use std::ops::Range;
 
 use super::{NAME, failed, usage};
-use crate::commands::QueryError;
+use crate::commands::{Note, QueryError};
 use crate::target::{ReadCause, Target, TargetError, VirtAddr, is_over};
 
 /// Longest ring that any kernel makes, in records.
 const MAX_LENGTH: u64 = 0x80_0000;
+/// Newest records that may be half written: no machine has more processors than this, and most have not as many as that.
+pub(super) const MAX_UNSETTLED: u64 = 0x800;
+pub(super) const USUAL_UNSETTLED: u64 = 0x40;
 /// Bytes asked for at once; the layer below splits them as its transport needs.
 pub(super) const PIECE: u64 = 0x1_0000;
 /// A hole is passed over page by page.
@@ -142,6 +145,11 @@ impl Ring {
         u64::from(self.index) & (self.length - 1)
     }
 
+    /// True if the slot is that of the newest of the records that were ever written.
+    pub(super) fn is_newest(&self, slot: u64) -> bool {
+        self.index > 0 && slot == self.newest()
+    }
+
     /// How many events ago the slot was written.
     pub(super) fn age(&self, slot: u64) -> u64 {
         u64::from(self.index).wrapping_sub(slot) & (self.length - 1)
@@ -156,6 +164,23 @@ impl Ring {
     pub(super) fn piece(&self, target: &Target<'_>, slots: &Range<u64>) -> Piece {
         Piece::read(target, self.at(slots.start), (slots.end - slots.start) * self.size)
     }
+}
+
+/// Says that the slot of the newest record has nothing in it.
+pub(super) fn newest_is_empty(slot: u64) -> Note {
+    Note::remark(format!(
+        "The newest slot of the log ({slot:#x}) is empty: a processor was stopped between taking it and writing into it"
+    ))
+}
+
+/// How many of the newest records may be half written: each processor may have been stopped while it wrote one. One
+/// request; nothing if the kernel doesn't say how many it has.
+pub(super) fn unsettled(target: &Target<'_>) -> Option<u64> {
+    let at = target.address_of("nt!KeNumberProcessors").ok()?;
+    let count = target.read_ranges(&[(at, 4)]).pop()?.ok()?;
+    // A byte in kernels that have 64 processors at most, and 4 later, whose upper ones are the next variable's then.
+    let count = u64::from(*count.first()?);
+    (count > 0).then_some(count)
 }
 
 /// A ring whose pointer is 0.

@@ -226,6 +226,8 @@ pub struct Trace {
     pub stack: Vec<Frame>,
     /// The end of the stack could not be read.
     pub stack_cut: bool,
+    /// It has no thread, or no stack where others have one: a processor may have been stopped while it wrote it.
+    pub torn: bool,
 }
 
 /// Names and values of a record's fields.
@@ -293,6 +295,7 @@ impl Query for TraceQuery {
         (log.start, log.length, log.index) = (ring.start, ring.length, ring.index);
         (log.address, log.quantity) = filter.parts();
         scan(target, &ring, &record, filter, &mut log);
+        mark_torn(&ring, target, &mut log);
         if log.unreadable > 0 {
             log.notes.push(Note::partial(format!(
                 "{:#x} records of the {} cannot be read: not mapped",
@@ -367,6 +370,9 @@ fn scan(target: &Target<'_>, ring: &Ring, layout: &RecordLayout, filter: Filter,
                 };
                 let stack = frames::stack(bytes.get(layout.stack..).unwrap_or_default(), layout.pointer_size);
                 if stack.is_empty() && fields.0.iter().all(|(_, value)| *value == 0) {
+                    if matches!(filter, Filter::Newest(_)) && ring.is_newest(slot) {
+                        log.notes.push(ring::newest_is_empty(slot));
+                    }
                     unused += 1;
                     continue;
                 }
@@ -375,7 +381,14 @@ fn scan(target: &Target<'_>, ring: &Ring, layout: &RecordLayout, filter: Filter,
                     continue;
                 }
                 let stack_cut = (bytes.len() as u64) < ring.size;
-                log.records.push(Trace { slot, record: ring.at(slot), fields, stack, stack_cut });
+                log.records.push(Trace {
+                    slot,
+                    record: ring.at(slot),
+                    fields,
+                    stack,
+                    stack_cut,
+                    torn: false,
+                });
                 if matches!(filter, Filter::Newest(quantity) if log.records.len() as u64 == quantity) {
                     return;
                 }
@@ -395,6 +408,31 @@ fn scan(target: &Target<'_>, ring: &Ring, layout: &RecordLayout, filter: Filter,
                 return;
             }
             target.advance("log entries", log.parsed, ring.length);
+        }
+    }
+}
+
+/// Marks those of the newest records that lack what is written last.
+fn mark_torn(ring: &Ring, target: &Target<'_>, log: &mut TraceLog) {
+    let have_stacks =
+        log.records.iter().filter(|record| !record.stack.is_empty()).count() * 2 > log.records.len();
+    let lacks = |record: &Trace| {
+        let is_threadless = record.fields.0.iter().any(|(kind, value)| kind.path == "Thread" && *value == 0);
+        is_threadless || record.stack.is_empty() && have_stacks && !record.stack_cut
+    };
+    let is_young = |record: &Trace| ring.age(record.slot) < ring::MAX_UNSETTLED;
+    if !log.records.iter().any(|record| is_young(record) && lacks(record)) {
+        return;
+    }
+    let unsettled = ring::unsettled(target).unwrap_or(ring::USUAL_UNSETTLED);
+    for record in log.records.iter_mut().filter(|record| ring.age(record.slot) < unsettled) {
+        record.torn = lacks(record);
+        if record.torn {
+            log.notes.push(Note::remark(format!(
+                "The record in slot {:#x} may be torn: it has no thread or no stack. A processor may have been stopped \
+                 while it wrote the record.",
+                record.slot
+            )));
         }
     }
 }

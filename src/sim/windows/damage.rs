@@ -19,9 +19,15 @@ const TRACE: &str = "_VF_POOL_TRACE";
 /// Bytes of a tracker.
 const SLOT_SIZE: u64 = 0x20;
 
-/// Leaves an allocation of myfault.sys unfinished: its tracker is taken off the free list but not filled, it is counted,
-/// and the record of it in the log has the new address and size, one new frame, and the old rest.
-pub(super) fn tear(kernel: &mut Kernel) {
+/// Leaves an allocation of myfault.sys unfinished: its tracker is taken off the free list but not filled, it is counted, and
+/// the record of it in the log is new up to some step, and as the slot's former one after it.
+///
+/// ```text
+///  seed % 4   0, 1  address, size and one frame of the stack
+///                2  nothing: the slot is taken, no more
+///                3  address and size, an odd one
+/// ```
+pub(super) fn tear(kernel: &mut Kernel, seed: u64) {
     let data = MYFAULT.data;
     let free = VirtAddr(kernel.get(data, DATA, "PoolTrackers.HeaderX64.NextEntry") << 4);
     let next = kernel.read_u64(free);
@@ -34,7 +40,15 @@ pub(super) fn tear(kernel: &mut Kernel) {
     kernel.set(newest, ENTRY, "InUse.VirtualAddress", address | 1);
 
     let record = pool_log::advance(kernel);
-    kernel.set_all(record, TRACE, &[("Address", 0xffff_fa80_054f_b000), ("Size", 0xf_a000)]);
+    let size = match seed % 4 {
+        2 => return,
+        3 => 0x31,
+        _ => 0xf_a000,
+    };
+    kernel.set_all(record, TRACE, &[("Address", 0xffff_fa80_054f_b000), ("Size", size)]);
+    if size != 0xf_a000 {
+        return;
+    }
     let frame = kernel.address_in("nt", "VeAllocatePoolWithTagPriority", 0x2b6);
     let stack = record.offset(kernel.offset_of(TRACE, "StackTrace"));
     kernel.write_u64(stack, frame.0);

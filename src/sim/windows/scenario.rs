@@ -25,7 +25,7 @@ pub enum Scenario {
     VerifierOff,
     /// netfilt.sys is verified without pool tracking, myfault.sys, which leaks, is not verified.
     NotTracked,
-    /// As `Myfault`, but the machine was stopped in the middle of an allocation.
+    /// As `Myfault`, but the machine was stopped in the middle of an allocation; a seed says where in it.
     Torn,
     /// Three verified drivers whose records are damaged, a seed says how.
     Corrupt,
@@ -215,7 +215,7 @@ impl Scenario {
     /// Does what a scenario does to records that are complete. `seed` chooses what.
     pub(super) fn damage(self, kernel: &mut Kernel, seed: u64) {
         match self {
-            Self::Torn => damage::tear(kernel),
+            Self::Torn => damage::tear(kernel, seed),
             Self::Corrupt => damage::corrupt(kernel, seed),
             _ => {}
         }

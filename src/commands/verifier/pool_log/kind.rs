@@ -33,6 +33,9 @@ const ALLOCATES: [&str; 10] = [
 const FREES: [&str; 6] =
     ["ExFreePool", "ExFreeHeapPool", "ExpFreePoolChecks", "VerifierExFreePool", "VeFreePool", "VfFreePool"];
 
+/// Beginnings of the kernel's routines that are Driver Verifier's.
+const VERIFIER: [&str; 5] = ["Ve", "Vf", "Vi", "Iov", "Xdv"];
+
 /// Allocation or free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -49,19 +52,12 @@ impl Kind {
     /// What a stack says.
     pub(super) fn of(stack: &[Frame]) -> Self {
         for (depth, frame) in stack.iter().enumerate() {
-            let Some(symbol) = frame.symbol.as_deref() else { return Self::Unknown };
-            // A module without symbols prints as `myfault+0x634`.
-            let alone = || (symbol.split_once('+').map_or(symbol, |(module, _)| module), "");
-            let (module, routine) = symbol.split_once('!').unwrap_or_else(alone);
-            if !KERNEL.contains(&module) {
-                return if depth == 0 { Self::Free } else { Self::Unknown };
-            }
-            let begins = |names: &[&str]| names.iter().any(|name| routine.starts_with(name));
-            if begins(&ALLOCATES) {
-                return Self::Allocation;
-            }
-            if begins(&FREES) {
-                return Self::Free;
+            match Routine::of(frame) {
+                None => return Self::Unknown,
+                Some(Routine::Driver) => return if depth == 0 { Self::Free } else { Self::Unknown },
+                Some(Routine::Allocates(_)) => return Self::Allocation,
+                Some(Routine::Frees) => return Self::Free,
+                Some(Routine::Verifier | Routine::Kernel) => {}
             }
         }
         Self::Unknown
@@ -74,6 +70,67 @@ impl Kind {
             Self::Free => "free",
             Self::Unknown => "allocation or free",
         }
+    }
+}
+
+/// What a frame of a stack is, as far as it tells an event.
+enum Routine<'a> {
+    /// Of the kernel or of VerifierExt: it allocates.
+    Allocates(&'a str),
+    /// It frees.
+    Frees,
+    /// Driver Verifier's own, which neither allocates nor frees.
+    Verifier,
+    /// Any other of the kernel's.
+    Kernel,
+    /// Another module's.
+    Driver,
+}
+
+impl<'a> Routine<'a> {
+    /// Nothing if the frame has no symbol.
+    fn of(frame: &'a Frame) -> Option<Self> {
+        let symbol = frame.symbol.as_deref()?;
+        // A module without symbols prints as `myfault+0x634`.
+        let alone = || (symbol.split_once('+').map_or(symbol, |(module, _)| module), "");
+        let (module, routine) = symbol.split_once('!').unwrap_or_else(alone);
+        let begins = |names: &[&str]| names.iter().any(|name| routine.starts_with(name));
+        Some(match module {
+            _ if !KERNEL.contains(&module) => Self::Driver,
+            _ if begins(&ALLOCATES) => Self::Allocates(routine),
+            _ if begins(&FREES) => Self::Frees,
+            "nt" if !begins(&VERIFIER) => Self::Kernel,
+            _ => Self::Verifier,
+        })
+    }
+}
+
+/// What the routine that logged the event did with pool: nothing if it isn't known by name, or logged anything else.
+pub(super) fn begins(stack: &[Frame]) -> Option<Kind> {
+    match Routine::of(stack.first()?)? {
+        Routine::Allocates(routine) if routine.contains("Pool") => Some(Kind::Allocation),
+        Routine::Frees => Some(Kind::Free),
+        _ => None,
+    }
+}
+
+/// True if a stack begins as an allocation's or a free's and goes on as another event's.
+///
+/// Between whoever allocates and the driver stand Driver Verifier's own routines; of the kernel's other routines none does,
+/// and none that frees. No free is made on behalf of an allocation.
+pub(super) fn is_mixed(stack: &[Frame]) -> bool {
+    let mut routines = stack.iter().map_while(Routine::of);
+    match routines.next() {
+        Some(Routine::Allocates(_)) => {
+            let mut others =
+                routines.skip_while(|it| matches!(it, Routine::Allocates(_) | Routine::Verifier));
+            matches!(others.next(), Some(Routine::Kernel | Routine::Frees))
+        }
+        Some(Routine::Frees) => {
+            let mut others = routines.skip_while(|it| matches!(it, Routine::Frees | Routine::Verifier));
+            matches!(others.next(), Some(Routine::Allocates(_)))
+        }
+        _ => false,
     }
 }
 

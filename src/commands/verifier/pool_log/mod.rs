@@ -13,6 +13,7 @@
 
 mod kind;
 mod search;
+mod torn;
 
 use std::fmt;
 use std::ops::Range;
@@ -20,6 +21,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 pub use self::kind::Kind;
+pub use self::torn::TornSign;
 use super::format::Era;
 use super::frames::{self, Frame, Names};
 pub use super::ring::Wanted;
@@ -73,6 +75,8 @@ pub struct PoolLog {
     pub parsed: u64,
     /// Entries among them that could not be read.
     pub unreadable: u64,
+    /// How many of the log's newest entries may be half written, one per processor. Asked only if some look torn.
+    pub unsettled: Option<u64>,
     /// What was found.
     pub entries: Vec<PoolLogEntry>,
     /// What is missing.
@@ -114,8 +118,8 @@ pub struct PoolLogEntry {
     pub stack: Vec<Frame>,
     /// The end of the stack could not be read.
     pub stack_cut: bool,
-    /// It has no size or no thread: it was being written when the target was stopped, or it is damaged.
-    pub torn: bool,
+    /// Why it is taken to be half written, if it is: of the newest entries some may be.
+    pub torn: Option<TornSign>,
 }
 
 impl Query for PoolLogQuery {
@@ -128,17 +132,10 @@ impl Query for PoolLogQuery {
         let (address, quantity) = filter.parts();
         let mut log = PoolLog {
             era: Era::of(target),
-            length: ring.length,
-            index: ring.index,
             address,
             quantity,
-            method: Method::Read,
-            parsed: 0,
-            unreadable: 0,
-            entries: Vec::new(),
-            notes: Vec::new(),
             verbose: self.verbose,
-            pointer_size: ring.pointer_size,
+            ..PoolLog::empty(ring)
         };
         let is_found = match address {
             Some(address) if source.is_worth_searching() => search::find(&source, target, address, &mut log),
@@ -153,13 +150,7 @@ impl Query for PoolLogQuery {
         for entry in &mut log.entries {
             entry.kind = Kind::of(&entry.stack);
         }
-        let torn = log.entries.iter().filter(|entry| entry.torn).count();
-        if torn > 0 {
-            log.notes.push(Note::remark(format!(
-                "{torn} entries have no size or no thread: the target was stopped while they were written, or the log is \
-                 damaged"
-            )));
-        }
+        torn::mark(&mut log, ring, target);
         if let (true, Some(address), true) = (log.entries.is_empty(), address, log.parsed == log.length) {
             log.notes.push(Note::failed(format!(
                 "No entry of the log is about a block that {address} lies in. It was allocated before the oldest of the \
@@ -169,6 +160,27 @@ impl Query for PoolLogQuery {
         }
         narrow(&mut log.notes, target);
         Ok(log)
+    }
+}
+
+impl PoolLog {
+    /// An answer about `ring` with nothing in it.
+    const fn empty(ring: &Ring) -> Self {
+        Self {
+            era: Era::Windows7,
+            length: ring.length,
+            index: ring.index,
+            address: None,
+            quantity: None,
+            method: Method::Read,
+            parsed: 0,
+            unreadable: 0,
+            unsettled: None,
+            entries: Vec::new(),
+            notes: Vec::new(),
+            verbose: false,
+            pointer_size: ring.pointer_size,
+        }
     }
 }
 
@@ -279,6 +291,9 @@ impl Log {
                 continue;
             };
             if address.is_null() && block_size == 0 && thread.is_null() {
+                if matches!(filter, Filter::Newest(_)) && self.ring.is_newest(slot) {
+                    log.notes.push(ring::newest_is_empty(slot));
+                }
                 progress.unused += 1;
                 continue;
             }
@@ -288,9 +303,7 @@ impl Log {
             }
             let stack_cut = (bytes.len() as u64) < size;
             let stack = self.entry.stack(bytes);
-            // Whoever writes an entry fills these three first; a stack that is half the one before it shows nowhere.
-            let torn = thread.is_null() || block_size == 0;
-            let (size, kind) = (block_size, Kind::Unknown);
+            let (size, kind, torn) = (block_size, Kind::Unknown, None);
             log.entries.push(PoolLogEntry { slot, kind, address, size, thread, stack, stack_cut, torn });
             if matches!(filter, Filter::Newest(quantity) if log.entries.len() as u64 == *quantity) {
                 return false;

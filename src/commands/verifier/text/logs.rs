@@ -41,6 +41,9 @@ pub(in super::super) fn write_pool_log(log: &PoolLog, dialect: Dialect, out: &mu
         write!(out, "\nPool block {address}, Size {size}, Thread {thread}")?;
         if log.verbose {
             write!(out, ", {}", entry.kind.word())?;
+            if entry.torn.is_some() {
+                write!(out, ", may be torn")?;
+            }
         }
         writeln!(out)?;
         write_stack(&entry.stack, "", &pointer, out)?;
