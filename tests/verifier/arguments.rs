@@ -1,0 +1,70 @@
+//! What a user types.
+
+use super::support::verifier::*;
+use super::{run, text};
+
+#[test]
+fn a_driver_may_be_named_without_extension_and_in_any_case() {
+    let booted = leak(Build::Windows7).boot();
+    let expected = text(&booted, "!verifier 3 myfault.sys");
+    for line in ["!verifier 3 MYFAULT.SYS", "!verifier 0x3 myfault", "!VERIFIER 0n3 MyFault", "!verifier 3"] {
+        assert_eq!(text(&booted, line), expected, "{line}");
+    }
+}
+
+#[test]
+fn flags_decide_how_much_is_shown() {
+    let booted = leak(Build::Windows7).boot();
+    let settings = text(&booted, "!verifier");
+    assert!(settings.contains("\tAll pool allocations checked on unload\n") && !settings.contains("Entry"));
+    assert_eq!(text(&booted, "!verifier 0"), settings);
+    assert_eq!(text(&booted, "!verifier 2"), settings, "2 needs 1");
+    let rows = text(&booted, "!verifier 1");
+    assert!(rows.starts_with(&settings) && rows.ends_with("00000000    myfault.sys\n"), "{rows}");
+}
+
+#[test]
+fn the_forms_of_the_command_are_listed() {
+    let booted = leak(Build::Windows7).boot();
+    let manual = text(&booted, "!verifier -?");
+    assert!(
+        manual.contains("!verifier [-v] 80 [ADDRESS|QUANTITY]") && manual.lines().count() == 10,
+        "{manual}"
+    );
+}
+
+#[test]
+fn a_line_that_cannot_be_read_says_what_is_taken() {
+    let booted = leak(Build::Windows7).boot();
+    for (line, problem) in [
+        ("!verifier x", "`x` is no hexadecimal number for flags"),
+        ("!verifier 3 a b", "`b` is one argument too many"),
+        ("!verifier 80 1 2", "`2` is one argument too many"),
+        ("!verifier 20", "0x20: Driver Hang Verification is of Windows XP"),
+        ("!verifier 803", "0x803: how VerifierExt keeps the log"),
+        ("!verifier 1003", "0x1000 is none of the flags"),
+        ("!verifier -disable", "-disable would write to the target's memory"),
+    ] {
+        let error = run(&booted, line).err().unwrap();
+        assert!(error.is_usage() && error.to_string().contains(problem), "{line}: {error}");
+        assert!(error.to_string().contains("\nusage: !verifier [0|1|3 [DRIVER] | 4|8|40 [QUANTITY]"));
+    }
+}
+
+#[test]
+fn an_address_may_be_any_expression() {
+    let booted = leak(Build::Windows7).boot();
+    let plain = text(&booted, "!verifier 80 fffffa8005400000");
+    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
+    let entry = format!("poi(poi(nt!VfPoolTraces) + 0n128 * 0n{})", log["entries"][0]["slot"]);
+    for address in ["fffffa80`053ff000 + 0n4096".to_owned(), entry] {
+        assert_eq!(text(&booted, &format!("!verifier 80 {address}")), plain, "{address}");
+    }
+    let error = run(&booted, "!verifier 80 nt!x").err().unwrap();
+    assert!(!error.is_usage());
+    assert!(
+        error.to_string().starts_with("!verifier: Couldn't resolve error at 'nt!x': nt!x not found in"),
+        "{error}"
+    );
+    assert!(run(&booted, "!verifier 80 1+").err().unwrap().is_usage());
+}

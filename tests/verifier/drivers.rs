@@ -1,0 +1,126 @@
+//! The tree of verified drivers, and those that are not in it.
+
+use verikd::commands::{Note, NoteKind};
+
+use super::support::World;
+use super::support::verifier::*;
+use super::{DRIVER, json, notes, run, text};
+
+#[test]
+fn a_driver_that_is_not_verified_is_explained() {
+    let mut world = leak(Build::Windows7);
+    add_suspect(&mut world, SUSPECT.offset(0x400), "later.sys", 0, 0);
+    add_suspect(&mut world, SUSPECT.offset(0x500), "gone.sys", 2, 2);
+    let booted = world.boot();
+    let failed = |line: &str| match &notes(&booted, line)[..] {
+        [Note { kind: NoteKind::Failed, text }] => text.clone(),
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(failed("!verifier 3 tcpip.sys"), "tcpip.sys is not verified. Verified drivers: myfault.sys.");
+    assert_eq!(
+        failed("!verifier 3 later"),
+        "later.sys is chosen for verification but has not been loaded yet. Verified drivers: myfault.sys."
+    );
+    assert!(
+        failed("!verifier 3 GONE.SYS")
+            .starts_with("gone.sys is chosen for verification and was unloaded (loaded 2")
+    );
+    assert!(text(&booted, "!verifier 3 tcpip.sys").ends_with("PagedPool   Module\n"), "a header and no row");
+}
+
+#[test]
+fn verifier_off_and_tracking_off_are_told_apart() {
+    let booted = kernel(Build::Windows7).boot();
+    let [note] = &notes(&booted, "!verifier 3 myfault.sys")[..] else { panic!("one note") };
+    assert!(note.text.starts_with("Driver Verifier is off (Level 0)") && note.kind == NoteKind::Failed);
+    assert_eq!(notes(&booted, "!verifier")[0].kind, NoteKind::Remark);
+    let error = run(&booted, "!verifier 80").err().unwrap();
+    assert!(
+        error.to_string().starts_with(
+            "!verifier: this kernel keeps no such log (nt!VfPoolTraces is 0): Driver Verifier is off."
+        ),
+        "{error}"
+    );
+
+    let mut world = leak(Build::Windows7);
+    let settings = world.global("MmVerifierData");
+    world.put("_MM_DRIVER_VERIFIER_DATA", settings, "Level", 0x10);
+    assert!(notes(&world.boot(), "!verifier 3 myfault")[0].text.starts_with("Pool tracking is off"));
+}
+
+#[test]
+fn nothing_is_listed_before_the_tree_is_set_up() {
+    let mut world = leak(Build::Windows7);
+    let initialized = world.global("ViTargetInitialized");
+    world.write(initialized, &[0; 4]);
+    assert!(notes(&world.boot(), "!verifier 1")[0].text.contains("none of those chosen was loaded yet"));
+
+    let mut world = leak(Build::Windows7);
+    let tree = world.global("ViTargetDriversAvl");
+    world.put("_VF_AVL_TREE", tree, "TablesNo", 0);
+    assert!(notes(&world.boot(), "!verifier 1")[0].text.contains("none of those chosen was loaded yet"));
+    world.put("_VF_AVL_TREE", tree, "TablesNo", 0xffff_ffff);
+    let error = run(&world.boot(), "!verifier 1").err().unwrap().to_string();
+    assert!(error.contains("0xffffffff tables, more than any kernel makes"), "{error}");
+}
+
+#[test]
+fn every_bucket_of_the_tree_is_walked_and_thunk_nodes_are_skipped() {
+    let mut world = leak(Build::Windows11);
+    let tree = world.global("ViTargetDriversAvl");
+    world.put("_VF_AVL_TREE", tree, "TablesNo", 16);
+    let stride = world.size("_VF_AVL_TABLE");
+    let (node, data, suspect) = (NODE.offset(0x1000), DATA.offset(0x1000), SUSPECT.offset(0x1000));
+    add_driver(&mut world, node, data, suspect, "other.sys");
+    world.put("_VF_AVL_TABLE", TABLES.offset(11 * stride), "RtlTable.BalancedRoot.RightChild", node.0);
+    let thunks = NODE.offset(0x2000);
+    world.put("_VF_TARGET_DRIVER", entry_of(thunks), "VerifiedData", 0);
+    world.put("_RTL_BALANCED_LINKS", node, "LeftChild", thunks.0);
+    let report = json(&world, "!verifier 1");
+    let names: Vec<_> = report["drivers"].as_array().unwrap().iter().map(|driver| &driver["name"]).collect();
+    assert_eq!(names, [&json!("myfault.sys"), &json!("other.sys")]);
+    assert_eq!(report["notes"], json!([]));
+}
+
+#[test]
+fn what_cannot_be_read_of_a_driver_spoils_only_itself() {
+    let spoilt = |spoil: &dyn Fn(&mut World)| {
+        let mut world = leak(Build::Windows7);
+        spoil(&mut world);
+        let booted = world.boot();
+        (text(&booted, "!verifier 3"), notes(&booted, "!verifier 3"))
+    };
+    let (shown, notes) =
+        spoilt(&|world| world.put(DRIVER, DATA, "SuspectDriverEntry", 0xffff_dead_0000_0000));
+    assert!(
+        shown.contains("fffffa80031b5830 Unknown          009ce000       00000000    (name unreadable)"),
+        "{shown}"
+    );
+    assert!(shown.contains("     Leak      ") && notes[0].text.contains("cannot be read"), "{notes:?}");
+
+    let (shown, notes) = spoilt(&|world| world.put(DRIVER, DATA, "Signature", 1));
+    assert!(shown.contains("     Leak      ") && notes[0].text.contains("signature 0x1"), "{notes:?}");
+
+    let (shown, notes) = spoilt(&|world| world.unmap(DATA));
+    assert!(
+        !shown.contains("myfault") && notes[0].text.contains("fffffa80`031b5830 cannot be read"),
+        "{notes:?}"
+    );
+
+    // A name that is torn: absurd length, then nonsense.
+    let name = SUSPECT.offset(0x18);
+    let (shown, _) = spoilt(&|world| world.write(name, &0xffff_u16.to_le_bytes()));
+    assert!(shown.contains("(name unreadable)") || shown.contains("myfault.sys"), "{shown}");
+    let (shown, _) = spoilt(&|world| world.write(SUSPECT.offset(0x28), &[0x1b, 0, 0, 0xd8, b'x', 0]));
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+}
+
+#[test]
+fn the_tree_in_knots_still_gives_the_drivers_it_has() {
+    let mut world = leak(Build::Windows7);
+    world.put("_RTL_BALANCED_LINKS", NODE, "LeftChild", NODE.0);
+    world.put("_RTL_BALANCED_LINKS", NODE, "RightChild", 0x1234_5678);
+    let booted = world.boot();
+    assert!(text(&booted, "!verifier 1").contains("myfault.sys"));
+    assert!(notes(&booted, "!verifier 1")[0].text.contains("it comes back to fffffa80`031b5810"));
+}
