@@ -19,73 +19,72 @@ pub struct Allowed {
     pub built_in: Vec<&'static str>,
 }
 
+/// A type and fields of it; of fields separated by `|` one is enough, since builds differ.
+type Fields = (&'static str, &'static [&'static str]);
+
+/// Symbols and fields that belong together.
+struct Part {
+    symbols: &'static [&'static str],
+    fields: &'static [Fields],
+}
+
 struct Requirement {
     query: &'static str,
     shows: &'static str,
-    symbols: &'static [&'static str],
-    /// A type and fields of it; of fields separated by `|` one is enough, since builds differ.
-    fields: &'static [(&'static str, &'static [&'static str])],
+    parts: &'static [&'static Part],
 }
 
+impl Requirement {
+    fn fields(&self) -> impl Iterator<Item = &'static Fields> {
+        self.parts.iter().flat_map(|part| part.fields)
+    }
+}
+
+static SETTINGS: Part =
+    Part { symbols: &["MmVerifierData"], fields: &[("_MM_DRIVER_VERIFIER_DATA", &["Level"])] };
+
+static DRIVERS: Part = Part {
+    symbols: &["ViTargetDriversAvl"],
+    fields: &[
+        ("_VF_AVL_TREE", &["Tables", "TablesNo"]),
+        ("_VF_AVL_TABLE", &["RtlTable.BalancedRoot.RightChild"]),
+        ("_RTL_BALANCED_LINKS", &["LeftChild", "RightChild"]),
+        ("_VF_TARGET_DRIVER", &["TreeNode.p|TreeNode.Base.p", "VerifiedData"]),
+        ("_VF_TARGET_VERIFIED_DRIVER_DATA", &["SuspectDriverEntry"]),
+        ("_VF_SUSPECT_DRIVER_ENTRY", &["BaseName.Buffer"]),
+    ],
+};
+
+static TRACKERS: Part = Part {
+    symbols: &[],
+    fields: &[
+        (
+            "_VF_TARGET_VERIFIED_DRIVER_DATA",
+            &["PoolPageHeaders.HeaderX64.NextEntry|PoolPageHeaders.Header16.NextEntry|\
+               PoolPageHeaders.HeaderArm64.NextEntry|PoolPageHeaders.Next.Next"],
+        ),
+        ("_VI_POOL_PAGE_HEADER", &["NextPage", "VerifierEntry", "Signature"]),
+        (
+            "_VI_POOL_ENTRY",
+            &["NextFree", "InUse.VirtualAddress", "InUse.CallingAddress", "InUse.NumberOfBytes", "InUse.Tag"],
+        ),
+    ],
+};
+
+static POOL_LOG: Part = Part {
+    symbols: &["VfPoolTraces", "VfPoolTracesIndex", "VfPoolTracesLength"],
+    fields: &[("_VF_POOL_TRACE", &["Address", "Size", "Thread", "StackTrace"])],
+};
+
 const REQUIREMENTS: [Requirement; 4] = [
-    Requirement {
-        query: "!verifier",
-        shows: "level, options and counters",
-        symbols: &["MmVerifierData"],
-        fields: &[("_MM_DRIVER_VERIFIER_DATA", &["Level"])],
-    },
-    Requirement {
-        query: "!verifier 1",
-        shows: "verified drivers",
-        symbols: &["MmVerifierData", "ViTargetDriversAvl"],
-        fields: &[
-            ("_MM_DRIVER_VERIFIER_DATA", &["Level"]),
-            ("_VF_AVL_TREE", &["Tables", "TablesNo"]),
-            ("_VF_AVL_TABLE", &["RtlTable.BalancedRoot.RightChild"]),
-            ("_RTL_BALANCED_LINKS", &["LeftChild", "RightChild"]),
-            ("_VF_TARGET_DRIVER", &["TreeNode.p|TreeNode.Base.p", "VerifiedData"]),
-            ("_VF_TARGET_VERIFIED_DRIVER_DATA", &["SuspectDriverEntry"]),
-            ("_VF_SUSPECT_DRIVER_ENTRY", &["BaseName.Buffer"]),
-        ],
-    },
+    Requirement { query: "!verifier", shows: "level, options and counters", parts: &[&SETTINGS] },
+    Requirement { query: "!verifier 1", shows: "verified drivers", parts: &[&SETTINGS, &DRIVERS] },
     Requirement {
         query: "!verifier 3",
         shows: "and their outstanding pool allocations",
-        symbols: &["MmVerifierData", "ViTargetDriversAvl"],
-        fields: &[
-            ("_MM_DRIVER_VERIFIER_DATA", &["Level"]),
-            ("_VF_AVL_TREE", &["Tables", "TablesNo"]),
-            ("_VF_AVL_TABLE", &["RtlTable.BalancedRoot.RightChild"]),
-            ("_RTL_BALANCED_LINKS", &["LeftChild", "RightChild"]),
-            ("_VF_TARGET_DRIVER", &["TreeNode.p|TreeNode.Base.p", "VerifiedData"]),
-            (
-                "_VF_TARGET_VERIFIED_DRIVER_DATA",
-                &[
-                    "SuspectDriverEntry",
-                    "PoolPageHeaders.HeaderX64.NextEntry|PoolPageHeaders.Header16.NextEntry|\
-                     PoolPageHeaders.HeaderArm64.NextEntry|PoolPageHeaders.Next.Next",
-                ],
-            ),
-            ("_VF_SUSPECT_DRIVER_ENTRY", &["BaseName.Buffer"]),
-            ("_VI_POOL_PAGE_HEADER", &["NextPage", "VerifierEntry", "Signature"]),
-            (
-                "_VI_POOL_ENTRY",
-                &[
-                    "NextFree",
-                    "InUse.VirtualAddress",
-                    "InUse.CallingAddress",
-                    "InUse.NumberOfBytes",
-                    "InUse.Tag",
-                ],
-            ),
-        ],
+        parts: &[&SETTINGS, &DRIVERS, &TRACKERS],
     },
-    Requirement {
-        query: "!verifier 80",
-        shows: "the log of allocations and frees",
-        symbols: &["VfPoolTraces", "VfPoolTracesIndex", "VfPoolTracesLength"],
-        fields: &[("_VF_POOL_TRACE", &["Address", "Size", "Thread", "StackTrace"])],
-    },
+    Requirement { query: "!verifier 80", shows: "the log of allocations and frees", parts: &[&POOL_LOG] },
 ];
 
 /// Which queries a kernel's `symbols` allow, in the order of their flags.
@@ -93,22 +92,28 @@ const REQUIREMENTS: [Requirement; 4] = [
 pub fn allowed_by(symbols: &dyn Symbols) -> Vec<Allowed> {
     let missing = |requirement: &Requirement| {
         let is_missing = |name: &&&str| symbols.address_of(name).is_none();
-        let names = requirement.symbols.iter().filter(is_missing).map(|name| format!("nt!{name}"));
-        let own = requirement.fields.iter().filter(|(ty, _)| !is_built_in(symbols, ty));
-        names.chain(own.flat_map(|(ty, fields)| missing_fields(symbols, ty, fields))).collect()
+        let names = requirement.parts.iter().flat_map(|part| part.symbols).filter(is_missing);
+        let own = requirement.fields().filter(|(ty, _)| !is_built_in(symbols, ty));
+        let fields = own.flat_map(|(ty, fields)| missing_fields(symbols, ty, fields));
+        names.map(|name| format!("nt!{name}")).chain(unique(fields)).collect()
     };
     let allowed = |requirement: &Requirement| Allowed {
         query: requirement.query,
         shows: requirement.shows,
         missing: missing(requirement),
-        built_in: requirement
-            .fields
-            .iter()
-            .map(|(ty, _)| *ty)
-            .filter(|ty| is_built_in(symbols, ty))
-            .collect(),
+        built_in: requirement.fields().map(|(ty, _)| *ty).filter(|ty| is_built_in(symbols, ty)).collect(),
     };
     REQUIREMENTS.iter().map(allowed).collect()
+}
+
+/// Each name once: a type that is not there is missed by every part that needs it.
+fn unique(names: impl Iterator<Item = String>) -> Vec<String> {
+    names.fold(Vec::new(), |mut unique, name| {
+        if !unique.contains(&name) {
+            unique.push(name);
+        }
+        unique
+    })
 }
 
 /// True if a built-in layout stands in for a type that a 64-bit kernel's `symbols` lack.
@@ -142,6 +147,8 @@ mod tests {
         let allowed = allowed_by(&symbols);
         assert_eq!((allowed[0].query, allowed[0].missing.len()), ("!verifier", 0));
         assert_eq!(allowed[1].missing[..2], ["nt!ViTargetDriversAvl", "_VF_AVL_TREE"]);
+        let data = allowed[2].missing.iter().filter(|name| *name == "_VF_TARGET_VERIFIED_DRIVER_DATA");
+        assert_eq!(data.count(), 1, "two parts need it");
         assert_eq!(
             allowed[2].built_in,
             ["_RTL_BALANCED_LINKS", "_VI_POOL_PAGE_HEADER", "_VI_POOL_ENTRY"],
