@@ -12,6 +12,7 @@ mod debugger_data;
 mod error;
 mod exports;
 mod fallback;
+mod file_name;
 mod image;
 mod kernel;
 mod modules;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 pub use debugger_data::DebuggerData;
 pub use error::{MissingSymbols, TargetError};
 pub use fallback::{built_in_layouts, stands_in, verifier_data};
+pub use file_name::FileName;
 pub use image::{Image, ImageError};
 pub use kernel::{DisplayPosition, Kernel, KernelVersion, SymbolsOrWhyNot};
 pub use modules::{Module, ModuleList};
@@ -368,27 +370,17 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The text of a `_UNICODE_STRING` field, at most `limit` bytes of it.
-    ///
-    /// # Errors
-    /// [`TargetError::Read`] and those of [`Record::uint`].
-    pub fn unicode_string(
-        &self,
-        record: &Record<'_>,
-        path: &str,
-        limit: usize,
-    ) -> Result<String, TargetError> {
-        let len = record.uint(&format!("{path}.Length"))? as usize & !1;
+    /// What the buffer of a `_UNICODE_STRING` field has, `len` bytes of it.
+    fn unicode_bytes(&self, record: &Record<'_>, path: &str, len: usize) -> Result<Vec<u8>, TargetError> {
         let buffer = record.pointer(&format!("{path}.Buffer"))?;
-        let len = len.min(limit);
         let from = usize::try_from(buffer.since(record.address())).ok();
         if let Some(near) = from.and_then(|from| record.bytes().get(from..)?.get(..len)) {
-            return Ok(modules::utf16(near));
+            return Ok(near.to_vec());
         }
         let mut bytes = vec![0; len];
         let what = || format!("{}.{path}", record.layout().name());
         self.memory.read_virtual(buffer, &mut bytes).map_err(|error| TargetError::read(what(), error))?;
-        Ok(modules::utf16(&bytes))
+        Ok(bytes)
     }
 
     /// The symbol that `address`, which lies in `module`, is at; reads no list of modules.

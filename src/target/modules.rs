@@ -14,15 +14,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::walk::{self, WalkEnd};
-use super::{Layout, TargetError};
+use super::{FileName, Layout, TargetError};
 use crate::memory::{Memory, ReadError, VirtAddr};
 
 /// Most modules that are listed; a large server has some three hundred.
 const MAX_MODULES: usize = 0x1000;
 /// Bytes read at an entry: the fields used, and a name after the longest known structure (0xa0).
 const ENTRY_READ: usize = 0x120;
-/// Longest name, in bytes.
-const MAX_NAME: usize = 0x208;
 
 /// One loaded image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,8 +110,8 @@ impl ModuleList {
         let end = walk::list(head, first, MAX_MODULES, |at| {
             let entry = Entry::read(memory, at, &offsets)?;
             if !entry.base.is_null() {
-                let name =
-                    entry.name(memory, &offsets).unwrap_or_else(|_| format!("unknown_{:x}", entry.base));
+                let name = entry.name(memory, &offsets).ok().filter(|name| !name.is_empty());
+                let name = name.unwrap_or_else(|| format!("unknown_{:x}", entry.base));
                 let base = entry.base;
                 let mut short: Arc<str> =
                     if base == kernel_base { "nt".into() } else { module_name(&name).into() };
@@ -182,16 +180,17 @@ impl Entry {
     }
 
     fn name(&self, memory: &dyn Memory, offsets: &Offsets) -> Result<String, ReadError> {
-        let len = (self.uint(offsets.name, 2) as usize & !1).min(MAX_NAME);
+        let length = self.uint(offsets.name, 2) as usize;
+        let len = FileName::bytes_to_read(length);
         let buffer = VirtAddr(self.uint(offsets.name + offsets.pointer, offsets.pointer));
         let near =
             usize::try_from(buffer.since(self.at)).ok().and_then(|from| self.bytes.get(from..)?.get(..len));
         if let Some(bytes) = near {
-            return Ok(utf16(bytes));
+            return Ok(FileName::new(bytes, length).text);
         }
         let mut bytes = vec![0; len];
         memory.read_virtual(buffer, &mut bytes)?;
-        Ok(utf16(&bytes))
+        Ok(FileName::new(&bytes, length).text)
     }
 
     /// A number of up to 8 bytes, which `read` has made sure is there.

@@ -17,7 +17,7 @@ use super::settings::PoolCounters;
 use crate::commands::Note;
 use crate::output::{self, Reading};
 use crate::target::walk::{self, AvlNode};
-use crate::target::{Layout, Module, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd};
+use crate::target::{FileName, Layout, Module, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd};
 
 /// `_VF_TARGET_VERIFIED_DRIVER_DATA.Signature`, in every build.
 const VERIFIED_DATA_SIGNATURE: u64 = 0x9876_1940;
@@ -27,8 +27,6 @@ const MAX_TABLES: u64 = 0x400;
 const MAX_DRIVERS: usize = 0x1_0000;
 /// Bytes read after a suspect entry, where the kernel puts its name.
 const NAME_READ: usize = 0x80;
-/// Longest name, in bytes.
-const MAX_NAME: usize = 0x208;
 
 /// One verified driver.
 #[derive(Clone, Debug, Serialize)]
@@ -116,14 +114,19 @@ impl Driver {
             Err(error) => Reading::Unreadable(error.clone()),
         };
         let name = match &suspect {
-            Ok(suspect) => {
-                target.unicode_string(suspect, "BaseName", MAX_NAME).map_err(|error| error.to_string())
-            }
+            Ok(suspect) => target.file_name(suspect, "BaseName").map_err(|error| error.to_string()),
             Err(error) => Err(error.clone()),
         };
         let entry = node.address();
-        if let Err(error) = &name {
-            notes.push(Note::partial(format!("the name of the driver at {entry} cannot be read: {error}")));
+        match &name {
+            Ok(FileName { absurd_length: Some(length), .. }) => notes.push(Note::partial(format!(
+                "the name of the driver at {entry} is damaged: its length is {length:#x} bytes, more than any file's; \
+                 only what can be a name is shown of it"
+            ))),
+            Ok(_) => {}
+            Err(error) => {
+                notes.push(Note::partial(format!("the name of the driver at {entry} cannot be read: {error}")));
+            }
         }
         let mut head = |path| {
             let head = SListHead::read(&data, path);
@@ -136,7 +139,7 @@ impl Driver {
         Ok(Self {
             entry,
             verified_data: at,
-            name: name.ok().map(|name| printable(&name)),
+            name: name.ok().map(|name| printable(&name.text)).filter(|name| !name.is_empty()),
             base: node.pointer(&format!("{tree_node}.p"))?,
             size: Reading::of(node.uint(&format!("{tree_node}.RangeSize"))),
             loads: of_suspect("Loads"),
@@ -306,8 +309,8 @@ impl Suspects {
         let first = target.record("nt!_LIST_ENTRY", head)?.pointer("Flink")?;
         Ok(walk::list(head, first, MAX_DRIVERS, |at| {
             let entry = target.record_and_tail(&layout, VirtAddr(at.0.wrapping_sub(links)), NAME_READ)?;
-            if let Ok(name) = target.unicode_string(&entry, "BaseName", MAX_NAME) {
-                suspects.push((printable(&name), entry.uint("Loads")?, entry.uint("Unloads")?));
+            if let Ok(name) = target.file_name(&entry, "BaseName") {
+                suspects.push((printable(&name.text), entry.uint("Loads")?, entry.uint("Unloads")?));
             }
             entry.pointer("Links.Flink")
         }))
