@@ -225,3 +225,17 @@ fn a_target_that_dies_in_mid_command_ends_it_with_a_sentence() {
     assert_eq!(output.code, 1, "{}{}", output.out, output.err);
     assert!(output.err.contains("no answer from the target within 1 s"), "{}", output.err);
 }
+#[test]
+fn an_answer_that_lacks_something_says_what_and_ends_with_3() {
+    let setup = Setup::new();
+    // A page of storfilt.sys's trackers is not mapped, among other things.
+    let _target = setup.target(&["--scenario", "corrupt", "--seed", "1"]);
+    let output = setup.debug(&["-b", "-c", "!verifier 3 storfilt"]);
+    assert_eq!(output.code, 3, "{}", output.err);
+    assert!(
+        output.err.contains("storfilt.sys: current allocations 663, listed 28: 5 pages unreadable"),
+        "{}",
+        output.err
+    );
+    assert_eq!(output.out.lines().filter(|line| line.contains(" StNm ")).count(), 28, "{}", output.out);
+}

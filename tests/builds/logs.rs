@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use verikd::memory::VirtAddr;
 use verikd::sim::windows::{BUILDS, Machine, Scenario};
 use verikd::target::Target;
 
@@ -99,6 +100,48 @@ fn a_log_is_searched_for_a_request_or_a_thread() {
         let [note] = &notes(target, "!verifier 40 fffffa8002f00a20")[..] else { panic!("one note") };
         assert_eq!(note.text, "No record of the forced pending log is about fffffa80`02f00a20.");
     });
+}
+
+/// Server 2022 has a second array beside the log, of which nothing but its name is known.
+#[test]
+fn a_full_stack_may_go_on_in_server_2022_s_second_array() {
+    for build in BUILDS {
+        let mut machine = Machine::new(build);
+        machine.break_in();
+        let kernel = build.images[0].layout().unwrap();
+        let symbol = |name: &str| VirtAddr(kernel.base + u64::from(kernel.symbol(name).unwrap()));
+        let word = |machine: &Machine, at: VirtAddr| {
+            let mut word = [0; 8];
+            machine.read_virtual(at, &mut word);
+            u64::from_le_bytes(word)
+        };
+        if let Some(second) = kernel.symbol("VfPoolTracesEx") {
+            // Wherever it leads, it is not followed.
+            machine.write_virtual(VirtAddr(kernel.base + u64::from(second)), &[0x41; 8]);
+        }
+        let types = build.types().unwrap();
+        let (size, stack) = (
+            types.aggregate("_VF_POOL_TRACE").unwrap().size,
+            types.locate("_VF_POOL_TRACE", "StackTrace").unwrap().0,
+        );
+        let slot = word(&machine, symbol("VfPoolTracesIndex")) as u32
+            & (word(&machine, symbol("VfPoolTracesLength")) as u32 - 1);
+        let newest = VirtAddr(word(&machine, symbol("VfPoolTraces"))).offset((slot * size).into());
+        let frame = symbol("ExFreePoolWithTag").offset(0x22c).0.to_le_bytes();
+        let frames = (size - stack) / 8;
+        machine.write_virtual(newest.offset(stack.into()), &frame.repeat(frames as usize));
+        let (machine, kernel) = stopped(build, machine);
+        let target = Target::new(&machine, &kernel);
+        let log = json(&target, "!verifier 80 1");
+        assert_eq!(log["entries"][0]["stack"].as_array().unwrap().len() as u32, frames, "{}", build.name);
+        let noted = log["notes"].to_string();
+        assert_eq!(
+            noted.contains("Stacks of 13 frames may go on"),
+            build.name == "2022",
+            "{}: {noted}",
+            build.name
+        );
+    }
 }
 
 /// Samples S3 and S4 of Windows 7 and Vista have these lines and columns; the numbers are this machine's.

@@ -1,5 +1,6 @@
 //! A driver's trackers, whole and broken.
 
+use verikd::commands::NoteKind;
 use verikd::memory::VirtAddr;
 
 use super::support::verifier::*;
@@ -141,6 +142,53 @@ fn a_broken_list_of_pages_keeps_what_came_before() {
     world.unmap(second);
     let noted = json(&world, "!verifier 3 myfault")["notes"].to_string();
     assert!(noted.contains("myfault.sys: current allocations 10, listed 1: 1 page unreadable, "), "{noted}");
+}
+
+/// What a counter says and a list cannot: one page of it is not there.
+#[test]
+fn a_full_page_that_cannot_be_read_is_the_difference_to_what_is_counted() {
+    let mut world = leak(Build::Windows7);
+    let slots = |count: u64, base: u64| -> Vec<Slot> {
+        (0..count).map(|index| Slot { address: base + index * 0x100, size: 0x90 }).collect()
+    };
+    let full = TRACKERS.offset(PAGE);
+    let (newest, older) = (slots(9, 0xffff_fa80_0600_0000), slots(127, 0xffff_fa80_0700_0000));
+    set_trackers(&mut world, DATA, &[(TRACKERS, &newest), (full, &older)]);
+    world.put(DRIVER, DATA, "CurrentNonPagedPoolAllocations", 9 + 127);
+    assert_eq!(json(&world, "!verifier 3 myfault")["notes"], json!([]));
+    world.unmap(full);
+    let noted = notes(&world.boot(), "!verifier 3 myfault");
+    let texts: Vec<_> = noted.iter().map(|note| (note.kind, note.text.as_str())).collect();
+    assert_eq!(
+        texts,
+        [
+            (
+                NoteKind::Partial,
+                "myfault.sys: the list of tracker pages breaks off after 1 of 2: its element at fffffa80`03221000 cannot be \
+                 used: _VI_POOL_PAGE_HEADER.Signature: read 0x0 of 0x8 bytes at fffffa80`03221010: not mapped"
+            ),
+            (NoteKind::Partial, "myfault.sys: current allocations 136, listed 9: 1 page unreadable"),
+        ]
+    );
+}
+
+/// Windows 7 on a CPU without cmpxchg16b.
+#[test]
+fn list_headers_of_eight_bytes_lead_to_the_same_blocks() {
+    let mut world = leak(Build::Windows7);
+    let expected = json(&world, "!verifier 3 myfault")["drivers"].clone();
+    for list in ["PoolPageHeaders", "PoolTrackers"] {
+        let head = DATA.offset(world.offset(DRIVER, list));
+        let bytes = world.read(head, 16);
+        let (first, depth) = (u64::from_le_bytes(bytes[8..].try_into().unwrap()) & !0xf, u64::from(bytes[0]));
+        world.write(head, &[0; 16]);
+        world.put(DRIVER, DATA, &format!("{list}.Header8.Depth"), depth);
+        world.put(DRIVER, DATA, &format!("{list}.Header8.NextEntry"), (first & 0x7ff_ffff_ffff) >> 4);
+        // The upper bits that entries and header share.
+        world.put(DRIVER, DATA, &format!("{list}.Header8.Region"), 0x7);
+    }
+    let report = json(&world, "!verifier 3 myfault");
+    assert_eq!((&report["drivers"], &report["notes"]), (&expected, &json!([])));
 }
 
 #[test]

@@ -66,20 +66,35 @@ fn nothing_is_listed_before_the_tree_is_set_up() {
 
 #[test]
 fn every_bucket_of_the_tree_is_walked_and_thunk_nodes_are_skipped() {
-    let mut world = leak(Build::Windows11);
-    let tree = world.global("ViTargetDriversAvl");
-    world.put("_VF_AVL_TREE", tree, "TablesNo", 16);
-    let stride = world.size("_VF_AVL_TABLE");
-    let (node, data, suspect) = (NODE.offset(0x1000), DATA.offset(0x1000), SUSPECT.offset(0x1000));
-    add_driver(&mut world, node, data, suspect, "other.sys");
-    world.put("_VF_AVL_TABLE", TABLES.offset(11 * stride), "RtlTable.BalancedRoot.RightChild", node.0);
-    let thunks = NODE.offset(0x2000);
-    world.put("_VF_TARGET_DRIVER", entry_of(thunks), "VerifiedData", 0);
-    world.put("_RTL_BALANCED_LINKS", node, "LeftChild", thunks.0);
-    let report = json(&world, "!verifier 1");
-    let names: Vec<_> = report["drivers"].as_array().unwrap().iter().map(|driver| &driver["name"]).collect();
-    assert_eq!(names, [&json!("myfault.sys"), &json!("other.sys")]);
-    assert_eq!(report["notes"], json!([]));
+    for tables in [1, 16, 32, 64] {
+        let mut world = leak(Build::Windows11);
+        let tree = world.global("ViTargetDriversAvl");
+        world.put("_VF_AVL_TREE", tree, "TablesNo", tables);
+        let stride = world.size("_VF_AVL_TABLE");
+        world.map(TABLES, tables * stride);
+        let (node, data, suspect) = (NODE.offset(0x1000), DATA.offset(0x1000), SUSPECT.offset(0x1000));
+        add_driver(&mut world, node, data, suspect, "other.sys");
+        let thunks = NODE.offset(0x2000);
+        world.put("_VF_TARGET_DRIVER", entry_of(thunks), "VerifiedData", 0);
+        world.put("_RTL_BALANCED_LINKS", node, "LeftChild", thunks.0);
+        // In the last of them; in the only one behind what is there.
+        match tables {
+            1 => world.put("_RTL_BALANCED_LINKS", NODE, "RightChild", node.0),
+            _ => {
+                let last = TABLES.offset((tables - 1) * stride);
+                world.put("_VF_AVL_TABLE", last, "RtlTable.BalancedRoot.RightChild", node.0);
+            }
+        }
+        let booted = world.boot();
+        booted.memory.reset();
+        let report = run(&booted, "!verifier 1").unwrap().to_json().unwrap();
+        let names: Vec<_> =
+            report["drivers"].as_array().unwrap().iter().map(|driver| &driver["name"]).collect();
+        assert_eq!(names, [&json!("myfault.sys"), &json!("other.sys")], "{tables} tables");
+        assert_eq!(report["notes"], json!([]));
+        // Settings 2, tree 2, all tables 1, drivers 3 each, the node of thunks 1.
+        assert_eq!(booted.memory.reads(), 2 + 2 + 1 + 2 * 3 + 1, "{tables} tables");
+    }
 }
 
 #[test]

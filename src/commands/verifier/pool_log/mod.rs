@@ -151,6 +151,14 @@ impl Query for PoolLogQuery {
             entry.kind = Kind::of(&entry.stack);
         }
         torn::mark(&mut log, ring, target);
+        let has_full_stack = |entry: &PoolLogEntry| entry.stack.len() as u64 == source.depth();
+        if log.entries.iter().any(has_full_stack) && target.address_of("nt!VfPoolTracesEx").is_ok() {
+            log.notes.push(Note::remark(format!(
+                "Stacks of {} frames may go on: this kernel has nt!VfPoolTracesEx beside the log, which is thought to hold \
+                 further frames, but is in no public symbols",
+                source.depth()
+            )));
+        }
         if let (true, Some(address), true) = (log.entries.is_empty(), address, log.parsed == log.length) {
             log.notes.push(Note::failed(format!(
                 "No entry of the log is about a block that {address} lies in. It was allocated before the oldest of the \
@@ -233,6 +241,11 @@ impl Log {
         let ring = Ring::read(target, &VARIABLES, layout.size() as u64, entry.pointer_size)?;
         let ring = ring.ok_or_else(|| ring::no_log(&VARIABLES, &why_no_log(target)))?;
         Ok(Self { ring, entry })
+    }
+
+    /// Return addresses that an entry has room for.
+    const fn depth(&self) -> u64 {
+        self.ring.size.saturating_sub(self.entry.stack as u64) / self.ring.pointer_size as u64
     }
 
     /// A log of a few requests is read sooner than it is searched.
