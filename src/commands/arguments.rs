@@ -47,6 +47,14 @@ impl<'a> Arguments<'a> {
         Some(word)
     }
 
+    /// The name that comes next: a word, or what stands between quotes. A quote that is missing at the end is made up for.
+    pub(super) fn name(&mut self) -> Option<&'a str> {
+        let Some(quoted) = self.rest.strip_prefix('"') else { return self.word() };
+        let (name, rest) = quoted.split_once('"').unwrap_or((quoted, ""));
+        self.rest = rest.trim_start();
+        Some(name.trim())
+    }
+
     /// The value of the expression that comes next.
     pub(super) fn expression(&mut self, target: &Target<'_>) -> Result<u64, QueryError> {
         let failed = |source| QueryError::Expression { command: self.spec.names[0], source };

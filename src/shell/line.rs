@@ -50,6 +50,8 @@ mod tests {
         assert_eq!(split("!verifier 3 myfault.sys; g"), ["!verifier 3 myfault.sys", "g"]);
         assert_eq!(split(r#".echo "a; b" ;; q"#), [r#".echo "a; b""#, "q"]);
         assert_eq!(split("lm\n\n  g  \n"), ["lm", "g"]);
+        assert_eq!(split("!verifier 3 myfault.sys;"), ["!verifier 3 myfault.sys"]);
+        assert_eq!(split(r#";!verifier 3 "my fault.sys"; ;"#), [r#"!verifier 3 "my fault.sys""#]);
     }
 
     #[test]

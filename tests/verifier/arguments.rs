@@ -12,6 +12,54 @@ fn a_driver_may_be_named_without_extension_and_in_any_case() {
     }
 }
 
+/// "Type !verifier 3 drivername.sys for info on the allocations that were leaked": bug check 0xC4/0x62, typed as people do.
+#[test]
+fn what_bug_check_c4_62_tells_people_to_type_works_as_they_type_it() {
+    let booted = leak(Build::Windows7).boot();
+    let expected = text(&booted, "!verifier 3 myfault.sys");
+    assert!(expected.contains("     Leak      "), "{expected}");
+    for line in [
+        "!verifier 3 \"myfault.sys\"",
+        "!verifier 3 \"MYFAULT\"",
+        "!verifier 3 \"myfault.sys",
+        "!verifier 0x3 MyFault.sys",
+        "!Verifier  3   myfault.sys  ",
+        r"!verifier 3 \SystemRoot\System32\drivers\myfault.sys",
+        r#"!verifier 3 "C:\Program Files\Notmyfault\myfault.sys""#,
+        "!verifier 3 \"\"",
+    ] {
+        assert_eq!(text(&booted, line), expected, "{line}");
+    }
+    let error = run(&booted, "!verifier 3 my fault.sys").err().unwrap().to_string();
+    assert!(error.contains("`fault.sys` is one argument too many"), "{error}");
+}
+
+#[test]
+fn the_second_argument_of_80_is_an_address_a_quantity_or_an_expression() {
+    let booted = leak(Build::Windows7).boot();
+    let of = |line: &str| {
+        let log = run(&booted, line).unwrap().to_json().unwrap();
+        (log["address"].clone(), log["quantity"].clone())
+    };
+    let address = (serde_json::json!("0xfffffa8005400000"), serde_json::Value::Null);
+    for line in [
+        "!verifier 80 fffffa8005400000",
+        "!verifier 0x80 0xfffffa8005400000",
+        "!VERIFIER 0X80 0XFFFFFA8005400000",
+        "!verifier 80 fffffa80`05400000",
+        "!verifier 80 0n18446738026483679232",
+        "!verifier 80 poi(fffffa80`03220ec0)",
+        "!verifier 80 (fffffa8005000000+400000)",
+    ] {
+        assert_eq!(of(line), address, "{line}");
+    }
+    for (line, quantity) in
+        [("80 10", 0x10), ("80 0n10", 10), ("80 0x10", 0x10), ("80", 0x40), ("80 10*2", 0x20)]
+    {
+        assert_eq!(of(&format!("!verifier {line}")), (serde_json::Value::Null, quantity.into()), "{line}");
+    }
+}
+
 #[test]
 fn flags_decide_how_much_is_shown() {
     let booted = leak(Build::Windows7).boot();

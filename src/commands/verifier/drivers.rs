@@ -343,8 +343,9 @@ impl Suspects {
     }
 }
 
-/// True if the user's `name` means the file `own`.
+/// True if the user's `name`, which may be a path, means the file `own`.
 fn same_driver(own: &str, name: &str) -> bool {
+    let name = name.rsplit(['\\', '/']).next().unwrap_or(name);
     let stem = own.rsplit_once('.').map_or(own, |(stem, _)| stem);
     own.eq_ignore_ascii_case(name) || stem.eq_ignore_ascii_case(name)
 }
@@ -369,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_driver_is_meant_with_and_without_extension_in_any_case() {
-        for name in ["myfault.sys", "MyFault", "MYFAULT.SYS"] {
+        for name in ["myfault.sys", "MyFault", "MYFAULT.SYS", r"\SystemRoot\system32\drivers\myfault.sys"] {
             assert!(same_driver("MyFault.sys", name), "{name}");
         }
         assert!(!same_driver("myfault.sys", "myfault.dll") && !same_driver("myfault.sys", "my"));

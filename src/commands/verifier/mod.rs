@@ -20,8 +20,8 @@
 //!
 //! An address or a quantity is any expression: `!verifier 80 poi(nt!PoolHitTag+8)+10`.
 //!
-//! `DRIVER` is `myfault.sys` or `myfault`, in any case: what bug check 0xC4/0x62 tells a driver's author to type works
-//! as it stands.
+//! `DRIVER` is `myfault.sys` or `myfault`, in any case, in quotes or not, or a path that ends so: what bug check 0xC4/0x62
+//! tells a driver's author to type works as it stands.
 //!
 //! ```text
 //! 0: kd> !verifier 3 myfault.sys
@@ -145,7 +145,7 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
     }
     let traces = TRACES.iter().find(|kind| kind.flag == flags);
     if traces.is_none() && !matches!(flags, FLAG_POOL_LOG | FLAG_WATCHED) {
-        let driver = arguments.word().map(str::to_owned);
+        let driver = arguments.name().filter(|name| !name.is_empty()).map(str::to_owned);
         arguments.end()?;
         return answer(&VerifierQuery { flags, driver }, target);
     }
