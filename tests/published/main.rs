@@ -2,6 +2,7 @@
 //! they are of lay it out: two of them 32-bit. Each sample is as it was published (Microsoft Learn, bug check C4/62; a
 //! blog's repository; microsoft/ebpf-for-windows issue 1908), but for numbers and lines that its publisher had cut.
 
+mod isf;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;
@@ -153,6 +154,21 @@ fn modules_of_a_32_bit_target_are_listed_with_and_without_symbols() {
     assert_eq!(names(&without_symbols(&windows_8_1())), expected);
 }
 
+/// Where symbols come from makes no difference: a volatility3 file of a 32-bit kernel says how wide its pointers are.
+#[test]
+fn the_samples_of_32_bit_kernels_print_the_same_by_isf_symbols() {
+    let nt = VirtAddr(0x8160_0000);
+    let booted =
+        state::lay_out(state::kernel_of_isf("8.1-x86", nt, &windows_8_1_x86(), ROUTINES), &mydriver()).boot();
+    assert_prints(&text(&booted.target(), "!verifier 3 Mydriver.sys"), include_str!("s5-allocations.txt"));
+    let shown = text(&booted.target(), "!verifier 0x80 0x8645a000");
+    assert!(shown.starts_with(include_str!("s5-log.txt")), "{shown}");
+    let nt = VirtAddr(0x8280_0000);
+    let booted = state::lay_out(state::kernel_of_isf("7-x86", nt, WINDOWS_7_X86, &[]), &sample()).boot();
+    let shown = text_in(VerifierFormat::New, &booted.target(), "!verifier 3 Sample.sys");
+    assert_prints(&shown, include_str!("s6.txt"));
+}
+
 /// Reading is all there is where the target does not search.
 #[test]
 fn a_log_of_32_bits_is_read_in_full_where_nothing_searches_it() {
@@ -164,59 +180,62 @@ fn a_log_of_32_bits_is_read_in_full_where_nothing_searches_it() {
 
 /// S5.
 fn windows_8_1() -> World {
+    let kernel = state::kernel_of(VirtAddr(0x8160_0000), &windows_8_1_x86(), ROUTINES);
+    let mut world = state::lay_out(kernel, &mydriver());
+    // Something to dereference.
+    world.put_pointers(VirtAddr(0x8422_6c00), &[0x8645_a000, 0x8422_6c00_u64.wrapping_sub(0x8645_a000)]);
+    world
+}
+
+const ROUTINES: &[(&str, u32)] = &[("VerifierExAllocatePoolWithTag", 0x52_619e - 0x24)];
+
+fn mydriver() -> State {
     let caller = 0x9a3b_f687;
     let block = |address, size, tag: &[u8; 4], caller| Taken {
         block: Slot { address, size },
         tag: u32::from_le_bytes(*tag),
         caller,
     };
-    let nt = VirtAddr(0x8160_0000);
     let counters = Counters { allocations: [0, 3, 0, 0x13], bytes: [0, 0x1058, 0, 0x4_a4a0] };
-    let mut world = state::lay_out(
-        state::kernel_of(nt, &windows_8_1_x86(), &[("VerifierExAllocatePoolWithTag", 0x52_619e - 0x24)]),
-        &State {
-            build: 9600,
-            level: 0x2_09bb,
-            option_flags: 0,
-            succeeded: [0x2_db1a, 0x2_db1a],
-            pool: counters,
-            entry: VirtAddr(0x8422_6b28),
-            driver: "MyDriver.sys",
-            loads: [1, 0],
-            driver_pool: counters,
-            blocks: vec![
-                block(0x982a_8fe0, 0x20, b"VMdl", 0x9a3b_f6ac),
-                block(0x8645_a000, 0x1008, b"mdrv", caller),
-                block(0x9a83_6fd0, 0x30, b"Vfwi", 0x9a3b_f6ed),
-            ],
-            modules: vec![
-                Module {
-                    base: 0x8060_0000,
-                    size: 0x2_d000,
-                    file: "VerifierExt.sys",
-                    symbols: &[("ExAllocatePoolWithTagPriority_internal_wrapper", 0xee4f - 0x5b)],
-                },
-                Module {
-                    base: 0x9a3b_e000,
-                    size: 0x6000,
-                    file: "MyDriver.sys",
-                    symbols: &[("DeviceControlDispatch", 0x1660), ("GetNecessaryObjects", 0x16d0)],
-                },
-            ],
-            log: Some(Log {
-                at: VirtAddr(0x8500_0000),
-                length: 0x1_0000,
-                index: 0x3_2a10,
-                address: 0x8645_a000,
-                size: 0x1000,
-                thread: 0x9c15_8bc0,
-                stack: vec![0x8060_ee4f, 0x81b2_619e, caller],
-            }),
-        },
-    );
-    // Something to dereference.
-    world.put_pointers(VirtAddr(0x8422_6c00), &[0x8645_a000, 0x8422_6c00_u64.wrapping_sub(0x8645_a000)]);
-    world
+    State {
+        build: 9600,
+        level: 0x2_09bb,
+        option_flags: 0,
+        succeeded: [0x2_db1a, 0x2_db1a],
+        pool: counters,
+        entry: VirtAddr(0x8422_6b28),
+        driver: "MyDriver.sys",
+        loads: [1, 0],
+        driver_pool: counters,
+        blocks: vec![
+            block(0x982a_8fe0, 0x20, b"VMdl", 0x9a3b_f6ac),
+            block(0x8645_a000, 0x1008, b"mdrv", caller),
+            block(0x9a83_6fd0, 0x30, b"Vfwi", 0x9a3b_f6ed),
+        ],
+        modules: vec![
+            Module {
+                base: 0x8060_0000,
+                size: 0x2_d000,
+                file: "VerifierExt.sys",
+                symbols: &[("ExAllocatePoolWithTagPriority_internal_wrapper", 0xee4f - 0x5b)],
+            },
+            Module {
+                base: 0x9a3b_e000,
+                size: 0x6000,
+                file: "MyDriver.sys",
+                symbols: &[("DeviceControlDispatch", 0x1660), ("GetNecessaryObjects", 0x16d0)],
+            },
+        ],
+        log: Some(Log {
+            at: VirtAddr(0x8500_0000),
+            length: 0x1_0000,
+            index: 0x3_2a10,
+            address: 0x8645_a000,
+            size: 0x1000,
+            thread: 0x9c15_8bc0,
+            stack: vec![0x8060_ee4f, 0x81b2_619e, caller],
+        }),
+    }
 }
 
 /// S6.

@@ -9,6 +9,7 @@ use verikd::symbols::pdb::PdbSymbols;
 use verikd::symbols::table::TableSymbols;
 use verikd::symbols::{Guid, PdbIdentity};
 
+use super::isf;
 use super::support::World;
 use super::support::verifier::{Taken, add_suspect, set_head, set_taken};
 
@@ -70,6 +71,18 @@ pub(super) struct Log {
 
 /// A 32-bit kernel at `base`, with these structures and routines.
 pub(super) fn kernel_of(base: VirtAddr, types: &str, routines: &[(&str, u32)]) -> World {
+    let nt = TableSymbols::new(PdbIdentity::new("ntkrpamp.pdb", Guid([6; 16]), 1)).with_32_bits();
+    let names = names(routines);
+    let nt = names.iter().fold(nt, |nt, (name, rva)| nt.symbol(name, *rva)).types(types);
+    World::new(base, NT_SIZE, Arc::new(nt))
+}
+
+/// The same, whose symbols are a volatility3 ISF file.
+pub(super) fn kernel_of_isf(name: &str, base: VirtAddr, types: &str, routines: &[(&str, u32)]) -> World {
+    World::new(base, NT_SIZE, Arc::new(isf::symbols(name, types, &names(routines))))
+}
+
+fn names(routines: &[(&str, u32)]) -> Vec<(String, u32)> {
     let globals = [
         "MmVerifierData",
         "ViTargetDriversAvl",
@@ -82,10 +95,8 @@ pub(super) fn kernel_of(base: VirtAddr, types: &str, routines: &[(&str, u32)]) -
         "PsLoadedModuleList",
         "ViPoolInfoAvl",
     ];
-    let nt = TableSymbols::new(PdbIdentity::new("ntkrpamp.pdb", Guid([6; 16]), 1)).with_32_bits();
-    let nt = (1..).zip(globals).fold(nt, |nt, (number, name)| nt.symbol(name, number * 0x1000));
-    let nt = routines.iter().fold(nt, |nt, (name, rva)| nt.symbol(name, *rva)).types(types);
-    World::new(base, NT_SIZE, Arc::new(nt))
+    let globals = (1..).zip(globals).map(|(number, name)| (name, number * 0x1000));
+    globals.chain(routines.iter().copied()).map(|(name, rva)| (name.to_owned(), rva)).collect()
 }
 
 /// The kernel of a simulated build, by its committed PDB.
