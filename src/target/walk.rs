@@ -210,7 +210,9 @@ impl SListHead {
                 return Ok(Self { first, depth: depth_of(form)? });
             }
         }
-        let first = VirtAddr(uint("Next", "Next")?);
+        // The entry is a structure of one field, in some symbol files the pointer itself.
+        let next = if record.has(&format!("{path}.Next.Next")) { "Next.Next" } else { "Next" };
+        let first = record.pointer(&format!("{path}.{next}"))?;
         Ok(Self { first, depth: record.uint(&format!("{path}.Depth"))? as u16 })
     }
 }

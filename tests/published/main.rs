@@ -9,7 +9,7 @@ mod support;
 
 use serde_json::json;
 use state::{Counters, Log, Module, State};
-use support::layouts::{WINDOWS_7_X86, windows_8_1_x86};
+use support::layouts::{WINDOWS_7_X86, windows_8_1_x86, windows_10_x86};
 use support::text::{notes, run, text, text_in};
 use support::verifier::{Slot, Taken};
 use support::{Booted, World};
@@ -152,6 +152,20 @@ fn modules_of_a_32_bit_target_are_listed_with_and_without_symbols() {
     let expected = ["VerifierExt.sys", "ntoskrnl.exe", "MyDriver.sys"];
     assert_eq!(names(&booted), expected);
     assert_eq!(names(&without_symbols(&windows_8_1())), expected);
+}
+
+/// The same state on the one later x86 kernel of which the structures are known: longer data, a tree keyed by session.
+#[test]
+fn a_later_x86_kernel_has_the_same_drivers_and_blocks() {
+    let mut state = sample();
+    state.build = 18362;
+    let kernel = state::kernel_of(VirtAddr(0x8280_0000), &windows_10_x86(), &[]);
+    let booted = state::lay_out(kernel, &state).boot();
+    let shown = text(&booted.target(), "!verifier 3 Sample.sys");
+    let (_, drivers) = include_str!("s6.txt").split_once("Driver Verification List").unwrap();
+    let (_, found) = shown.split_once("Driver Verification List").unwrap();
+    assert_prints(found, drivers);
+    assert_eq!(notes(&booted.target(), "!verifier 3 Sample.sys"), []);
 }
 
 /// Where symbols come from makes no difference: a volatility3 file of a 32-bit kernel says how wide its pointers are.

@@ -240,8 +240,10 @@ pub fn add_suspect(world: &mut World, at: VirtAddr, name: &str, loads: u64, unlo
 
 /// Writes a single list's head in this kernel's form.
 pub fn set_head(world: &mut World, data: VirtAddr, field: &str, first: VirtAddr, depth: u64) {
-    if world.has(DRIVER, &format!("{field}.Next.Next")) {
-        world.put(DRIVER, data, &format!("{field}.Next.Next"), first.0);
+    if world.has(DRIVER, &format!("{field}.Next")) {
+        // The first field of the structure, or the pointer itself.
+        let at = data.offset(world.offset(DRIVER, field));
+        world.put_pointers(at, &[first.0]);
         world.put(DRIVER, data, &format!("{field}.Depth"), depth);
         return;
     }

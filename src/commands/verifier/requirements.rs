@@ -61,7 +61,7 @@ static TRACKERS: Part = Part {
         (
             "_VF_TARGET_VERIFIED_DRIVER_DATA",
             &["PoolPageHeaders.HeaderX64.NextEntry|PoolPageHeaders.Header16.NextEntry|\
-               PoolPageHeaders.HeaderArm64.NextEntry|PoolPageHeaders.Next.Next"],
+               PoolPageHeaders.HeaderArm64.NextEntry|PoolPageHeaders.Next"],
         ),
         ("_VI_POOL_PAGE_HEADER", &["NextPage", "VerifierEntry", "Signature"]),
         (
