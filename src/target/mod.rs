@@ -144,7 +144,7 @@ impl<'a> Target<'a> {
         match self.kernel.version().machine {
             AMD64 => "x64",
             width::I386 => "x86",
-            0x1c4 => "ARM",
+            width::ARMNT => "ARM",
             0xaa64 => "ARM64",
             _ => "such",
         }

@@ -51,7 +51,9 @@ impl Memory for Patience<'_> {
     }
 
     fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
-        let range = self.width.cut(range.start)..self.width.cut(range.end);
+        // The end may lie at the end of the address space, just above what it has addresses for.
+        let start = self.width.cut(range.start);
+        let range = start..start.offset(range.end.since(range.start));
         let address = Address::Virtual(range.start);
         // A target that is silent at a search may still answer reads.
         let is_over = |cause: &ReadCause| is_over(cause) && !matches!(cause, ReadCause::NoAnswer { .. });

@@ -8,7 +8,7 @@ use crate::memory::VirtAddr;
 
 /// `IMAGE_FILE_MACHINE_I386` and that of 32-bit ARM.
 pub(super) const I386: u16 = 0x14c;
-const ARMNT: u16 = 0x1c4;
+pub(super) const ARMNT: u16 = 0x1c4;
 
 /// How wide a target's addresses are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

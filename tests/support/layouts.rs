@@ -344,30 +344,6 @@ _VF_AVL_TREE 14
 /// What Windows 10 x86 of 1903 to 2004 has otherwise than 8.1, which of them is not known. Source: ntdiff's headers, as
 /// `layouts.json` of the shared data has them; the first entry of a list is a plain pointer in this text.
 const WINDOWS_10_X86_CHANGES: &str = "\
-_MM_DRIVER_VERIFIER_DATA 90
-  Level 0 u32
-  RaiseIrqls 4 u32
-  AcquireSpinLocks 8 u32
-  SynchronizeExecutions c u32
-  AllocationsAttempted 10 u32
-  AllocationsSucceeded 14 u32
-  AllocationsSucceededSpecialPool 18 u32
-  AllocationsWithNoTag 1c u32
-  TrimRequests 20 u32
-  Trims 24 u32
-  AllocationsFailed 28 u32
-  AllocationsFailedDeliberately 2c u32
-  Loads 30 u32
-  Unloads 34 u32
-  UnTrackedPool 38 u32
-  CurrentPagedPoolAllocations 40 u32
-  CurrentNonPagedPoolAllocations 44 u32
-  PeakPagedPoolAllocations 48 u32
-  PeakNonPagedPoolAllocations 4c u32
-  PagedBytes 50 u32
-  NonPagedBytes 54 u32
-  PeakPagedBytes 58 u32
-  PeakNonPagedBytes 5c u32
 _VF_AVL_TREE_NODE 8
   p 0 ptr
   RangeSize 4 u32
