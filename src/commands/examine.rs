@@ -50,6 +50,8 @@ pub(super) struct SymbolList {
     notes: Vec<Note>,
     #[serde(skip)]
     columns: Columns,
+    #[serde(skip)]
+    pointer_size: usize,
 }
 
 /// What is printed of each.
@@ -71,10 +73,13 @@ struct Row {
 
 impl Answer for SymbolList {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        self.symbols.iter().try_for_each(|Row { address, module, name }| match self.columns {
-            Columns::All => writeln!(out, "{address} {module}!{name}"),
-            Columns::Address => writeln!(out, "{address}"),
-            Columns::Name => writeln!(out, "{module}!{name}"),
+        self.symbols.iter().try_for_each(|Row { address, module, name }| {
+            let address = output::Address { address: *address, pointer_size: self.pointer_size };
+            match self.columns {
+                Columns::All => writeln!(out, "{address} {module}!{name}"),
+                Columns::Address => writeln!(out, "{address}"),
+                Columns::Name => writeln!(out, "{module}!{name}"),
+            }
         })
     }
 
@@ -143,7 +148,8 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
     let (module, name) = pattern.split_once('!').unwrap_or(("*", pattern));
     let found = modules_for(module, target).map_err(|source| QueryError::Target { command: "x", source })?;
     let name = Pattern::new(name);
-    let mut list = SymbolList { symbols: Vec::new(), notes: Vec::new(), columns };
+    let pointer_size = target.pointer_size();
+    let mut list = SymbolList { symbols: Vec::new(), notes: Vec::new(), columns, pointer_size };
     list.notes.extend(found.notes.iter().cloned());
     for (module, symbols) in &found.modules {
         for symbol in symbols.symbols() {
@@ -197,10 +203,12 @@ pub(super) struct Nearest {
     #[serde(serialize_with = "output::address_or_null")]
     next_address: Option<VirtAddr>,
     notes: Vec<Note>,
+    #[serde(skip)]
+    pointer_size: usize,
 }
 
 impl Nearest {
-    fn of(address: VirtAddr, found: Option<Neighbours>) -> Self {
+    fn of(address: VirtAddr, found: Option<Neighbours>, pointer_size: usize) -> Self {
         let mut nearest = Self {
             address,
             module: None,
@@ -211,6 +219,7 @@ impl Nearest {
             next: None,
             next_address: None,
             notes: Vec::new(),
+            pointer_size,
         };
         let Some(Neighbours { at, start, exact, above }) = found else {
             nearest.notes.push(Note::failed(format!("{address} lies in no loaded module")));
@@ -237,12 +246,13 @@ impl Answer for Nearest {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         let (Some(module), Some(start)) = (&self.module, self.start) else { return Ok(()) };
         let name = self.symbol.as_ref().map_or_else(|| module.clone(), |symbol| format!("{module}!{symbol}"));
-        write!(out, "({start})   {name}")?;
+        let shown = |address| output::Address { address, pointer_size: self.pointer_size };
+        write!(out, "({})   {name}", shown(start))?;
         if self.displacement > 0 {
             write!(out, "+{:#x}", self.displacement)?;
         }
         if let (Some(next), Some(at)) = (&self.next, self.next_address) {
-            write!(out, "   |  ({at})   {module}!{next}")?;
+            write!(out, "   |  ({})   {module}!{next}", shown(at))?;
         }
         writeln!(out)?;
         if !self.exact.is_empty() {
@@ -263,5 +273,5 @@ fn nearest(text: &str, target: &Target<'_>) -> Answered {
     }
     let address = arguments.address(target)?;
     arguments.end()?;
-    Ok(Box::new(Nearest::of(address, target.neighbours(address))))
+    Ok(Box::new(Nearest::of(address, target.neighbours(address), target.pointer_size())))
 }

@@ -80,6 +80,8 @@ pub struct ModuleTable {
     end: WalkEnd,
     notes: Vec<Note>,
     #[serde(skip)]
+    pointer_size: usize,
+    #[serde(skip)]
     columns: Columns,
 }
 
@@ -132,6 +134,7 @@ impl Query for Modules {
             end: list.end().clone(),
             notes: Vec::new(),
             columns: self.columns,
+            pointer_size: target.pointer_size(),
         };
         for module in list.modules().iter().filter(fits) {
             let symbols = status(module, target);
@@ -227,12 +230,15 @@ impl Answer for ModuleTable {
         if self.columns == Columns::Name {
             return self.modules.iter().try_for_each(|row| writeln!(out, "{}", row.name));
         }
-        writeln!(out, "start             end                 module name")?;
+        let shown = |address| output::Address { address, pointer_size: self.pointer_size };
+        let width = shown(VirtAddr(0)).to_string().len();
+        writeln!(out, "{:<width$} {:<width$}   module name", "start", "end")?;
         for row in &self.modules {
+            let range = [shown(row.start), shown(row.end)];
             if self.columns != Columns::Symbols {
-                write_image(row, self.columns, out)?;
+                write_image(row, range, self.columns, out)?;
             } else {
-                write_symbols(row, out)?;
+                write_symbols(row, range, out)?;
             }
             if let Some(headers) = &row.headers {
                 write_headers(row, headers, out)?;
@@ -246,16 +252,21 @@ impl Answer for ModuleTable {
     }
 }
 
-fn write_image(row: &Row, columns: Columns, out: &mut dyn fmt::Write) -> fmt::Result {
-    let Row { start, end, name, image_name, timestamp, .. } = row;
+fn write_image(
+    row: &Row,
+    [start, end]: [output::Address; 2],
+    columns: Columns,
+    out: &mut dyn fmt::Write,
+) -> fmt::Result {
+    let Row { name, image_name, timestamp, .. } = row;
     let image = if columns == Columns::Image { format!("{image_name:<12} ") } else { String::new() };
     let time = timestamp.map(|time| format!("{} ({time:08X})", output::unix_time(time.into())));
     let line = format!("{start} {end}   {name:<8} {image}{}", time.unwrap_or_default());
     writeln!(out, "{}", line.trim_end())
 }
 
-fn write_symbols(row: &Row, out: &mut dyn fmt::Write) -> fmt::Result {
-    let Row { start, end, name, symbols, .. } = row;
+fn write_symbols(row: &Row, [start, end]: [output::Address; 2], out: &mut dyn fmt::Write) -> fmt::Result {
+    let Row { name, symbols, .. } = row;
     let (status, path) = match symbols {
         SymbolStatus::Deferred => ("(deferred)".to_owned(), ""),
         SymbolStatus::Loaded { kind: SymbolKind::Export, .. } => {

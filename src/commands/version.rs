@@ -36,6 +36,8 @@ pub struct TargetVersion {
     kernel_base: VirtAddr,
     #[serde(serialize_with = "output::address")]
     loaded_module_list: VirtAddr,
+    #[serde(skip)]
+    pointer_size: usize,
 }
 
 impl Query for Version {
@@ -64,6 +66,7 @@ impl Query for Version {
             built_by,
             kernel_base: version.base,
             loaded_module_list: version.module_list,
+            pointer_size: target.pointer_size(),
         })
     }
 }
@@ -76,7 +79,8 @@ impl Answer for TargetVersion {
         if let Some(built_by) = &self.built_by {
             writeln!(out, "Built by: {built_by}")?;
         }
-        let (base, list) = (self.kernel_base, self.loaded_module_list);
+        let shown = |address| output::Address { address, pointer_size: self.pointer_size };
+        let (base, list) = (shown(self.kernel_base), shown(self.loaded_module_list));
         writeln!(out, "Kernel base = 0x{base} PsLoadedModuleList = 0x{list}")
     }
 }

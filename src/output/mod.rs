@@ -47,6 +47,22 @@ impl fmt::Display for Pointer {
     }
 }
 
+/// An address as WinDbg prints it in its columns: ``fffff800`01400000``, or eight digits where `pointer_size` is 4.
+#[derive(Clone, Copy, Debug)]
+pub struct Address {
+    /// The address.
+    pub address: VirtAddr,
+    /// Bytes of a pointer in the target.
+    pub pointer_size: usize,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, pointer_size } = *self;
+        if pointer_size == 4 { Pointer { address, pointer_size }.fmt(f) } else { address.fmt(f) }
+    }
+}
+
 /// A number of the target, or why it could not be read: one unreadable field spoils that field only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
@@ -134,6 +150,17 @@ mod tests {
         let mut text = String::new();
         write_columns(&mut text, &[["lm", "modules"], ["!verifier", "Driver Verifier"]]).unwrap();
         assert_eq!(text, "lm         modules\n!verifier  Driver Verifier\n");
+    }
+
+    #[test]
+    fn addresses_are_as_wide_as_the_target_s() {
+        let of = |address, pointer_size| {
+            let address = VirtAddr(address);
+            (Pointer { address, pointer_size }.to_string(), Address { address, pointer_size }.to_string())
+        };
+        assert_eq!(of(0xffff_fa80_0540_0000, 8), ("fffffa8005400000".into(), "fffffa80`05400000".into()));
+        assert_eq!(of(0x8422_6b28, 4), ("84226b28".into(), "84226b28".into()));
+        assert_eq!(of(0xffff_ffff_8422_6b28, 4).0, "84226b28", "as KD sign-extends it");
     }
 
     #[test]

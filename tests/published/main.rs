@@ -183,6 +183,37 @@ fn the_samples_of_32_bit_kernels_print_the_same_by_isf_symbols() {
     assert_prints(&shown, include_str!("s6.txt"));
 }
 
+/// Columns as in sample S13, whose source line is in no public symbols.
+#[test]
+fn other_commands_print_eight_digits_too() {
+    let mut world = windows_8_1();
+    let code = VirtAddr(0x9a3b_f6a0);
+    world.write(code, &[0x55, 0x8b, 0xec, 0x83, 0xec, 0x10, 0x53, 0x56]);
+    let booted = world.boot();
+    let shown = |line: &str| text(&booted.target(), line);
+    assert_eq!(
+        shown("ln 0x9a3bf6ac"),
+        "(9a3bf660)   MyDriver!DeviceControlDispatch+0x4c   |  (9a3bf6d0)   MyDriver!GetNecessaryObjects\n"
+    );
+    assert_eq!(
+        shown("lm m my*"),
+        "start    end        module name\n9a3be000 9a3c4000   MyDriver   (table symbols)\n"
+    );
+    assert_eq!(shown("x MyDriver!Get*"), "9a3bf6d0 MyDriver!GetNecessaryObjects\n");
+    assert_eq!(shown("dd ffffffff9a3bf6a0 L2"), "9a3bf6a0  83ec8b55 565310ec\n");
+    assert_eq!(shown("dps 84226c00 L1"), "84226c00  8645a000\n");
+    assert!(
+        shown("s 9a3bf6a0 L8 83 ec").starts_with("9a3bf6a3  83 ec 10 53 "),
+        "{}",
+        shown("s 9a3bf6a0 L8 83 ec")
+    );
+    assert!(
+        shown("vertarget").ends_with("Kernel base = 0x81600000 PsLoadedModuleList = 0x81609000\n"),
+        "{}",
+        shown("vertarget")
+    );
+}
+
 /// Reading is all there is where the target does not search.
 #[test]
 fn a_log_of_32_bits_is_read_in_full_where_nothing_searches_it() {

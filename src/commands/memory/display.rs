@@ -66,6 +66,8 @@ pub(super) struct MemoryDisplay {
     notes: Vec<Note>,
     #[serde(skip)]
     pub(super) bytes: SparseBytes,
+    #[serde(skip)]
+    pub(super) pointer_size: usize,
 }
 
 /// Numbers as hexadecimal text: JSON's own lose bits past 2^53.
@@ -89,6 +91,7 @@ impl Query for MemoryQuery {
             text: None,
             notes: Vec::new(),
             bytes,
+            pointer_size: target.pointer_size(),
         };
         if self.format.is_text() {
             // What lies behind a hole is no part of the text.

@@ -47,6 +47,8 @@ struct Matches {
     notes: Vec<Note>,
     #[serde(skip)]
     format: Option<Format>,
+    #[serde(skip)]
+    pointer_size: usize,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -65,8 +67,9 @@ fn bytes_or_null<S: Serializer>(bytes: &[Option<u64>], serializer: S) -> Result<
 impl Answer for Matches {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         for Match { address, bytes } in &self.matches {
+            let address = output::Address { address: *address, pointer_size: self.pointer_size };
             match self.format {
-                Some(format) => write_line(*address, bytes, format, true, out)?,
+                Some(format) => write_line(address, bytes, format, true, out)?,
                 None => writeln!(out, "0x{address}")?,
             }
         }
@@ -100,7 +103,8 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
         return Err(arguments.usage(format!("a pattern has 1 to {MAX_PATTERN:#x} bytes")));
     }
     let end = VirtAddr(range.start.0.saturating_add(len));
-    let mut found = Matches { matches: Vec::new(), notes: Vec::new(), format: Some(kind.format) };
+    let (format, pointer_size) = (Some(kind.format), target.pointer_size());
+    let mut found = Matches { matches: Vec::new(), notes: Vec::new(), format, pointer_size };
     let addresses = search(target, range.start, end, &pattern, unit as u64, &mut found.notes)?;
     if kind.is_short {
         found.format = None;

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use super::Format;
 use super::display::MemoryDisplay;
+use crate::output::Address;
 use crate::target::VirtAddr;
 
 /// Bytes between which `db` puts a dash.
@@ -31,7 +32,7 @@ fn write_numbers(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
 
 /// Writes one line of numbers, and its bytes as characters if that is wanted.
 pub(super) fn write_line(
-    at: VirtAddr,
+    at: Address,
     bytes: &[Option<u64>],
     format: Format,
     has_characters: bool,
@@ -71,7 +72,7 @@ fn write_text(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
     if text.is_empty() {
         let unreadable = display.bytes.get(0..1).is_none();
         let shown = if unreadable { "?".repeat(a_line) } else { String::new() };
-        return writeln!(out, "{}  \"{shown}\"", display.start);
+        return writeln!(out, "{}  \"{shown}\"", at(display, 0));
     }
     for (index, line) in text.chunks(a_line).enumerate() {
         writeln!(out, "{}  \"{}\"", at(display, index), String::from_iter(line))?;
@@ -80,8 +81,9 @@ fn write_text(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
 }
 
 /// The address of a line.
-fn at(display: &MemoryDisplay, line: usize) -> VirtAddr {
-    display.start.offset((line * display.format.line()) as u64)
+fn at(display: &MemoryDisplay, line: usize) -> Address {
+    let address = display.start.offset((line * display.format.line()) as u64);
+    Address { address, pointer_size: display.pointer_size }
 }
 
 /// An element with all its digits.
