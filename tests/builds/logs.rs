@@ -34,6 +34,8 @@ fn advanced_tracking_gives_each_driver_its_blocks_out_of_one_tree() {
         assert!(
             note["kind"] == "remark" && note["text"].as_str().unwrap().contains("advanced pool tracking")
         );
+        let [note] = &notes(target, "!verifier 1")[..] else { panic!("one note") };
+        assert!(note.text.contains("what drivers hold is not in their counters"), "{}", note.text);
         let logged = json(target, "!verifier 80 fffffa8005400000");
         assert_eq!(logged["entries"][0]["stack"][2], leaked["stack"][2]);
     });

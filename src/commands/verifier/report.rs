@@ -189,7 +189,14 @@ impl VerifierQuery {
     ) -> Option<Tracked> {
         let is_advanced =
             report.settings.option_flags.is_some_and(|flags| flags & OPTION_ADVANCED_POOL_TRACKING != 0);
-        if !is_advanced || drivers.is_empty() || self.flags & FLAG_ALLOCATIONS == 0 {
+        if !is_advanced || drivers.is_empty() {
+            return None;
+        }
+        if self.flags & FLAG_ALLOCATIONS == 0 {
+            report.notes.push(Note::remark(
+                "This kernel uses advanced pool tracking (VfOptionFlags has 0x1000), so what drivers hold is not in their \
+                 counters; !verifier 3 lists it.",
+            ));
             return None;
         }
         match Tracked::read(target, drivers, names, &mut report.notes) {

@@ -21,7 +21,7 @@ use serde::{Serialize, Serializer};
 use super::format::Era;
 use super::frames::{self, Frame, Names};
 use super::ring::{self, Filter, PIECE, Ring, Variables, Wanted};
-use super::{failed, narrow, text};
+use super::{NAME, failed, narrow, text};
 use crate::commands::{Answer, Note, Query, QueryError};
 use crate::output;
 use crate::target::{Layout, Place, Target, TargetError, VirtAddr};
@@ -267,7 +267,16 @@ impl Query for TraceQuery {
 
     fn run(&self, target: &Target<'_>) -> Result<TraceLog, QueryError> {
         let kind = self.kind;
-        let record = RecordLayout::of(kind, &target.layout(kind.record).map_err(failed)?).map_err(failed)?;
+        let layout = target.layout(kind.record).map_err(|error| match error {
+            TargetError::NoType { .. } => QueryError::NoData {
+                command: NAME,
+                reason: format!(
+                    "{error}; without its record a log cannot be read (Windows 7's public symbols lack that of the IRP log)"
+                ),
+            },
+            error => failed(error),
+        })?;
+        let record = RecordLayout::of(kind, &layout).map_err(failed)?;
         let mut log = TraceLog {
             kind,
             era: Era::of(target),
