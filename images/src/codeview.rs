@@ -37,12 +37,12 @@ const LF_MEMBER: u16 = 0x150d;
 
 const PUBLIC: u16 = 3;
 const FORWARD_REFERENCE: u16 = 0x80;
-/// `LF_POINTER` attributes of a plain 64-bit pointer: kind 12, eight bytes.
+/// `LF_POINTER` attributes of a plain 64-bit pointer: kind 12, eight bytes; of a 32-bit one: kind 10, four bytes.
 const POINTER_64: u32 = 0x1_000c;
-/// Bit pattern that turns a C type's index into that of a 64-bit pointer to it.
-const POINTER_TO_BASE: u32 = 0x600;
-/// The C type that indexes arrays on x64.
-const INDEX_TYPE: u32 = base_index(BaseType::UnsignedLongLong);
+const POINTER_32: u32 = 0x800a;
+/// Bit pattern that turns a C type's index into that of a pointer to it.
+const POINTER_64_TO_BASE: u32 = 0x600;
+const POINTER_32_TO_BASE: u32 = 0x400;
 /// Field lists longer than this are continued in another record; a record is at most 64 KiB.
 const LIST_LIMIT: usize = 0xf000;
 
@@ -66,6 +66,10 @@ impl Records<'_> {
             self.bytes.extend_from_slice(record);
             next
         })
+    }
+
+    const fn is_32_bit(&self) -> bool {
+        self.types.pointer_size == 4
     }
 
     /// Defines an aggregate, or the unnamed one that is its field `unnamed`.
@@ -114,14 +118,22 @@ impl Records<'_> {
         match ty {
             Type::Base(base) => base_index(*base),
             Type::Pointer(target) => match self.index(target) {
-                base if base < 0x100 => base | POINTER_TO_BASE,
-                target => self.add(LF_POINTER, &[&target.to_le_bytes(), &POINTER_64.to_le_bytes()]),
+                base if base < 0x100 => {
+                    base | if self.is_32_bit() { POINTER_32_TO_BASE } else { POINTER_64_TO_BASE }
+                }
+                target => {
+                    let attributes = if self.is_32_bit() { POINTER_32 } else { POINTER_64 };
+                    self.add(LF_POINTER, &[&target.to_le_bytes(), &attributes.to_le_bytes()])
+                }
             },
             Type::Array(element, count) => {
                 let size = self.types.size_of(element).expect("Types::parse refuses unknown sizes") * count;
                 let element = self.index(element);
                 let no_name = [0];
-                let indices = [element.to_le_bytes(), INDEX_TYPE.to_le_bytes()].concat();
+                // The C type that indexes arrays, which is as wide as a pointer.
+                let index =
+                    if self.is_32_bit() { BaseType::UnsignedLong } else { BaseType::UnsignedLongLong };
+                let indices = [element.to_le_bytes(), base_index(index).to_le_bytes()].concat();
                 self.add(LF_ARRAY, &[&indices, &number(size.into()), &no_name])
             }
             Type::Bits { base, width, bit } => {

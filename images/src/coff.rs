@@ -21,7 +21,10 @@ pub(crate) fn object_file(
 ) -> Result<Vec<u8>, object::write::Error> {
     let debug = pe::IMAGE_SCN_CNT_INITIALIZED_DATA | pe::IMAGE_SCN_MEM_DISCARDABLE | pe::IMAGE_SCN_MEM_READ;
     let directives = pe::IMAGE_SCN_LNK_INFO | pe::IMAGE_SCN_LNK_REMOVE;
-    let mut object = Object::new(BinaryFormat::Coff, Architecture::X86_64, Endianness::Little);
+    // For x86 it puts the underscore of cdecl in front of every symbol.
+    let is_32_bit = types.is_some_and(|types| types.pointer_size == 4);
+    let architecture = if is_32_bit { Architecture::I386 } else { Architecture::X86_64 };
+    let mut object = Object::new(BinaryFormat::Coff, architecture, Endianness::Little);
     for section in &image.sections {
         let size = if section.kind == Kind::Linker { linker_fill } else { section.size };
         let zeros = vec![0; size as usize];

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use verikd::sim::windows::layout::{ImageLayout, LayoutError, SectionKind, Types};
 
 pub use image::ImageError;
+use link::Machine;
 pub use link::{LinkError, Linker};
 
 /// Name of the file beside the images that records which linker made them.
@@ -130,17 +131,31 @@ pub fn build(linker: &Linker, layout: ImageLayout, types: Option<&Types>) -> Res
 
     // Linked twice: how much the linker puts into its section is known only once it has done so.
     let no_fill = object(0)?;
-    let (measured, _) = linker.link(&layout, &no_fill)?;
+    let (measured, _) = linker.link(&layout, &no_fill, Machine::X64)?;
     let mut fill = 0;
     for section in layout.sections.iter().filter(|section| section.kind == SectionKind::Linker) {
         let used = image::virtual_size(&measured, &section.name).map_err(wrong)?;
         fill = section.size.checked_sub(used).ok_or_else(|| wrong(ImageError::LinkerSection { used }))?;
     }
-    let (image, mut pdb) = linker.link(&layout, &object(fill & !0xf)?)?;
+    let (image, mut pdb) = linker.link(&layout, &object(fill & !0xf)?, Machine::X64)?;
     image::check(&image, &layout).map_err(wrong)?;
     let mut image = image::without_trailing_zeros(&image).map_err(wrong)?;
     image::set_identity(&mut image, &mut pdb, identity(&no_fill)).map_err(wrong)?;
     Ok(Built { layout, image, pdb })
+}
+
+/// Makes the PDB of an image with these types alone: a 32-bit one's, if the types have pointers of 4 bytes.
+///
+/// No simulated machine is a 32-bit one, so there is no use for the image.
+///
+/// # Errors
+/// [`BuildError`].
+pub fn build_pdb(linker: &Linker, layout: &ImageLayout, types: &Types) -> Result<Vec<u8>, BuildError> {
+    let object = coff::object_file(layout, Some(types), 0);
+    let object = object.map_err(|source| BuildError::Object { file: layout.file.clone(), source })?;
+    let machine = if types.pointer_size == 4 { Machine::X86 } else { Machine::X64 };
+    let (_, pdb) = linker.link(layout, &object, machine)?;
+    Ok(pdb)
 }
 
 /// A GUID that changes with what the PDB says, and does not depend on the linker: an RFC 9562 version 8 UUID, in the

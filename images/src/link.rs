@@ -15,6 +15,13 @@ pub struct Linker {
     pub version: String,
 }
 
+/// What an image is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Machine {
+    X64,
+    X86,
+}
+
 /// Why a program that images are linked with did not do its work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,7 +69,12 @@ impl Linker {
     /// Links an object file into an image and its PDB.
     ///
     /// It runs in a folder of its own and under a fixed name, so that no path gets into what it writes.
-    pub(crate) fn link(&self, image: &ImageLayout, object: &[u8]) -> Result<(Vec<u8>, Vec<u8>), LinkError> {
+    pub(crate) fn link(
+        &self,
+        image: &ImageLayout,
+        object: &[u8],
+        machine: Machine,
+    ) -> Result<(Vec<u8>, Vec<u8>), LinkError> {
         let folder = tempfile::tempdir().map_err(|source| LinkError::Io { path: env::temp_dir(), source })?;
         let file = |name: &str| folder.path().join(name);
         let object_name = format!("{}.obj", image.module);
@@ -70,9 +82,14 @@ impl Linker {
 
         let mut command = Command::new(&self.path);
         fixed_name(&mut command);
-        command.current_dir(folder.path()).args(["-flavor", "link"]).args([
-            "/nologo",
-            "/machine:x64",
+        // The linker writes what it was called with into the PDB, so the order is part of the image.
+        command.current_dir(folder.path()).args(["-flavor", "link", "/nologo"]);
+        command.args(match machine {
+            Machine::X64 => &["/machine:x64"][..],
+            // The object has no table of exception handlers, which any compiler's has.
+            Machine::X86 => &["/machine:x86", "/safeseh:no"],
+        });
+        command.args([
             "/subsystem:native",
             "/driver",
             "/nodefaultlib",

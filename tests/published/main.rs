@@ -3,6 +3,7 @@
 //! blog's repository; microsoft/ebpf-for-windows issue 1908), but for numbers and lines that its publisher had cut.
 
 mod isf;
+mod pdb;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;
@@ -171,14 +172,30 @@ fn a_later_x86_kernel_has_the_same_drivers_and_blocks() {
 /// Where symbols come from makes no difference: a volatility3 file of a 32-bit kernel says how wide its pointers are.
 #[test]
 fn the_samples_of_32_bit_kernels_print_the_same_by_isf_symbols() {
-    let nt = VirtAddr(0x8160_0000);
-    let booted =
-        state::lay_out(state::kernel_of_isf("8.1-x86", nt, &windows_8_1_x86(), ROUTINES), &mydriver()).boot();
+    let kernel = |name, at, types: &str, routines| state::kernel_of_isf(name, VirtAddr(at), types, routines);
+    assert_prints_samples(
+        kernel("8.1-x86", 0x8160_0000, &windows_8_1_x86(), ROUTINES),
+        kernel("7-x86", 0x8280_0000, WINDOWS_7_X86, &[]),
+    );
+}
+
+/// Nor by the PDBs that a linker makes, in which every name has an underscore in front.
+#[test]
+fn the_samples_of_32_bit_kernels_print_the_same_by_pdbs() {
+    let kernel = |name, at, types: &str, routines| state::kernel_of_pdb(name, VirtAddr(at), types, routines);
+    let windows_8_1 = kernel("8.1-x86", 0x8160_0000, &windows_8_1_x86(), ROUTINES);
+    let windows_7 = kernel("7-x86", 0x8280_0000, WINDOWS_7_X86, &[]);
+    let (Some(windows_8_1), Some(windows_7)) = (windows_8_1, windows_7) else { return };
+    assert_prints_samples(windows_8_1, windows_7);
+}
+
+/// S5 and S6 on kernels that have nothing in their memory yet.
+fn assert_prints_samples(windows_8_1: World, windows_7: World) {
+    let booted = state::lay_out(windows_8_1, &mydriver()).boot();
     assert_prints(&text(&booted.target(), "!verifier 3 Mydriver.sys"), include_str!("s5-allocations.txt"));
     let shown = text(&booted.target(), "!verifier 0x80 0x8645a000");
     assert!(shown.starts_with(include_str!("s5-log.txt")), "{shown}");
-    let nt = VirtAddr(0x8280_0000);
-    let booted = state::lay_out(state::kernel_of_isf("7-x86", nt, WINDOWS_7_X86, &[]), &sample()).boot();
+    let booted = state::lay_out(windows_7, &sample()).boot();
     let shown = text_in(VerifierFormat::New, &booted.target(), "!verifier 3 Sample.sys");
     assert_prints(&shown, include_str!("s6.txt"));
 }

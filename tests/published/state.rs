@@ -7,11 +7,11 @@ use verikd::memory::VirtAddr;
 use verikd::sim::windows::Build;
 use verikd::symbols::pdb::PdbSymbols;
 use verikd::symbols::table::TableSymbols;
-use verikd::symbols::{Guid, PdbIdentity};
+use verikd::symbols::{Guid, PdbIdentity, Symbols};
 
-use super::isf;
 use super::support::World;
 use super::support::verifier::{Taken, add_suspect, set_head, set_taken};
+use super::{isf, pdb};
 
 /// Where things are in the pool of a 32-bit kernel; of a 64-bit one they lie [`HIGH`] further up.
 pub(super) const DATA: VirtAddr = VirtAddr(0x8430_0000);
@@ -80,6 +80,18 @@ pub(super) fn kernel_of(base: VirtAddr, types: &str, routines: &[(&str, u32)]) -
 /// The same, whose symbols are a volatility3 ISF file.
 pub(super) fn kernel_of_isf(name: &str, base: VirtAddr, types: &str, routines: &[(&str, u32)]) -> World {
     World::new(base, NT_SIZE, Arc::new(isf::symbols(name, types, &names(routines))))
+}
+
+/// The same, whose symbols are a PDB that a linker made; nothing where there is no linker.
+pub(super) fn kernel_of_pdb(
+    name: &str,
+    base: VirtAddr,
+    types: &str,
+    routines: &[(&str, u32)],
+) -> Option<World> {
+    let nt = pdb::symbols(name, types, &names(routines))?;
+    assert_eq!(nt.pointer_size(), 4);
+    Some(World::new(base, NT_SIZE, Arc::new(nt)))
 }
 
 fn names(routines: &[(&str, u32)]) -> Vec<(String, u32)> {

@@ -11,6 +11,8 @@ use super::LayoutError;
 pub struct Types {
     /// What this build's compiler calls an aggregate without a name.
     pub unnamed: String,
+    /// Bytes of a pointer: 8 unless a file says 4.
+    pub pointer_size: u32,
     /// Enumerations by name.
     pub enumerations: BTreeMap<String, Enumeration>,
     /// Structures and unions by name.
@@ -125,9 +127,11 @@ impl Types {
     /// [`LayoutError::Toml`], [`LayoutError::Missing`], [`LayoutError::Type`] or [`LayoutError::Field`].
     pub fn parse(texts: &[&str]) -> Result<Self, LayoutError> {
         let (mut unnamed, mut enumerations, mut aggregates) = (None, BTreeMap::new(), BTreeMap::new());
+        let mut pointer_size = 8;
         for text in texts {
             let file: File = toml::from_str(text)?;
             unnamed = file.unnamed.or(unnamed);
+            pointer_size = file.pointer_size.unwrap_or(pointer_size);
             enumerations.extend(file.enumerations);
             aggregates.retain(|name, _| !file.without.contains(name));
             for (union, tables) in [(false, file.structures), (true, file.unions)] {
@@ -141,7 +145,7 @@ impl Types {
         }
         let unnamed = unnamed.ok_or(LayoutError::Missing { key: "unnamed" })?;
         let by_name = aggregates.iter().map(|(name, aggregate)| (name.clone(), aggregate.index())).collect();
-        let types = Self { unnamed, enumerations, aggregates, by_name };
+        let types = Self { unnamed, pointer_size, enumerations, aggregates, by_name };
         types.check()?;
         Ok(types)
     }
@@ -178,7 +182,7 @@ impl Types {
     pub fn size_of(&self, ty: &Type) -> Option<u32> {
         match ty {
             Type::Base(base) | Type::Bits { base, .. } => Some(base.size()),
-            Type::Pointer(_) => Some(8),
+            Type::Pointer(_) => Some(self.pointer_size),
             Type::Array(element, count) => self.size_of(element)?.checked_mul(*count),
             Type::Unnamed { size, .. } => Some(*size),
             Type::Named { name, .. } => match self.aggregates.get(name) {
@@ -286,6 +290,7 @@ fn parse_field(aggregate: &str, (offset, name, text): (u32, String, String)) -> 
 #[serde(deny_unknown_fields)]
 struct File {
     unnamed: Option<String>,
+    pointer_size: Option<u32>,
     /// Structures of the files before this one that the build does not have.
     #[serde(default)]
     without: HashSet<String>,
