@@ -90,7 +90,7 @@ fn a_serial_line_costs_a_third_of_the_requests_at_most() {
         (&WINDOWS_7_SP1, Scenario::Myfault, "!verifier 80"),
         (&WINDOWS_7_SP1, Scenario::Many, "!verifier 3"),
         (newest, Scenario::BigLog, "!verifier 80 fffffa8005400000"),
-        (newest, Scenario::Myfault, "lm"),
+        (newest, Scenario::Myfault, "!verifier"),
     ] {
         let (over_kdnet, expected) = Live::of(build, scenario).cost_of(command);
         let (over_line, text) = Live::over_serial_line(build, scenario).cost_of(command);

@@ -12,8 +12,10 @@ use super::monitor::Monitor;
 use super::order::{Order, OrderKind, Outcome, Space, cause_of};
 use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
 
-/// One search request covers this much: a target says nothing while it searches. Source: kdnet.md 8.2.
-const SEARCH_PIECE: u64 = 16 << 20;
+/// The first request of a search covers this much: a target says nothing while it searches. Source: kdnet.md 8.2.
+const FIRST_SEARCH_PIECE: u64 = 16 << 20;
+/// Each further one covers twice as much, up to this: a target that has answered is one that answers in time.
+const LARGEST_SEARCH_PIECE: u64 = 64 << 20;
 
 /// Reads a stopped target over its link: blocks until the bytes, a failure, or Ctrl+C.
 #[derive(Clone, Debug)]
@@ -85,8 +87,10 @@ impl Memory for LiveMemory {
     fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
         let pattern = Bytes::copy_from_slice(pattern);
         let mut from = range.start;
+        let mut piece = FIRST_SEARCH_PIECE;
         while from < range.end {
-            let length = range.end.since(from).min(SEARCH_PIECE);
+            let length = range.end.since(from).min(piece);
+            piece = (piece * 2).min(LARGEST_SEARCH_PIECE);
             let found = self.search_piece(from, length, &pattern).map_err(|cause| ReadError {
                 address: Address::Virtual(from),
                 wanted: usize::try_from(length).unwrap_or(usize::MAX),

@@ -28,6 +28,15 @@ pub enum TargetError {
         /// Why.
         source: MissingSymbols,
     },
+    /// Driver Verifier's data is found neither by symbols nor without them.
+    #[error(
+        "{missing}\n  The kernel's debugger data block names no MmVerifierData either: this kernel has no Driver Verifier \
+         whose state could be read"
+    )]
+    NoVerifierData {
+        /// What is wrong with the kernel's symbols.
+        missing: Arc<Self>,
+    },
     /// A module's symbols lack a name.
     #[error(
         "{module}!{name} not found in {pdb}; this build has no such symbol, or the file is of another kind"

@@ -134,7 +134,8 @@ pub(super) type BuiltInUsed = std::cell::RefCell<BTreeSet<Arc<str>>>;
 /// The address is the debugger data block's.
 ///
 /// # Errors
-/// That of the symbols, `missing`, unless the kernel gives a debugger data block that has the address;
+/// That of the symbols, `missing`, if the kernel gives no debugger data block; [`TargetError::NoVerifierData`] if its block
+/// does not have the address;
 /// [`TargetError::NotSupported`] if it is no x64 one.
 pub fn verifier_data(target: &Target<'_>, missing: TargetError) -> Result<(VirtAddr, Layout), TargetError> {
     if target.kernel().version().machine != AMD64 {
@@ -143,9 +144,9 @@ pub fn verifier_data(target: &Target<'_>, missing: TargetError) -> Result<(VirtA
         );
         return Err(TargetError::NotSupported { machine: target.machine_name(), what });
     }
-    let Some(address) = target.debugger_data().ok().and_then(|data| data.mm_verifier_data()) else {
-        return Err(missing);
-    };
+    let Ok(data) = target.debugger_data() else { return Err(missing) };
+    let address = data.mm_verifier_data();
+    let address = address.ok_or_else(|| TargetError::NoVerifierData { missing: Arc::new(missing) })?;
     let symbols = built_in_layouts();
     let id = symbols.find_type(PARTIAL).expect("the text above has it");
     let layout = symbols.layout(id)?;

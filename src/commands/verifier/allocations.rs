@@ -9,8 +9,8 @@
 //!  slot free:   NextFree -> next free slot, from PoolTrackers;  NumberOfBytes has bit 0 set
 //! ```
 //! A slot is in use if the list of free slots does not have it. The low bit alone would hide special-pool blocks of odd
-//! size, whose exact size is stored; it decides only if the list of free slots breaks off. A page costs one read, and
-//! both lists are walked in the pages' bytes. A page that cannot be read hides those behind it, unless free slots lead
+//! size, whose exact size is stored; it decides only if the list of free slots breaks off. A page costs one read
+//! at the most, and both lists are walked in the pages' bytes. A page that cannot be read hides those behind it, unless free slots lead
 //! there.
 //!
 //! Source: verifier.md 3.2.
@@ -22,11 +22,11 @@ use serde::Serialize;
 
 use super::drivers::Driver;
 use super::frames::{Frame, shared_stack, shared_text};
+use super::run_ahead::{PAGE, RunAhead};
 use crate::commands::Note;
 use crate::output;
 use crate::target::{Layout, Place, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd, walk};
 
-const PAGE: usize = 0x1000;
 /// `_VI_POOL_PAGE_HEADER.Signature`, in every build.
 const PAGE_SIGNATURE: u64 = 0x2132_1345;
 /// Most pages of one driver: `Depth` wraps there.
@@ -249,10 +249,11 @@ struct Pages {
     recovered: usize,
     /// Pages of which only a part can be read.
     cut: usize,
+    run_ahead: RunAhead,
 }
 
 impl Pages {
-    const fn none() -> Self {
+    fn none() -> Self {
         Self {
             bytes: BTreeMap::new(),
             order: Vec::new(),
@@ -260,6 +261,7 @@ impl Pages {
             expected: 0,
             recovered: 0,
             cut: 0,
+            run_ahead: RunAhead::default(),
         }
     }
 
@@ -277,7 +279,8 @@ impl Pages {
         owner: VirtAddr,
         at: VirtAddr,
     ) -> Result<VirtAddr, TargetError> {
-        let (bytes, missing) = target.read_some(at, PAGE);
+        let left = usize::from(self.expected).saturating_sub(self.order.len());
+        let (bytes, missing) = self.run_ahead.read(target, at, left);
         let cause = missing.as_ref().map(|error| error.cause.clone());
         let header = Record::new(slots.header.clone(), at, (&bytes[..]).into(), cause);
         let (signature, verifier_entry) = (header.uint("Signature")?, header.pointer("VerifierEntry")?);

@@ -59,6 +59,7 @@ pub mod pool_log;
 mod report;
 pub mod requirements;
 mod ring;
+mod run_ahead;
 pub mod settings;
 mod text;
 pub mod traces;
