@@ -8,7 +8,7 @@ use super::{Answer, Answered, COMMANDS, CommandSpec, Needs, QueryError, Run};
 use crate::output::write_columns;
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
-    names: &[".help"],
+    names: &[".help", "help", "/help", "!help", ".hh"],
     usage: ".help [COMMAND]",
     summary: "list the commands",
     needs: Needs::Nothing,
@@ -50,7 +50,7 @@ impl Answer for Help {
 fn run(arguments: &str) -> Answered {
     let help = Help::about(arguments);
     if help.commands.is_empty() {
-        return Err(QueryError::Unknown { name: arguments.to_owned() });
+        return Err(QueryError::unknown(arguments));
     }
     Ok(Box::new(help))
 }

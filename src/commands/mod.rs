@@ -16,6 +16,8 @@ mod evaluate;
 mod examine;
 mod expression;
 mod help;
+mod known;
+pub mod line;
 mod memory;
 mod modules;
 mod pattern;
@@ -218,10 +220,26 @@ pub type Answered = Result<Box<dyn AnyAnswer>, QueryError>;
 #[non_exhaustive]
 pub enum QueryError {
     /// No command has this name.
-    #[error("unknown command {name}; .help lists the commands")]
+    #[error("unknown command {name}{}; .help lists the commands", meant(.nearest))]
     Unknown {
         /// What was typed.
         name: String,
+        /// Commands whose names are near.
+        nearest: Vec<&'static str>,
+    },
+    /// WinDbg has this command, this program has not.
+    #[error("{name}: {sentence}")]
+    NotHere {
+        /// What was typed.
+        name: String,
+        /// What it would need, and what comes nearest.
+        sentence: &'static str,
+    },
+    /// A line cannot be carried out as it is meant.
+    #[error("{reason}")]
+    Line {
+        /// Why, and what to do.
+        reason: String,
     },
     /// An argument is not of a form that the command takes.
     #[error("{command}: {problem}\nusage: {usage}")]
@@ -259,12 +277,25 @@ pub enum QueryError {
     },
 }
 
+/// `, which may be !verifier`.
+fn meant(nearest: &[&str]) -> String {
+    if nearest.is_empty() { String::new() } else { format!(" (is {} meant?)", nearest.join(" or ")) }
+}
+
 impl QueryError {
+    /// The error for a name that no command has.
+    pub(crate) fn unknown(name: &str) -> Self {
+        match known::sentence(name) {
+            Some(sentence) => Self::NotHere { name: name.to_owned(), sentence },
+            None => Self::Unknown { name: name.to_owned(), nearest: known::nearest(name) },
+        }
+    }
+
     /// True if the user's line is wrong, not the target: exit code 2.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
         match self {
-            Self::Unknown { .. } | Self::Usage { .. } => true,
+            Self::Unknown { .. } | Self::NotHere { .. } | Self::Line { .. } | Self::Usage { .. } => true,
             Self::Expression { source, .. } => matches!(source.cause(), ExpressionCause::Syntax(_)),
             _ => false,
         }
@@ -284,6 +315,60 @@ pub struct CommandSpec {
     pub needs: Needs,
     /// How it is run.
     pub run: Run,
+}
+
+impl CommandSpec {
+    /// True if something may follow the name.
+    #[must_use]
+    pub fn takes_arguments(&self) -> bool {
+        self.usage != self.names[0]
+    }
+
+    /// What it does to the machine and the session.
+    #[must_use]
+    pub const fn effect(&self) -> Effect {
+        match self.run {
+            Run::Query(_) => Effect::Reads,
+            Run::Symbols(_) => Effect::Symbols,
+            Run::Local(_) | Run::Control(ControlCommand::Statistics | ControlCommand::VerifierFormat) => {
+                Effect::Nothing
+            }
+            Run::Control(ControlCommand::Go) => Effect::Runs,
+            Run::Control(ControlCommand::Reboot) => Effect::Reboots,
+            Run::Control(ControlCommand::Quit | ControlCommand::QuitDetach) => Effect::Ends,
+        }
+    }
+}
+
+/// What a command does to the machine and the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Nothing,
+    /// Reads the stopped target.
+    Reads,
+    /// Changes where symbols come from, or which are loaded.
+    Symbols,
+    /// Lets the target run.
+    Runs,
+    /// Restarts the machine.
+    Reboots,
+    /// Lets the target run and ends the session.
+    Ends,
+}
+
+impl Effect {
+    /// That of a command as it is typed; nothing if there is no such command.
+    #[must_use]
+    pub fn of(command: &str) -> Self {
+        find(command).map_or(Self::Nothing, |(spec, _)| spec.effect())
+    }
+
+    /// True if it must not follow a command of the same line that failed: whoever typed them meant both or none.
+    #[must_use]
+    pub const fn changes_machine(self) -> bool {
+        matches!(self, Self::Runs | Self::Reboots | Self::Ends)
+    }
 }
 
 /// What a command needs of the session.
@@ -392,7 +477,7 @@ static STATISTICS: CommandSpec = CommandSpec {
 };
 
 static QUIT: CommandSpec = CommandSpec {
-    names: &["q"],
+    names: &["q", "quit", "exit", "qq"],
     usage: "q",
     summary: "let the target run and end the session",
     needs: Needs::Nothing,
@@ -400,7 +485,7 @@ static QUIT: CommandSpec = CommandSpec {
 };
 
 static QUIT_DETACH: CommandSpec = CommandSpec {
-    names: &["qd"],
+    names: &["qd", ".detach"],
     usage: "qd",
     summary: "let the target run and end the session",
     needs: Needs::Nothing,
@@ -413,20 +498,41 @@ const GLUED: [&str; 2] = ["?", "lm"];
 /// The command that a line of the prompt names, and its arguments.
 ///
 /// # Errors
-/// [`QueryError::Unknown`]. An empty line names no command: the caller leaves those out.
+/// [`QueryError::Unknown`] or [`QueryError::NotHere`]; [`QueryError::Usage`] if something follows a command that takes
+/// nothing. An empty line names no command: the caller leaves those out.
 pub fn find(line: &str) -> Result<(&'static CommandSpec, &str), QueryError> {
     let line = line.trim();
     let (name, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    // `?` alone asks for help, with an expression for its value.
+    let name = if line == "?" { help::COMMAND.names[0] } else { name };
     let named = |spec: &&&CommandSpec| spec.names.iter().any(|known| known.eq_ignore_ascii_case(name));
     if let Some(spec) = COMMANDS.iter().find(named) {
-        return Ok((spec, arguments.trim()));
+        return checked(spec, arguments.trim());
     }
-    // WinDbg's users type `?1+2` and `lmvm nt`.
-    let glued = |spec: &&&CommandSpec| GLUED.contains(&spec.names[0]) && name.starts_with(spec.names[0]);
-    match COMMANDS.iter().find(glued).filter(|_| !name.starts_with("??")) {
-        Some(spec) => Ok((spec, line[spec.names[0].len()..].trim())),
-        None => Err(QueryError::Unknown { name: name.to_owned() }),
+    // WinDbg's users type `?1+2`, `lmvm nt` and `.reload/f`.
+    let glued = |spec: &&&CommandSpec| {
+        let glue = if GLUED.contains(&spec.names[0]) { "" } else { "/" };
+        name.strip_prefix(spec.names[0]).is_some_and(|rest| rest.starts_with(glue))
+    };
+    match COMMANDS.iter().find(glued).filter(|_| known::sentence(name).is_none()) {
+        Some(spec) => checked(spec, line[spec.names[0].len()..].trim()),
+        None => Err(QueryError::unknown(name)),
     }
+}
+
+/// The command, if it takes what was typed behind its name.
+fn checked<'a>(
+    spec: &'static CommandSpec,
+    arguments: &'a str,
+) -> Result<(&'static CommandSpec, &'a str), QueryError> {
+    if arguments.is_empty() || spec.takes_arguments() {
+        return Ok((spec, arguments));
+    }
+    let problem = match spec.effect() {
+        Effect::Runs => format!("`{arguments}`: there are no breakpoints here yet, so it takes no address"),
+        _ => format!("it takes nothing, so `{arguments}` is too much"),
+    };
+    Err(QueryError::Usage { command: spec.names[0], problem, usage: spec.usage })
 }
 
 /// Runs a query and forgets the type of its answer.
@@ -452,11 +558,48 @@ mod tests {
             let (spec, arguments) = find(line).unwrap();
             assert_eq!((spec.names[0], arguments), (name, rest));
         }
-        assert!(find("?? 1").is_err());
+        for (line, name, rest) in
+            [("?", ".help", ""), (".reload/f", ".reload", "/f"), ("help lm", ".help", "lm")]
+        {
+            let (spec, arguments) = find(line).unwrap();
+            assert_eq!((spec.names[0], arguments), (name, rest));
+        }
+        let error = |line| find(line).unwrap_err().to_string();
+        assert_eq!(error("!verfy"), "unknown command !verfy; .help lists the commands");
         assert_eq!(
-            find("!verify 3").unwrap_err().to_string(),
-            "unknown command !verify; .help lists the commands"
+            error("!verifer 3"),
+            "unknown command !verifer (is !verifier meant?); .help lists the commands"
         );
+        assert!(error("?? 1").starts_with("??: C++ expressions"));
+        assert!(error("kb").contains("no stack walk here yet; `dps @rsp L40`"));
+    }
+
+    #[test]
+    fn what_follows_a_command_that_takes_nothing_is_an_error_of_usage() {
+        for line in
+            [".reboot now please", "g 1234", "q q", "qd x", "vertarget x", ".bugcheck 1", ".kdstats x"]
+        {
+            let error = find(line).unwrap_err();
+            assert!(error.is_usage() && error.to_string().contains("usage: "), "{line}: {error}");
+            assert_eq!(Effect::of(line), Effect::Nothing, "{line}");
+        }
+        assert!(find("g 1234").unwrap_err().to_string().contains("no breakpoints"));
+        for (line, effect) in [
+            ("g", Effect::Runs),
+            (".reboot", Effect::Reboots),
+            ("exit", Effect::Ends),
+            (".detach", Effect::Ends),
+            ("lm", Effect::Reads),
+            (".sympath /x", Effect::Symbols),
+        ] {
+            assert_eq!(Effect::of(line), effect, "{line}");
+        }
+        let changing: Vec<_> = COMMANDS
+            .iter()
+            .filter(|spec| spec.effect().changes_machine())
+            .map(|spec| spec.names[0])
+            .collect();
+        assert_eq!(changing, ["g", ".reboot", "q", "qd"]);
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! Deferred                                       srv*/tmp/symbols*https://msdl.microsoft.com/download/symbols
 //! ```
 //! They work with and without a target. What was missing is looked for on the path as it becomes, when it is next
-//! needed; symbols that were found stay until `.reload`. The path reaches to the end of the line, semicolons included.
+//! needed; symbols that were found stay until `.reload`. The path reaches to the end of the line, semicolons included,
+//! unless it stands in quotes.
 
 use std::fmt;
 
@@ -26,7 +27,7 @@ pub(super) static SYMPATH: CommandSpec = CommandSpec {
     needs: Needs::Nothing,
     run: Run::Symbols(|arguments, source, _| {
         if !arguments.is_empty() {
-            source.set_path(SymbolPath::parse(arguments));
+            source.set_path(SymbolPath::parse(quoted(arguments).unwrap_or(arguments)));
         }
         show(source)
     }),
@@ -41,7 +42,7 @@ pub(super) static SYMPATH_APPEND: CommandSpec = CommandSpec {
         if arguments.is_empty() {
             return Err(usage(&SYMPATH_APPEND, "what to append is missing"));
         }
-        source.set_path(source.path().followed_by(arguments));
+        source.set_path(source.path().followed_by(quoted(arguments).unwrap_or(arguments)));
         show(source)
     }),
 };
@@ -52,7 +53,9 @@ pub(super) static SYMFIX: CommandSpec = CommandSpec {
     summary: "look for symbols on Microsoft's public server, kept in DIR or the platform's cache folder",
     needs: Needs::Nothing,
     run: Run::Symbols(|arguments, source, _| {
-        source.set_path(SymbolPath::microsoft(Some(arguments).filter(|folder| !folder.is_empty())));
+        source.set_path(SymbolPath::microsoft(
+            Some(quoted(arguments).unwrap_or(arguments)).filter(|folder| !folder.is_empty()),
+        ));
         show(source)
     }),
 };
@@ -169,6 +172,11 @@ fn sym(arguments: &str, source: &SymbolSource, _: Option<&Target<'_>>) -> Answer
 
 fn show(source: &SymbolSource) -> Answered {
     Ok(Box::new(SearchPath::of(source)))
+}
+
+/// What stands between the quotes around a path; nothing if there are none.
+pub(super) fn quoted(path: &str) -> Option<&str> {
+    path.trim().strip_prefix('"')?.strip_suffix('"')
 }
 
 fn usage(spec: &'static CommandSpec, problem: &str) -> QueryError {

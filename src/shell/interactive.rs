@@ -4,6 +4,7 @@ use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 
 use super::{After, Shell, ShellError};
+use crate::commands::line::lines;
 use crate::session::Session;
 use kd_protocol::link::RunState;
 
@@ -60,11 +61,17 @@ fn read_lines(
             Err(error) => return Err(terminal_error(error)),
         };
         session.clear_interrupt();
-        for command in super::line::split(&line) {
-            match shell.run(command)? {
-                After::Next => {}
-                After::Running => break,
-                After::Quit => return Ok(()),
+        'typed: for line in lines(&line) {
+            let mut is_whole = shell.takes(&line)?;
+            for command in line.commands() {
+                if shell.holds_back(command, is_whole)? {
+                    break;
+                }
+                match shell.run(command)? {
+                    After::Next => is_whole &= shell.went_well(),
+                    After::Running => break 'typed,
+                    After::Quit => return Ok(()),
+                }
             }
         }
         if session.is_terminating() {

@@ -9,7 +9,6 @@
 //! Standard output holds answers and nothing else, so that a script can keep it.
 
 mod interactive;
-mod line;
 mod progress;
 mod report;
 mod script;
@@ -22,8 +21,11 @@ use std::time::Duration;
 use kd_protocol::kd::{DebugIo, GetVersion64, NtStatus, StateChange};
 use kd_protocol::link::{Event, RequestError, RunState};
 
+use crate::commands::line::Line;
 use crate::commands::verifier::{FormatInForce, VerifierFormat, verified_images};
-use crate::commands::{self, AnyAnswer, BugCheckQuery, ControlCommand, NoteKind, Query, QueryError, Run};
+use crate::commands::{
+    self, AnyAnswer, BugCheckQuery, ControlCommand, Effect, NoteKind, Query, QueryError, Run,
+};
 use crate::memory::{CachedMemory, Memory, VirtAddr};
 use crate::session::{BreakInError, LiveMemory, Session, Wait};
 use crate::symbols::store::SymbolSource;
@@ -121,6 +123,8 @@ pub struct Shell<'a> {
     /// What the target's prompts are answered when there is nobody to ask.
     prompt_answer: String,
     worst: Worst,
+    /// How the last command went.
+    last: Worst,
     costs: VecDeque<CommandStats>,
     /// Of the command that is running.
     remarks: Vec<String>,
@@ -146,6 +150,7 @@ impl<'a> Shell<'a> {
             break_in_timeout,
             prompt_answer: IGNORE.to_owned(),
             worst: Worst::Fine,
+            last: Worst::Fine,
             costs,
             remarks: Vec::new(),
         }
@@ -244,13 +249,39 @@ impl<'a> Shell<'a> {
         self.run(command)
     }
 
+    /// True if a line may be run; one that is refused is told.
+    fn takes(&mut self, line: &Line) -> Result<bool, ShellError> {
+        if let Line::Refused { text, why } = line {
+            self.refuse(text, why)?;
+        }
+        Ok(matches!(line, Line::Commands(_)))
+    }
+
+    /// True if `command` must not be run, because it changes the machine and one before it on its line failed.
+    fn holds_back(&mut self, command: &str, is_whole: bool) -> Result<bool, ShellError> {
+        let holds_back = !is_whole && Effect::of(command).changes_machine();
+        if holds_back {
+            self.report.error(command, "not run, because a command before it on its line failed")?;
+        }
+        Ok(holds_back)
+    }
+
+    /// True if the last command was answered, perhaps with gaps.
+    const fn went_well(&self) -> bool {
+        matches!(self.last, Worst::Fine | Worst::Partial)
+    }
+
     /// Runs one command and writes its answer.
     ///
     /// # Errors
     /// [`ShellError::Output`]: whatever else goes wrong is an answer too.
     pub fn run(&mut self, command: &str) -> Result<After, ShellError> {
         let before = Stats::of(self.session, &self.memory);
-        let after = self.carry_out(command)?;
+        let worst = std::mem::take(&mut self.worst);
+        let after = self.carry_out(command);
+        self.last = self.worst;
+        self.worst = self.worst.max(worst);
+        let after = after?;
         let stats = Stats::of(self.session, &self.memory).since(before);
         self.report.cost(stats);
         if self.costs.len() == KEPT_COSTS {

@@ -1,0 +1,295 @@
+//! Commands of WinDbg's that are not here: what each would need, what comes nearest; and what an unknown name may have
+//! meant.
+
+use super::COMMANDS;
+
+/// Names, and what is said of them. A name that ends in `*` stands for all that begin so.
+const KNOWN: &[(&[&str], &str)] = &[
+    (
+        &["k", "kb", "kc", "kd", "kf", "kl", "kn", "kp", "kv", "!stacks", "!findstack"],
+        "there is no stack walk here yet; `dps @rsp L40` shows what looks like return addresses",
+    ),
+    (
+        &["u", "ub", "uf", "up", "ur", "ux"],
+        "there is no disassembler here yet; `db` shows the bytes, `ln` the symbol",
+    ),
+    (
+        &["bp", "bu", "bm", "ba", "bl", "bc", "bd", "be", "br", "bs", "bsc"],
+        "there are no breakpoints here yet; Ctrl+C breaks in",
+    ),
+    (
+        &[
+            "t", "p", "gu", "gc", "gh", "gn", "ta", "tb", "tc", "tct", "th", "tr", "tt", "wt", "pa", "pc",
+            "pct", "ph", "pr", "pt",
+        ],
+        "there is no stepping here yet; `g` lets the target run",
+    ),
+    (
+        &["ea", "eb", "ed", "ep", "eq", "eu", "ew", "eza", "ezu", "e", "f", "fp", "m", "!ed", "!eb"],
+        "nothing is written to the target's memory here",
+    ),
+    (
+        &["~", "~*", "~s", "|", "||"],
+        "other processors cannot be chosen here yet; `r` shows the registers of the one that stopped",
+    ),
+    (
+        &["!poolused", "!poolfind", "!pool", "!vm", "!poolval", "!pooltag", "!lookaside"],
+        "there are no pool queries here yet; `!verifier 3` shows what verified drivers have allocated, `!verifier 80` the log of it",
+    ),
+    (&[".dump", ".opendump", ".dumpcab"], "dumps are neither written nor read here yet"),
+    (
+        &[".logopen", ".logappend", ".logclose", ".logfile"],
+        "there is no log file here yet; redirect verikd's standard output, or use `script`",
+    ),
+    (
+        &[".time", ".echotime"],
+        "the target's time is not shown here yet; `--stats` shows how long commands took",
+    ),
+    (
+        &[".lastevent", ".eventlog"],
+        "the last stop is not kept here yet; it was shown when it happened, and `.bugcheck` shows a bug check",
+    ),
+    (&[".crash"], "the target is not crashed from here; `.reboot` restarts it"),
+    (
+        &[".restart", ".kill", ".attach", ".create", ".childdbg", ".abandon"],
+        "that is for programs; `.reboot` restarts the machine",
+    ),
+    (
+        &["!running", "!ready", "!cpuinfo", "!cpuid", "!smt"],
+        "processors are not looked through here; `vertarget` shows the kernel, `r` the CPU that stopped",
+    ),
+    (&["!analyze"], "nothing is analyzed here; `.bugcheck` shows the bug check's code and parameters"),
+    (
+        &[
+            "!process",
+            "!thread",
+            "!threads",
+            "!sprocess",
+            "!token",
+            "!job",
+            "!session",
+            "!apc",
+            "!dml_proc",
+            ".process",
+            ".thread",
+            ".tlist",
+        ],
+        "processes and threads are not listed here; `dt nt!_EPROCESS poi(nt!PsInitialSystemProcess)` shows the first one",
+    ),
+    (
+        &[
+            "!irp",
+            "!irpfind",
+            "!drvobj",
+            "!devobj",
+            "!devstack",
+            "!devnode",
+            "!object",
+            "!fileobj",
+            "!handle",
+            "!locks",
+            "!qlocks",
+            "!deadlock",
+            "!dpcs",
+            "!timer",
+            "!ioctldecode",
+            "!wdfkd*",
+            "!ndiskd*",
+        ],
+        "there is no such extension here; `dt nt!_TYPE ADDRESS` shows a structure, `!verifier 100` the log of I/O requests",
+    ),
+    (
+        &[
+            "!pcr",
+            "!prcb",
+            "!idt",
+            "!gdt",
+            "!pte",
+            "!vtop",
+            "!ptov",
+            "!address",
+            "!pfn",
+            "!memusage",
+            "!sysptes",
+            "!vad",
+            "!dd",
+            "!db",
+            "!dq",
+            "!du",
+            "!dc",
+            "!dp",
+            "rdmsr",
+            "wrmsr",
+            "ib",
+            "iw",
+            "id",
+            "ob",
+            "ow",
+            "od",
+            ".effmach",
+            ".cache",
+            ".pagein",
+        ],
+        "that part of the machine is not shown here; `dt nt!_KPRCB poi(nt!KiProcessorBlock)` shows a processor, `db` memory",
+    ),
+    (&["dx", "dv", "!dtdbg"], "there is no such evaluator here; `dt` shows structures, `?` expressions"),
+    (&["??"], "C++ expressions are not evaluated here; `?` evaluates WinDbg's own, `dt` shows structures"),
+    (
+        &["!list", "dl", "!dblink", "!dflink"],
+        "lists are not walked here; `dt nt!_LIST_ENTRY ADDRESS` shows one link of them",
+    ),
+    (
+        &["dg", "ddp", "dqp", "dda", "dqa", "ddu", "dqu", "df", "dyb", "dyd"],
+        "memory is not shown so here; `.help` lists the `d` commands there are",
+    ),
+    (
+        &[
+            "!chksym",
+            "!itoldyouso",
+            "ld",
+            ".symopt",
+            ".lines",
+            "lsa",
+            "ls",
+            "lsf",
+            "l+",
+            "l-",
+            ".srcpath",
+            ".lsrcpath",
+        ],
+        "sources and symbol options are not used here; `lmv m NAME` shows which symbols a module has, `.reload /f NAME` looks for them",
+    ),
+    (
+        &[".exepath", ".exepath+", ".imgscan", ".fnent", ".dvalloc", ".writemem", ".readmem"],
+        "images are read from the target's memory alone; `lmv m NAME` shows what their headers say",
+    ),
+    (
+        &[".load", ".unload", ".chain", ".loadby", ".extmatch", ".extpath", ".scriptload", ".scriptrun"],
+        "debugger extensions cannot be loaded here; `.help` lists what is built in",
+    ),
+    (
+        &[".cxr", ".ecxr", ".exr", ".trap", ".frame", ".tss", ".kframes", ".bpcmds"],
+        "contexts and frames cannot be chosen here yet; `r` shows the registers of the CPU that stopped",
+    ),
+    (
+        &["sx", "sxd", "sxe", "sxi", "sxn", "sxr", ".breakin", ".kdfiles", ".outmask", ".ocommand", ".pcmd"],
+        "which events stop the target cannot be chosen here",
+    ),
+    (
+        &[
+            ".cls",
+            ".beep",
+            ".wtitle",
+            ".prefer_dml",
+            ".dml_start",
+            ".hideinjectedcode",
+            ".echotimestamps",
+            ".asm",
+            ".enable_unicode",
+            ".enable_long_status",
+            ".force_radix_output",
+            "n",
+            "so",
+            "sq",
+            "ss",
+            "l",
+        ],
+        "that setting of the debugger's window or output does nothing here",
+    ),
+    (&[".printf"], "formats are not printed here; `.echo TEXT` prints a text, `? EXPRESSION` a value"),
+    (
+        &[".remote", ".server", ".clients", ".endsrv", ".servers", ".noshell", ".sleep", ".wake"],
+        "sessions cannot be shared here",
+    ),
+    (&["!dbgprint", "!dbgprintex", ".ofilter"], "what the target prints is shown as it comes"),
+    (
+        &["!error", "!gle", "!ext", "!kdexts.help"],
+        "there is no such extension here; `.help` lists what is built in",
+    ),
+    (&["ad", "al", "aS", ".aliascmds", "!aliases"], "there are no aliases here"),
+    (
+        &[".context", ".fiber", "!teb", "!peb", "!heap", "!gflag", "!gflags", "!avrf", "!runaway", "!uptime"],
+        "user mode is not looked at here",
+    ),
+];
+
+/// What is said of a command that WinDbg has and this program lacks.
+pub(super) fn sentence(name: &str) -> Option<&'static str> {
+    let fits = |known: &&str| match known.strip_suffix('*') {
+        Some(start) if !start.is_empty() && !start.ends_with('~') => {
+            name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
+        }
+        _ => known.eq_ignore_ascii_case(name),
+    };
+    // `~1s`, `~0`: a processor's number stands inside.
+    let name_is_processor = name.starts_with('~') && !name.ends_with(['e', 'E']);
+    let named = KNOWN.iter().find(|(names, _)| names.iter().any(fits));
+    let named = named.or_else(|| KNOWN.iter().find(|(names, _)| name_is_processor && names.contains(&"~")));
+    named.map(|(_, sentence)| *sentence)
+}
+
+/// The commands whose names are nearest to an unknown one, the nearest first; none if none is near.
+pub(super) fn nearest(name: &str) -> Vec<&'static str> {
+    /// More would be no help.
+    const MOST: usize = 3;
+    /// Longer names are no slips of a finger.
+    const LONGEST: usize = 32;
+    let lower = name.to_ascii_lowercase();
+    if lower.len() > LONGEST {
+        return Vec::new();
+    }
+    // One slip in a short name, two in a longer one.
+    let slips = if lower.len() < 5 { 1 } else { 2 };
+    let letters = |text: &str| text.trim_start_matches(['!', '.']).to_owned();
+    let distance = |known: &&'static str| {
+        let whole = strsim::damerau_levenshtein(&lower, known);
+        // `verifier` and `.verifier` are `!verifier`; `!verifier3` lacks its space.
+        let is_same = letters(&lower) == letters(known);
+        let is_glued = known.len() > 3 && lower.starts_with(known);
+        let distance = if is_same {
+            0
+        } else if is_glued {
+            1
+        } else {
+            whole
+        };
+        (distance <= slips && known.len() > 1).then_some((distance, *known))
+    };
+    let mut near: Vec<_> = COMMANDS.iter().flat_map(|spec| spec.names).filter_map(distance).collect();
+    near.sort_unstable();
+    near.into_iter().map(|(_, known)| known).take(MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_named_by_what_was_meant() {
+        for (typed, meant) in [
+            ("!verifer", "!verifier"),
+            ("!verifier3", "!verifier"),
+            ("verifier", "!verifier"),
+            ("!bugcheck", ".bugcheck"),
+            (".bugchek", ".bugcheck"),
+            (".relaod", ".reload"),
+            ("vertraget", "vertarget"),
+        ] {
+            assert_eq!(nearest(typed).first(), Some(&meant), "{typed}");
+        }
+        for far in ["", "frobnicate", "!zz", &"x".repeat(100)] {
+            assert!(nearest(far).is_empty(), "{far}");
+        }
+    }
+
+    #[test]
+    fn no_known_name_is_a_command_that_is_here() {
+        let here = |name: &&&str| {
+            COMMANDS.iter().any(|spec| spec.names.iter().any(|it| it.eq_ignore_ascii_case(name)))
+        };
+        let both: Vec<_> = KNOWN.iter().flat_map(|(names, _)| *names).filter(here).collect();
+        assert!(both.is_empty(), "{both:?}");
+        assert!(sentence("~1s").is_some() && sentence("!wdfkd.wdfdevice").is_some());
+        assert!(sentence("!frobnicate").is_none());
+    }
+}
