@@ -14,6 +14,7 @@
 //!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    `----> sim --> kd-protocol, memory
 //!   `---------> capture --> kd-protocol
+//! session, capture --> key (leaf: where a KDNET key comes from)
 //!
 //! inside kd-protocol:   link --> kd --> wire <-- kdnet <-- link
 //!                       link --> kdcom --> kd
@@ -36,6 +37,7 @@
 
 pub mod capture;
 pub mod commands;
+pub mod key;
 pub mod memory;
 pub mod output;
 pub mod session;

@@ -24,13 +24,14 @@ const ROOMS: &[(&str, &[&str])] = &[
             "symbols",
             "output",
             "memory",
+            "key",
             "protocol::*",
         ],
     ),
     ("shell", &["commands", "session", "target", "symbols", "output", "memory", "protocol::*"]),
-    ("capture", &["protocol::*"]),
+    ("capture", &["key", "protocol::*"]),
     ("sim", &["memory", "protocol::*"]),
-    ("session", &["memory", "protocol::*"]),
+    ("session", &["memory", "key", "protocol::*"]),
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
     ("commands", &["target", "symbols", "output", "memory", "protocol"]),
     // A CONTEXT, where registers come from, is laid out by KD.
@@ -39,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // An address is part of what is printed; memory gives it its name outside of protocol.
     ("output", &["memory", "protocol"]),
     ("memory", &["protocol"]),
+    ("key", &["protocol", "protocol::kdnet"]),
 ];
 
 /// The same inside `protocol`.

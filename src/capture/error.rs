@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::summary::{Ending, Summary};
+use crate::key::KeySourceError;
 
 /// A capture that could not be read, or had nothing to show.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,9 @@ pub enum CaptureError {
         /// What was read.
         summary: Box<Summary>,
     },
+    /// There is no key to open it with.
+    #[error("{0}")]
+    Key(#[from] KeySourceError),
     /// The output could not be written.
     #[error("cannot write the capture's datagrams: {0}")]
     Write(#[from] io::Error),

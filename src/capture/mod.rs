@@ -47,6 +47,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use kd_protocol::kdnet::{DatagramError, Envelope, Key};
 
+use crate::key::{self, KeyText};
+
 use self::container::{ContainerError, Frames};
 pub use self::datagram::{CapturedDatagram, Opened, Order, Unopened};
 pub use self::error::{CaptureError, NothingAuthentic};
@@ -60,9 +62,9 @@ pub struct Options {
     /// Capture file: pcap or pcapng, gzipped or not
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The target's KDNET key, as `bcdedit /dbgsettings` shows it
+    /// The target's KDNET key, as `bcdedit /dbgsettings` shows it, or @FILE; otherwise VERIKD_KEY
     #[arg(long, value_name = "W.X.Y.Z")]
-    pub key: Key,
+    pub key: Option<KeyText>,
     /// Print JSON: one object per line and datagram, and at the end the summary
     #[arg(long)]
     pub json: bool,
@@ -79,7 +81,8 @@ pub struct Options {
 /// [`Summary::ending`].
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<Summary, CaptureError> {
     let mut out = BufWriter::new(out);
-    let mut capture = Capture::open(&options.file, options.key.clone())?;
+    let (key, _) = key::find(options.key.as_ref())?;
+    let mut capture = Capture::open(&options.file, key)?;
     let mut lines = text::Lines::default();
     let failure = loop {
         let datagram = match capture.next() {

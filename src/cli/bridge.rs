@@ -4,9 +4,10 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use kd_protocol::link::BridgeEvent;
+use verikd::key::KeyOrigin;
 use verikd::session::{Bridge, BridgeConfig, BridgeNews, ComLine, Connection};
 
-use super::{FAILED, PromptAnswer, USAGE, fail};
+use super::{FAILED, PromptAnswer, USAGE, fail, warn_of_visible_key};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -23,14 +24,16 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> u8 {
-    let config = match config_of(options) {
+    let (config, key_origin) = match config_of(options) {
         Ok(config) => config,
         Err(error) => {
             say(&format!("verikd: {error}"));
             return USAGE;
         }
     };
+    warn_of_visible_key(key_origin, config.to.ip().is_loopback(), "key=@FILE");
     let (from, to) = (config.from.port.to_string(), config.to);
+    let advice = config.from.port.advice();
     let bridge = match Bridge::start(config) {
         Ok(bridge) => bridge,
         Err(error) => return fail(&error),
@@ -41,7 +44,7 @@ pub(super) fn run(options: &Options) -> u8 {
             BridgeNews::Offers(address) => {
                 format!("The target at {from} is offered to {to} from UDP {address}; Ctrl+C ends the bridge")
             }
-            BridgeNews::LineNotThere(why) => format!("Waiting for {from}: {why}"),
+            BridgeNews::LineNotThere(why) => format!("Waiting for {from}: {why}. {advice}"),
             BridgeNews::LineThere => format!("{from} is there"),
             BridgeNews::Event(event) => match event {
                 BridgeEvent::TargetHeard => "The target talks".into(),
@@ -64,22 +67,25 @@ pub(super) fn run(options: &Options) -> u8 {
     code
 }
 
-fn config_of(options: &Options) -> Result<BridgeConfig, String> {
+fn config_of(options: &Options) -> Result<(BridgeConfig, Option<KeyOrigin>), String> {
     let parse = |option: &str, text: &str| {
-        text.parse::<Connection>().map_err(|error| error.to_string().replacen("-k", option, 1))
+        Connection::parse(text).map_err(|error| error.to_string().replacen("-k", option, 1))
     };
-    let from: ComLine = match parse("--from", &options.from)? {
+    let from: ComLine = match parse("--from", &options.from)?.0 {
         Connection::Com(line) => line,
         Connection::Net { .. } => return Err("--from takes a serial line, like com:pipe,port=PATH".into()),
     };
     match parse("--to", &options.to)? {
-        Connection::Net { listen, key } if !listen.ip().is_unspecified() => Ok(BridgeConfig {
-            from,
-            to: listen,
-            key,
-            prompt_answer: Bytes::from_static(options.prompt_answer.text().as_bytes()),
-            handle_signals: true,
-        }),
+        (Connection::Net { listen, key, target: None }, origin) if !listen.ip().is_unspecified() => {
+            let config = BridgeConfig {
+                from,
+                to: listen,
+                key,
+                prompt_answer: Bytes::from_static(options.prompt_answer.text().as_bytes()),
+                handle_signals: true,
+            };
+            Ok((config, origin))
+        }
         _ => {
             Err("--to takes the debugger's address, like net:hostip=127.0.0.1,port=50000,key=1.2.3.4".into())
         }

@@ -11,7 +11,7 @@ use verikd::session::{AttachError, Connection, Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell, ShellError, TerminalWatch, prompt, run_script};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource};
 
-use super::{PromptAnswer, USAGE, fail};
+use super::{PromptAnswer, USAGE, fail, warn_of_visible_key};
 
 /// A script's target connects within this, unless told otherwise: its next offer is three seconds away at most, a
 /// restart of the machine a minute or so.
@@ -21,8 +21,9 @@ const HINT_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Where the target is, as WinDbg writes it: net:port=50000,key=1.2.3.4, com:pipe,port=PATH[,reconnect],
-    /// com:ipport=5003,port=HOST or com:port=DEVICE,baud=115200
+    /// Where the target is, as WinDbg writes it: net:port=50000,key=1.2.3.4[,target=IP[:PORT]][,hostip=IP],
+    /// com:pipe,port=PATH[,reconnect], com:ipport=5003,port=HOST or com:port=DEVICE,baud=115200. The key may be key=@FILE,
+    /// or be left to VERIKD_KEY
     #[arg(short = 'k', value_name = "CONNECTION", required = true)]
     connection: Option<String>,
     /// Where symbols are, as WinDbg writes it; otherwise _NT_SYMBOL_PATH
@@ -64,8 +65,11 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> u8 {
-    let connection: Connection = match options.connection.as_deref().unwrap_or_default().parse() {
-        Ok(connection) => connection,
+    let connection = match Connection::parse(options.connection.as_deref().unwrap_or_default()) {
+        Ok((connection, key_origin)) => {
+            warn_of_visible_key(key_origin, connection.is_loopback(), "key=@FILE");
+            connection
+        }
         Err(error) => {
             fail(&error);
             return USAGE;

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use verikd::capture::{self, CaptureError};
+use verikd::key::{self, KEY_VARIABLE, KeyOrigin};
 
 /// Something failed.
 const FAILED: u8 = 1;
@@ -69,7 +70,7 @@ enum Command {
 pub(crate) fn run() -> ExitCode {
     let arguments = match Arguments::try_parse_from(std::env::args_os().map(windbg_spelling)) {
         Ok(arguments) => arguments,
-        Err(error) => error.exit(),
+        Err(error) => return refuse(&error),
     };
     let code = match arguments.command {
         None => debug::run(&arguments.debug),
@@ -88,11 +89,51 @@ fn windbg_spelling(argument: OsString) -> OsString {
 }
 
 fn run_capture(options: &capture::Options) -> u8 {
+    let origin = key::find(options.key.as_ref()).ok().map(|(_, origin)| origin);
+    warn_of_visible_key(origin, false, "--key @FILE");
     match capture::run(options, &mut io::stdout().lock()) {
         Ok(_) => 0,
         Err(CaptureError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error @ CaptureError::Key(_)) => {
+            fail(&error);
+            USAGE
+        }
         Err(error) => fail(&error),
     }
+}
+
+/// Says that a key can be read by others, unless nobody else is concerned. `otherwise` is how it is written without that.
+fn warn_of_visible_key(origin: Option<KeyOrigin>, is_loopback: bool, otherwise: &str) {
+    if origin == Some(KeyOrigin::CommandLine) && !is_loopback {
+        let _ = writeln!(
+            io::stderr(),
+            "warning: a key on the command line can be read by every user of this machine; {otherwise} or \
+             {KEY_VARIABLE} keeps it"
+        );
+    }
+}
+
+/// Prints what the argument parser has to say, a help text or an error. It quotes what it does not understand, so that
+/// what could be a key is taken out.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let mut text = error.render().to_string();
+    for argument in std::env::args().skip(1) {
+        if let Some(key) = key_within(&argument) {
+            text = text.replace(key, "...");
+        }
+    }
+    let _ = write!(io::stderr(), "{text}");
+    ExitCode::from(USAGE)
+}
+
+/// The part of an argument that may be a key: what follows `key=`, or whatever has a key's dots.
+fn key_within(argument: &str) -> Option<&str> {
+    let written = argument.to_ascii_lowercase().find("key=").map(|at| &argument[at + 4..]);
+    let dotted = || (argument.matches('.').count() == 3 && !argument.contains('/')).then_some(argument);
+    written.or_else(dotted).filter(|it| !it.is_empty() && !it.starts_with('@'))
 }
 
 /// Says what failed; the exit code for it.

@@ -6,22 +6,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use kd_protocol::kdnet::Key;
+use verikd::key::{self, KeyText};
 use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
 use verikd::sim::{
     Faults, SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf, export_symbols,
 };
 
-use super::fail;
+use super::{USAGE, fail, warn_of_visible_key};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// Where the debugger listens
-    #[arg(long, value_name = "HOST:PORT", value_parser = resolve, requires = "key")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
     connect: Option<SocketAddr>,
-    /// The key that the debugger is given too
+    /// The key that the debugger is given too, or @FILE; otherwise VERIKD_KEY
     #[arg(long, value_name = "W.X.Y.Z", requires = "connect")]
-    key: Option<Key>,
+    key: Option<KeyText>,
     /// Be behind a serial line instead, as a virtual machine is: unix:PATH, tcp:PORT or tcp:ADDR:PORT, where the debugger
     /// connects
     #[arg(long, value_name = "PLACE", value_parser = serial_port, required_unless_present = "connect",
@@ -93,12 +93,19 @@ pub(super) fn run(options: &Options) -> u8 {
         corrupt: options.corrupt,
         seed: options.seed,
     };
-    let link = match (&options.serial, options.connect, &options.key) {
-        (Some(port), ..) => SimulatorLink::Serial(port.clone()),
-        (None, Some(connect), Some(key)) => {
-            SimulatorLink::Kdnet { connect, source: options.source, key: key.clone() }
-        }
-        (None, ..) => unreachable!("the argument parser asks for --serial, or --connect and --key"),
+    let link = match (&options.serial, options.connect) {
+        (Some(port), _) => SimulatorLink::Serial(port.clone()),
+        (None, Some(connect)) => match key::find(options.key.as_ref()) {
+            Ok((key, origin)) => {
+                warn_of_visible_key(Some(origin), connect.ip().is_loopback(), "--key @FILE");
+                SimulatorLink::Kdnet { connect, source: options.source, key }
+            }
+            Err(error) => {
+                fail(&error);
+                return USAGE;
+            }
+        },
+        (None, None) => unreachable!("the argument parser asks for --serial or --connect"),
     };
     let config = SimulatorConfig {
         link,

@@ -71,15 +71,15 @@ pub enum AttachError {
     },
     /// The serial line is not there.
     #[error(
-        "no target within {} s: {line} is not there: {why}.\n\
-         Start the virtual machine, with QEMU for example by -serial unix:{line},server,nowait; for a device, look at its \
-         name and rights", after.as_secs()
+        "no target within {} s: {line} is not there: {why}.\n{advice}", after.as_secs()
     )]
     NoLine {
         /// Which.
         line: String,
         /// What the system says.
         why: String,
+        /// What to try, for this kind of port.
+        advice: String,
         /// How long it was waited for.
         after: Duration,
     },

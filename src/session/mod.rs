@@ -33,7 +33,7 @@ use kd_protocol::link::{Event, HostLink, LinkConfig, LinkCounters, Patience, Pee
 use tokio::sync::mpsc;
 
 pub use bridge::{Bridge, BridgeConfig, BridgeNews};
-pub use connection::{ComLine, ComPort, Connection, ConnectionError};
+pub use connection::{ComLine, ComPort, Connection, ConnectionError, TargetPlace};
 pub use entropy::OsEntropy;
 pub use error::{AttachError, BreakInError, OpenError};
 pub use live_memory::LiveMemory;
@@ -64,7 +64,7 @@ impl SessionConfig {
     /// Listens at `listen` with the link's own patience.
     #[must_use]
     pub fn new(listen: SocketAddr, key: Key) -> Self {
-        Self::over(Connection::Net { listen, key })
+        Self::over(Connection::Net { listen, key, target: None })
     }
 
     /// Talks over `connection` with the link's own patience.
@@ -101,7 +101,7 @@ impl Session {
     pub fn open(config: &SessionConfig) -> Result<Self, OpenError> {
         let patience = Patience { request_timeout: config.request_timeout, ..Patience::default() };
         let (place, carrier, link) = match &config.connection {
-            Connection::Net { listen, key } => {
+            Connection::Net { listen, key, .. } => {
                 let socket = listen_at(*listen)?;
                 let link_config = LinkConfig { key: key.clone(), patience };
                 let link = HostLink::new(link_config, Box::new(OsEntropy));
@@ -160,7 +160,7 @@ impl Session {
         let after = Duration::from_secs(self.opened_at.elapsed().as_secs_f64().round() as u64);
         match &self.place {
             Place::Socket(address) => self.why_no_datagrams(address.port(), after),
-            Place::Line(port) => self.why_no_packets(port.to_string(), after),
+            Place::Line(port) => self.why_no_packets(port, after),
         }
     }
 
@@ -178,10 +178,11 @@ impl Session {
         }
     }
 
-    fn why_no_packets(&self, line: String, after: Duration) -> AttachError {
+    fn why_no_packets(&self, port: &ComPort, after: Duration) -> AttachError {
+        let line = port.to_string();
         let traffic = self.monitor.line();
         match traffic.not_there {
-            Some(why) if !traffic.was_open => AttachError::NoLine { line, why, after },
+            Some(why) if !traffic.was_open => AttachError::NoLine { line, why, advice: port.advice(), after },
             _ if traffic.bytes > 0 => AttachError::NotKd {
                 line,
                 count: traffic.bytes,

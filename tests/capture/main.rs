@@ -9,6 +9,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use verikd::capture::{Capture, CaptureError, CapturedDatagram, Options, Summary, run};
+use verikd::key::KeyText;
 
 /// Keys of the vectors' sessions.
 const KEY_A: &str = "8.8.8.8";
@@ -41,7 +42,7 @@ fn read(capture: &[u8], key: &str) -> Read {
 
 /// What the command prints, and how it ends.
 fn printed(file: &Path, key: &str, json: bool, all: bool) -> (String, Result<Summary, CaptureError>) {
-    let options = Options { file: file.to_path_buf(), key: key.parse().unwrap(), json, all };
+    let options = Options { file: file.to_path_buf(), key: Some(KeyText::new(key)), json, all };
     let mut out = Vec::new();
     let result = run(&options, &mut out);
     (String::from_utf8(out).unwrap(), result)
