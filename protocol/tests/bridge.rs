@@ -132,7 +132,11 @@ impl World {
 
     fn resume(&mut self) {
         self.debugger.resume(self.now, NtStatus::DBG_CONTINUE);
-        self.wait_for("resume", |it| matches!(it, Event::Resumed { .. }));
+        let ends =
+            |it: &Event| matches!(it, Event::Resumed | Event::ResumeUnproven { .. } | Event::Stopped(_));
+        while let Event::Stopped(_) = self.wait_for("end of a resume", ends) {
+            self.debugger.resume(self.now, NtStatus::DBG_CONTINUE);
+        }
     }
 
     fn step(&mut self) {

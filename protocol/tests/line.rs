@@ -61,7 +61,7 @@ fn a_session_goes_from_an_open_line_to_stop_to_reads_to_running() {
     assert_eq!(line.read(0x1000, 3900).unwrap(), memory_at(0x1000, 3900));
     assert_eq!(line.read(0x2000, 16).unwrap(), memory_at(0x2000, 16));
     line.host.resume(line.now, NtStatus::DBG_CONTINUE);
-    line.wait_for("resume", |it| *it == Event::Resumed { confirmed: true });
+    line.wait_for("resume", |it| *it == Event::Resumed);
     assert!(line.target.is_running());
     line.target.print(line.now, Bytes::from_static(b"still alive\n"));
     line.wait_for("print", |it| *it == Event::DebugPrint(Bytes::from_static(b"still alive\n")));
@@ -90,7 +90,7 @@ fn a_debugger_that_comes_later_asks_for_one_reset() {
             line.read(at, 8).unwrap();
         }
         line.host.resume(line.now, NtStatus::DBG_CONTINUE);
-        line.wait_for("resume", |it| *it == Event::Resumed { confirmed: true });
+        line.wait_for("resume", |it| *it == Event::Resumed);
         line.replace_host();
         line.sent.clear();
         let start = line.now;
@@ -117,7 +117,7 @@ fn a_debugger_takes_over_a_stopped_target_whenever_the_last_one_died() {
         assert_eq!(line.read(0x7000, 64).unwrap(), memory_at(0x7000, 64), "after {delay}");
         assert_eq!(line.read(0x8000, 64).unwrap(), memory_at(0x8000, 64), "after {delay}");
         line.host.resume(line.now, NtStatus::DBG_CONTINUE);
-        line.wait_for("resume", |it| *it == Event::Resumed { confirmed: true });
+        line.wait_for("resume", |it| *it == Event::Resumed);
         assert!(line.run_until(seconds(5), |line| line.target.is_running()), "after {delay}");
     }
 }
@@ -156,7 +156,7 @@ fn every_reply_belongs_to_its_request_however_noisy_the_line() {
             }
         }
         line.host.resume(line.now, NtStatus::DBG_CONTINUE);
-        line.wait_for("resume", |it| matches!(it, Event::Resumed { .. }));
+        assert_eq!(line.leave(), Event::Resumed, "seed {seed}");
         // A byte of noise can be a break-in; the owner lets such a target go on.
         let goes_on = line.run_until(seconds(30), |line| {
             if line.host.state() == RunState::Stopped {
@@ -271,17 +271,49 @@ fn a_silent_line_is_not_filled_with_break_ins() {
 }
 
 #[test]
-fn nothing_that_a_running_target_may_come_upon_looks_like_a_break_in() {
+fn no_continue_and_no_reset_has_a_byte_that_stops_a_running_target() {
     let mut line = Line::new(10, CLEAN);
     line.stop_target();
     line.is_mute = true;
     line.sent.clear();
     line.host.resume(line.now, NtStatus::DBG_CONTINUE);
-    line.wait_for("resume", |it| *it == Event::Resumed { confirmed: false });
+    line.run_for(seconds(3));
     let executed: Vec<ApiNumber> = line.executed.iter().map(|it| it.api_number).collect();
     assert_eq!(executed, [ApiNumber::CONTINUE2], "repeated continues meet a running target");
-    assert!(packets(&line.sent).len() > 2);
+    let sent = packets(&line.sent);
+    assert!(sent.len() > 2 && sent.iter().any(|it| it.starts_with("RESET")), "{sent:?}");
     assert!(!line.sent.contains(&BREAK_IN), "a running target looks at each byte");
+}
+
+#[test]
+fn a_lost_acknowledgement_of_a_continue_is_made_good_by_another_stop() {
+    let mut line = Line::new(14, CLEAN);
+    line.stop_target();
+    line.read(0x1000, 8).unwrap();
+    line.events.clear();
+    line.is_mute = true;
+    line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+    line.run_for(Duration::from_millis(20));
+    line.is_mute = false;
+    assert!(line.target.is_running());
+    assert_eq!(line.leave(), Event::Resumed);
+    assert!(line.target.is_running());
+    line.run_for(seconds(30));
+    assert!(line.target.is_running() && line.events.is_empty(), "{:?}", line.events);
+}
+
+#[test]
+fn a_line_that_carries_nothing_proves_nothing() {
+    for (is_dead, is_mute) in [(true, false), (false, true)] {
+        let mut line = Line::new(15, CLEAN);
+        line.stop_target();
+        let start = line.now;
+        (line.is_dead, line.is_mute) = (is_dead, is_mute);
+        line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+        let Event::ResumeUnproven { after, .. } = line.leave() else { panic!("nothing was heard") };
+        assert_eq!((after, line.now - start), (seconds(15), seconds(15)));
+        assert_eq!(line.host.state(), RunState::Unknown);
+    }
 }
 
 #[test]
@@ -333,7 +365,7 @@ fn a_target_that_is_stopped_twice_for_one_wish_says_that_it_may_stop_again() {
     line.wait_for("stop", |it| matches!(it, Event::Stopped(_)));
     assert!(line.host.may_stop_again(), "two break-ins were sent, one stop came");
     line.host.resume(line.now, NtStatus::DBG_CONTINUE);
-    line.wait_for("resume", |it| *it == Event::Resumed { confirmed: true });
+    line.wait_for("resume", |it| *it == Event::Resumed);
     line.stop_target();
     assert!(line.run_until(seconds(1), |line| line.host.may_stop_again()));
 }

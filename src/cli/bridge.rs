@@ -53,6 +53,9 @@ pub(super) fn run(options: &Options) -> u8 {
                 BridgeEvent::LineBack => "The target may be another one, or have restarted".into(),
                 BridgeEvent::Debugger(host) => format!("Connected to the debugger at {host}"),
                 BridgeEvent::DebuggerAbsent => "The debugger does not acknowledge any more".into(),
+                BridgeEvent::ResumeUnproven => {
+                    "The target was told to run and does not answer: it may be stopped still".into()
+                }
                 BridgeEvent::PromptAnswered(answer) => {
                     format!("The target's prompt was answered: {}", String::from_utf8_lossy(&answer))
                 }

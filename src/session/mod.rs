@@ -44,7 +44,7 @@ use monitor::Monitor;
 use order::{Order, OrderKind, Outcome};
 
 /// A stopped target that is told to run is waited for this long; it acknowledges within milliseconds.
-const RESUME_PATIENCE: Duration = Duration::from_secs(15);
+const RESUME_PATIENCE: Duration = Duration::from_secs(16);
 
 /// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
 const LATE_STOP: Duration = Duration::from_millis(1200);
@@ -245,14 +245,25 @@ impl Session {
     }
 
     fn resume_once(&self, stop: Option<&StateChange>, continue_status: NtStatus) -> bool {
+        if self.state() != RunState::Stopped {
+            return true;
+        }
         if let Some(change) = stop {
             // What fails here fails for a target that does not answer, and the next order finds that out too.
             let _ = breakpoint::step_over(self, change);
         }
+        let id = self.monitor.stop();
         self.order(OrderKind::Resume(continue_status));
         let deadline = Instant::now() + RESUME_PATIENCE;
-        self.monitor
-            .wait_uninterrupted(deadline, |state| (state.run_state != RunState::Stopped).then_some(()))
+        self.monitor.wait_uninterrupted(deadline, |state| {
+            (state.run_state != RunState::Stopped || state.stop != id).then_some(())
+        });
+        if self.state() == RunState::Stopped && self.monitor.stop() != id {
+            // The link has stopped it to learn whether it runs.
+            self.monitor.forget_stop_event();
+            return self.resume_once(self.monitor.stopped().as_deref(), continue_status);
+        }
+        self.state() == RunState::Running
     }
 
     /// Waits a moment for the stop that a break-in too many leads to: at the same instruction as the last one.

@@ -136,8 +136,11 @@ impl<'a> Report<'a> {
             Event::Disconnected => self.status("The line to the target has ended; waiting for it"),
             Event::Reconnected => self.status("The line to the target is there again"),
             Event::Rebooting => self.status("The target shuts down or restarts; waiting for it to come back"),
-            Event::Resumed { confirmed: false } => {
-                self.status("The target fell silent when it was told to run, as a running one does");
+            Event::ResumeUnproven { after, tries } => {
+                self.status(&format!(
+                    "The target was told to run {tries} times in {} s, and nothing shows that it does: it may be stopped still",
+                    after.as_secs()
+                ));
             }
             Event::FileRefused(path) => {
                 self.status(&format!(

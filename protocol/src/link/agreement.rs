@@ -77,6 +77,16 @@ impl Agreement {
         true
     }
 
+    /// Whoever was asked could not hear it. True if a RESET is to be sent for those that were lost.
+    pub(super) fn ask_again(&mut self, now: Instant) -> bool {
+        let was_asked = matches!(self.state, State::Asked { .. });
+        if was_asked {
+            self.state = State::Asked { asks: 1, again_at: now + ASK_AGAIN };
+            self.unanswered += 1;
+        }
+        was_asked
+    }
+
     /// A RESET arrived. True if it is to be answered.
     pub(super) fn reset(&mut self, now: Instant) -> bool {
         self.state = State::Answered { until: now + FOLLOWS_WITHIN };

@@ -36,6 +36,8 @@ pub enum BridgeEvent {
     Debugger(SocketAddr),
     /// The debugger does not acknowledge any more.
     DebuggerAbsent,
+    /// The serial target was told to run and nothing proves that it does.
+    ResumeUnproven,
     /// A prompt was answered here, since no debugger is connected.
     PromptAnswered(Bytes),
 }
@@ -68,6 +70,8 @@ impl Bridge {
     ) -> Self {
         let mut below = HostLink::over_stream(patience);
         below.pass_module_events();
+        // A stop that nobody asked for would be shown above, as if the machine had come upon something.
+        below.never_probe();
         Self {
             below,
             above: TargetLink::new(now, above, entropy),
@@ -184,7 +188,11 @@ impl Bridge {
             Event::Disconnected => self.events.push_back(BridgeEvent::LineEnded),
             Event::Reconnected => self.events.push_back(BridgeEvent::LineBack),
             Event::Stopped(change) => self.stopped(now, change),
-            Event::Resumed { .. } => self.stop = None,
+            Event::Resumed => self.stop = None,
+            Event::ResumeUnproven { .. } => {
+                self.stop = None;
+                self.events.push_back(BridgeEvent::ResumeUnproven);
+            }
             Event::Replied(id, reply) => {
                 if let Some((_, request)) = self.request.take_if(|(pending, _)| *pending == id) {
                     self.above.reply(now, &as_asked(&request, *reply));

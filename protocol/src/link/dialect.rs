@@ -82,13 +82,4 @@ impl Dialect {
             },
         }
     }
-
-    /// Silent transmissions after which a continue counts as obeyed: a running target does not acknowledge.
-    pub(super) const fn continue_tries(self) -> u32 {
-        match self {
-            Self::Kdnet => 12,
-            // A running target takes each byte for a possible break-in, so that it gets no more than it needs.
-            Self::Kdcom => 4,
-        }
-    }
 }

@@ -48,11 +48,20 @@ pub enum Event {
     Rebooting,
     /// The target stopped and waits for requests.
     Stopped(Box<StateChange>),
-    /// The target runs. Not `confirmed`: it stopped answering after a continue, as a running target does when its
-    /// acknowledgement was lost.
-    Resumed {
-        /// Its acknowledgement arrived, or something that only a running target sends.
-        confirmed: bool,
+    /// The target was let run and left its stop: it acknowledged the continue, or sent what only a target that has left it
+    /// sends.
+    ///
+    /// [`Self::Stopped`] may follow at once. A `Stopped` that comes *instead*, while the owner waits for this, is a stop that
+    /// the link has caused in order to learn whether the target runs: it is to be left like the last one.
+    Resumed,
+    /// Nothing proves that the target runs, though it was told to again and again: the link has given up, and
+    /// [`HostLink::state`](super::HostLink::state) is [`RunState::Unknown`](super::RunState::Unknown). Should proof come
+    /// late, [`Self::Resumed`] follows.
+    ResumeUnproven {
+        /// How long it was tried: [`Patience::resume_timeout`](super::Patience::resume_timeout).
+        after: Duration,
+        /// How often the continue was sent.
+        tries: u32,
     },
     /// A module was loaded or unloaded; the link has let the target go on.
     ModuleEvent(Box<StateChange>),

@@ -41,6 +41,8 @@ pub(super) struct InFlight {
     pub(super) retransmit_at: Instant,
     /// Kept until both sides agree on ids.
     pub(super) is_held: bool,
+    /// Break-ins that went out before its first transmission did.
+    pub(super) behind_break_ins: u64,
 }
 
 impl InFlight {
@@ -56,6 +58,7 @@ impl InFlight {
             last_sent: now,
             retransmit_at,
             is_held: true,
+            behind_break_ins: 0,
         }
     }
 

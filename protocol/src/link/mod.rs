@@ -70,12 +70,18 @@ pub struct Patience {
     pub request_timeout: Duration,
     /// The same for requests during which a target says nothing until it is done: searches and fills.
     pub slow_request_timeout: Duration,
+    /// A continue is sent again and again for this long before nobody knows whether the target runs.
+    pub resume_timeout: Duration,
 }
 
 impl Default for Patience {
-    /// 10 s for a request, 60 s for a slow one.
+    /// 10 s for a request, 60 s for a slow one, 15 s for a continue.
     fn default() -> Self {
-        Self { request_timeout: Duration::from_secs(10), slow_request_timeout: Duration::from_secs(60) }
+        Self {
+            request_timeout: Duration::from_secs(10),
+            slow_request_timeout: Duration::from_secs(60),
+            resume_timeout: Duration::from_secs(15),
+        }
     }
 }
 

@@ -29,18 +29,17 @@ use crate::kd::{Manipulate, Packet, PacketId, PacketType};
 const TRIES_BEFORE_RESET: u32 = 8;
 /// The same over a stream, where ids have one bit and nothing is lost on the way.
 const TRIES_BEFORE_AGREEMENT: u32 = 2;
+/// A continue is sent again at least this often over KDNET: a machine stands still for it.
+const CONTINUE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What became of the packet in flight.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Acknowledged, and nothing more to come. Not confirmed: presumed, see [`Dialect::continue_tries`].
-    Done(Purpose, Confirmed),
+    /// Acknowledged, and nothing more to come.
+    Done(Purpose),
     /// Given up.
     Failed(Purpose, RequestError),
 }
-
-/// Whether the target itself said so.
-pub(super) type Confirmed = bool;
 
 /// What a data packet of the target is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +69,11 @@ pub(super) struct Reliable {
     resets_pending: u32,
     outbox: VecDeque<Packet>,
     retransmissions: u64,
+    /// Break-ins that went out.
+    break_ins: u64,
+    /// As many of them are over: the target has taken something that was first sent behind them, and drops what was sent
+    /// before. Over KDNET only.
+    break_ins_over: u64,
 }
 
 impl Reliable {
@@ -90,6 +94,8 @@ impl Reliable {
             resets_pending: 0,
             outbox: VecDeque::new(),
             retransmissions: 0,
+            break_ins: 0,
+            break_ins_over: 0,
         }
     }
 
@@ -182,6 +188,27 @@ impl Reliable {
         self.outbox.push_back(Packet::control(PacketType::RESET, self.dialect.reset(next)));
     }
 
+    /// A break-in goes out, before what [`Self::poll_transmit`] has not handed out yet.
+    pub(super) const fn break_in_sent(&mut self) {
+        self.break_ins += 1;
+    }
+
+    /// True if a break-in may reach the target yet. A target drops what was sent before the newest thing that it took.
+    pub(super) const fn has_stray_break_in(&self) -> bool {
+        self.break_ins != self.break_ins_over
+    }
+
+    /// No break-in that went out can be obeyed any more, as far as anybody can tell.
+    pub(super) const fn forget_break_ins(&mut self) {
+        self.break_ins_over = self.break_ins;
+    }
+
+    /// Sends what means nothing to any target, and makes it drop every break-in that went out before.
+    pub(super) fn overtake_break_ins(&mut self) {
+        // A target's own ids are below every host's, so that it waits for no ACK of this one.
+        self.outbox.push_back(Packet::control(PacketType::ACKNOWLEDGE, PacketId::FIRST_OF_HOST));
+    }
+
     /// Asks the target to send its last packet again.
     pub(super) fn send_resend(&mut self) {
         self.outbox.push_back(Packet::control(PacketType::RESEND, PacketId(0)));
@@ -255,6 +282,7 @@ impl Reliable {
 
     fn release(&mut self, now: Instant) {
         if let Some(in_flight) = self.in_flight.as_mut().filter(|it| it.is_held) {
+            in_flight.behind_break_ins = self.break_ins;
             self.outbox.push_back(in_flight.transmit(now, &self.round_trip));
         }
     }
@@ -304,6 +332,7 @@ impl Reliable {
             self.round_trip.measure(now - in_flight.last_sent);
         }
         in_flight.acknowledged = true;
+        self.break_ins_over = self.break_ins_over.max(in_flight.behind_break_ins);
         match in_flight.outgoing.purpose {
             Purpose::Request(_, ref request) if request.api_number.has_reply() => {
                 let wait = match in_flight.outgoing.is_slow {
@@ -313,7 +342,7 @@ impl Reliable {
                 in_flight.wait(now, wait);
                 None
             }
-            _ => self.finish(now, true),
+            _ => self.finish(now),
         }
     }
 
@@ -328,7 +357,8 @@ impl Reliable {
         if in_flight.tries == 1 && !in_flight.outgoing.is_slow {
             self.round_trip.measure(now - in_flight.last_sent);
         }
-        self.finish(now, true);
+        self.break_ins_over = self.break_ins_over.max(in_flight.behind_break_ins);
+        self.finish(now);
         Some(id)
     }
 
@@ -337,6 +367,34 @@ impl Reliable {
         let ended = self.forget(|purpose| matches!(purpose, Purpose::Continue));
         self.start_next(now);
         !ended.is_empty()
+    }
+
+    /// Takes back the continue that is on its way: the target stands still, whether or not it has obeyed.
+    pub(super) fn take_back_continue(&mut self, now: Instant) {
+        let in_flight = self.in_flight.take_if(|it| matches!(it.outgoing.purpose, Purpose::Continue));
+        if let Some(in_flight) = in_flight {
+            self.retire(&in_flight, false);
+        }
+        self.queue.retain(|it| !matches!(it.purpose, Purpose::Continue));
+        // What was asked while it ran was lost with it.
+        if self.agreement.ask_again(now) {
+            self.send_reset_packet();
+        }
+        self.start_next(now);
+    }
+
+    /// How often the continue in flight was sent, and whether it is kept until both sides agree on ids.
+    pub(super) fn continue_in_flight(&self) -> Option<(u32, bool)> {
+        let in_flight = self.in_flight.as_ref()?;
+        matches!(in_flight.outgoing.purpose, Purpose::Continue)
+            .then_some((in_flight.tries, in_flight.is_held))
+    }
+
+    /// Leaves the packet in flight alone for `time`.
+    pub(super) fn hold_back(&mut self, now: Instant, time: Duration) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.wait(now, time);
+        }
     }
 
     /// True while a continue is on its way or waits behind requests.
@@ -377,11 +435,11 @@ impl Reliable {
         in_flight.map(|it| it.outgoing).into_iter().chain(unwanted).map(|it| it.purpose).collect()
     }
 
-    fn finish(&mut self, now: Instant, confirmed: Confirmed) -> Option<Outcome> {
+    fn finish(&mut self, now: Instant) -> Option<Outcome> {
         let done = self.in_flight.take()?;
-        self.retire(&done, confirmed);
+        self.retire(&done, true);
         self.start_next(now);
-        Some(Outcome::Done(done.outgoing.purpose, confirmed))
+        Some(Outcome::Done(done.outgoing.purpose))
     }
 
     /// A packet is not on its way any more. A stream's target knows the next one by its id alone, and acknowledges one
@@ -417,9 +475,6 @@ impl Reliable {
         let in_flight = self.in_flight.as_mut().filter(|it| it.retransmit_at <= now)?;
         let waited = now - in_flight.first_sent;
         let is_continue = matches!(in_flight.outgoing.purpose, Purpose::Continue);
-        if is_continue && !in_flight.is_held && in_flight.tries >= self.dialect.continue_tries() {
-            return self.finish(now, false);
-        }
         if waited >= in_flight.outgoing.timeout {
             let error = RequestError::NoAnswer { after: waited, tries: in_flight.tries };
             let failed = self.in_flight.take()?;
@@ -427,7 +482,7 @@ impl Reliable {
             self.start_next(now);
             return Some(Outcome::Failed(failed.outgoing.purpose, error));
         }
-        if self.dialect == Dialect::Kdcom && !is_continue {
+        if self.dialect == Dialect::Kdcom {
             if in_flight.acknowledged || in_flight.tries >= TRIES_BEFORE_AGREEMENT {
                 in_flight.hold(in_flight.id);
                 self.agreement.lose();
@@ -442,6 +497,9 @@ impl Reliable {
             self.send_reset();
         }
         self.retransmit(now);
+        if is_continue && let Some(in_flight) = &mut self.in_flight {
+            in_flight.retransmit_at = in_flight.retransmit_at.min(now + CONTINUE_INTERVAL);
+        }
         None
     }
 

@@ -17,8 +17,11 @@ use kd_protocol::link::{Event, HostLink, Patience, RequestId, RunState};
 use kd_protocol::wire::Reader;
 
 /// A request without an answer fails after this long.
-const PATIENCE: Patience =
-    Patience { request_timeout: Duration::from_secs(1), slow_request_timeout: Duration::from_secs(4) };
+const PATIENCE: Patience = Patience {
+    request_timeout: Duration::from_secs(1),
+    slow_request_timeout: Duration::from_secs(4),
+    resume_timeout: Duration::from_secs(15),
+};
 /// Requests that the owner has open at a time.
 const OPEN_REQUESTS: usize = 8;
 /// Packets that one packet of the target, or one call of the owner, may cause; each ends a request at the most.

@@ -37,7 +37,8 @@ const OWN_PACKETS: usize = 4;
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// The same for a search.
 const SLOW_TIMEOUT: Duration = Duration::from_secs(4);
-const PATIENCE: Patience = Patience { request_timeout: TIMEOUT, slow_request_timeout: SLOW_TIMEOUT };
+const PATIENCE: Patience =
+    Patience { request_timeout: TIMEOUT, slow_request_timeout: SLOW_TIMEOUT, resume_timeout: SLOW_TIMEOUT };
 /// Datagrams of the target that are remembered to be replayed.
 const HISTORY: usize = 64;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use kd_protocol::VirtAddr;
-use kd_protocol::kd::{Manipulate, StateChange};
+use kd_protocol::kd::{Manipulate, NtStatus, StateChange};
 use kd_protocol::link::{Event, HostLink, Patience, TargetEvent, TargetLink};
 
 use super::net::{Chance, answer, breakpoint, end_of};
@@ -139,6 +139,18 @@ impl Line {
         match self.ask(Manipulate::read_virtual(VirtAddr(at), count)) {
             Event::Replied(_, reply) => Ok(reply.data),
             other => Err(other),
+        }
+    }
+
+    /// Waits for what becomes of a resume; a stop that comes instead is left like the last one.
+    pub fn leave(&mut self) -> Event {
+        let ends =
+            |it: &Event| matches!(it, Event::Resumed | Event::ResumeUnproven { .. } | Event::Stopped(_));
+        loop {
+            match self.wait_for("end of a resume", ends) {
+                Event::Stopped(_) => self.host.resume(self.now, NtStatus::DBG_CONTINUE),
+                other => return other,
+            }
         }
     }
 

@@ -69,6 +69,8 @@ pub struct World {
     pub is_dead: bool,
     /// What the target sends is lost.
     pub is_mute: bool,
+    /// What is sent to the target is lost.
+    pub is_deaf: bool,
     /// Datagrams the host has sent, whatever became of them.
     pub host_datagrams: usize,
     /// Requests that the simulated kernel has executed.
@@ -102,6 +104,7 @@ impl World {
             execution: Duration::ZERO,
             is_dead: false,
             is_mute: false,
+            is_deaf: false,
             host_datagrams: 0,
             executed: Vec::new(),
             prompt_answers: Vec::new(),
@@ -176,6 +179,18 @@ impl World {
         }
     }
 
+    /// Waits for what becomes of a resume; a stop that comes instead is left like the last one.
+    pub fn leave(&mut self) -> Event {
+        let ends =
+            |it: &Event| matches!(it, Event::Resumed | Event::ResumeUnproven { .. } | Event::Stopped(_));
+        loop {
+            match self.wait_for("end of a resume", ends) {
+                Event::Stopped(_) => self.host.resume(self.now, NtStatus::DBG_CONTINUE),
+                other => return other,
+            }
+        }
+    }
+
     pub fn unplug_and_reboot(&mut self) {
         self.pending_reply = None;
         self.target.reboot(self.now);
@@ -192,7 +207,7 @@ impl World {
             // Drops are the point of these tests; what matters is what the links make of them.
             if to_host {
                 let _ = self.host.handle_datagram(self.now, address(TARGET), &datagram);
-            } else if !self.is_dead {
+            } else if !self.is_dead && !self.is_deaf {
                 let _ = self.target.handle_datagram(self.now, address(HOST), &datagram);
             }
             self.settle();

@@ -1,6 +1,7 @@
 //! The debugger's end of a link: one state machine over two carriers, which [`net`] and [`stream`] know.
 
 mod net;
+mod resume;
 mod stream;
 
 use std::collections::VecDeque;
@@ -14,12 +15,16 @@ use super::in_flight::Purpose;
 use super::keying::Proof;
 use super::reliable::{Arrival, Outcome, Reliable};
 use super::{Content, Entropy, Event, LinkConfig, Patience, Peer, RequestError, RequestId};
-use crate::kd::{DebugIo, DebugIoApi, Manipulate, NtStatus, Packet, PacketType, Payload, StateChange};
+use crate::VirtAddr;
+use crate::kd::{
+    DebugIo, DebugIoApi, Manipulate, NtStatus, Packet, PacketType, Payload, StateChange, StateDetail,
+};
 use crate::kdcom::Frame;
 use crate::kdnet::DatagramError;
 use crate::wire::DecodeError;
 
 use net::{NetWire, Opened};
+use resume::{Due, PROBE_PATIENCE, Resuming, Settling};
 use stream::StreamWire;
 
 /// Break-ins and RESETs go out this far apart, in turns: a running target obeys the first, a stopped one the second.
@@ -31,6 +36,10 @@ const STREAM_ATTENTION_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_ATTENTION_INTERVAL: Duration = Duration::from_secs(10);
 /// Transmissions without a reaction, after which the target may not have our key any more.
 const DOUBTFUL_ATTEMPTS: u32 = 6;
+/// The same for transmissions of a continue.
+const DOUBTFUL_CONTINUES: u32 = 60;
+/// A break-in that has not arrived after this long will not.
+const BREAK_IN_LIFE: Duration = Duration::from_secs(1);
 /// A damaged packet is asked for again at most this often.
 const RESEND_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -88,8 +97,24 @@ pub struct HostLink {
     /// The state change that began this stop, as it came: tells a repeated one from a new one.
     stop_payload: Option<Bytes>,
     attention: Option<Repeated>,
+    /// A continue is on its way, or waits behind requests.
+    resuming: Option<Resuming>,
+    /// It was obeyed, and a break-in may undo it yet.
+    settling: Option<Settling>,
+    /// The last continue was given up without proof.
+    is_unproven: bool,
+    /// A request of this stop was given up, so that the target may be busy with it yet.
+    has_abandoned: bool,
+    /// Offers said in this stop that the target is in its debugger.
+    was_in_debugger: bool,
+    /// Where a break-in stops this target.
+    break_in_at: Option<VirtAddr>,
+    /// Until when a break-in that went out over KDNET may arrive.
+    break_ins_live_until: Option<Instant>,
     /// Module events are stops like any other, for the owner to continue.
     passes_module_events: bool,
+    /// A continue without an answer may be followed by a break-in.
+    may_probe: bool,
     /// A damaged packet was asked for again at this time.
     resend_at: Option<Instant>,
     events: VecDeque<Event>,
@@ -120,13 +145,27 @@ impl HostLink {
             state: RunState::Unknown,
             stop_payload: None,
             attention: None,
+            resuming: None,
+            settling: None,
+            is_unproven: false,
+            has_abandoned: false,
+            was_in_debugger: false,
+            break_in_at: None,
+            break_ins_live_until: None,
             passes_module_events: false,
+            may_probe: true,
             resend_at: None,
             events: VecDeque::new(),
             counters: LinkCounters::default(),
             next_request: 0,
             last_heard: None,
         }
+    }
+
+    /// Leaves the target alone when it does not acknowledge a continue. Otherwise it is stopped once more to learn whether it
+    /// runs, which the owner gets as [`Event::Stopped`] and resumes again.
+    pub const fn never_probe(&mut self) {
+        self.may_probe = false;
     }
 
     /// Makes module events [`Event::Stopped`], which the owner has to continue. Otherwise the link continues them.
@@ -148,6 +187,9 @@ impl HostLink {
         match result {
             Ok(()) => {
                 self.last_heard = Some(now);
+                if let Some(resuming) = &mut self.resuming {
+                    resuming.heard();
+                }
                 self.counters.datagrams_received += 1;
                 self.counters.bytes_received += datagram.len() as u64;
             }
@@ -168,6 +210,7 @@ impl HostLink {
         let pending = self.reliable.restart();
         self.fail_requests(pending, RequestError::Disconnected);
         self.state = RunState::Unknown;
+        (self.resuming, self.settling) = (None, None);
         if self.stop_payload.is_some() {
             self.reliable.agree(now);
         }
@@ -186,6 +229,7 @@ impl HostLink {
         let pending = self.reliable.restart();
         self.fail_requests(pending, RequestError::Disconnected);
         self.state = RunState::Unknown;
+        (self.resuming, self.settling) = (None, None);
         if let Some(attention) = &mut self.attention {
             attention.next_at = now + MAX_ATTENTION_INTERVAL;
         }
@@ -218,8 +262,18 @@ impl HostLink {
         if let Some(outcome) = self.reliable.handle_timeout(now) {
             self.settle(now, outcome);
         }
-        if self.reliable.unheard_tries() > DOUBTFUL_ATTEMPTS {
+        // A continue has a likelier reason to be unanswered: the target runs.
+        let doubtful = match self.reliable.continue_in_flight() {
+            Some(_) => DOUBTFUL_CONTINUES,
+            None => DOUBTFUL_ATTEMPTS,
+        };
+        if self.reliable.unheard_tries() > doubtful {
             self.doubt_key(now);
+        }
+        self.look_after_continue(now);
+        if self.break_ins_live_until.is_some_and(|at| at <= now) {
+            self.break_ins_live_until = None;
+            self.reliable.forget_break_ins();
         }
         if let Some(attention) = self.attention.filter(|it| it.next_at <= now) {
             self.call_for_attention(now, attention.attempts);
@@ -233,7 +287,7 @@ impl HostLink {
     pub fn request(&mut self, now: Instant, request: Manipulate) -> RequestId {
         let id = RequestId(self.next_request);
         self.next_request += 1;
-        if self.state != RunState::Stopped || self.reliable.ends_stop() {
+        if self.state != RunState::Stopped || self.is_leaving() {
             let error = match (self.peer(), &self.wire) {
                 (None, _) => RequestError::NotConnected,
                 (_, Wire::Stream(stream)) if !stream.is_open() => RequestError::Disconnected,
@@ -252,25 +306,38 @@ impl HostLink {
         id
     }
 
-    /// Lets the stopped target run; [`Event::Resumed`] follows. Does nothing unless it is stopped.
+    /// Lets the stopped target run: [`Event::Resumed`] follows, or [`Event::ResumeUnproven`]; or [`Event::Stopped`], which
+    /// is to be resumed like the last stop. Does nothing unless it is stopped.
     pub fn resume(&mut self, now: Instant, continue_status: NtStatus) {
         self.resume_with(now, &Manipulate::continue2(continue_status));
     }
 
     /// The same with a continue of the caller's own making: to step, to set debug registers.
     pub fn resume_with(&mut self, now: Instant, request: &Manipulate) {
-        if self.state != RunState::Stopped || self.reliable.ends_stop() {
+        if self.state != RunState::Stopped || self.is_leaving() {
             return;
         }
         if !self.passes_module_events {
             self.attention = None;
         }
-        let timeout = self.patience.request_timeout;
-        self.reliable.request(now, Purpose::Continue, request, timeout);
+        self.send_continue(now, request, self.may_probe);
+    }
+
+    fn send_continue(&mut self, now: Instant, request: &Manipulate, may_probe: bool) {
+        self.resuming = Some(Resuming::new(may_probe));
+        self.reliable.request(now, Purpose::Continue, request, self.patience.resume_timeout);
+    }
+
+    /// The stop is about to end: what is asked would meet a running target.
+    fn is_leaving(&self) -> bool {
+        self.reliable.ends_stop() || self.settling.is_some()
     }
 
     /// Stops the target; [`Event::Stopped`] follows. Goes on trying until it does or [`Self::cancel_break_in`].
     pub fn break_in(&mut self, now: Instant) {
+        if self.settling.is_some() {
+            self.resumed(now);
+        }
         if self.state == RunState::Stopped && !self.reliable.is_continuing() {
             return;
         }
@@ -280,9 +347,12 @@ impl HostLink {
         }
     }
 
-    /// Stops trying to stop the target.
-    pub const fn cancel_break_in(&mut self) {
-        self.attention = None;
+    /// Stops trying to stop the target. See [`Self::may_stop_again`].
+    pub fn cancel_break_in(&mut self) {
+        if self.attention.take().is_some() && self.is_break_in_on_its_way() {
+            self.reliable.overtake_break_ins();
+            self.reliable.overtake_break_ins();
+        }
     }
 
     /// Answers the prompt that the target waits at.
@@ -328,7 +398,10 @@ impl HostLink {
             Wire::Stream(stream) => stream.reader.poll_timeout(),
         };
         let attention = self.attention.map(|it| it.next_at);
-        of_wire.into_iter().chain(attention).chain(self.reliable.poll_timeout()).min()
+        let resume = self.resuming.and_then(|it| it.poll_timeout());
+        let settles = self.settling.map(|it| it.poll_timeout());
+        let resume = resume.into_iter().chain(settles).chain(self.break_ins_live_until);
+        of_wire.into_iter().chain(attention).chain(resume).chain(self.reliable.poll_timeout()).min()
     }
 
     /// Whether the target takes requests.
@@ -346,10 +419,18 @@ impl HostLink {
         }
     }
 
-    /// True if more was done to stop the target than it has obeyed yet, so that it may stop once more by itself.
+    /// True if more was done to stop the target than it has obeyed yet, so that it may stop once more by itself: over a
+    /// stream while a break-in lies in it, over KDNET for a second after one that nothing was seen to overtake.
     #[must_use]
     pub const fn may_stop_again(&self) -> bool {
-        matches!(&self.wire, Wire::Stream(stream) if stream.break_ins() > 0)
+        match &self.wire {
+            Wire::Net(_) => self.is_break_in_on_its_way(),
+            Wire::Stream(stream) => stream.break_ins() > 0,
+        }
+    }
+
+    const fn is_break_in_on_its_way(&self) -> bool {
+        self.break_ins_live_until.is_some() && self.reliable.has_stray_break_in()
     }
 
     /// What crossed the link so far.
@@ -368,6 +449,10 @@ impl HostLink {
         let Wire::Net(net) = &mut self.wire else { return Err(DatagramError::NoSession) };
         let datagram = match net.receive(now, from, datagram)? {
             Opened::Control => return Ok(()),
+            Opened::SignOfLife { in_debugger } => {
+                self.offers_say(now, in_debugger);
+                return Ok(());
+            }
             Opened::TakenOver(by) => {
                 self.events.push_back(Event::TakenOver(by));
                 return Ok(());
@@ -436,7 +521,13 @@ impl HostLink {
         let peer = self.peer();
         match (proof, peer) {
             (Proof::Current, _) | (_, None) => return,
-            (Proof::Rekeyed, _) => {}
+            // What was sent under another key is dropped.
+            (Proof::Rekeyed, _) => {
+                self.reliable.forget_break_ins();
+                if self.settling.is_some() {
+                    self.resumed(now);
+                }
+            }
             (Proof::First, Some(peer)) => self.events.push_back(Event::Connected(peer)),
             (Proof::Restarted, Some(peer)) => {
                 let pending = self.reliable.restart();
@@ -452,7 +543,8 @@ impl HostLink {
     fn restarted(&mut self, pending: Vec<Purpose>, peer: Peer) {
         self.fail_requests(pending, RequestError::TargetRestarted);
         self.state = RunState::Unknown;
-        self.stop_payload = None;
+        self.left_stop();
+        self.break_in_at = None;
         self.events.push_back(Event::Restarted(peer));
     }
 
@@ -496,10 +588,26 @@ impl HostLink {
     /// A packet arrived that only a target outside its request loop sends.
     fn is_running(&mut self, now: Instant) {
         self.repeat_missed_break_in(now);
-        if self.reliable.continued(now) {
-            self.resumed(now, true);
+        // A target that is busy with what was given up may print about it.
+        if self.reliable.is_continuing() && !self.has_abandoned {
+            self.reliable.continued(now);
+            self.obeyed(now);
         } else if self.state == RunState::Unknown {
             self.state = RunState::Running;
+            if std::mem::take(&mut self.is_unproven) {
+                self.events.push_back(Event::Resumed);
+            }
+        }
+    }
+
+    /// An offer of the target says whether it is in its debugger. Most never say so: it proves something only where they
+    /// did during this stop.
+    fn offers_say(&mut self, now: Instant, in_debugger: bool) {
+        if in_debugger {
+            self.was_in_debugger = self.state == RunState::Stopped;
+        } else if self.was_in_debugger && self.reliable.is_continuing() {
+            self.reliable.continued(now);
+            self.obeyed(now);
         }
     }
 
@@ -515,32 +623,39 @@ impl HostLink {
     fn awaits_answer(&mut self, now: Instant) {
         self.is_running(now);
         if self.state == RunState::Stopped {
-            self.resumed(now, true);
+            self.reliable.continued(now);
+            self.resumed(now);
         }
     }
 
     fn state_change(&mut self, now: Instant, change: StateChange, payload: &Bytes) {
-        if self.reliable.is_continuing() {
-            // The same stop announced again means that the continue has not been obeyed yet; another one, that its
-            // acknowledgement was lost.
-            if self.attention.is_none() && self.stop_payload.as_ref() == Some(payload) {
+        let is_same = self.stop_payload.as_ref() == Some(payload);
+        if self.is_continuing() {
+            let is_probing = self.resuming.is_some_and(|it| it.is_probing());
+            if self.settling.is_none() && is_same && self.attention.is_none() && !is_probing {
+                // Announced again before the continue was obeyed.
                 return;
             }
-            self.reliable.continued(now);
-            self.resumed(now, true);
-        }
-        let is_repeat = self.state == RunState::Stopped && self.stop_payload.as_ref() == Some(payload);
-        self.state = RunState::Stopped;
-        self.stop_payload = Some(payload.clone());
-        if is_repeat {
+            if is_probing && (is_same || self.is_of_break_in(&change)) || is_same && self.settling.is_none() {
+                // Whether it ran in between is not known, and does not matter: it is to be resumed again.
+                self.reliable.take_back_continue(now);
+                self.left_stop();
+            } else {
+                self.reliable.continued(now);
+                self.resumed(now);
+            }
+        } else if is_same && self.state == RunState::Stopped {
             return;
         }
+        self.state = RunState::Stopped;
+        self.stop_payload = Some(payload.clone());
         if change.is_load_symbols() && !self.passes_module_events {
             // Boot goes on only when each of these is answered; a wanted break-in stays wanted.
             self.repeat_missed_break_in(now);
-            let timeout = self.patience.request_timeout;
-            let go = Manipulate::continue2(NtStatus::DBG_CONTINUE);
-            self.reliable.request(now, Purpose::Continue, &go, timeout);
+            self.send_continue(now, &Manipulate::continue2(NtStatus::DBG_CONTINUE), false);
+            if is_same {
+                return;
+            }
             self.events.push_back(if change.is_reboot() {
                 Event::Rebooting
             } else {
@@ -550,8 +665,13 @@ impl HostLink {
         }
         // A break-in that is wanted stays wanted while modules are announced.
         if !change.is_load_symbols() {
-            self.attention = None;
-            if let Wire::Stream(stream) = &mut self.wire {
+            if self.attention.take().is_some() && is_breakpoint(&change) {
+                self.break_in_at = Some(change.program_counter);
+            }
+            // A target that comes upon a break-in while it is stopped says so, and remembers the break-in.
+            if let Wire::Stream(stream) = &mut self.wire
+                && !is_same
+            {
                 stream.stopped();
             }
         }
@@ -560,31 +680,109 @@ impl HostLink {
 
     fn settle(&mut self, now: Instant, outcome: Outcome) {
         match outcome {
-            Outcome::Done(Purpose::Continue, confirmed) => self.resumed(now, confirmed),
+            Outcome::Done(Purpose::Continue) => self.obeyed(now),
             Outcome::Failed(Purpose::Request(id, _), error) => {
+                self.has_abandoned = true;
                 self.events.push_back(Event::Failed(id, error))
             }
-            Outcome::Failed(Purpose::Continue, _) => self.resumed(now, false),
-            Outcome::Done(Purpose::Request(id, request), _) => {
+            Outcome::Failed(Purpose::Continue, error) => self.unproven(now, error),
+            Outcome::Done(Purpose::Request(id, request)) => {
                 if request.api_number.ends_stop() {
                     self.state = RunState::Unknown;
-                    self.stop_payload = None;
+                    self.left_stop();
                 }
                 self.events.push_back(Event::Acknowledged(id));
             }
-            Outcome::Done(Purpose::Answer, _) | Outcome::Failed(Purpose::Answer, _) => {}
+            Outcome::Done(Purpose::Answer) | Outcome::Failed(Purpose::Answer, _) => {}
         }
     }
 
-    fn resumed(&mut self, now: Instant, confirmed: bool) {
+    /// Does what is due for a continue that is on its way, or was obeyed just now.
+    fn look_after_continue(&mut self, now: Instant) {
+        if let Some(settling) = &mut self.settling {
+            if settling.is_over(now) {
+                self.resumed(now);
+            } else if settling.overtakes(now) {
+                self.reliable.overtake_break_ins();
+            }
+            return;
+        }
+        let (Some(resuming), Some((tries, is_held))) =
+            (&mut self.resuming, self.reliable.continue_in_flight())
+        else {
+            return;
+        };
+        match &mut self.wire {
+            Wire::Net(net) => match resuming.due(tries) {
+                Due::Nothing => {}
+                Due::Poke => net.poke_peer(),
+                Due::BreakIn => {
+                    // Two, since one may be lost; a target that stops at the first announces itself again at the other.
+                    for _ in 0..2 {
+                        net.send(Content::BreakIn);
+                        self.reliable.break_in_sent();
+                    }
+                    self.reliable.hold_back(now, PROBE_PATIENCE);
+                    self.break_ins_live_until = Some(now + BREAK_IN_LIFE);
+                }
+            },
+            Wire::Stream(stream) => {
+                if resuming.due_on_stream(now, is_held) == Due::BreakIn {
+                    stream.break_in(now);
+                }
+            }
+        }
+    }
+
+    /// A continue is on its way, or was obeyed and is not told yet.
+    fn is_continuing(&self) -> bool {
+        self.reliable.is_continuing() || self.settling.is_some()
+    }
+
+    /// True for the stop that a break-in leads to.
+    fn is_of_break_in(&self, change: &StateChange) -> bool {
+        is_breakpoint(change) && self.break_in_at.is_none_or(|at| at == change.program_counter)
+    }
+
+    /// The target has obeyed the continue. A break-in of this link that is on its way yet must not undo that unseen.
+    fn obeyed(&mut self, now: Instant) {
+        if self.attention.is_none() && self.is_break_in_on_its_way() {
+            self.settling.get_or_insert_with(|| Settling::new(now));
+            self.reliable.overtake_break_ins();
+        } else {
+            self.resumed(now);
+        }
+    }
+
+    fn resumed(&mut self, now: Instant) {
         self.state = RunState::Running;
-        self.stop_payload = None;
+        self.left_stop();
         if let Wire::Stream(stream) = &mut self.wire {
             stream.resumed();
         }
         let requests = self.reliable.give_up_requests(now);
         self.fail_requests(requests, RequestError::TargetRunning);
-        self.events.push_back(Event::Resumed { confirmed });
+        self.events.push_back(Event::Resumed);
+    }
+
+    fn unproven(&mut self, now: Instant, error: RequestError) {
+        let RequestError::NoAnswer { after, tries } = error else { return };
+        self.state = RunState::Unknown;
+        self.left_stop();
+        self.is_unproven = true;
+        let requests = self.reliable.give_up_requests(now);
+        self.fail_requests(requests, RequestError::TargetRunning);
+        self.events.push_back(Event::ResumeUnproven { after, tries });
+    }
+
+    /// Nothing that belongs to the stop is true any more.
+    fn left_stop(&mut self) {
+        self.stop_payload = None;
+        self.resuming = None;
+        self.settling = None;
+        self.is_unproven = false;
+        self.has_abandoned = false;
+        self.was_in_debugger = false;
     }
 
     fn call_for_attention(&mut self, now: Instant, attempts: u32) {
@@ -592,6 +790,8 @@ impl HostLink {
             Wire::Net(net) => {
                 if attempts.is_multiple_of(2) {
                     net.send(Content::BreakIn);
+                    self.reliable.break_in_sent();
+                    self.break_ins_live_until = Some(now + BREAK_IN_LIFE);
                 } else if !self.reliable.is_continuing() {
                     self.reliable.send_reset();
                 }
@@ -616,4 +816,8 @@ impl HostLink {
             net.doubt_key(now);
         }
     }
+}
+
+fn is_breakpoint(change: &StateChange) -> bool {
+    matches!(&change.detail, StateDetail::Exception(it) if it.exception_code == NtStatus::BREAKPOINT)
 }

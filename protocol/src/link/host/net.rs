@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Repeated;
 use crate::kd::Packet;
-use crate::kdnet::{Channel, Control, Datagram, DatagramError, Endpoint, Envelope, Key};
+use crate::kdnet::{Channel, Control, Datagram, DatagramError, Endpoint, Envelope, Flags, Key};
 use crate::link::keying::{HostKeying, OfferOutcome, Proof};
 use crate::link::{Content, Entropy, KdnetPeer};
 
@@ -19,6 +19,8 @@ const POKES: u32 = 4;
 pub(super) enum Opened {
     /// Dealt with here.
     Control,
+    /// An offer of the connected target, and whether it says that the target is in its debugger.
+    SignOfLife { in_debugger: bool },
     /// The target's offers name another debugger.
     TakenOver(Endpoint),
     /// Data, and which key it proved.
@@ -99,7 +101,10 @@ impl NetWire {
             OfferOutcome::TakenOver(by) if !std::mem::replace(&mut self.taken_over, true) => {
                 return Ok(Opened::TakenOver(by));
             }
-            OfferOutcome::KeepAlive | OfferOutcome::TakenOver(_) => {}
+            OfferOutcome::KeepAlive => {
+                return Ok(Opened::SignOfLife { in_debugger: datagram.flags.contains(Flags::IN_DEBUGGER) });
+            }
+            OfferOutcome::TakenOver(_) => {}
         }
         Ok(Opened::Control)
     }
@@ -155,6 +160,13 @@ impl NetWire {
         let Some(peer) = self.keying.unproven_peer().filter(|_| attempts < POKES) else { return };
         self.control_outbox.push_back((peer.address, self.keying.seal_poke(peer)));
         self.poke = Some(Repeated { next_at: now + POKE_INTERVAL, attempts: attempts + 1 });
+    }
+
+    /// Gets a sign of life out of the connected target.
+    pub(super) fn poke_peer(&mut self) {
+        if let Some(peer) = self.keying.peer() {
+            self.control_outbox.push_back((peer.address, self.keying.seal_poke(peer)));
+        }
     }
 
     fn poke_stranger(&mut self, now: Instant, peer: KdnetPeer) {

@@ -24,7 +24,7 @@ use crate::kd::{
     BREAK_IN, DebugIo, DebugIoApi, FileIo, Manipulate, Packet, PacketId, PacketType, Payload, StateChange,
 };
 use crate::kdcom::{self, Frame};
-use crate::kdnet::{DatagramError, Key};
+use crate::kdnet::{DatagramError, Flags, Key};
 
 use net::{NetWire, Opened};
 
@@ -109,6 +109,7 @@ pub struct TargetLink {
     backlog: VecDeque<Content>,
     /// The host did not acknowledge in time: nothing is printed to it until it is heard again.
     is_host_absent: bool,
+    tells_in_debugger: bool,
     events: VecDeque<TargetEvent>,
 }
 
@@ -137,8 +138,14 @@ impl TargetLink {
             queue: VecDeque::new(),
             backlog: VecDeque::new(),
             is_host_absent: false,
+            tells_in_debugger: false,
             events: VecDeque::new(),
         }
+    }
+
+    /// Lets its offers say whether it is stopped. \[uncertain: which targets do\]
+    pub const fn tell_in_debugger(&mut self) {
+        self.tells_in_debugger = true;
     }
 
     /// Starts anew, as a machine that restarts: another random, no connection, ids from the beginning.
@@ -166,6 +173,7 @@ impl TargetLink {
         from: SocketAddr,
         datagram: &[u8],
     ) -> Result<(), DatagramError> {
+        self.set_status();
         let Wire::Net(net) = &mut self.wire else { return Err(DatagramError::NoSession) };
         match net.receive(now, from, datagram)? {
             Opened::Control => {}
@@ -226,6 +234,7 @@ impl TargetLink {
 
     /// Does what is due at `now`: offers, retransmissions.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.set_status();
         match &mut self.wire {
             Wire::Net(net) => net.handle_timeout(now),
             Wire::Stream { reader, .. } => {
@@ -338,6 +347,13 @@ impl TargetLink {
         match &self.wire {
             Wire::Net(net) => net.host(),
             Wire::Stream { .. } => None,
+        }
+    }
+
+    fn set_status(&mut self) {
+        let is_told = self.tells_in_debugger && self.is_stopped();
+        if let Wire::Net(net) = &mut self.wire {
+            net.status = if is_told { Flags::IN_DEBUGGER } else { Flags::empty() };
         }
     }
 

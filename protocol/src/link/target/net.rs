@@ -46,6 +46,8 @@ pub(super) struct NetWire {
     connection: Option<Connection>,
     host_connection_info: Box<[u8; 256]>,
     outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// What offers carry beside [`Flags::CONTROL`].
+    pub(super) status: Flags,
 }
 
 impl NetWire {
@@ -61,6 +63,7 @@ impl NetWire {
             connection: None,
             host_connection_info: Box::new([0; 256]),
             outbox: VecDeque::new(),
+            status: Flags::empty(),
         }
     }
 
@@ -144,7 +147,7 @@ impl NetWire {
         };
         let datagram = Datagram {
             version: self.config.version,
-            flags: Flags::CONTROL,
+            flags: Flags::CONTROL | self.status,
             direction: Direction::TargetToHost,
             sequence: self.offer_timer,
             body: Control::Offer(offer).encode(),
