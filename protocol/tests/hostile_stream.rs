@@ -9,7 +9,7 @@ mod hostile_stream;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hostile_stream::{Step, play};
+use hostile_stream::{Step, play, steps_of};
 use kd_protocol::kd::PacketType;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -51,6 +51,12 @@ fn a_line_that_never_falls_silent_holds_no_request_open() {
         steps.extend([Step::Bytes(Bytes::from_static(b"x")), Step::Wait(Duration::from_millis(100))]);
     }
     play(&steps);
+}
+
+#[test]
+fn a_stop_that_is_over_when_it_is_told_is_told_with_its_state() {
+    // Found by the fuzz target host_stream: a stop, and behind it in the same read what ends it.
+    play(&steps_of(b" \x02,0000\0\0\x08\x05\x01\0\0\0\0:\x01\xca\x9a;\xd0@\xb4@\xb4\xb4@\xb4\xd0@\xb4:\x01\xca\x9a;\xd0@\xb4"));
 }
 
 proptest! {

@@ -101,6 +101,21 @@ impl Step {
     }
 }
 
+/// Steps of one run: more would only make it slow.
+const STEPS: usize = 200;
+
+/// The steps that a fuzzer's input stands for: each a length and that many bytes.
+pub fn steps_of(input: &[u8]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut rest = input;
+    while let Some((len, tail)) = rest.split_first().filter(|_| steps.len() < STEPS) {
+        let (step, tail) = tail.split_at(tail.len().min(usize::from(*len)));
+        steps.push(Step::from_bytes(step));
+        rest = tail;
+    }
+    steps
+}
+
 /// Takes `steps` one after another, then lets the line fall silent.
 ///
 /// # Panics
@@ -220,15 +235,28 @@ impl Play {
         let allowed = PACKETS_PER_CAUSE * (self.causes + 1);
         assert!(self.packets <= allowed, "{} packets for {} causes", self.packets, self.causes);
         while let Some(event) = self.link.poll_event() {
-            match event {
+            match &event {
                 Event::Replied(id, _) | Event::Failed(id, _) | Event::Acknowledged(id) => {
-                    assert!(self.open.remove(&id), "{id:?} ends twice");
+                    assert!(self.open.remove(id), "{id:?} ends twice");
                 }
-                Event::Stopped(_) => assert_eq!(self.link.state(), RunState::Stopped),
                 _ => {}
             }
+            check_state(&event, self.link.state());
         }
     }
+}
+
+/// Whoever is handed an event finds the state that it speaks of.
+fn check_state(event: &Event, state: RunState) {
+    let expected = match event {
+        Event::Stopped(_) | Event::Replied(..) | Event::ModuleEvent(_) => RunState::Stopped,
+        Event::Resumed => RunState::Running,
+        Event::ResumeUnproven { .. } | Event::Restarted(_) | Event::Disconnected | Event::Reconnected => {
+            RunState::Unknown
+        }
+        _ => return,
+    };
+    assert_eq!(state, expected, "at {event:?}");
 }
 
 /// The ids that matter, and any.

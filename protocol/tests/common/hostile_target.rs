@@ -176,6 +176,27 @@ impl Step {
     }
 }
 
+/// Steps of one run: more would only make it slow.
+const STEPS: usize = 200;
+
+/// What a fuzzer's input stands for: how far the session has come, then steps, each a length and that many bytes.
+#[allow(dead_code, reason = "the fuzz target and the tests share this file")]
+pub fn steps_of(input: &[u8]) -> (Start, Vec<Step>) {
+    let (start, mut rest) = input.split_first().unwrap_or((&0, &[]));
+    let start = match start % 4 {
+        0 => Start::Unknown,
+        1 => Start::Connected,
+        _ => Start::Stopped,
+    };
+    let mut steps = Vec::new();
+    while let Some((len, tail)) = rest.split_first().filter(|_| steps.len() < STEPS) {
+        let (step, tail) = tail.split_at(tail.len().min(usize::from(*len)));
+        steps.push(Step::from_bytes(step));
+        rest = tail;
+    }
+    (start, steps)
+}
+
 /// Takes `steps` one after another, then lets the target fall silent.
 ///
 /// # Panics
@@ -465,6 +486,7 @@ impl Play {
         }
         let mut events = Vec::new();
         while let Some(event) = self.link.poll_event() {
+            check_state(&event, self.link.state());
             events.push(event);
         }
         let mut others = 0;
@@ -541,6 +563,17 @@ impl Play {
             assert!(self.now <= *end, "{id:?} should have ended {:?} ago", self.now - *end);
         }
     }
+}
+
+/// Whoever is handed an event finds the state that it speaks of.
+fn check_state(event: &Event, state: RunState) {
+    let expected = match event {
+        Event::Stopped(_) | Event::Replied(..) | Event::ModuleEvent(_) => RunState::Stopped,
+        Event::Resumed => RunState::Running,
+        Event::ResumeUnproven { .. } | Event::Restarted(_) => RunState::Unknown,
+        _ => return,
+    };
+    assert_eq!(state, expected, "at {event:?}");
 }
 
 /// Time in which `count` data packets, one in flight at a time, must have ended.

@@ -117,7 +117,10 @@ pub struct HostLink {
     may_probe: bool,
     /// A damaged packet was asked for again at this time.
     resend_at: Option<Instant>,
-    events: VecDeque<Event>,
+    /// Each with the state that it led to.
+    events: VecDeque<(Event, RunState)>,
+    /// What the last event that was handed out led to.
+    told: RunState,
     counters: LinkCounters,
     next_request: u64,
     last_heard: Option<Instant>,
@@ -156,6 +159,7 @@ impl HostLink {
             may_probe: true,
             resend_at: None,
             events: VecDeque::new(),
+            told: RunState::Unknown,
             counters: LinkCounters::default(),
             next_request: 0,
             last_heard: None,
@@ -204,13 +208,11 @@ impl HostLink {
     /// A target that was stopped when the last one ended may be stopped still, and is asked.
     pub fn handle_stream_opened(&mut self, now: Instant) {
         let Wire::Stream(stream) = &mut self.wire else { return };
-        if stream.opened() {
-            self.events.push_back(Event::Reconnected);
+        let was_open_before = stream.opened();
+        self.lose_touch();
+        if was_open_before {
+            self.tell(Event::Reconnected);
         }
-        let pending = self.reliable.restart();
-        self.fail_requests(pending, RequestError::Disconnected);
-        self.state = RunState::Unknown;
-        (self.resuming, self.settling) = (None, None);
         if self.stop_payload.is_some() {
             self.reliable.agree(now);
         }
@@ -226,14 +228,19 @@ impl HostLink {
             return;
         }
         stream.closed();
-        let pending = self.reliable.restart();
-        self.fail_requests(pending, RequestError::Disconnected);
-        self.state = RunState::Unknown;
-        (self.resuming, self.settling) = (None, None);
+        self.lose_touch();
         if let Some(attention) = &mut self.attention {
             attention.next_at = now + MAX_ATTENTION_INTERVAL;
         }
-        self.events.push_back(Event::Disconnected);
+        self.tell(Event::Disconnected);
+    }
+
+    /// Whatever was pending is lost, and whether the target runs is not known.
+    fn lose_touch(&mut self) {
+        self.state = RunState::Unknown;
+        (self.resuming, self.settling) = (None, None);
+        let pending = self.reliable.restart();
+        self.fail_requests(pending, RequestError::Disconnected);
     }
 
     /// Takes bytes from the stream. A link over KDNET takes none.
@@ -293,7 +300,7 @@ impl HostLink {
                 (_, Wire::Stream(stream)) if !stream.is_open() => RequestError::Disconnected,
                 _ => RequestError::TargetRunning,
             };
-            self.events.push_back(Event::Failed(id, error));
+            self.tell(Event::Failed(id, error));
             return id;
         }
         self.counters.requests += 1;
@@ -387,7 +394,9 @@ impl HostLink {
 
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let (event, state) = self.events.pop_front()?;
+        self.told = state;
+        Some(event)
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
@@ -404,10 +413,10 @@ impl HostLink {
         of_wire.into_iter().chain(attention).chain(resume).chain(self.reliable.poll_timeout()).min()
     }
 
-    /// Whether the target takes requests.
+    /// Whether the target takes requests, as of the last event that [`Self::poll_event`] has handed out.
     #[must_use]
-    pub const fn state(&self) -> RunState {
-        self.state
+    pub fn state(&self) -> RunState {
+        if self.events.is_empty() { self.state } else { self.told }
     }
 
     /// The target, once it has proven that it has the key, or has sent a packet into the stream.
@@ -454,7 +463,7 @@ impl HostLink {
                 return Ok(());
             }
             Opened::TakenOver(by) => {
-                self.events.push_back(Event::TakenOver(by));
+                self.tell(Event::TakenOver(by));
                 return Ok(());
             }
             Opened::Data(datagram, proof) => {
@@ -479,7 +488,7 @@ impl HostLink {
                 if let Wire::Stream(stream) = &mut self.wire
                     && stream.hear()
                 {
-                    self.events.push_back(Event::Connected(Peer::Kdcom));
+                    self.tell(Event::Connected(Peer::Kdcom));
                 }
                 if self.kd_packet(now, packet).is_err() {
                     self.counters.dropped += 1;
@@ -528,7 +537,7 @@ impl HostLink {
                     self.resumed(now);
                 }
             }
-            (Proof::First, Some(peer)) => self.events.push_back(Event::Connected(peer)),
+            (Proof::First, Some(peer)) => self.tell(Event::Connected(peer)),
             (Proof::Restarted, Some(peer)) => {
                 let pending = self.reliable.restart();
                 self.restarted(pending, peer);
@@ -541,17 +550,21 @@ impl HostLink {
 
     /// Nothing that was known of the target is true any more.
     fn restarted(&mut self, pending: Vec<Purpose>, peer: Peer) {
-        self.fail_requests(pending, RequestError::TargetRestarted);
         self.state = RunState::Unknown;
+        self.fail_requests(pending, RequestError::TargetRestarted);
         self.left_stop();
         self.break_in_at = None;
-        self.events.push_back(Event::Restarted(peer));
+        self.tell(Event::Restarted(peer));
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.events.push_back((event, self.state));
     }
 
     fn fail_requests(&mut self, pending: Vec<Purpose>, error: RequestError) {
         for purpose in pending {
             if let Purpose::Request(id, _) = purpose {
-                self.events.push_back(Event::Failed(id, error));
+                self.tell(Event::Failed(id, error));
             }
         }
     }
@@ -561,23 +574,23 @@ impl HostLink {
         match Payload::decode(packet)? {
             Payload::Manipulate(reply) => {
                 if let Some(id) = self.reliable.replied(now, &reply) {
-                    self.events.push_back(Event::Replied(id, reply));
+                    self.tell(Event::Replied(id, reply));
                 }
             }
             Payload::StateChange(change) => self.state_change(now, *change, &packet.payload),
             Payload::DebugIo(io) if io.api_number == DebugIoApi::GET_STRING => {
                 self.awaits_answer(now);
-                self.events.push_back(Event::Prompt(io));
+                self.tell(Event::Prompt(io));
             }
             Payload::DebugIo(io) => {
                 self.is_running(now);
-                self.events.push_back(Event::DebugPrint(io.text));
+                self.tell(Event::DebugPrint(io.text));
             }
             Payload::FileIo(file) => {
                 self.awaits_answer(now);
                 let refusal = file.refuse().encode();
                 self.reliable.answer(now, PacketType::FILE_IO, refusal, self.patience.request_timeout);
-                self.events.push_back(Event::FileRefused(file.path()));
+                self.tell(Event::FileRefused(file.path()));
             }
             // Trace records and control requests need no answer. \[uncertain\]
             Payload::Other(..) => {}
@@ -595,7 +608,7 @@ impl HostLink {
         } else if self.state == RunState::Unknown {
             self.state = RunState::Running;
             if std::mem::take(&mut self.is_unproven) {
-                self.events.push_back(Event::Resumed);
+                self.tell(Event::Resumed);
             }
         }
     }
@@ -656,7 +669,7 @@ impl HostLink {
             if is_same {
                 return;
             }
-            self.events.push_back(if change.is_reboot() {
+            self.tell(if change.is_reboot() {
                 Event::Rebooting
             } else {
                 Event::ModuleEvent(Box::new(change))
@@ -675,7 +688,7 @@ impl HostLink {
                 stream.stopped();
             }
         }
-        self.events.push_back(Event::Stopped(Box::new(change)));
+        self.tell(Event::Stopped(Box::new(change)));
     }
 
     fn settle(&mut self, now: Instant, outcome: Outcome) {
@@ -683,7 +696,7 @@ impl HostLink {
             Outcome::Done(Purpose::Continue) => self.obeyed(now),
             Outcome::Failed(Purpose::Request(id, _), error) => {
                 self.has_abandoned = true;
-                self.events.push_back(Event::Failed(id, error))
+                self.tell(Event::Failed(id, error))
             }
             Outcome::Failed(Purpose::Continue, error) => self.unproven(now, error),
             Outcome::Done(Purpose::Request(id, request)) => {
@@ -691,7 +704,7 @@ impl HostLink {
                     self.state = RunState::Unknown;
                     self.left_stop();
                 }
-                self.events.push_back(Event::Acknowledged(id));
+                self.tell(Event::Acknowledged(id));
             }
             Outcome::Done(Purpose::Answer) | Outcome::Failed(Purpose::Answer, _) => {}
         }
@@ -762,7 +775,7 @@ impl HostLink {
         }
         let requests = self.reliable.give_up_requests(now);
         self.fail_requests(requests, RequestError::TargetRunning);
-        self.events.push_back(Event::Resumed);
+        self.tell(Event::Resumed);
     }
 
     fn unproven(&mut self, now: Instant, error: RequestError) {
@@ -772,7 +785,7 @@ impl HostLink {
         self.is_unproven = true;
         let requests = self.reliable.give_up_requests(now);
         self.fail_requests(requests, RequestError::TargetRunning);
-        self.events.push_back(Event::ResumeUnproven { after, tries });
+        self.tell(Event::ResumeUnproven { after, tries });
     }
 
     /// Nothing that belongs to the stop is true any more.
