@@ -92,6 +92,7 @@ pub(super) fn run(options: &Options) -> u8 {
         reorder: options.reorder,
         corrupt: options.corrupt,
         seed: options.seed,
+        ..Faults::default()
     };
     let link = match (&options.serial, options.connect) {
         (Some(port), _) => SimulatorLink::Serial(port.clone()),
@@ -110,6 +111,7 @@ pub(super) fn run(options: &Options) -> u8 {
     let config = SimulatorConfig {
         link,
         faults,
+        faults_to_target: None,
         build: options.windows,
         scenario: options.scenario,
         leak_every: Some(options.leak_every),

@@ -4,18 +4,26 @@
 
 use bytes::Bytes;
 use kd_protocol::kd::{
-    ApiNumber, Arm, Context, ControlReport, Exception, GetVersion64, Manipulate, NtStatus, StateChange,
-    VersionFlags,
+    ApiNumber, Arm, Context, ControlReport, Exception, GetVersion64, LoadSymbols, Manipulate, NewState, NtStatus,
+    StateChange, StateDetail, VersionFlags,
 };
 use kd_protocol::wire::Reader;
 use kd_protocol::{PhysAddr, VirtAddr};
 
-use super::windows::Machine;
+use super::windows::{Chance, Machine, Stop};
 
 /// Slots of the kernel's breakpoint table.
 const BREAKPOINTS: usize = 32;
 /// `int3`.
 const INT3: u8 = 0xcc;
+/// `int 2c`: a failed assertion.
+const INT_2C: [u8; 2] = [0xcd, 0x2c];
+/// `STATUS_ASSERTION_FAILURE`.
+const ASSERTION_FAILURE: NtStatus = NtStatus(0xc000_0420);
+/// `STATUS_ACCESS_VIOLATION`.
+const ACCESS_VIOLATION: NtStatus = NtStatus(0xc000_0005);
+/// `KMODE_EXCEPTION_NOT_HANDLED`: what becomes of an exception that nobody handles.
+const KMODE_EXCEPTION_NOT_HANDLED: u32 = 0x1e;
 /// Family 6: what x64 processors of that time report.
 const PROCESSOR_LEVEL: u16 = 6;
 
@@ -26,12 +34,40 @@ pub enum Answer {
     Reply(Box<Manipulate>),
     /// Acknowledged, and nothing more.
     Silence,
-    /// The machine runs.
-    Resume,
+    /// The machine is told to go on, the exception being handled or not: [`Debuggee::resume`].
+    Resume(NtStatus),
     /// The machine stops on another processor, or again on this one.
     Report,
     /// The machine starts anew.
     Reboot,
+}
+
+/// What becomes of a machine that is told to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// It runs.
+    Runs,
+    /// It stops again at once.
+    Stops(Box<StateChange>),
+    /// Nobody has handled its exception: it bug-checks.
+    BugChecks(Stop),
+    /// It starts anew.
+    Restarts,
+}
+
+/// Why the machine stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The debugger wanted it to.
+    BreakIn,
+    /// An exception, which nobody has seen before (first chance) or nobody has handled.
+    Exception { code: NtStatus, chance: Chance, parameters: [u64; 2] },
+    /// A driver was loaded or is unloaded.
+    Module { is_unloaded: bool },
+    /// It is about to restart.
+    Restart,
+    /// A bug check; its callbacks were called or not.
+    BugCheck { has_called_back: bool },
 }
 
 /// A machine and its kernel debug engine's own state.
@@ -44,6 +80,11 @@ pub struct Debuggee {
     reply_data: usize,
     /// The processor that reported the stop.
     processor: usize,
+    cause: Cause,
+    /// Where the machine stood when it stopped.
+    stopped_at: VirtAddr,
+    /// Bytes of memory that the debugger has overwritten.
+    written: u64,
     /// A context can be set only after it was read in the same stop.
     is_context_read: bool,
     /// Pieces of a context that is being set.
@@ -65,6 +106,9 @@ impl Debuggee {
             reply_data,
             breakpoints: [None; BREAKPOINTS],
             processor: 0,
+            cause: Cause::BreakIn,
+            stopped_at: VirtAddr(0),
+            written: 0,
             is_context_read: false,
             pending_context: Vec::new(),
         }
@@ -73,31 +117,134 @@ impl Debuggee {
     /// Stops the machine as a break-in does, and says what to announce.
     pub fn break_in(&mut self) -> StateChange {
         self.machine.break_in();
+        self.stopped(Cause::BreakIn)
+    }
+
+    /// Stops the machine as it does by itself, and says what to announce.
+    pub fn stop_by_itself(&mut self, stop: Stop) -> StateChange {
+        const READ: u64 = 0;
+        self.machine.stop_by_itself(stop);
+        let exception = |code, chance, parameters| Cause::Exception { code, chance, parameters };
+        let rcx = self.context_of(0).rcx;
+        self.stopped(match stop {
+            Stop::Breakpoint => exception(NtStatus::BREAKPOINT, Chance::First, [0; 2]),
+            Stop::Assertion => exception(ASSERTION_FAILURE, Chance::First, [0; 2]),
+            Stop::AccessViolation(chance) => exception(ACCESS_VIOLATION, chance, [READ, rcx]),
+            Stop::SingleStep => exception(NtStatus::SINGLE_STEP, Chance::First, [0; 2]),
+            Stop::LoadSymbols => Cause::Module { is_unloaded: false },
+            Stop::UnloadSymbols => Cause::Module { is_unloaded: true },
+            Stop::Restart => Cause::Restart,
+            Stop::BugCheck { .. } => Cause::BugCheck { has_called_back: false },
+        })
+    }
+
+    /// Lets the machine go on. `status` says whether its exception was handled: failure if not.
+    ///
+    /// A processor that still stands on the instruction that stopped it stops there again.
+    pub fn resume(&mut self, status: NtStatus) -> Resumed {
+        let cause = self.cause;
+        match cause {
+            Cause::Restart | Cause::BugCheck { has_called_back: true } => return Resumed::Restarts,
+            Cause::BugCheck { has_called_back: false } => {
+                self.machine.stop_after_bug_check();
+                return self.stops_again(Cause::BugCheck { has_called_back: true });
+            }
+            Cause::Exception { code, chance: Chance::Second, parameters } if !status.is_success() => {
+                let parameters = [code.0.into(), self.stopped_at.0, parameters[0], parameters[1]];
+                return Resumed::BugChecks(Stop::BugCheck { code: KMODE_EXCEPTION_NOT_HANDLED, parameters });
+            }
+            // The driver has a handler for these alone.
+            Cause::Exception { code: ACCESS_VIOLATION, .. } if !status.is_success() => return Resumed::Runs,
+            Cause::Exception { code, chance: Chance::First, parameters } if !status.is_success() => {
+                return self.stops_again(Cause::Exception { code, chance: Chance::Second, parameters });
+            }
+            _ => {}
+        }
+        // The others idle.
         self.processor = 0;
+        let rip = self.context().rip;
+        let mut instruction = [0; 2];
+        let read = self.machine.read_virtual(rip, &mut instruction);
+        let code = match (&instruction[..read], cause) {
+            ([INT3, ..], _) => NtStatus::BREAKPOINT,
+            (bytes, _) if bytes == INT_2C => ASSERTION_FAILURE,
+            (_, Cause::Exception { code: ACCESS_VIOLATION, .. }) if rip == self.stopped_at => ACCESS_VIOLATION,
+            _ => return Resumed::Runs,
+        };
+        let parameters = match cause {
+            Cause::Exception { code: same, parameters, .. } if same == code => parameters,
+            _ => [0; 2],
+        };
+        self.stops_again(Cause::Exception { code, chance: Chance::First, parameters })
+    }
+
+    fn stopped(&mut self, cause: Cause) -> StateChange {
+        self.processor = 0;
+        self.cause = cause;
+        self.stopped_at = self.context().rip;
         self.report()
     }
 
-    /// The state change for the processor that is being debugged, at a breakpoint instruction.
+    fn stops_again(&mut self, cause: Cause) -> Resumed {
+        self.cause = cause;
+        self.stopped_at = self.context().rip;
+        Resumed::Stops(Box::new(self.report()))
+    }
+
+    /// The state change for the processor that is being debugged.
     pub fn report(&mut self) -> StateChange {
         self.is_context_read = false;
         self.pending_context.clear();
         let context = self.context();
+        let report = StateChange {
+            processor_level: PROCESSOR_LEVEL,
+            processor: u16::try_from(self.processor).expect("a few processors"),
+            number_processors: u32::try_from(self.machine.processors().len()).expect("a few processors"),
+            thread: self.machine.processors()[self.processor].thread,
+            ..StateChange::exception(self.exception(&context), self.control_report(&context))
+        };
+        let (load, path) = match self.cause {
+            Cause::Module { is_unloaded } => self.load_symbols(is_unloaded),
+            Cause::Restart => restart_notice(),
+            _ => return report,
+        };
+        StateChange {
+            new_state: NewState::LOAD_SYMBOLS,
+            detail: StateDetail::LoadSymbols(load),
+            data: path,
+            ..report
+        }
+    }
+
+    fn exception(&self, context: &Context) -> Exception {
         let mut exception_information = [0; 15];
-        exception_information[1] = context.rax;
-        let exception = Exception {
-            exception_code: NtStatus::BREAKPOINT,
+        let (code, chance, number_parameters) = match self.cause {
+            Cause::Exception { code, chance, parameters } => {
+                exception_information[..2].copy_from_slice(&parameters);
+                (code, chance, if code == ACCESS_VIOLATION { 2 } else { 1 })
+            }
+            _ => {
+                exception_information[1] = context.rax;
+                (NtStatus::BREAKPOINT, Chance::First, 1)
+            }
+        };
+        Exception {
+            exception_code: code,
             exception_flags: 0,
             exception_record: VirtAddr(0),
             exception_address: context.rip,
-            number_parameters: 1,
+            number_parameters,
             padding: 0,
             exception_information,
-            first_chance: 1,
+            first_chance: u32::from(chance == Chance::First),
             tail_padding: 0,
-        };
+        }
+    }
+
+    fn control_report(&self, context: &Context) -> ControlReport {
         let mut instruction_stream = [0; 16];
         let instruction_count = self.machine.read_virtual(context.rip, &mut instruction_stream);
-        let control_report = ControlReport {
+        ControlReport {
             dr6: context.dr6,
             dr7: context.dr7,
             e_flags: context.e_flags,
@@ -108,28 +255,48 @@ impl Debuggee {
             seg_ds: context.seg_ds,
             seg_es: context.seg_es,
             seg_fs: context.seg_fs,
-        };
-        StateChange {
-            processor_level: PROCESSOR_LEVEL,
-            processor: u16::try_from(self.processor).expect("a few processors"),
-            number_processors: u32::try_from(self.machine.processors().len()).expect("a few processors"),
-            thread: self.machine.processors()[self.processor].thread,
-            ..StateChange::exception(exception, control_report)
         }
     }
 
-    /// True if the processor stands on an `int3`: a machine that is told to run stops there again at once, unless the
-    /// debugger has moved Rip behind it.
+    fn load_symbols(&self, is_unloaded: bool) -> (LoadSymbols, Bytes) {
+        let (path, base, size) = self.machine.driver();
+        let path = path + "\0";
+        let load = LoadSymbols {
+            path_name_length: u32::try_from(path.len()).expect("a path is short"),
+            padding: 0,
+            base_of_dll: base,
+            process_id: 0,
+            check_sum: 0,
+            size_of_image: size,
+            unload_symbols: u8::from(is_unloaded),
+        };
+        (load, path.into())
+    }
+
+    /// Bytes of memory that the debugger has overwritten since the machine was made, breakpoints too.
     #[must_use]
-    pub fn stands_on_breakpoint(&self) -> bool {
-        let mut instruction = [0];
-        self.machine.read_virtual(self.context().rip, &mut instruction) == 1 && instruction == [INT3]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Starts the machine anew, as another one if there is one.
+    pub fn restart(&mut self, another: Option<Machine>) {
+        match another {
+            Some(machine) => self.machine = machine,
+            None => self.machine.reboot(),
+        }
+        self.breakpoints = [None; BREAKPOINTS];
+        self.processor = 0;
+        self.cause = Cause::BreakIn;
+        self.is_context_read = false;
+        self.pending_context.clear();
     }
 
     /// Carries out one request.
     pub fn answer(&mut self, request: &Manipulate) -> Answer {
         let reply = match (request.api_number, request.arm) {
-            (ApiNumber::CONTINUE | ApiNumber::CONTINUE2, _) => return Answer::Resume,
+            (_, Arm::Continue(arm)) => return Answer::Resume(arm.continue_status),
+            (_, Arm::Continue2(arm)) => return Answer::Resume(arm.continue_status),
             (ApiNumber::REBOOT | ApiNumber::CAUSE_BUG_CHECK, _) => return Answer::Reboot,
             (ApiNumber::SWITCH_PROCESSOR, _) => {
                 if usize::from(request.processor) < self.machine.processors().len() {
@@ -154,7 +321,11 @@ impl Debuggee {
     }
 
     fn context(&self) -> Context {
-        let bytes = &self.machine.processors()[self.processor].context;
+        self.context_of(self.processor)
+    }
+
+    fn context_of(&self, processor: usize) -> Context {
+        let bytes = &self.machine.processors()[processor].context;
         Context::decode(&mut Reader::new("CONTEXT", bytes)).expect("a machine's context is whole")
     }
 
@@ -243,6 +414,9 @@ impl Debuggee {
             }
             _ => return refuse(request),
         };
+        if request.api_number != ApiNumber::WRITE_CONTROL_SPACE {
+            self.written += written as u64;
+        }
         arm.actual_bytes_written = u32::try_from(written).expect("at most one packet");
         let status = if written == data.len() { NtStatus::SUCCESS } else { NtStatus::UNSUCCESSFUL };
         Manipulate { arm: Arm::WriteMemory(arm), ..request.reply(status, Bytes::new()) }
@@ -283,6 +457,7 @@ impl Debuggee {
                 break;
             }
         }
+        self.written += u64::from(filled);
         let status = if filled == arm.length { NtStatus::SUCCESS } else { NtStatus::UNSUCCESSFUL };
         arm.length = filled;
         Manipulate { arm: Arm::FillMemory(arm), ..request.reply(status, Bytes::new()) }
@@ -343,7 +518,7 @@ impl Debuggee {
                 let mut original = [0];
                 let is_mapped = self.machine.read_virtual(arm.break_point_address, &mut original) == 1;
                 let Some(slot) = free.filter(|_| is_mapped) else { return refuse(request) };
-                self.machine.write_virtual(arm.break_point_address, &[INT3]);
+                self.written += self.machine.write_virtual(arm.break_point_address, &[INT3]) as u64;
                 self.breakpoints[slot] =
                     Some(Breakpoint { address: arm.break_point_address, original: original[0] });
                 arm.break_point_handle = u32::try_from(slot + 1).expect("32 slots");
@@ -356,7 +531,7 @@ impl Debuggee {
                 let slot = (arm.break_point_handle as usize).checked_sub(1);
                 let slot = slot.and_then(|slot| self.breakpoints.get_mut(slot));
                 let Some(breakpoint) = slot.and_then(Option::take) else { return refuse(request) };
-                self.machine.write_virtual(breakpoint.address, &[breakpoint.original]);
+                self.written += self.machine.write_virtual(breakpoint.address, &[breakpoint.original]) as u64;
                 request.reply(NtStatus::SUCCESS, Bytes::new())
             }
             _ => refuse(request),
@@ -381,6 +556,20 @@ impl Debuggee {
         arm.data_value_high = (value >> 32) as u32;
         Manipulate { arm: Arm::Msr(arm), ..request.reply(NtStatus::SUCCESS, Bytes::new()) }
     }
+}
+
+/// What a machine says before it restarts: that a module is unloaded which isn't any.
+fn restart_notice() -> (LoadSymbols, Bytes) {
+    let load = LoadSymbols {
+        path_name_length: 0,
+        padding: 0,
+        base_of_dll: LoadSymbols::REBOOT,
+        process_id: 0,
+        check_sum: 0,
+        size_of_image: 0,
+        unload_symbols: 1,
+    };
+    (load, Bytes::new())
 }
 
 /// What a kernel answers that cannot or will not: the request, echoed.

@@ -11,9 +11,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::server::SimulatorEvent;
+use super::network::{Faults, Noise};
+use super::order::Order;
+use super::server::{Ordered, SimulatorEvent};
 use super::target::Target;
 
 /// Bytes taken from the line at a time.
@@ -143,51 +146,96 @@ impl Drop for SocketFile {
 }
 
 /// Runs the machine until it is unplugged.
-pub(super) async fn run(mut target: Target, listener: Listener) {
+pub(super) async fn run(
+    mut target: Target,
+    listener: Listener,
+    to_host: Faults,
+    to_target: Faults,
+    mut orders: UnboundedReceiver<Ordered>,
+) {
     let Ok(listener) = listener.into_async() else { return };
-    let mut debugger: Option<Box<dyn Duplex>> = None;
+    let (mut to_host, mut to_target) = (Noise::new(to_host, 0), Noise::new(to_target, 1));
+    let mut debugger: Option<Debugger> = None;
     let mut piece = vec![0; PIECE];
     let mut outbox = BytesMut::new();
+    // Bytes that the line has not taken yet: the machine stands still meanwhile, as one with a full UART does.
+    let mut unsent = Vec::new();
+    let mut obeyed = None;
     loop {
-        target.settle();
-        target.link.poll_transmit_stream(&mut outbox);
-        let bytes = outbox.split();
-        if let Some(stream) = &mut debugger
-            && !bytes.is_empty()
-            && stream.write_all(&bytes).await.is_err()
-        {
-            debugger = None;
+        target.settle(Instant::now());
+        if unsent.is_empty() {
+            target.poll_transmit_stream(&mut outbox);
+            unsent.extend_from_slice(&outbox.split());
+            to_host.pass(&mut unsent);
         }
-        if target.execute() {
+        if debugger.is_none() {
+            unsent.clear();
+        }
+        // Whoever gave the order sees what it did.
+        drop(obeyed.take());
+        if unsent.is_empty() && target.execute(Instant::now()) {
             continue;
         }
-        let wake_at = target.wake_at();
+        let wake_at = target.wake_at().filter(|_| unsent.is_empty());
+        let reads = target.reads_its_line();
         tokio::select! {
             biased;
-            read = receive(&mut debugger, &mut piece) => match read {
-                Ok(len) if len > 0 => target.link.handle_stream(Instant::now(), &piece[..len]),
-                _ => debugger = None,
+            Some((order, done)) = orders.recv() => {
+                match order {
+                    Order::SetFaults { to_host: one, to_target: other } => {
+                        (to_host, to_target) = (Noise::new(one, 0), Noise::new(other, 1));
+                    }
+                    order => target.obey(Instant::now(), order),
+                }
+                obeyed = Some(done);
+            }
+            moved = exchange(&mut debugger, &unsent, &mut piece, reads) => match moved {
+                Ok(Moved::Out(len)) => drop(unsent.drain(..len)),
+                Ok(Moved::In(len)) => {
+                    let mut bytes = piece[..len].to_vec();
+                    to_target.pass(&mut bytes);
+                    target.stream(Instant::now(), &bytes);
+                }
+                Err(_) => debugger = None,
             },
             Ok(stream) = listener.accept(), if debugger.is_none() => {
-                debugger = Some(stream);
+                debugger = Some(tokio::io::split(stream));
                 target.watch(SimulatorEvent::Connected("the other end of the line".into()));
             }
-            () = sleep_until(wake_at) => {}
+            () = super::sleep_until(wake_at) => {}
         }
         target.due(Instant::now());
     }
 }
 
-async fn receive(debugger: &mut Option<Box<dyn Duplex>>, piece: &mut [u8]) -> io::Result<usize> {
-    match debugger {
-        Some(stream) => stream.read(piece).await,
-        None => std::future::pending().await,
-    }
+/// Both halves of a debugger's stream.
+type Debugger = (ReadHalf<Box<dyn Duplex>>, WriteHalf<Box<dyn Duplex>>);
+
+/// So many bytes went one way.
+enum Moved {
+    Out(usize),
+    In(usize),
 }
 
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
+/// Writes some of `unsent`, or reads into `piece` if the machine does. An error, or the stream's end, is the debugger's going.
+async fn exchange(
+    debugger: &mut Option<Debugger>,
+    unsent: &[u8],
+    piece: &mut [u8],
+    reads: bool,
+) -> io::Result<Moved> {
+    let Some((from, to)) = debugger else { return std::future::pending().await };
+    let (len, moved) = tokio::select! {
+        biased;
+        wrote = to.write(unsent), if !unsent.is_empty() => {
+            let len = wrote?;
+            (len, Moved::Out(len))
+        }
+        read = from.read(piece), if reads => {
+            let len = read?;
+            (len, Moved::In(len))
+        }
+        else => std::future::pending().await,
+    };
+    if len > 0 { Ok(moved) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -2,20 +2,21 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kd_protocol::kdnet::Key;
 use kd_protocol::link::{Entropy, TargetConfig, TargetLink};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc as orders, oneshot};
 
 use super::network::Faults;
+use super::order::{AtBoot, Happening, Order};
 use super::serial::{self, Listener, SerialPort};
+use super::status::{MachineState, Status};
 use super::target::Target;
 use super::udp;
-use super::windows::{Build, Scenario, WINDOWS_7_SP1};
+use super::windows::{Build, NotOnBuild, Scenario, Stop, WINDOWS_7_SP1};
 
 /// KDNET version byte of Windows 10 2004.
 const KDNET_VERSION: u8 = 5;
@@ -45,8 +46,10 @@ pub enum SimulatorLink {
 pub struct SimulatorConfig {
     /// How its debugger reaches it.
     pub link: SimulatorLink,
-    /// What the network does to datagrams, both ways; a serial line is perfect.
+    /// What the network does to datagrams, or the line to bytes: both ways, or towards the debugger only.
     pub faults: Faults,
+    /// What it does to those on their way to the target, if that is something else.
+    pub faults_to_target: Option<Faults>,
     /// Which Windows it has.
     pub build: &'static Build,
     /// What has happened on it. What a scenario leaves to chance is chosen by the seed of `faults`.
@@ -72,6 +75,7 @@ impl SimulatorConfig {
         Self {
             link,
             faults: Faults::default(),
+            faults_to_target: None,
             build: &WINDOWS_7_SP1,
             scenario: Scenario::default(),
             leak_every: None,
@@ -124,21 +128,22 @@ pub enum SimulatorEvent {
 }
 
 /// A simulated target on a thread of its own. Dropping it unplugs the machine.
+///
+/// Every method may be called from any thread. Those that do something to the machine return when it is done, or, where it
+/// needs a running machine, when it is noted.
 #[derive(Debug)]
 pub struct Simulator {
     status: Arc<Status>,
-    events: mpsc::Receiver<SimulatorEvent>,
+    events: Mutex<mpsc::Receiver<SimulatorEvent>>,
+    orders: orders::UnboundedSender<Ordered>,
     unplug: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     address: Option<SocketAddr>,
+    scenario: Scenario,
 }
 
-/// What a simulator's owner can ask at any time.
-#[derive(Debug, Default)]
-pub(super) struct Status {
-    pub(super) is_running: AtomicBool,
-    pub(super) requests: AtomicU64,
-}
+/// An order, and who is told when it is carried out: its end of the channel is dropped.
+pub(super) type Ordered = (Order, mpsc::Sender<()>);
 
 impl Simulator {
     /// Starts a target that offers itself to its debugger, or waits for one on its serial line.
@@ -147,6 +152,7 @@ impl Simulator {
     /// [`SimulatorError`].
     pub fn start(config: SimulatorConfig) -> Result<Self, SimulatorError> {
         let status = Arc::new(Status::default());
+        let scenario = config.scenario;
         let (watcher, events) = mpsc::channel();
         let (place, address, start) = match &config.link {
             SimulatorLink::Kdnet { connect, source, key } => {
@@ -168,17 +174,18 @@ impl Simulator {
         // Whoever watches may have gone away.
         let _ = watcher.send(SimulatorEvent::Started(place));
         let (unplug, unplugged) = oneshot::channel();
+        let (orders, received) = orders::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::clone(&status);
         let thread = std::thread::Builder::new().name("target".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = start.run(&config, shared, watcher) => {}
+                    () = start.run(&config, shared, watcher, received) => {}
                     _ = unplugged => {}
                 }
             });
         })?;
-        Ok(Self { status, events, unplug: Some(unplug), thread: Some(thread), address })
+        Ok(Self { status, events: Mutex::new(events), orders, unplug: Some(unplug), thread: Some(thread), address, scenario })
     }
 
     /// Where it sends from, or the TCP address at which its serial line is; nothing for a Unix socket.
@@ -187,23 +194,137 @@ impl Simulator {
         self.address
     }
 
-    /// True while the machine runs.
+    /// What the machine is doing.
+    #[must_use]
+    pub fn state(&self) -> MachineState {
+        self.status.read(|snapshot| snapshot.state)
+    }
+
+    /// True while its processors run: it is switched on, not stopped, not waiting at a prompt, and no line that it prints is
+    /// waiting to be acknowledged.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.status.is_running.load(Ordering::Acquire)
+        self.state() == MachineState::Running
+    }
+
+    /// Waits until the machine is in this state; false if it is not within `timeout`.
+    #[must_use]
+    pub fn wait_for(&self, state: MachineState, timeout: Duration) -> bool {
+        self.status.wait(timeout, |snapshot| snapshot.state == state)
+    }
+
+    /// Which boot this is, the first is 1.
+    #[must_use]
+    pub fn boot(&self) -> u64 {
+        self.status.read(|snapshot| snapshot.boot)
+    }
+
+    /// How often it stopped for its debugger, whatever the reason.
+    #[must_use]
+    pub fn stops(&self) -> u64 {
+        self.status.read(|snapshot| snapshot.stops)
+    }
+
+    /// How often such a stop ended: as many as [`Self::stops`], or one less while it is stopped.
+    #[must_use]
+    pub fn resumes(&self) -> u64 {
+        self.status.read(|snapshot| snapshot.resumes)
     }
 
     /// Manipulate requests that it has carried out.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.status.requests.load(Ordering::Acquire)
+        self.status.read(|snapshot| snapshot.requests)
+    }
+
+    /// Bytes of its memory that debuggers have overwritten, breakpoints included.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.status.read(|snapshot| snapshot.written)
+    }
+
+    /// What debuggers answered to its prompts.
+    #[must_use]
+    pub fn answers(&self) -> Vec<String> {
+        self.status.read(|snapshot| snapshot.answers.clone())
+    }
+
+    /// Starts the machine anew, without a word to its debugger. It is switched on then.
+    pub fn reboot(&self, at_boot: AtBoot) {
+        self.order(Order::Reboot(at_boot, None));
+    }
+
+    /// Starts the machine anew with another Windows, whose kernel is loaded where `seed` says; 0 is the usual place.
+    ///
+    /// # Errors
+    /// [`NotOnBuild`] if the machine's scenario cannot be there.
+    pub fn reboot_as(&self, build: &'static Build, seed: u64, at_boot: AtBoot) -> Result<(), NotOnBuild> {
+        self.scenario.check(build)?;
+        self.order(Order::Reboot(at_boot, Some((build, seed))));
+        Ok(())
+    }
+
+    /// Switches it off: it hears nothing, and says nothing more. What is sent to it is lost.
+    pub fn power_off(&self) {
+        self.order(Order::PowerOff);
+    }
+
+    /// Switches it on again: it boots.
+    pub fn power_on(&self) {
+        self.order(Order::PowerOn);
+    }
+
+    /// Pauses it as one pauses a virtual machine: nothing is received or sent, its time stands still. Datagrams that arrive are
+    /// lost, bytes wait on the line.
+    pub fn suspend(&self) {
+        self.order(Order::Suspend);
+    }
+
+    /// Ends the pause.
+    pub fn wake(&self) {
+        self.order(Order::Wake);
+    }
+
+    /// Stops the machine by itself: at once if it runs, else as soon as it does.
+    pub fn stop_with(&self, stop: Stop) {
+        self.order(Order::Happen(Happening::Stop(stop)));
+    }
+
+    /// Lets the machine ask its debugger and wait for the answer: at once if it runs, else as soon as it does. Where the prompt
+    /// ends with letters, `(boipt)? `, it asks until the answer begins with one of them; `b` and `o` stop it.
+    pub fn ask(&self, prompt: impl Into<String>) {
+        self.order(Order::Happen(Happening::Ask(prompt.into())));
+    }
+
+    /// Prints a line, which brings its own end: at once if the machine runs, else as soon as it does.
+    pub fn print(&self, line: impl Into<String>) {
+        self.order(Order::Happen(Happening::Print(line.into())));
+    }
+
+    /// Lets the machine print this many lines a second while it runs; 0 ends that.
+    pub fn flood(&self, lines_per_second: u32) {
+        self.order(Order::Flood(lines_per_second));
+    }
+
+    /// Becomes another network or line, each direction on its own.
+    pub fn set_faults(&self, to_host: Faults, to_target: Faults) {
+        self.order(Order::SetFaults { to_host, to_target });
+    }
+
+    fn order(&self, order: Order) {
+        let (done, is_done) = mpsc::channel();
+        // A machine whose thread has ended obeys nobody; its state says the rest.
+        if self.orders.send((order, done)).is_ok() {
+            let _ = is_done.recv();
+        }
     }
 
     /// Waits for the next event; `None` when the target has ended or `timeout` passes.
     pub fn next_event(&self, timeout: Option<Duration>) -> Option<SimulatorEvent> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         match timeout {
-            Some(timeout) => self.events.recv_timeout(timeout).ok(),
-            None => self.events.recv().ok(),
+            Some(timeout) => events.recv_timeout(timeout).ok(),
+            None => events.recv().ok(),
         }
     }
 }
@@ -225,17 +346,26 @@ enum Start {
 }
 
 impl Start {
-    async fn run(self, config: &SimulatorConfig, status: Arc<Status>, watcher: mpsc::Sender<SimulatorEvent>) {
+    async fn run(
+        self,
+        config: &SimulatorConfig,
+        status: Arc<Status>,
+        watcher: mpsc::Sender<SimulatorEvent>,
+        orders: orders::UnboundedReceiver<Ordered>,
+    ) {
+        let now = Instant::now();
+        let to_host = config.faults;
+        let to_target = config.faults_to_target.unwrap_or(to_host);
         match self {
             Self::Udp(socket, connect, link) => {
                 let Ok(socket) = tokio::net::UdpSocket::from_std(socket) else { return };
-                let target = Target::new(config, *link, KDNET_REPLY_DATA, status, watcher);
-                udp::Server::new(target, connect, config.faults).run(socket).await;
+                let target = Target::new(config, *link, KDNET_REPLY_DATA, now, status, watcher);
+                udp::Server::new(target, connect, to_host, to_target).run(socket, orders).await;
             }
             Self::Serial(listener) => {
                 let link = TargetLink::over_stream();
-                let target = Target::new(config, link, SERIAL_REPLY_DATA, status, watcher);
-                serial::run(target, listener).await;
+                let target = Target::new(config, link, SERIAL_REPLY_DATA, now, status, watcher);
+                serial::run(target, listener, to_host, to_target, orders).await;
             }
         }
     }

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::net::UdpSocket;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::network::{Faults, Network};
+use super::order::Order;
+use super::server::Ordered;
 use super::target::Target;
 
 /// Shorter waits for a datagram on its way than this are too fine for the runtime's timers.
@@ -28,22 +31,31 @@ pub(super) struct Server {
 
 impl Server {
     /// A target whose debugger is at `connect`.
-    pub(super) fn new(target: Target, connect: SocketAddr, faults: Faults) -> Self {
-        Self { target, connect, to_host: Network::new(faults, 0), to_target: Network::new(faults, 1) }
+    pub(super) fn new(target: Target, connect: SocketAddr, to_host: Faults, to_target: Faults) -> Self {
+        Self { target, connect, to_host: Network::new(to_host, 0), to_target: Network::new(to_target, 1) }
     }
 
     /// Runs the machine until it is unplugged.
-    pub(super) async fn run(mut self, socket: UdpSocket) {
+    pub(super) async fn run(mut self, socket: UdpSocket, mut orders: UnboundedReceiver<Ordered>) {
         let mut datagram = vec![0; MAX_DATAGRAM];
+        let mut obeyed = None;
         loop {
-            self.target.settle();
+            self.target.settle(Instant::now());
             self.transmit(&socket).await;
+            // Whoever gave the order sees what it did.
+            drop(obeyed.take());
             // A kernel acknowledges a request before it carries it out, however long that takes.
-            if self.target.execute() {
+            if self.target.execute(Instant::now()) {
                 continue;
             }
-            if let Some((len, from)) = self.wait(&socket, &mut datagram).await {
-                self.received(from, &datagram[..len]);
+            tokio::select! {
+                biased;
+                Some((order, done)) = orders.recv() => {
+                    self.obey(order);
+                    obeyed = Some(done);
+                }
+                Some((len, from)) = self.wait(&socket, &mut datagram) => self.received(from, &datagram[..len]),
+                else => {}
             }
             self.due();
         }
@@ -53,7 +65,9 @@ impl Server {
     async fn wait(&self, socket: &UdpSocket, datagram: &mut [u8]) -> Option<(usize, SocketAddr)> {
         let wake_at = self.wake_at();
         // The runtime's timers count milliseconds; a round trip of 0.3 ms is waited for without them.
-        while self.next_arrival().is_some() && wake_at.saturating_duration_since(Instant::now()) < FINE_WAIT {
+        while let Some(wake_at) = wake_at.filter(|_| self.next_arrival().is_some())
+            && wake_at.saturating_duration_since(Instant::now()) < FINE_WAIT
+        {
             match socket.try_recv_from(datagram) {
                 Ok(received) => return Some(received),
                 Err(_) if wake_at <= Instant::now() => return None,
@@ -64,7 +78,17 @@ impl Server {
             biased;
             // Errors here are of earlier sends to a port where nobody listens yet.
             received = socket.recv_from(datagram) => received.ok(),
-            () = tokio::time::sleep_until(wake_at.into()) => None,
+            () = super::sleep_until(wake_at) => None,
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::SetFaults { to_host, to_target } => {
+                self.to_host.set_faults(to_host, 0);
+                self.to_target.set_faults(to_target, 1);
+            }
+            order => self.target.obey(Instant::now(), order),
         }
     }
 
@@ -73,8 +97,8 @@ impl Server {
         [self.to_host.next_arrival(), self.to_target.next_arrival()].into_iter().flatten().min()
     }
 
-    fn wake_at(&self) -> Instant {
-        self.next_arrival().into_iter().chain(self.target.wake_at()).min().expect("offers never end")
+    fn wake_at(&self) -> Option<Instant> {
+        self.next_arrival().into_iter().chain(self.target.wake_at()).min()
     }
 
     fn received(&mut self, from: SocketAddr, datagram: &[u8]) {
@@ -87,9 +111,8 @@ impl Server {
     fn due(&mut self) {
         let now = Instant::now();
         while let Some(datagram) = self.to_target.receive(now) {
-            // The link counts on no datagram, and neither does the target: whatever is wrong with one, it is dropped.
-            let _ = self.target.link.handle_datagram(now, self.connect, &datagram);
-            self.target.settle();
+            self.target.datagram(now, self.connect, &datagram);
+            self.target.settle(now);
         }
         self.target.due(now);
     }
@@ -97,7 +120,7 @@ impl Server {
     async fn transmit(&mut self, socket: &UdpSocket) {
         let now = Instant::now();
         let mut datagram = BytesMut::new();
-        while self.target.link.poll_transmit(&mut datagram).is_some() {
+        while self.target.poll_transmit(&mut datagram) {
             self.to_host.send(now, &datagram);
         }
         while let Some(datagram) = self.to_host.receive(now) {

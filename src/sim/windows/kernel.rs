@@ -33,6 +33,14 @@ impl Layouts {
             images: build.images.iter().chain(drivers).map(layout).collect(),
         }
     }
+
+    /// The same with the kernel and the HAL this much higher.
+    pub(super) fn moved(mut self, bytes: u64) -> Self {
+        for (_, layout) in self.images.iter_mut().filter(|(_, layout)| ["nt", "hal"].contains(&&*layout.module)) {
+            layout.base += bytes;
+        }
+        self
+    }
 }
 
 /// A place in a routine: module, routine, displacement.

@@ -9,6 +9,7 @@ use kd_protocol::{PhysAddr, VirtAddr};
 use super::debugger_data::{self, Version};
 use super::kernel::{Kernel, Layouts};
 use super::processors::{self, Processor};
+use super::stops::{self, BUGCHECK_SECOND, Stop};
 use super::{Build, Scenario, WINDOWS_7_SP1, globals, leak, modules, processes};
 use crate::memory::{Address, Memory, ReadCause, ReadError, StopId, StoppedCpu};
 use crate::sim::paging::Translation;
@@ -17,6 +18,8 @@ use crate::sim::paging::Translation;
 const RAM: u64 = 0x8000_0000;
 /// Bytes that are searched at a time.
 const MAX_SEARCH_PIECE: u64 = 0x20_0000;
+/// The kernel is moved by multiples of this.
+const SLIDE: u64 = 0x20_0000;
 /// How often it leaks, unless told otherwise.
 const LEAK_EVERY: Duration = Duration::from_secs(2);
 
@@ -53,14 +56,24 @@ impl Machine {
         Self::with_scenario(build, Scenario::default(), 0)
     }
 
+    /// The same with the kernel and the HAL loaded elsewhere: `slide` times 2 MiB above where [`Self::with_scenario`] has them.
+    ///
+    /// # Panics
+    /// As [`Self::with_scenario`].
+    #[must_use]
+    pub fn moved(build: &Build, scenario: Scenario, seed: u64, slide: u16) -> Self {
+        scenario.check(build).unwrap_or_else(|error| panic!("{error}"));
+        let layouts = Layouts::of(build, scenario.drivers()).moved(u64::from(slide) * SLIDE);
+        Self::start(Arc::new(layouts), scenario, seed, Some(LEAK_EVERY))
+    }
+
     /// The same for another scenario. `seed` chooses what is damaged where something is.
     ///
     /// # Panics
     /// If this Windows cannot be in the scenario, as [`Scenario::check`] says.
     #[must_use]
     pub fn with_scenario(build: &Build, scenario: Scenario, seed: u64) -> Self {
-        scenario.check(build).unwrap_or_else(|error| panic!("{error}"));
-        Self::start(Arc::new(Layouts::of(build, scenario.drivers())), scenario, seed, Some(LEAK_EVERY))
+        Self::moved(build, scenario, seed, 0)
     }
 
     /// A machine with Windows 7 SP1 x64 (7601).
@@ -78,7 +91,47 @@ impl Machine {
 
     /// Stops the machine as a break-in does: the first processor stands at `nt!DbgBreakPointWithStatus`.
     pub fn break_in(&mut self) {
-        self.processors = processors::break_in(&mut self.kernel);
+        let processors = processors::break_in(&mut self.kernel);
+        self.stopped(processors);
+    }
+
+    /// Stops the machine as it does by itself for this reason: the first processor stands where it happened.
+    pub fn stop_by_itself(&mut self, stop: Stop) {
+        let place = stops::place(&mut self.kernel, self.scenario, stop);
+        let processors = processors::stop_at(&mut self.kernel, &place);
+        self.stopped(processors);
+    }
+
+    /// Stops a bug-checked machine once more, when its bug-check callbacks were called.
+    pub fn stop_after_bug_check(&mut self) {
+        let place = stops::bug_check_place(&self.kernel, self.scenario, BUGCHECK_SECOND);
+        let processors = processors::stop_at(&mut self.kernel, &place);
+        self.stopped(processors);
+    }
+
+    /// What its kernel prints when it bug-checks, each line with its end. It is in the print buffer then, too.
+    pub fn print_bug_check(&mut self, code: u32, parameters: [u64; 4]) -> Vec<String> {
+        let lines = stops::bug_check_text(&self.kernel, code, parameters);
+        for line in &lines {
+            globals::debug_print(&mut self.kernel, line);
+        }
+        lines
+    }
+
+    /// Notes a line that something prints in the print buffer.
+    pub fn print(&mut self, line: &str) {
+        globals::debug_print(&mut self.kernel, line);
+    }
+
+    /// The driver that [`Stop::LoadSymbols`] and [`Stop::UnloadSymbols`] are about: its path, base and size.
+    #[must_use]
+    pub fn driver(&self) -> (String, VirtAddr, u32) {
+        let (path, base, size) = stops::loaded_driver(&self.kernel, self.scenario);
+        (path, VirtAddr(base), size)
+    }
+
+    fn stopped(&mut self, processors: Vec<Processor>) {
+        self.processors = processors;
         self.stops += 1;
         if self.first_stop.is_none() {
             self.first_stop = Some(self.running);

@@ -9,7 +9,7 @@
 //!            ^
 //!   leak, flood, special_pool, traces, damage: what drivers did with it
 //!            ^
-//!   scenario --> Machine
+//!   scenario --> Machine <-- stops: where and why it stops by itself
 //! ```
 //! Each Windows build is one directory of layout files; what builds have in common they share. The images made from them
 //! are committed beside them and are part of the program, so nothing has to be built or fetched to run the simulation.
@@ -32,6 +32,7 @@ mod processes;
 mod processors;
 mod scenario;
 mod special_pool;
+mod stops;
 mod traces;
 mod verifier;
 
@@ -40,3 +41,4 @@ pub use images::{BUILDS, Build, FILTER_DRIVERS, Image, WINDOWS_7_SP1};
 pub use machine::Machine;
 pub use processors::Processor;
 pub use scenario::{NoScenario, NotOnBuild, Scenario};
+pub use stops::{Chance, Stop};

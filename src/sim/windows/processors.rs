@@ -4,6 +4,7 @@ use kd_protocol::VirtAddr;
 
 use super::kernel::{Kernel, Site, span};
 use super::processes::{RUNNING, STACK_SIZE, initialize_process, initialize_thread};
+use super::stops::Place;
 use crate::sim::paging::Access;
 
 /// A processor as a debugger sees it while the machine is stopped.
@@ -77,10 +78,21 @@ pub(super) fn create(kernel: &mut Kernel) {
 ///
 /// Also writes their state into their `_KPRCB`s, as a kernel does when it freezes its processors.
 pub(super) fn break_in(kernel: &mut Kernel) -> Vec<Processor> {
-    (0..COUNT).map(|number| stopped(kernel, number)).collect()
+    const DBG_STATUS_CONTROL_C: u64 = 1;
+    let place = Place {
+        rip: kernel.symbol("DbgBreakPointWithStatus"),
+        rcx: DBG_STATUS_CONTROL_C,
+        stack: kernel.stack(BREAK_IN_STACK),
+    };
+    stop_at(kernel, &place)
 }
 
-fn stopped(kernel: &mut Kernel, number: usize) -> Processor {
+/// The same with the first processor at another place.
+pub(super) fn stop_at(kernel: &mut Kernel, place: &Place) -> Vec<Processor> {
+    (0..COUNT).map(|number| stopped(kernel, number, place)).collect()
+}
+
+fn stopped(kernel: &mut Kernel, number: usize, place: &Place) -> Processor {
     let places = places(kernel, number);
     let kprcb = places.kpcr.offset(kernel.offset_of("_KPCR", "Prcb"));
     let state = kprcb.offset(kernel.offset_of("_KPRCB", "ProcessorState"));
@@ -92,9 +104,7 @@ fn stopped(kernel: &mut Kernel, number: usize) -> Processor {
     kernel.write(special_at, &vec![0; special_size]);
 
     let (rip, rsp, rcx) = if number == 0 {
-        let rsp = push_break_in_stack(kernel, places.stack);
-        const DBG_STATUS_CONTROL_C: u64 = 1;
-        (kernel.symbol("DbgBreakPointWithStatus"), rsp, DBG_STATUS_CONTROL_C)
+        (place.rip, push_stack(kernel, places.stack, &place.stack), place.rcx)
     } else {
         (kernel.address_in("hal", "HalProcessorIdle", 0x9), VirtAddr(places.stack.0 - 0x38), 0)
     };
@@ -157,11 +167,11 @@ const BREAK_IN_STACK: &[Site] = &[
     ("nt", "KiIdleLoop", 0x10d),
 ];
 
-fn push_break_in_stack(kernel: &mut Kernel, top: VirtAddr) -> VirtAddr {
+fn push_stack(kernel: &mut Kernel, top: VirtAddr, return_addresses: &[VirtAddr]) -> VirtAddr {
     const FRAME_SIZE: u64 = 0x60;
-    let bottom = VirtAddr(top.0 - BREAK_IN_STACK.len() as u64 * FRAME_SIZE);
-    for (depth, return_address) in kernel.stack(BREAK_IN_STACK).into_iter().enumerate() {
-        kernel.write_u64(bottom.offset(depth as u64 * FRAME_SIZE), return_address.0);
+    let bottom = VirtAddr(top.0 - return_addresses.len() as u64 * FRAME_SIZE);
+    for (depth, return_address) in (0..).zip(return_addresses) {
+        kernel.write_u64(bottom.offset(depth * FRAME_SIZE), return_address.0);
     }
     bottom
 }

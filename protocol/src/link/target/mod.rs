@@ -73,8 +73,8 @@ enum Phase {
     RequestLoop(Box<StateChange>),
     /// Stopped, and the kernel is executing a request.
     Executing(Box<StateChange>),
-    /// The kernel waits for the host's answer of this packet type.
-    AwaitingAnswer(PacketType),
+    /// The kernel waits for the host's answer of this packet type, to this question.
+    AwaitingAnswer(PacketType, Bytes),
 }
 
 impl Phase {
@@ -110,6 +110,8 @@ pub struct TargetLink {
     /// The host did not acknowledge in time: nothing is printed to it until it is heard again.
     is_host_absent: bool,
     tells_in_debugger: bool,
+    /// A stream's break-in that was read while the kernel waited for a packet: obeyed as soon as it runs.
+    is_break_in_pending: bool,
     events: VecDeque<TargetEvent>,
 }
 
@@ -139,6 +141,7 @@ impl TargetLink {
             backlog: VecDeque::new(),
             is_host_absent: false,
             tells_in_debugger: false,
+            is_break_in_pending: false,
             events: VecDeque::new(),
         }
     }
@@ -161,6 +164,7 @@ impl TargetLink {
         self.queue.clear();
         self.backlog.clear();
         self.is_host_absent = false;
+        self.is_break_in_pending = false;
     }
 
     /// Takes a datagram from the socket.
@@ -251,7 +255,10 @@ impl TargetLink {
                 self.phase = Phase::Running;
             }
             self.sending = None;
-            self.queue.clear();
+            // What needs an answer waits for whoever comes next.
+            self.queue.retain(|(packet_type, payload)| {
+                !may_be_missed(&Packet::data(*packet_type, PacketId(0), payload.clone()))
+            });
             self.is_host_absent = true;
             if self.dialect == Dialect::Kdcom {
                 // Whoever comes next has another idea of the ids.
@@ -259,6 +266,8 @@ impl TargetLink {
                 self.expected = self.dialect.first_of_host();
             }
             self.events.push_back(TargetEvent::DebuggerAbsent);
+            self.send_next(now);
+            self.obey_pending_break_in();
             return;
         }
         self.transmit_pending(now);
@@ -267,6 +276,7 @@ impl TargetLink {
     /// Stops and announces it: the request loop begins when the host acknowledges.
     pub fn stop(&mut self, now: Instant, change: StateChange) {
         let payload = change.encode();
+        self.is_break_in_pending = false;
         self.phase = Phase::RequestLoop(Box::new(change));
         self.send(now, PacketType::STATE_CHANGE64, payload);
     }
@@ -293,8 +303,9 @@ impl TargetLink {
 
     /// Asks the host something and waits for its answer: a prompt or a file request.
     pub fn ask(&mut self, now: Instant, payload: &Payload) {
-        self.phase = Phase::AwaitingAnswer(payload.packet_type());
-        self.send(now, payload.packet_type(), payload.encode());
+        let question = payload.encode();
+        self.phase = Phase::AwaitingAnswer(payload.packet_type(), question.clone());
+        self.send(now, payload.packet_type(), question);
     }
 
     /// The next datagram to send, written into `datagram`, and where to.
@@ -339,6 +350,12 @@ impl TargetLink {
     #[must_use]
     pub const fn is_stopped(&self) -> bool {
         matches!(self.phase, Phase::RequestLoop(_) | Phase::Executing(_))
+    }
+
+    /// True while the machine waits for the answer to a prompt or a file request.
+    #[must_use]
+    pub const fn is_awaiting_answer(&self) -> bool {
+        matches!(self.phase, Phase::AwaitingAnswer(..))
     }
 
     /// The debugger that answered last; over a stream nobody has to.
@@ -396,7 +413,10 @@ impl TargetLink {
     /// Takes what arrives while a packet of ours is unacknowledged.
     fn while_sending(&mut self, now: Instant, content: Content) {
         let Some(own_id) = self.sending.as_ref().map(|it| it.packet.id) else { return };
-        let Content::Kd(packet) = content else { return self.transmit_pending(now) };
+        let Content::Kd(packet) = content else {
+            self.note_break_in(&content);
+            return self.transmit_pending(now);
+        };
         match (packet.is_control, packet.packet_type) {
             (true, PacketType::ACKNOWLEDGE) if packet.id == self.dialect.acknowledges(own_id) => {
                 self.acknowledged(now);
@@ -423,6 +443,18 @@ impl TargetLink {
     fn acknowledged(&mut self, now: Instant) {
         self.sending = None;
         self.send_next(now);
+        self.obey_pending_break_in();
+    }
+
+    /// A stream's kernel that waits for a packet remembers a break-in; KDNET's sends its packet again and forgets it.
+    fn note_break_in(&mut self, content: &Content) {
+        self.is_break_in_pending |= self.dialect == Dialect::Kdcom && *content == Content::BreakIn;
+    }
+
+    fn obey_pending_break_in(&mut self) {
+        if self.is_running() && std::mem::take(&mut self.is_break_in_pending) {
+            self.events.push_back(TargetEvent::BreakIn);
+        }
     }
 
     /// Takes what arrives while nothing of ours is unacknowledged.
@@ -443,9 +475,9 @@ impl TargetLink {
                     self.backlog.push_back(content);
                 }
             }
-            Phase::AwaitingAnswer(packet_type) => {
-                let awaited = *packet_type;
-                self.awaiting_answer(content, awaited);
+            Phase::AwaitingAnswer(packet_type, question) => {
+                let (awaited, question) = (*packet_type, question.clone());
+                self.awaiting_answer(now, content, awaited, question);
             }
         }
     }
@@ -484,13 +516,23 @@ impl TargetLink {
         }
     }
 
-    fn awaiting_answer(&mut self, content: Content, awaited: PacketType) {
-        let Content::Kd(packet) = content else { return };
-        if packet.is_control {
-            if self.dialect == Dialect::Kdcom && packet.packet_type == PacketType::RESET {
-                self.reset(packet.id);
+    fn awaiting_answer(&mut self, now: Instant, content: Content, awaited: PacketType, question: Bytes) {
+        let Content::Kd(packet) = content else {
+            self.note_break_in(&content);
+            if self.is_break_in_pending {
+                self.send(now, awaited, question);
             }
             return;
+        };
+        // A debugger that has just come does not know the question.
+        match (packet.is_control, packet.packet_type) {
+            (true, PacketType::RESET) => {
+                self.reset(packet.id);
+                return self.send(now, awaited, question);
+            }
+            (true, PacketType::RESEND) => return self.send(now, awaited, question),
+            (true, _) => return,
+            (false, _) => {}
         }
         if self.is_stale(packet.id) {
             return self.send_control(PacketType::ACKNOWLEDGE, packet.id);
@@ -504,6 +546,7 @@ impl TargetLink {
         self.expected = self.dialect.next(packet.id);
         self.phase = Phase::Running;
         self.events.push_back(event);
+        self.obey_pending_break_in();
     }
 
     /// Agrees with the host on ids anew.

@@ -1,0 +1,74 @@
+//! What a simulated machine's owner can ask at any time, from any thread.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What a simulated machine is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MachineState {
+    /// Its processors run.
+    #[default]
+    Running,
+    /// They stand still until its debugger has acknowledged what it prints, or has not for too long.
+    Printing,
+    /// It is stopped: it waits for its debugger's requests, whether or not there is one.
+    Stopped,
+    /// It waits for the answer to a prompt.
+    WaitingAtPrompt,
+    /// Its virtual machine is paused.
+    Suspended,
+    /// It is switched off.
+    Off,
+}
+
+/// Counters and state at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    pub(super) state: MachineState,
+    pub(super) boot: u64,
+    pub(super) stops: u64,
+    pub(super) resumes: u64,
+    pub(super) requests: u64,
+    pub(super) written: u64,
+    pub(super) answers: Vec<String>,
+}
+
+/// The machine's thread writes it, everybody else reads it or waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Status {
+    snapshot: Mutex<Snapshot>,
+    changed: Condvar,
+}
+
+impl Status {
+    pub(super) fn publish(&self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        read(&self.lock())
+    }
+
+    /// Waits until it is as `wanted` says; false if it is not within `timeout`.
+    pub(super) fn wait(&self, timeout: Duration, wanted: impl Fn(&Snapshot) -> bool) -> bool {
+        let until = Instant::now() + timeout;
+        let mut snapshot = self.lock();
+        loop {
+            if wanted(&snapshot) {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.changed.wait_timeout(snapshot, left);
+            snapshot = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A panic of the machine's thread does not make what it has published wrong.
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
