@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use kd_protocol::kd::{
-    ApiNumber, Arm, Context, ControlReport, Exception, GetVersion64, LoadSymbols, Manipulate, NewState, NtStatus,
-    StateChange, StateDetail, VersionFlags,
+    ApiNumber, Arm, Context, ControlReport, Exception, GetVersion64, LoadSymbols, Manipulate, NewState,
+    NtStatus, StateChange, StateDetail, VersionFlags,
 };
 use kd_protocol::wire::Reader;
 use kd_protocol::{PhysAddr, VirtAddr};
@@ -168,7 +168,9 @@ impl Debuggee {
         let code = match (&instruction[..read], cause) {
             ([INT3, ..], _) => NtStatus::BREAKPOINT,
             (bytes, _) if bytes == INT_2C => ASSERTION_FAILURE,
-            (_, Cause::Exception { code: ACCESS_VIOLATION, .. }) if rip == self.stopped_at => ACCESS_VIOLATION,
+            (_, Cause::Exception { code: ACCESS_VIOLATION, .. }) if rip == self.stopped_at => {
+                ACCESS_VIOLATION
+            }
             _ => return Resumed::Runs,
         };
         let parameters = match cause {

@@ -28,7 +28,10 @@ pub(super) enum Order {
     Happen(Happening),
     /// Print this many lines a second while it runs.
     Flood(u32),
-    SetFaults { to_host: Faults, to_target: Faults },
+    SetFaults {
+        to_host: Faults,
+        to_target: Faults,
+    },
 }
 
 /// Something that happens on a running machine.

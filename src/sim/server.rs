@@ -21,9 +21,9 @@ use super::windows::{Build, NotOnBuild, Scenario, Stop, WINDOWS_7_SP1};
 /// KDNET version byte of Windows 10 2004.
 const KDNET_VERSION: u8 = 5;
 /// Data that one reply carries over KDNET: `KdTransportMaxPacketSize` 1152 of Windows 10 1903 and later, less the header.
-const KDNET_REPLY_DATA: usize = 1096;
+pub(super) const KDNET_REPLY_DATA: usize = 1096;
 /// The same over a serial line: 4,000 bytes less the header.
-const SERIAL_REPLY_DATA: usize = 3944;
+pub(super) const SERIAL_REPLY_DATA: usize = 3944;
 
 /// How its debugger reaches a simulated target.
 #[derive(Clone, Debug)]
@@ -185,7 +185,15 @@ impl Simulator {
                 }
             });
         })?;
-        Ok(Self { status, events: Mutex::new(events), orders, unplug: Some(unplug), thread: Some(thread), address, scenario })
+        Ok(Self {
+            status,
+            events: Mutex::new(events),
+            orders,
+            unplug: Some(unplug),
+            thread: Some(thread),
+            address,
+            scenario,
+        })
     }
 
     /// Where it sends from, or the TCP address at which its serial line is; nothing for a Unix socket.

@@ -4,10 +4,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a simulated machine is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MachineState {
     /// Its processors run.
-    #[default]
     Running,
     /// They stand still until its debugger has acknowledged what it prints, or has not for too long.
     Printing,
@@ -22,7 +21,7 @@ pub enum MachineState {
 }
 
 /// Counters and state at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Snapshot {
     pub(super) state: MachineState,
     pub(super) boot: u64,
@@ -31,6 +30,21 @@ pub(super) struct Snapshot {
     pub(super) requests: u64,
     pub(super) written: u64,
     pub(super) answers: Vec<String>,
+}
+
+/// The first boot, of which nothing is known yet.
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            state: MachineState::Running,
+            boot: 1,
+            stops: 0,
+            resumes: 0,
+            requests: 0,
+            written: 0,
+            answers: Vec::new(),
+        }
+    }
 }
 
 /// The machine's thread writes it, everybody else reads it or waits for it.

@@ -68,7 +68,6 @@ impl Target {
         if let Some(interval) = config.leak_every {
             machine.leak_every(interval);
         }
-        status.publish(|snapshot| snapshot.boot = 1);
         Self {
             debuggee: Debuggee::new(machine, reply_data),
             link,
@@ -413,10 +412,16 @@ impl Target {
 fn letters(prompt: &str) -> Option<&str> {
     let (before, _) = prompt.rsplit_once(")?")?;
     let (_, letters) = before.rsplit_once('(')?;
-    Some(letters).filter(|letters| !letters.is_empty() && letters.bytes().all(|byte| byte.is_ascii_lowercase()))
+    Some(letters)
+        .filter(|letters| !letters.is_empty() && letters.bytes().all(|byte| byte.is_ascii_lowercase()))
 }
 
 /// How far from its usual place a kernel is loaded. Nought for nought.
 fn slide(seed: u64) -> u16 {
     if seed == 0 { 0 } else { fastrand::Rng::with_seed(seed).u16(1..0x400) }
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;

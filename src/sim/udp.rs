@@ -54,8 +54,11 @@ impl Server {
                     self.obey(order);
                     obeyed = Some(done);
                 }
-                Some((len, from)) = self.wait(&socket, &mut datagram) => self.received(from, &datagram[..len]),
-                else => {}
+                received = self.wait(&socket, &mut datagram) => {
+                    if let Some((len, from)) = received {
+                        self.received(from, &datagram[..len]);
+                    }
+                }
             }
             self.due();
         }

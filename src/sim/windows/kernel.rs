@@ -36,7 +36,9 @@ impl Layouts {
 
     /// The same with the kernel and the HAL this much higher.
     pub(super) fn moved(mut self, bytes: u64) -> Self {
-        for (_, layout) in self.images.iter_mut().filter(|(_, layout)| ["nt", "hal"].contains(&&*layout.module)) {
+        for (_, layout) in
+            self.images.iter_mut().filter(|(_, layout)| ["nt", "hal"].contains(&&*layout.module))
+        {
             layout.base += bytes;
         }
         self

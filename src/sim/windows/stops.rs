@@ -99,11 +99,10 @@ pub(super) fn bug_check_text(kernel: &Kernel, code: u32, parameters: [u64; 4]) -
     let mut lines = vec![
         "\n".to_owned(),
         format!("*** Fatal System Error: 0x{code:08x}\n"),
-        format!(
-            "                       (0x{first:016X},0x{second:016X},0x{third:016X},0x{fourth:016X})\n\n"
-        ),
+        format!("                       (0x{first:016X},0x{second:016X},0x{third:016X},0x{fourth:016X})\n\n"),
     ];
-    let place = PLACES_OF_BUG_CHECKS.iter().find(|(of, _)| *of == code).map(|(_, number)| parameters[*number]);
+    let place =
+        PLACES_OF_BUG_CHECKS.iter().find(|(of, _)| *of == code).map(|(_, number)| parameters[*number]);
     let driver = place.and_then(|place| {
         let images = kernel.layouts.images.iter().map(|(_, layout)| layout);
         images
@@ -145,7 +144,10 @@ fn driver_code(kernel: &Kernel, scenario: Scenario) -> VirtAddr {
 
 /// A routine of a driver that the scenario has loaded.
 fn driver(scenario: Scenario) -> Site {
-    DRIVERS.into_iter().find(|(module, ..)| scenario.is_loaded(module)).expect("every scenario loads one of them")
+    DRIVERS
+        .into_iter()
+        .find(|(module, ..)| scenario.is_loaded(module))
+        .expect("every scenario loads one of them")
 }
 
 const DRIVERS: [Site; 2] =
