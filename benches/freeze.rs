@@ -10,6 +10,7 @@
 //! machine's.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,9 +18,10 @@ use kd_protocol::VirtAddr;
 use kd_protocol::kd::{Manipulate, NtStatus, Packet, PacketId, PacketType};
 use kd_protocol::kdnet::{Cipher, Datagram, Direction, Envelope, Flags, Key};
 use kd_protocol::link::Content;
+use verikd::debugger::Debugger;
 use verikd::memory::Memory;
 use verikd::session::{Session, SessionConfig};
-use verikd::shell::{Format, Report, Shell};
+use verikd::shell::{Format, Report, Shell, Transcript, Writer};
 use verikd::sim::windows::{Build, Scenario, WINDOWS_7_SP1};
 use verikd::sim::{Faults, Simulator, SimulatorConfig, export_symbols};
 use verikd::symbols::store::SymbolPath;
@@ -66,12 +68,12 @@ fn queries(round_trip: Duration) {
     for (windows, scenario, query) in CASES {
         let build = Build::find(windows).expect("a build that there is");
         let live = Live::of(build, scenario, Faults { round_trip, ..Faults::default() });
-        let (mut out, mut aside) = (Vec::new(), Vec::new());
-        let report = Report::new(Format::Text, &mut out, &mut aside);
-        let mut shell = Shell::new(&live.session, live.symbol_path(), report, PATIENCE);
+        let writer = Writer::new(Transcript::default(), Transcript::default());
+        let debugger = Debugger::new(Arc::clone(&live.session), live.symbol_path(), PATIENCE);
+        let mut shell = Shell::new(debugger, Report::new(Format::Text, writer));
         shell.break_in().expect("the simulated target stops");
         let (before, frozen) = (live.session.counters(), live.session.frozen());
-        shell.run(query).expect("answers are written to memory");
+        shell.run(query);
         let (after, frozen) = (live.session.counters(), live.session.frozen() - frozen);
         let bytes = after.bytes_received - before.bytes_received;
         println!(
@@ -209,7 +211,7 @@ fn show(time: Duration) -> String {
 }
 
 struct Live {
-    session: Session,
+    session: Arc<Session>,
     _target: Simulator,
     symbols: tempfile::TempDir,
 }
@@ -223,7 +225,8 @@ impl Live {
         let symbols = tempfile::tempdir().expect("a temporary folder");
         export_symbols(build, symbols.path()).expect("its files are written");
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let session = Session::open(&SessionConfig::new(listen, key())).expect("loopback has ports");
+        let session =
+            Arc::new(Session::open(&SessionConfig::new(listen, key())).expect("loopback has ports"));
         let config = SimulatorConfig {
             build,
             scenario,

@@ -2,19 +2,19 @@
 //!
 //! A UDP datagram, or a piece of a serial line's bytes, climbs the `kd-protocol` crate (datagram or frame, KD packet, link
 //! event), is handed up by [`session`] (the only owner of the debugger's socket, line, clock and tasks) as bytes of remote [`memory`], gets names and types from [`symbols`],
-//! becomes a kernel structure in [`target`], an answer (plain data) in [`commands`], and text or JSON in [`shell`]. Each
-//! layer is entered once on the way down and once on the way up. Serial lines plug in at [`session`], dumps and simulated
-//! targets at [`memory`]; no query can tell the difference.
+//! becomes a kernel structure in [`target`], an answer (plain data) in [`commands`], asked by the [`debugger`], which knows
+//! whose stop and whose boot it is of, and text or JSON in [`shell`]. Each layer is entered once on the way down and once on
+//! the way up. Serial lines plug in at [`session`], dumps and simulated targets at [`memory`]; no query can tell the
+//! difference.
 //!
 //! ```text
-//! main (cli) --> shell --> commands --> target --> memory   (leaf)
-//!   |    |         |          |            `-----> symbols  (leaf)
-//!   |    |         |          `---------> output            (leaf)
-//!   |    |         `--> session --> memory (implements Memory)
-//!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
+//! main (cli) --> shell --> debugger --> commands --> target --> memory   (leaf)
+//!   |    |         |          |            |            `-----> symbols  (leaf)
+//!   |    |         |          |            `---------> output            (leaf)
+//!   |    |         |          `--> session --> memory (implements Memory)
+//!   |    |         |                  `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    `----> sim --> kd-protocol, memory
 //!   `---------> capture --> kd-protocol
-//! session, capture --> key (leaf: where a KDNET key comes from)
 //!
 //! inside kd-protocol:   link --> kd --> wire <-- kdnet <-- link
 //!                       link --> kdcom --> kd
@@ -32,11 +32,14 @@
 //! - A retransmission keeps its KD packet id and takes a new KDNET sequence.
 //! - One unreadable field spoils that field, not the answer. Every walk is bounded and says how it ended.
 //! - `has("field")` decides between layouts, never a version number.
-//! - A request made before a reboot never gets a reply from after it.
+//! - A request is of one stop of one boot: it never gets a reply from another, whoever stops the target next.
+//! - Whoever stops a machine lets it run again, on every way out; silence is no proof that it runs, and where there is none,
+//!   that is said. Nothing that a machine could be let run for waits for a key, a reader or a server.
 //! - Queries are blocking loops, since KD keeps one request in flight; they hand whole ranges down.
 
 pub mod capture;
 pub mod commands;
+pub mod debugger;
 pub mod key;
 pub mod memory;
 pub mod output;

@@ -115,7 +115,7 @@ fn what_is_asked_wrongly_is_answered_helpfully() {
         (output.code, output.err + &output.out)
     };
     let (code, text) = ask("!verifyer 3");
-    assert!(code == 2 && text.contains("unknown command !verifyer; .help lists"), "{code}: {text}");
+    assert!(code == 2 && text.contains("unknown command !verifyer (is !verifier meant?); .help lists"), "{code}: {text}");
     let (code, text) = ask("!verifier 3 other.sys");
     assert!(
         code == 1 && text.contains("other.sys is not verified. Verified drivers: myfault.sys"),
@@ -218,12 +218,20 @@ fn a_target_that_stops_after_it_was_given_up_is_let_go() {
 fn a_target_that_dies_in_mid_command_ends_it_with_a_sentence() {
     let setup = Setup::new();
     let target = setup.target(&["--rtt", "40ms"]);
-    let mut waiting = setup.start_debugging(&["-b", "--request-timeout", "1s", "-c", "!verifier 80 0n65536"]);
+    let script = "!verifier 80 0n65536; lm; !verifier 3";
+    let patience = ["--request-timeout", "1s", "--leave-timeout", "1s"];
+    let mut waiting = setup.start_debugging(&[&["-b", "-c", script][..], &patience].concat());
     waiting.wait_for("kd> ");
     drop(target);
     let output = waiting.finish();
-    assert_eq!(output.code, 1, "{}{}", output.out, output.err);
-    assert!(output.err.contains("no answer from the target within 1 s"), "{}", output.err);
+    assert_eq!(output.code, 4, "nobody knows whether it runs: {}{}", output.out, output.err);
+    assert!(output.err.contains("the target is lost: no answer within 1 s"), "{}", output.err);
+    assert!(output.err.contains("may still stand still"), "{}", output.err);
+    // The others do not wait for it again.
+    for command in ["lm", "!verifier 3"] {
+        assert!(output.err.contains(&format!("{command}: not run: the target is lost")), "{}", output.err);
+    }
+    assert_eq!(output.out, "", "what was not read is not told");
 }
 #[test]
 fn an_answer_that_lacks_something_says_what_and_ends_with_3() {

@@ -1,11 +1,13 @@
 //! What queries cost a live target, in requests: over real UDP, against the simulated machine. Counts, no times.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use verikd::debugger::Debugger;
 use verikd::memory::{CachedMemory, Memory, VirtAddr};
-use verikd::session::{ComLine, ComPort, Connection, Session, SessionConfig};
-use verikd::shell::{Format, Report, Shell};
+use verikd::session::{ComLine, ComPort, Connection, Resumed, Session, SessionConfig};
+use verikd::shell::{Format, Report, Shell, Transcript, Writer};
 use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
 use verikd::sim::{SerialPort, Simulator, SimulatorConfig, export_symbols};
 use verikd::symbols::store::SymbolPath;
@@ -18,9 +20,7 @@ const REPLY: u64 = 1096;
 #[test]
 fn attach_and_each_query_stay_within_their_bars() {
     let live = Live::start();
-    let (mut out, mut aside) = (Vec::new(), Vec::new());
-    let report = Report::new(Format::Text, &mut out, &mut aside);
-    let mut shell = Shell::new(&live.session, live.symbol_path(), report, PATIENCE);
+    let (mut shell, _) = live.shell();
     let mut spent = 0;
     let mut cost = |what: &str, bar: u64, session: &Session| {
         let requests = session.counters().requests - spent;
@@ -37,7 +37,7 @@ fn attach_and_each_query_stay_within_their_bars() {
         ("lm", 5),
         ("lm", 0),
     ] {
-        shell.run(command).unwrap();
+        shell.run(command);
         cost(command, bar, &live.session);
     }
 }
@@ -114,7 +114,7 @@ fn a_query_after_a_resume_reads_anew() {
     let before = live.session.counters().requests;
     memory.read_virtual(log, &mut word).unwrap();
     assert_eq!(live.session.counters().requests, before, "the same stop");
-    live.session.resume(kd_protocol::kd::NtStatus::DBG_CONTINUE);
+    assert_eq!(live.session.resume(), Resumed::Running);
     live.session.break_in(PATIENCE).unwrap();
     let before = live.session.counters().requests;
     memory.read_virtual(log, &mut word).unwrap();
@@ -122,7 +122,7 @@ fn a_query_after_a_resume_reads_anew() {
 }
 
 struct Live {
-    session: Session,
+    session: Arc<Session>,
     _target: Simulator,
     symbols: tempfile::TempDir,
 }
@@ -134,15 +134,25 @@ impl Live {
 
     /// What a command costs in a stop of its own, and what it prints.
     fn cost_of(&self, command: &str) -> (u64, String) {
-        let (mut out, mut aside) = (Vec::new(), Vec::new());
-        let report = Report::new(Format::Text, &mut out, &mut aside);
-        let mut shell = Shell::new(&self.session, self.symbol_path(), report, PATIENCE);
+        let (mut shell, out) = self.shell();
         shell.break_in().unwrap();
         let before = self.session.counters().requests;
-        shell.run(command).unwrap();
+        shell.run(command);
         let requests = self.session.counters().requests - before;
-        drop(shell);
-        (requests, String::from_utf8(out).unwrap())
+        (requests, out())
+    }
+
+    /// A shell, and what it has answered so far.
+    fn shell(&self) -> (Shell, impl Fn() -> String) {
+        let out = Transcript::default();
+        let writer = Writer::new(out.clone(), Transcript::default());
+        let debugger = Debugger::new(Arc::clone(&self.session), self.symbol_path(), PATIENCE);
+        let shell = Shell::new(debugger, Report::new(Format::Text, writer.clone()));
+        let answered = move || {
+            let _ = writer.drain(|| true);
+            out.text()
+        };
+        (shell, answered)
     }
 
     fn over_serial_line(build: &'static Build, scenario: Scenario) -> Self {
@@ -154,7 +164,7 @@ impl Live {
         let address = target.address().expect("a TCP port");
         let port = ComPort::Tcp { host: address.ip().to_string(), port: address.port() };
         let line = Connection::Com(ComLine { port, reconnect: false });
-        let session = Session::open(&SessionConfig::over(line)).unwrap();
+        let session = Arc::new(Session::open(&SessionConfig::over(line)).unwrap());
         session.wait_for_target(Some(PATIENCE)).unwrap();
         Self { session, _target: target, symbols }
     }
@@ -164,7 +174,7 @@ impl Live {
         export_symbols(build, symbols.path()).unwrap();
         let key: kd_protocol::kdnet::Key = "1.2.3.4".parse().unwrap();
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let session = Session::open(&SessionConfig::new(listen, key.clone())).unwrap();
+        let session = Arc::new(Session::open(&SessionConfig::new(listen, key.clone())).unwrap());
         let config =
             SimulatorConfig { build, scenario, ..SimulatorConfig::new(session.listens_at().unwrap(), key) };
         let target = Simulator::start(config).unwrap();

@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use kd_protocol::link::Peer;
 use verikd::commands::{Style, VerifierFormat};
-use verikd::session::{AttachError, Connection, Session, SessionConfig};
-use verikd::shell::{Format, Report, Shell, ShellError, TerminalWatch, prompt, run_script};
+use verikd::debugger::Debugger;
+use verikd::session::{AttachError, Connection, Prompts, Quit, Session, SessionConfig};
+use verikd::shell::{
+    Drained, Format, Report, Script, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
+    prompt, run_script,
+};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource};
 
 use super::{PromptAnswer, USAGE, fail, warn_of_visible_key};
@@ -16,6 +21,8 @@ use super::{PromptAnswer, USAGE, fail, warn_of_visible_key};
 /// A script's target connects within this, unless told otherwise: its next offer is three seconds away at most, a
 /// restart of the machine a minute or so.
 const SCRIPT_CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+/// SIGPIPE's, as shells tell it.
+const READER_GONE: u8 = 128 + 13;
 /// Without a target for this long, a person is told what is missing.
 const HINT_AFTER: Duration = Duration::from_secs(10);
 
@@ -47,21 +54,44 @@ pub(super) struct Options {
     /// Show what each command cost: requests, datagrams, bytes, time that the target stood still
     #[arg(long)]
     stats: bool,
-    /// Let the target run when a stop of a script has taken this long, and say what was left undone
+    /// Let the target run when a stop has taken this long, and say what was left undone
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     freeze_budget: Option<Duration>,
     /// What a script answers when the target prompts, as a failed assertion does: i ignores, b breaks
     #[arg(long, value_name = "ANSWER", value_enum, default_value_t)]
     prompt_answer: PromptAnswer,
+    /// A script goes on with a target that has restarted: it is stopped again and asked the rest
+    #[arg(long)]
+    reattach: bool,
+    #[command(flatten)]
+    deadlines: Deadlines,
+}
+
+/// How long each wait may take.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Deadlines")]
+struct Deadlines {
     /// Give up when no target connects within this; scripts: 120s, the prompt waits until Ctrl+C
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     connect_timeout: Option<Duration>,
-    /// Give up a request that the target does not answer within this
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    request_timeout: Duration,
     /// Give up when the target does not stop within this
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
     break_timeout: Duration,
+    /// Give up a request that the target does not answer within this
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    request_timeout: Duration,
+    /// The same for a search, during which a target says nothing
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    search_timeout: Duration,
+    /// A script that waits for the target to stop by itself gives up within this; otherwise it waits until Ctrl+C
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    stop_timeout: Option<Duration>,
+    /// Warn that the target may stand still when it has not said within this that it runs
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
+    leave_timeout: Duration,
+    /// End the whole run after this long, with the target running
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    deadline: Option<Duration>,
 }
 
 pub(super) fn run(options: &Options) -> u8 {
@@ -86,67 +116,119 @@ pub(super) fn run(options: &Options) -> u8 {
             return USAGE;
         }
     };
+    if script.as_ref().is_some_and(|script| verikd::commands::line::lines(&script.text).is_empty()) {
+        let _ = writeln!(
+            io::stderr(),
+            "verikd: there are no commands in the script, and standard input is no terminal to prompt at: nothing to do. \
+             Give commands with -c \"COMMANDS\" or -cf FILE"
+        );
+        return USAGE;
+    }
+    let deadlines = &options.deadlines;
+    let answer = Bytes::from_static(options.prompt_answer.text().as_bytes());
     let config = SessionConfig {
-        request_timeout: options.request_timeout,
+        request_timeout: deadlines.request_timeout,
+        search_timeout: deadlines.search_timeout,
+        leave_timeout: deadlines.leave_timeout,
+        deadline: deadlines.deadline,
+        prompts: if script.is_some() { Prompts::Answer(answer) } else { Prompts::Ask },
         handle_signals: true,
         ..SessionConfig::over(connection)
     };
     let session = match Session::open(&config) {
-        Ok(session) => session,
+        Ok(session) => Arc::new(session),
         Err(error) => return fail(&error),
     };
-    let timeout = options.connect_timeout.or_else(|| script.as_ref().map(|_| SCRIPT_CONNECT_TIMEOUT));
-    say(&format!("Waiting for a target on {}", session.place()));
-    if let Err(error) = wait_for_target(&session, timeout) {
+    let format = if options.json { Format::Json } else { Format::Text };
+    let report = Report::new(format, Writer::standard()).with_costs(options.stats);
+    if let Err(error) = keep(&session, report.clone()) {
         return fail(&error);
     }
-    let (mut out, mut aside) = (io::stdout(), io::stderr());
-    let format = if options.json { Format::Json } else { Format::Text };
-    let style = Style { verifier: options.verifier_format };
-    let report = Report::new(format, &mut out, &mut aside).with_costs(options.stats).with_style(style);
-    session.set_freeze_budget(options.freeze_budget.filter(|_| script.is_some()));
-    let watch = Box::new(TerminalWatch::new(session.interrupts()));
+    let timeout = deadlines.connect_timeout.or_else(|| script.as_ref().map(|_| SCRIPT_CONNECT_TIMEOUT));
+    report.status(&format!("Waiting for a target on {}", session.place()));
+    if let Err(error) = wait_for_target(&session, &report, timeout) {
+        report.status(&format!("verikd: {error}"));
+        return ended(&session, &report, Worst::Failed);
+    }
+    session.set_freeze_budget(options.freeze_budget);
+    let watch = Box::new(TerminalWatch::new(session.watcher()));
     let symbols = Arc::new(SymbolSource::watched(symbol_path(options), Limits::default(), watch));
-    let mut shell = Shell::new(&session, symbols, report, options.break_timeout)
-        .with_prompt_answer(options.prompt_answer.text());
-    match debug(&mut shell, &session, options.break_in, script.as_deref()) {
-        Ok(()) => shell.worst().exit_code(),
-        Err(ShellError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(error) => fail(&error),
+    let debugger = Debugger::new(Arc::clone(&session), symbols, deadlines.break_timeout);
+    let style = Style { verifier: options.verifier_format };
+    let mut shell = Shell::new(debugger, report.clone()).with_style(style);
+    let result = debug(&mut shell, options.break_in, script.as_ref(), deadlines.break_timeout);
+    let mut worst = shell.worst();
+    if let Err(error) = result {
+        worst = worst.max(Worst::Failed);
+        report.status(&format!("verikd: {error}"));
+    }
+    drop(shell);
+    ended(&session, &report, worst)
+}
+
+/// Lets a target run that is held still, waits until everything is written, and returns the exit code.
+pub(super) fn ended(session: &Session, report: &Report, worst: Worst) -> u8 {
+    let watcher = session.watcher();
+    let interrupts = session.interrupts();
+    let is_wanted = || session.quit().is_none() && session.interrupts() == interrupts;
+    let drained = report.writer().drain(is_wanted);
+    drop(watcher);
+    if worst == Worst::MayBeStopped {
+        return worst.exit_code();
+    }
+    match (drained, session.quit()) {
+        (_, Some(quit @ Quit::Signal(_))) => exit_code_of(quit),
+        // A reader that has gone away, as head(1) does, ends what is written to it.
+        (Drained::Failed(error), _) if error.kind() == io::ErrorKind::BrokenPipe => READER_GONE,
+        (Drained::Failed(error), _) => {
+            let _ = writeln!(io::stderr(), "verikd: cannot write the answer: {error}");
+            Worst::Failed.exit_code()
+        }
+        (_, Some(quit)) => worst.exit_code().max(exit_code_of(quit)),
+        (Drained::GivenUp, None) => exit_code_of(Quit::Signal(verikd::session::Signal::Interrupt)),
+        (Drained::All, None) if session.interrupts() > 0 && worst == Worst::Failed => {
+            exit_code_of(Quit::Signal(verikd::session::Signal::Interrupt))
+        }
+        (Drained::All, None) => worst.exit_code(),
     }
 }
 
 fn debug(
-    shell: &mut Shell<'_>,
-    session: &Session,
+    shell: &mut Shell,
     break_in: bool,
-    script: Option<&str>,
+    script: Option<&Script>,
+    break_in_timeout: Duration,
 ) -> Result<(), ShellError> {
-    if break_in {
-        shell.break_in()?;
-    } else {
-        shell.identify()?;
+    let attached = if break_in { shell.break_in() } else { shell.identify() };
+    if attached.is_err() {
+        shell.leave();
     }
+    attached?;
     match script {
-        Some(script) => run_script(shell, session, script),
-        None => prompt(shell, session),
+        Some(script) => run_script(shell, script),
+        None => prompt(shell, break_in_timeout),
     }
 }
 
-/// The commands of `-c`, `-cf` or a standard input that is no terminal.
-fn script_of(options: &Options) -> io::Result<Option<String>> {
-    if let Some(commands) = &options.commands {
-        return Ok(Some(commands.clone()));
-    }
-    if let Some(file) = &options.command_file {
-        return std::fs::read_to_string(file).map(Some);
-    }
-    if io::stdin().is_terminal() {
+/// The script of `-c`, `-cf` or a standard input that is no terminal.
+fn script_of(options: &Options) -> io::Result<Option<Script>> {
+    let text = if let Some(commands) = &options.commands {
+        commands.clone()
+    } else if let Some(file) = &options.command_file {
+        std::fs::read_to_string(file)?
+    } else if io::stdin().is_terminal() {
         return Ok(None);
-    }
-    let mut commands = String::new();
-    io::stdin().read_to_string(&mut commands)?;
-    Ok(Some(commands))
+    } else {
+        let mut commands = String::new();
+        io::stdin().read_to_string(&mut commands)?;
+        commands
+    };
+    Ok(Some(Script {
+        text,
+        reattaches: options.reattach,
+        stop_timeout: options.deadlines.stop_timeout,
+        break_in_timeout: options.deadlines.break_timeout,
+    }))
 }
 
 fn symbol_path(options: &Options) -> SymbolPath {
@@ -155,30 +237,22 @@ fn symbol_path(options: &Options) -> SymbolPath {
 }
 
 /// Waits as WinDbg does, and says what is missing when it takes long.
-fn wait_for_target(session: &Session, timeout: Option<Duration>) -> Result<Peer, AttachError> {
+fn wait_for_target(
+    session: &Session,
+    report: &Report,
+    timeout: Option<Duration>,
+) -> Result<Peer, AttachError> {
     let start = Instant::now();
     let mut has_hinted = false;
     loop {
         let left = timeout.map(|it| it.saturating_sub(start.elapsed()));
         let slice = if has_hinted { left } else { Some(left.map_or(HINT_AFTER, |it| it.min(HINT_AFTER))) };
         match session.wait_for_target(slice) {
-            Err(
-                hint @ (AttachError::Silence { .. }
-                | AttachError::WrongKey { .. }
-                | AttachError::NotKdnet { .. }
-                | AttachError::NoLine { .. }
-                | AttachError::SilentLine { .. }
-                | AttachError::NotKd { .. }),
-            ) if timeout.is_none_or(|it| start.elapsed() < it) => {
-                say(&format!("{hint}\nStill waiting; Ctrl+C ends"));
+            Err(hint) if hint.is_passing() && timeout.is_none_or(|it| start.elapsed() < it) => {
+                report.status(&format!("{hint}\nStill waiting; Ctrl+C ends"));
                 has_hinted = true;
             }
             result => return result,
         }
     }
-}
-
-fn say(text: &str) {
-    // Status is not worth dying for.
-    let _ = writeln!(io::stderr(), "{text}");
 }

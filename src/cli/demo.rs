@@ -2,11 +2,13 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kd_protocol::kdnet::Key;
-use verikd::session::{Session, SessionConfig};
-use verikd::shell::{Format, Report, Shell, ShellError, prompt, run_script};
+use verikd::debugger::Debugger;
+use verikd::session::{Prompts, Session, SessionConfig};
+use verikd::shell::{Format, Report, Script, Shell, Worst, Writer, keep, prompt, run_script};
 use verikd::sim::windows::WINDOWS_7_SP1;
 use verikd::sim::{Simulator, SimulatorConfig, export_symbols};
 use verikd::symbols::store::SymbolPath;
@@ -37,8 +39,13 @@ fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
     export_symbols(&WINDOWS_7_SP1, symbols.path())?;
     let key: Key = "1.2.3.4".parse()?;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let session =
-        Session::open(&SessionConfig { handle_signals: true, ..SessionConfig::new(listen, key.clone()) })?;
+    let is_batch = options.batch || !io::stdin().is_terminal();
+    let config = SessionConfig {
+        handle_signals: true,
+        prompts: if is_batch { Prompts::ignoring() } else { Prompts::Ask },
+        ..SessionConfig::new(listen, key.clone())
+    };
+    let session = Arc::new(Session::open(&config)?);
     let listens_at = session.listens_at().expect("a KDNET session listens");
     let target = Simulator::start(SimulatorConfig::new(listens_at, key))?;
     writeln!(
@@ -49,21 +56,25 @@ fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
         listens_at
     )?;
     session.wait_for_target(Some(PATIENCE))?;
-    let (mut out, mut aside) = (io::stdout(), io::stderr());
-    let report = Report::new(Format::Text, &mut out, &mut aside);
+    let report = Report::new(Format::Text, Writer::standard());
+    keep(&session, report.clone())?;
     let symbol_path = SymbolPath::parse(&symbols.path().to_string_lossy());
-    let mut shell = Shell::new(&session, symbol_path, report, PATIENCE);
+    let debugger = Debugger::new(Arc::clone(&session), symbol_path, PATIENCE);
+    let mut shell = Shell::new(debugger, report.clone());
     shell.break_in()?;
-    let result = if options.batch || !io::stdin().is_terminal() {
-        run_script(&mut shell, &session, COMMANDS)
+    let result = if is_batch {
+        run_script(&mut shell, &Script { text: COMMANDS.into(), ..Script::default() })
     } else {
         for command in COMMANDS.split(';') {
-            shell.run_echoed(command.trim())?;
+            shell.run_echoed(command.trim());
         }
-        prompt(&mut shell, &session)
+        prompt(&mut shell, PATIENCE)
     };
-    match result {
-        Err(ShellError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        result => result.map(|()| shell.worst().exit_code()).map_err(Into::into),
+    let mut worst = shell.worst();
+    if let Err(error) = result {
+        worst = worst.max(Worst::Failed);
+        report.status(&format!("verikd: {error}"));
     }
+    drop(shell);
+    Ok(super::debug::ended(&session, &report, worst))
 }

@@ -78,23 +78,28 @@ impl BugCheck {
         self.code != 0
     }
 
-    /// As the debuggers announce it at a stop, with what to type where that is known.
+    /// As the debuggers announce it at a stop.
     #[must_use]
     pub fn announcement(&self) -> String {
         let digits = 2 * self.pointer_size;
         let [first, second, third, fourth] = self.parameters;
-        let mut text = format!(
+        format!(
             "*** Fatal System Error: 0x{:08x}\n                       \
              (0x{first:0digits$X},0x{second:0digits$X},0x{third:0digits$X},0x{fourth:0digits$X})",
             self.code
-        );
-        if self.code == DRIVER_VERIFIER_DETECTED_VIOLATION && first == LEAKED_AT_UNLOAD {
-            text += &format!(
-                "\nA driver was unloaded and left {fourth} pool allocations behind; type !verifier 3 drivername.sys for \
+        )
+    }
+
+    /// What to type next, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let [first, second, _, fourth] = self.parameters;
+        (self.code == DRIVER_VERIFIER_DETECTED_VIOLATION && first == LEAKED_AT_UNLOAD).then(|| {
+            format!(
+                "A driver was unloaded and left {fourth} pool allocations behind; type !verifier 3 drivername.sys for \
                  them, du {second:x} for its name"
-            );
-        }
-        text
+            )
+        })
     }
 }
 

@@ -122,8 +122,8 @@ pub enum NoteKind {
     Failed,
 }
 
-/// An [`Answer`] whose type is not known: what the shell gets of any command.
-pub trait AnyAnswer {
+/// An [`Answer`] whose type is not known: what the shell gets of any command. It may be printed by another thread.
+pub trait AnyAnswer: Send {
     /// Writes it as WinDbg would, without the notes.
     ///
     /// # Errors
@@ -151,7 +151,7 @@ pub trait AnyAnswer {
     fn to_json(&self) -> serde_json::Result<serde_json::Value>;
 }
 
-impl<A: Answer> AnyAnswer for A {
+impl<A: Answer + Send> AnyAnswer for A {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         Answer::write_text(self, out)
     }
@@ -538,7 +538,7 @@ fn checked<'a>(
 /// Runs a query and forgets the type of its answer.
 fn answer<Q: Query>(query: &Q, target: &Target<'_>) -> Answered
 where
-    Q::Answer: 'static,
+    Q::Answer: Send + 'static,
 {
     Ok(Box::new(query.run(target)?))
 }

@@ -15,7 +15,7 @@ pub use image::ImageMemory;
 pub use kd_protocol::{PhysAddr, VirtAddr};
 
 /// One stop of a target: bytes read during the same stop belong together, bytes of two stops may not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StopId(pub u64);
 
 /// A target's memory, standing still while it is read.

@@ -1,5 +1,6 @@
 //! How answers show addresses, numbers that may be missing, and columns. A leaf: knows no command and no target.
 
+mod escape;
 mod number;
 
 use std::fmt;
@@ -8,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use kd_protocol::VirtAddr;
 
+pub use escape::{Escaped, Screen, TargetText, dotted, is_hazard, json, screened};
 pub use number::{general, unix_time};
 
 /// Serialises an address as `"0xfffffa8005400000"`: JSON numbers lose bits past 2^53.

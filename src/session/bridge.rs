@@ -19,14 +19,12 @@ use super::connection::{ComLine, Connection};
 use super::entropy::OsEntropy;
 use super::error::OpenError;
 use super::line::{Line, LineEvent};
-use super::{Session, SessionConfig};
+use super::{rescue, signals};
 
 /// The newest KDNET version that was seen. Source: PROTOCOL.md 3.
 const KDNET_VERSION: u8 = 5;
 /// The most that UDP carries.
 const MAX_DATAGRAM: usize = 65_536;
-/// A target that is left stopped is let go within this.
-const LET_GO_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a bridge is run.
 #[derive(Clone, Debug)]
@@ -93,7 +91,7 @@ impl Bridge {
             });
             drop(runtime);
             if left_stopped == Some(true) {
-                let_go(line);
+                rescue::let_go(&Connection::Com(ComLine { reconnect: false, ..line }));
             }
         })?;
         Ok(Self { news, end: Some(end), thread: Some(thread) })
@@ -115,17 +113,6 @@ impl Drop for Bridge {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-/// A target that nobody debugs any more must not stand still: a session of its own gets it off its breakpoint.
-fn let_go(line: ComLine) {
-    let config = SessionConfig::over(Connection::Com(ComLine { reconnect: false, ..line }));
-    if let Ok(session) = Session::open(&config)
-        && session.wait_for_target(Some(LET_GO_PATIENCE)).is_ok()
-    {
-        // A session lets its target run when it is dropped.
-        let _ = session.break_in(LET_GO_PATIENCE);
     }
 }
 
@@ -156,7 +143,7 @@ impl Span {
     ) -> bool {
         let mut line = Line::new(config.from);
         let mut datagram = vec![0; MAX_DATAGRAM];
-        let signals = super::driver::end_signal(config.handle_signals);
+        let signals = signals::end_signal(config.handle_signals);
         tokio::pin!(signals);
         loop {
             self.transmit(&socket, &line).await;

@@ -5,20 +5,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use kd_protocol::kd::{Arm, Manipulate, NtStatus};
+use bytes::{Bytes, BytesMut};
+use kd_protocol::kd::{Arm, DebugIo, Manipulate, NtStatus, StateChange};
 use kd_protocol::kdnet::DatagramError;
-use kd_protocol::link::{Event, HostLink, RequestId};
+use kd_protocol::link::{Event, HostLink, RequestError, RequestId, RunState};
 use kd_protocol::{PhysAddr, VirtAddr};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
-use super::connection::ComLine;
+use super::connection::{ComLine, Connection};
 use super::line::{Line, LineEvent};
-use super::monitor::{Monitor, State};
-use super::order::{Order, OrderKind, Outcome, Space, Ticket, cause_of};
+use super::monitor::{Monitor, News, Quit, State};
+use super::order::{Order, Outcome, Space, Ticket, cause_of};
+use super::{Prompts, rescue};
 use crate::memory::{ReadCause, StopId};
 
 /// The most that UDP carries.
@@ -29,6 +30,8 @@ const FIRST_READ_LEN: usize = 2048;
 const FIRST_READ_LEN_OF_LINE: usize = 3900;
 /// A target that returns less than this a reply is not worth following.
 const MIN_READ_LEN: usize = 64;
+/// It is looked this often whether a target has fallen silent.
+const SILENCE_LOOK: Duration = Duration::from_secs(1);
 /// Progress through a read is checked against this: a target cannot make it grow.
 const MAX_READ: usize = 1 << 30;
 
@@ -36,6 +39,8 @@ const MAX_READ: usize = 1 << 30;
 #[derive(Debug)]
 enum Job {
     Request(Ticket),
+    /// A request that takes the target long: one that does not answer it may still answer others.
+    Search(Ticket),
     Read(ReadJob),
 }
 
@@ -43,6 +48,7 @@ enum Job {
 #[derive(Debug)]
 struct ReadJob {
     ticket: Ticket,
+    stop: StopId,
     space: Space,
     address: u64,
     wanted: usize,
@@ -53,9 +59,16 @@ struct ReadJob {
 struct Driver {
     link: HostLink,
     monitor: Arc<Monitor>,
+    prompts: Prompts,
     jobs: HashMap<RequestId, Job>,
+    /// Somebody waits for the target to run.
+    resume: Option<Ticket>,
+    stop: StopId,
+    /// The newest stop of the boot before this one.
+    last_of_old_boot: StopId,
     read_len: usize,
     first_read_len: usize,
+    silence_at: Option<Instant>,
 }
 
 /// What a driver is given to talk over.
@@ -65,13 +78,22 @@ pub(super) enum Carrier {
     Line(ComLine),
 }
 
+/// How a driver is run.
+#[derive(Debug)]
+pub(super) struct DriverConfig {
+    pub(super) connection: Connection,
+    pub(super) prompts: Prompts,
+    /// Everything ends after this long.
+    pub(super) deadline: Option<Duration>,
+}
+
 /// Starts the driver on a thread of its own.
 pub(super) fn spawn(
     carrier: Carrier,
     link: HostLink,
     orders: mpsc::UnboundedReceiver<Order>,
     monitor: Arc<Monitor>,
-    handle_signals: bool,
+    config: DriverConfig,
 ) -> io::Result<JoinHandle<()>> {
     let first_read_len = match &carrier {
         Carrier::Socket(socket) => {
@@ -81,22 +103,53 @@ pub(super) fn spawn(
         Carrier::Line(_) => FIRST_READ_LEN_OF_LINE,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let driver = Driver { link, monitor, jobs: HashMap::new(), read_len: first_read_len, first_read_len };
+    let driver = Driver {
+        link,
+        monitor,
+        prompts: config.prompts.clone(),
+        jobs: HashMap::new(),
+        resume: None,
+        stop: StopId(0),
+        last_of_old_boot: StopId(0),
+        read_len: first_read_len,
+        first_read_len,
+        silence_at: None,
+    };
     std::thread::Builder::new().name("link".into()).spawn(move || {
         let monitor = Arc::clone(&driver.monitor);
-        let result = runtime.block_on(async {
-            if handle_signals {
-                tokio::spawn(watch_signals(Arc::clone(&monitor)));
-            }
-            match carrier {
-                Carrier::Socket(socket) => {
-                    let ended = driver.run(UdpSocket::from_std(socket)?, orders).await;
-                    ended.map(|()| "closed".to_owned())
+        let run = || {
+            runtime.block_on(async {
+                if let Some(deadline) = config.deadline {
+                    let monitor = Arc::clone(&driver.monitor);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(deadline).await;
+                        monitor.quit(Quit::Deadline(deadline));
+                    });
                 }
-                Carrier::Line(line) => Ok(driver.run_line(Line::new(line), orders).await),
+                match carrier {
+                    Carrier::Socket(socket) => {
+                        let ended = driver.run(UdpSocket::from_std(socket)?, orders).await;
+                        ended.map(|()| "closed".to_owned())
+                    }
+                    Carrier::Line(line) => Ok(driver.run_line(Line::new(line), orders).await),
+                }
+            })
+        };
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+            Ok(ended) => {
+                monitor.end(ended.unwrap_or_else(|error: io::Error| format!("the socket failed: {error}")));
             }
-        });
-        monitor.end(result.unwrap_or_else(|error: io::Error| format!("the socket failed: {error}")));
+            Err(_) => {
+                drop(runtime);
+                // A bug of ours must not leave somebody's machine standing still.
+                let freed = rescue::let_go(&config.connection);
+                let what = if freed { "the target was let run" } else { "the target may be left stopped" };
+                monitor.update(|state| {
+                    state.set_run_state(if freed { RunState::Running } else { RunState::Unknown });
+                });
+                monitor.end(format!("a bug in verikd's link; {what}"));
+            }
+        }
     })
 }
 
@@ -105,7 +158,7 @@ impl Driver {
         let mut datagram = vec![0; MAX_DATAGRAM];
         loop {
             self.drain(&socket).await;
-            let wake_at = self.link.poll_timeout();
+            let wake_at = self.wake_at();
             tokio::select! {
                 biased;
                 received = socket.recv_from(&mut datagram) => match received {
@@ -115,10 +168,10 @@ impl Driver {
                     Err(error) => return Err(error),
                 },
                 order = orders.recv() => match order {
-                    Some(Order(OrderKind::End)) | None => return Ok(()),
-                    Some(Order(kind)) => self.obey(kind),
+                    Some(Order::End) | None => return Ok(()),
+                    Some(order) => self.obey(order),
                 },
-                () = sleep_until(wake_at) => self.link.handle_timeout(Instant::now()),
+                () = sleep_until(wake_at) => self.due(),
             }
         }
     }
@@ -128,7 +181,7 @@ impl Driver {
         let mut bytes = BytesMut::new();
         loop {
             self.drain_line(&line, &mut bytes);
-            let wake_at = self.link.poll_timeout();
+            let wake_at = self.wake_at();
             tokio::select! {
                 biased;
                 event = line.next_event() => {
@@ -138,13 +191,13 @@ impl Driver {
                     }
                 }
                 order = orders.recv() => match order {
-                    Some(Order(OrderKind::End)) | None => {
+                    Some(Order::End) | None => {
                         line.finish().await;
                         return "closed".into();
                     }
-                    Some(Order(kind)) => self.obey(kind),
+                    Some(order) => self.obey(order),
                 },
-                () = sleep_until(wake_at) => self.link.handle_timeout(Instant::now()),
+                () = sleep_until(wake_at) => self.due(),
             }
         }
     }
@@ -167,7 +220,7 @@ impl Driver {
                 self.link.handle_stream(now, &bytes);
                 self.monitor.note(|state| {
                     state.line.note(&bytes);
-                    state.last_heard = Some(now);
+                    state.heard(now);
                 });
             }
             LineEvent::Closed(why) => {
@@ -190,7 +243,7 @@ impl Driver {
             match result {
                 Ok(()) => {
                     state.traffic.authentic += 1;
-                    state.last_heard = Some(now);
+                    state.heard(now);
                 }
                 Err(DatagramError::NotAuthentic | DatagramError::NoSession) => {
                     state.traffic.not_authentic += 1
@@ -200,29 +253,79 @@ impl Driver {
         });
     }
 
-    fn obey(&mut self, order: OrderKind) {
+    /// When the link, or the look for silence, wants to be called.
+    fn wake_at(&self) -> Option<Instant> {
+        self.link.poll_timeout().into_iter().chain(self.silence_at).min()
+    }
+
+    fn due(&mut self) {
+        let now = Instant::now();
+        self.link.handle_timeout(now);
+        if self.silence_at.is_some_and(|at| at <= now) {
+            self.silence_at = Some(now + SILENCE_LOOK);
+            self.monitor.update(|state| state.note_silence(now));
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
         let now = Instant::now();
         match order {
-            OrderKind::Request(ticket, request) => {
+            Order::Request(ticket, stop, request) => {
+                if let Some(error) = self.refusal(stop) {
+                    return self.settle(ticket, Outcome::Failed(error));
+                }
+                let is_slow = request.api_number.is_slow();
                 let id = self.link.request(now, *request);
-                self.jobs.insert(id, Job::Request(ticket));
+                self.jobs.insert(id, if is_slow { Job::Search(ticket) } else { Job::Request(ticket) });
             }
-            OrderKind::Read(ticket, space, address, wanted) => {
+            Order::Read(ticket, stop, space, address, wanted) => {
                 let wanted = wanted.min(MAX_READ);
-                self.ask(now, ReadJob { ticket, space, address, wanted, asked: 0, bytes: Vec::new() });
+                let job = ReadJob { ticket, stop, space, address, wanted, asked: 0, bytes: Vec::new() };
+                self.ask(now, job);
             }
-            OrderKind::Cancel(ticket) => {
+            Order::Cancel(ticket) => {
                 self.jobs.retain(|_, job| match job {
-                    Job::Request(it) | Job::Read(ReadJob { ticket: it, .. }) => *it != ticket,
+                    Job::Request(it) | Job::Search(it) | Job::Read(ReadJob { ticket: it, .. }) => {
+                        *it != ticket
+                    }
                 });
+                self.resume.take_if(|it| *it == ticket);
                 self.monitor.update(|state| state.outcomes.remove(&ticket));
             }
-            OrderKind::BreakIn => self.link.break_in(now),
-            OrderKind::CancelBreakIn => self.link.cancel_break_in(),
-            OrderKind::Resume(status) => self.link.resume(now, status),
-            OrderKind::AnswerPrompt(prompt, answer) => self.link.answer_prompt(now, &prompt, answer),
-            OrderKind::End => {}
+            Order::BreakIn => {
+                self.monitor.note(|state| state.wants_break_in = state.run_state != RunState::Stopped);
+                self.link.break_in(now);
+            }
+            Order::CancelBreakIn => self.link.cancel_break_in(),
+            Order::Resume(ticket, status) => {
+                if self.link.state() != RunState::Stopped {
+                    return self.settle(ticket, Outcome::NotStopped);
+                }
+                self.resume = Some(ticket);
+                self.link.resume(now, status);
+            }
+            Order::AnswerPrompt(prompt, answer) => self.answer(prompt, answer),
+            Order::End => {}
+            #[cfg(test)]
+            Order::Panic => panic!("a bug of ours, as a test wants it"),
         }
+    }
+
+    /// Why a request of this stop is not sent: it would be answered by another stop, or by another boot.
+    fn refusal(&self, stop: StopId) -> Option<RequestError> {
+        match () {
+            () if stop == self.stop => self.monitor.get(|state| state.lost),
+            () if stop <= self.last_of_old_boot => Some(RequestError::TargetRestarted),
+            () => Some(RequestError::TargetRunning),
+        }
+    }
+
+    fn answer(&mut self, prompt: DebugIo, answer: Bytes) {
+        self.link.answer_prompt(Instant::now(), &prompt, answer.clone());
+        self.monitor.update(|state| {
+            state.prompt = None;
+            state.push_news(News::Answered(prompt, answer));
+        });
     }
 
     /// Sends what the link has to send, and passes on what it has to say. A reply leads to the next request of its
@@ -267,37 +370,95 @@ impl Driver {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Replied(id, reply) => self.replied(id, reply),
-            Event::Failed(id, error) => match self.jobs.remove(&id) {
-                Some(Job::Request(ticket)) => self.settle(ticket, Outcome::Failed(error)),
-                Some(Job::Read(job)) => self.settle_read(job, Some(cause_of(error))),
-                None => {}
-            },
+            Event::Replied(id, reply) => return self.replied(id, reply),
+            Event::Failed(id, error) => return self.failed(id, error),
             Event::Acknowledged(id) => {
+                // What has no reply ends the stop: the machine restarts.
+                let is_over = self.link.state() != RunState::Stopped;
+                self.monitor.note(|state| state.is_held &= !is_over);
                 if let Some(Job::Request(ticket)) = self.jobs.remove(&id) {
                     self.settle(ticket, Outcome::Accepted);
                 }
+                return;
             }
-            Event::Stopped(change) => {
-                let run_state = self.link.state();
+            Event::Stopped(change) => return self.stopped(change),
+            Event::Prompt(prompt) => {
+                return match &self.prompts {
+                    Prompts::Answer(answer) => {
+                        let answer = answer.clone();
+                        self.answer(prompt, answer);
+                    }
+                    Prompts::Ask => self.monitor.update(|state| state.prompt = Some(prompt)),
+                };
+            }
+            Event::Resumed => self.resumed(RunState::Running, Outcome::Resumed),
+            Event::ResumeUnproven { .. } => self.resumed(RunState::Unknown, Outcome::ResumeUnproven),
+            Event::Connected(_) | Event::Restarted(_) | Event::Rebooting | Event::Reconnected => {
+                self.read_len = self.first_read_len;
+                self.silence_at = Some(Instant::now() + SILENCE_LOOK);
+                self.last_of_old_boot = self.stop;
+                // Behind a line that is there again the same machine may stand still as before.
+                let is_held_still = matches!(event, Event::Reconnected | Event::Rebooting);
                 self.monitor.update(|state| {
-                    state.stop = StopId(state.stop.0 + 1);
-                    state.set_run_state(run_state);
-                    state.stopped = Some(change.clone());
-                    state.push_event(Event::Stopped(change));
+                    state.begin_boot();
+                    state.is_held &= is_held_still;
                 });
             }
-            Event::Connected(_) | Event::Restarted(_) => {
-                self.read_len = self.first_read_len;
-                self.monitor.update(|state| state.push_event(event));
-            }
-            _ => self.monitor.update(|state| state.push_event(event)),
+            _ => {}
+        }
+        self.monitor.update(|state| {
+            // What comes behind a prompt shows that the target does not wait at it any more.
+            state.prompt = None;
+            state.push_news(News::Event(event));
+        });
+    }
+
+    fn stopped(&mut self, change: Box<StateChange>) {
+        self.stop = StopId(self.stop.0 + 1);
+        let stop = self.stop;
+        self.monitor.update(|state| {
+            state.stop = stop;
+            state.lost = None;
+            state.prompt = None;
+            state.set_run_state(RunState::Stopped);
+            state.stopped = Some(change);
+            state.is_held = true;
+            state.is_break_in = std::mem::take(&mut state.wants_break_in);
+        });
+        // The link stops a target again that it cannot prove to run otherwise; and one may stop again at once by itself.
+        if let Some(ticket) = self.resume.take() {
+            self.settle(ticket, Outcome::StoppedAgain);
+        }
+    }
+
+    fn resumed(&mut self, run_state: RunState, outcome: Outcome) {
+        // The stop is over before whoever waits for that hears of it.
+        self.monitor.update(|state| {
+            state.set_run_state(run_state);
+            state.is_held &= run_state != RunState::Running;
+        });
+        if let Some(ticket) = self.resume.take() {
+            self.settle(ticket, outcome);
+        }
+    }
+
+    fn failed(&mut self, id: RequestId, error: RequestError) {
+        let job = self.jobs.remove(&id);
+        if let RequestError::NoAnswer { .. } = error
+            && !matches!(job, Some(Job::Search(_)))
+        {
+            self.monitor.update(|state| state.lost = Some(error));
+        }
+        match job {
+            Some(Job::Request(ticket) | Job::Search(ticket)) => self.settle(ticket, Outcome::Failed(error)),
+            Some(Job::Read(job)) => self.settle_read(job, Some(cause_of(error))),
+            None => {}
         }
     }
 
     fn replied(&mut self, id: RequestId, reply: Box<Manipulate>) {
         match self.jobs.remove(&id) {
-            Some(Job::Request(ticket)) => self.settle(ticket, Outcome::Reply(reply)),
+            Some(Job::Request(ticket) | Job::Search(ticket)) => self.settle(ticket, Outcome::Reply(reply)),
             Some(Job::Read(job)) => self.read_replied(job, &reply),
             None => {}
         }
@@ -324,6 +485,9 @@ impl Driver {
     }
 
     fn ask(&mut self, now: Instant, mut job: ReadJob) {
+        if let Some(error) = self.refusal(job.stop) {
+            return self.settle_read(job, Some(cause_of(error)));
+        }
         job.asked = (job.wanted - job.bytes.len()).min(self.read_len);
         let at = job.address.wrapping_add(job.bytes.len() as u64);
         let count = u32::try_from(job.asked).expect("bounded by the packet size");
@@ -360,78 +524,4 @@ fn is_passing(error: &io::Error) -> bool {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
     )
-}
-
-/// Ctrl+C interrupts whoever waits; SIGTERM ends the program, with the target running.
-async fn watch_signals(monitor: Arc<Monitor>) {
-    let Some(mut signals) = Signals::new() else { return };
-    while let Some(signal) = signals.next().await {
-        match signal {
-            Signal::Interrupt => monitor.interrupt(),
-            Signal::End => monitor.terminate(),
-        }
-    }
-}
-
-/// Waits for Ctrl+C, SIGTERM or a lost terminal; for ever unless `is_wanted`.
-pub(super) async fn end_signal(is_wanted: bool) {
-    if is_wanted
-        && let Some(mut signals) = Signals::new()
-        && signals.next().await.is_some()
-    {
-        return;
-    }
-    std::future::pending().await
-}
-
-enum Signal {
-    /// Ctrl+C.
-    Interrupt,
-    /// The system asks the program to end: SIGTERM, a lost terminal.
-    #[cfg_attr(
-        not(unix),
-        expect(dead_code, reason = "systems without these signals end a program otherwise")
-    )]
-    End,
-}
-
-#[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> Option<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Some(Self {
-            interrupt: signal(SignalKind::interrupt()).ok()?,
-            terminate: signal(SignalKind::terminate()).ok()?,
-            hangup: signal(SignalKind::hangup()).ok()?,
-        })
-    }
-
-    async fn next(&mut self) -> Option<Signal> {
-        tokio::select! {
-            it = self.interrupt.recv() => it.map(|()| Signal::Interrupt),
-            it = self.terminate.recv() => it.map(|()| Signal::End),
-            it = self.hangup.recv() => it.map(|()| Signal::End),
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    const fn new() -> Option<Self> {
-        Some(Self)
-    }
-
-    async fn next(&mut self) -> Option<Signal> {
-        tokio::signal::ctrl_c().await.ok().map(|()| Signal::Interrupt)
-    }
 }

@@ -127,6 +127,14 @@ pub enum AttachError {
     Ended(String),
 }
 
+impl AttachError {
+    /// True if waiting longer may help: what is missing now may come.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        !matches!(self, Self::Interrupted | Self::Ended(_))
+    }
+}
+
 /// Why a target did not stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -134,14 +142,14 @@ pub enum BreakInError {
     /// It does not react.
     #[error(
         "the target at {place} did not stop within {after:?}. It may hang with interrupts disabled, or be gone; \
-         its last sign of life was {last_heard} ago"
+         its last sign of life: {last_heard}"
     )]
     NoReaction {
         /// Where it is.
         place: String,
         /// How long it was waited for.
         after: Duration,
-        /// Time since its last datagram, rounded.
+        /// When its last datagram came, in words.
         last_heard: String,
     },
     /// Ctrl+C, or a request to end.

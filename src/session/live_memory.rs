@@ -1,15 +1,19 @@
 //! The memory of a stopped live target.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use kd_protocol::kd::{Arm, Manipulate, NtStatus, SEARCH_FOUND_NOTHING};
+use kd_protocol::link::RequestError;
 use tokio::sync::mpsc;
 
-use super::context;
+use super::context::{self, Layout};
 use super::monitor::Monitor;
-use super::order::{Order, OrderKind, Outcome, Space, cause_of};
+use super::monitor::Step;
+use super::order::{Order, Outcome, Space, cause_of};
+use super::version;
 use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
 
 /// The first request of a search covers this much: a target says nothing while it searches. Source: kdnet.md 8.2.
@@ -17,46 +21,67 @@ const FIRST_SEARCH_PIECE: u64 = 16 << 20;
 /// Each further one covers twice as much, up to this: a target that has answered is one that answers in time.
 const LARGEST_SEARCH_PIECE: u64 = 64 << 20;
 
+/// Not pinned to a stop.
+const ANY_STOP: u64 = 0;
+
 /// Reads a stopped target over its link: blocks until the bytes, a failure, or Ctrl+C.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct LiveMemory {
     monitor: Arc<Monitor>,
     orders: mpsc::UnboundedSender<Order>,
+    pinned: AtomicU64,
+    /// Why the target could not be asked, since the last look.
+    failure: Mutex<Option<ReadCause>>,
 }
 
 impl LiveMemory {
     pub(super) const fn new(monitor: Arc<Monitor>, orders: mpsc::UnboundedSender<Order>) -> Self {
-        Self { monitor, orders }
+        Self { monitor, orders, pinned: AtomicU64::new(ANY_STOP), failure: Mutex::new(None) }
+    }
+
+    /// Reads nothing but this stop from now on: a read after it is over fails, also if the target is stopped again.
+    pub fn pin(&self, stop: StopId) {
+        self.pinned.store(stop.0, Ordering::Release);
+    }
+
+    /// Why the target could not be asked since the last call, if it could not: the link's failures, not memory that is
+    /// not there.
+    pub fn take_failure(&self) -> Option<ReadCause> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn failed(&self, cause: ReadCause) -> ReadCause {
+        let is_of_memory =
+            matches!(cause, ReadCause::NotMapped | ReadCause::Status(_) | ReadCause::Unsupported(_));
+        if !is_of_memory {
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| cause.clone());
+        }
+        cause
     }
 
     fn read(&self, space: Space, address: Address, at: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         if buf.is_empty() {
             return Ok(());
         }
-        let wanted = buf.len();
-        let outcome =
-            self.monitor.carry_out(&self.orders, |ticket| OrderKind::Read(ticket, space, at, wanted));
-        let (bytes, cause) = match outcome {
+        let (wanted, stop) = (buf.len(), self.stop());
+        let step = Step::Reply(format!("a read of {wanted:#x} bytes at {address}"));
+        let order = |ticket| Order::Read(ticket, stop, space, at, wanted);
+        let (bytes, cause) = match self.monitor.carry_out(&self.orders, step, order) {
             Outcome::Bytes(bytes, cause) => (bytes, cause),
-            Outcome::Failed(error) => (Vec::new(), Some(cause_of(error))),
-            Outcome::Interrupted => (Vec::new(), Some(ReadCause::Interrupted)),
-            Outcome::BudgetSpent => (Vec::new(), Some(ReadCause::FreezeBudget)),
-            Outcome::Ended | Outcome::Reply(_) | Outcome::Accepted => {
-                (Vec::new(), Some(ReadCause::SessionEnded))
-            }
+            other => (Vec::new(), Some(why_not(&other))),
         };
         buf[..bytes.len()].copy_from_slice(&bytes);
-        cause.map_or(Ok(()), |cause| Err(ReadError { address, wanted, got: bytes.len(), cause }))
+        let Some(cause) = cause.map(|cause| self.failed(cause)) else { return Ok(()) };
+        Err(ReadError { address, wanted, got: bytes.len(), cause })
     }
 
-    fn request(&self, request: Manipulate) -> Result<Manipulate, ReadCause> {
-        let order = |ticket| OrderKind::Request(ticket, Box::new(request));
-        match self.monitor.carry_out(&self.orders, order) {
+    fn request(&self, request: Manipulate) -> Result<Manipulate, NoReply> {
+        let step = Step::Reply(request.api_number.to_string());
+        let stop = self.stop();
+        let order = |ticket| Order::Request(ticket, stop, Box::new(request));
+        match self.monitor.carry_out(&self.orders, step, order) {
             Outcome::Reply(reply) => Ok(*reply),
-            Outcome::Failed(error) => Err(cause_of(error)),
-            Outcome::Interrupted => Err(ReadCause::Interrupted),
-            Outcome::BudgetSpent => Err(ReadCause::FreezeBudget),
-            Outcome::Ended | Outcome::Bytes(..) | Outcome::Accepted => Err(ReadCause::SessionEnded),
+            other => Err(NoReply(self.failed(why_not(&other)))),
         }
     }
 
@@ -106,18 +131,50 @@ impl Memory for LiveMemory {
     }
 
     fn request_len(&self) -> usize {
-        self.monitor.read_len()
+        self.monitor.get(|state| state.read_len)
     }
 
     fn stop(&self) -> StopId {
-        self.monitor.stop()
+        match self.pinned.load(Ordering::Acquire) {
+            ANY_STOP => self.monitor.get(|state| state.stop),
+            pinned => StopId(pinned),
+        }
     }
 }
 
 impl StoppedCpu for LiveMemory {
     fn context(&self) -> Result<Vec<u8>, ReadCause> {
-        let processor = self.monitor.stopped_processor().ok_or(ReadCause::TargetRunning)?;
-        let read = context::read(processor, |request| self.request(request))?;
-        read.map(|(context, _)| context).ok_or(ReadCause::Unsupported("the CPU's context"))
+        let stopped = self.monitor.get(|state| state.stopped.as_ref().map(|change| change.processor));
+        let processor = stopped.ok_or(ReadCause::TargetRunning)?;
+        let known = self.monitor.get(|state| state.version);
+        let version = known.map_or_else(|| version::ask(&self.monitor, |it| self.request(it)), Ok)?;
+        let layout = Layout::of(version.machine_type).ok_or(ReadCause::Unsupported("the CPU's context"))?;
+        let read = context::read(processor, &layout, |request| self.request(request))?;
+        read.map(|context| context.bytes).ok_or(ReadCause::Unsupported("the CPU's context"))
+    }
+}
+
+/// Why a request has no reply.
+struct NoReply(ReadCause);
+
+impl From<RequestError> for NoReply {
+    fn from(error: RequestError) -> Self {
+        Self(cause_of(error))
+    }
+}
+
+impl From<NoReply> for ReadCause {
+    fn from(NoReply(cause): NoReply) -> Self {
+        cause
+    }
+}
+
+/// Why an order has no outcome of its own.
+fn why_not(outcome: &Outcome) -> ReadCause {
+    match outcome {
+        Outcome::Failed(error) => cause_of(*error),
+        Outcome::Interrupted => ReadCause::Interrupted,
+        Outcome::BudgetSpent => ReadCause::FreezeBudget,
+        _ => ReadCause::SessionEnded,
     }
 }

@@ -8,17 +8,21 @@
 //! Async below, plain blocking calls above: KD keeps one request in flight, so asynchronous queries would overlap
 //! nothing. A whole range crosses between the threads once, however many requests it takes.
 
-mod breakpoint;
 mod bridge;
 mod connection;
 mod context;
 mod driver;
 mod entropy;
 mod error;
+mod leaving;
+mod leaving_stop;
 mod line;
 mod live_memory;
 mod monitor;
 mod order;
+mod rescue;
+mod signals;
+mod version;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -27,27 +31,42 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kd_protocol::kd::{ApiNumber, Arm, DebugIo, GetVersion64, Manipulate, NtStatus, StateChange};
+use kd_protocol::kd::{ApiNumber, Arm, DebugIo, GetVersion64, Manipulate, StateChange};
 use kd_protocol::kdnet::Key;
-use kd_protocol::link::{Event, HostLink, LinkConfig, LinkCounters, Patience, Peer, RequestError, RunState};
+use kd_protocol::link::{HostLink, LinkConfig, LinkCounters, Patience, Peer, RequestError, RunState};
 use tokio::sync::mpsc;
+
+use crate::memory::StopId;
 
 pub use bridge::{Bridge, BridgeConfig, BridgeNews};
 pub use connection::{ComLine, ComPort, Connection, ConnectionError, TargetPlace};
 pub use entropy::OsEntropy;
 pub use error::{AttachError, BreakInError, OpenError};
+pub use leaving::Resumed;
 pub use live_memory::LiveMemory;
-pub use monitor::{Traffic, Wait};
+pub use monitor::{BootId, News, Quit, Standing, Step, Traffic, Wait};
+pub use signals::Signal;
 
-use driver::Carrier;
+use driver::{Carrier, DriverConfig};
 use monitor::Monitor;
-use order::{Order, OrderKind, Outcome};
+use order::{Order, Outcome};
 
-/// A stopped target that is told to run is waited for this long; it acknowledges within milliseconds.
-const RESUME_PATIENCE: Duration = Duration::from_secs(16);
+/// What the target's prompts, as a failed assertion shows one, are answered. The target stands still until then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompts {
+    /// This, at once, whatever goes on.
+    Answer(Bytes),
+    /// What somebody says, by [`Session::answer_prompt`].
+    Ask,
+}
 
-/// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
-const LATE_STOP: Duration = Duration::from_millis(1200);
+impl Prompts {
+    /// Goes on without what failed.
+    #[must_use]
+    pub const fn ignoring() -> Self {
+        Self::Answer(Bytes::from_static(b"i"))
+    }
+}
 
 /// How a session is opened.
 #[derive(Clone, Debug)]
@@ -56,7 +75,15 @@ pub struct SessionConfig {
     pub connection: Connection,
     /// A request without an answer fails after this long.
     pub request_timeout: Duration,
-    /// Ctrl+C and SIGTERM belong to this session.
+    /// The same for a search, during which a target says nothing.
+    pub search_timeout: Duration,
+    /// A target that is let run says so within this, or is told of as one that may still be stopped.
+    pub leave_timeout: Duration,
+    /// Everything ends after this long, the target running.
+    pub deadline: Option<Duration>,
+    /// What the target's prompts are answered.
+    pub prompts: Prompts,
+    /// Ctrl+C, SIGTERM and the like belong to this session.
     pub handle_signals: bool,
 }
 
@@ -70,8 +97,24 @@ impl SessionConfig {
     /// Talks over `connection` with the link's own patience.
     #[must_use]
     pub fn over(connection: Connection) -> Self {
-        let request_timeout = Patience::default().request_timeout;
-        Self { connection, request_timeout, handle_signals: false }
+        let patience = Patience::default();
+        Self {
+            connection,
+            request_timeout: patience.request_timeout,
+            search_timeout: patience.slow_request_timeout,
+            leave_timeout: patience.resume_timeout,
+            deadline: None,
+            prompts: Prompts::ignoring(),
+            handle_signals: false,
+        }
+    }
+
+    const fn patience(&self) -> Patience {
+        Patience {
+            request_timeout: self.request_timeout,
+            slow_request_timeout: self.search_timeout,
+            resume_timeout: self.leave_timeout,
+        }
     }
 }
 
@@ -83,6 +126,7 @@ pub struct Session {
     driver: Option<JoinHandle<()>>,
     place: Place,
     opened_at: Instant,
+    leave_timeout: Duration,
 }
 
 /// Where the target is to be met.
@@ -92,6 +136,17 @@ enum Place {
     Line(ComPort),
 }
 
+/// A target that stands still, and wants something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// It takes requests.
+    Stopped(Box<StateChange>),
+    /// It waits for an answer, and takes nothing else. Only where prompts are [asked](Prompts::Ask) about.
+    Prompt(DebugIo),
+    /// It is not the boot that was waited for.
+    Restarted,
+}
+
 impl Session {
     /// Starts to listen, or to open the serial line. Over a network nothing is sent before a target makes an offer. A line
     /// says nothing by itself, so that a break-in goes out as soon as it is there.
@@ -99,23 +154,37 @@ impl Session {
     /// # Errors
     /// [`OpenError`].
     pub fn open(config: &SessionConfig) -> Result<Self, OpenError> {
-        let patience = Patience { request_timeout: config.request_timeout, ..Patience::default() };
         let (place, carrier, link) = match &config.connection {
             Connection::Net { listen, key, .. } => {
                 let socket = listen_at(*listen)?;
-                let link_config = LinkConfig { key: key.clone(), patience };
+                let link_config = LinkConfig { key: key.clone(), patience: config.patience() };
                 let link = HostLink::new(link_config, Box::new(OsEntropy));
                 (Place::Socket(socket.local_addr()?), Carrier::Socket(socket), link)
             }
             Connection::Com(line) => {
-                let link = HostLink::over_stream(patience);
+                let link = HostLink::over_stream(config.patience());
                 (Place::Line(line.port.clone()), Carrier::Line(line.clone()), link)
             }
         };
         let monitor = Arc::new(Monitor::default());
+        if config.handle_signals {
+            signals::watch(Arc::clone(&monitor))?;
+        }
         let (orders, order_queue) = mpsc::unbounded_channel();
-        let driver = driver::spawn(carrier, link, order_queue, Arc::clone(&monitor), config.handle_signals)?;
-        let session = Self { monitor, orders, driver: Some(driver), place, opened_at: Instant::now() };
+        let driver_config = DriverConfig {
+            connection: config.connection.clone(),
+            prompts: config.prompts.clone(),
+            deadline: config.deadline,
+        };
+        let driver = driver::spawn(carrier, link, order_queue, Arc::clone(&monitor), driver_config)?;
+        let session = Self {
+            monitor,
+            orders,
+            driver: Some(driver),
+            place,
+            opened_at: Instant::now(),
+            leave_timeout: config.leave_timeout,
+        };
         if matches!(session.place, Place::Line(_)) {
             session.request_break_in();
         }
@@ -147,9 +216,13 @@ impl Session {
     /// # Errors
     /// [`AttachError`], which tells no target from one with another key.
     pub fn wait_for_target(&self, timeout: Option<Duration>) -> Result<Peer, AttachError> {
+        self.begin(Step::Connect);
         let wait = self.monitor.wait(timeout.map(|it| Instant::now() + it), |state| state.peer);
         match wait {
-            Wait::Done(peer) => Ok(peer),
+            Wait::Done(peer) => {
+                self.begin(Step::Idle);
+                Ok(peer)
+            }
             Wait::Interrupted => Err(AttachError::Interrupted),
             Wait::Ended(why) => Err(AttachError::Ended(why)),
             Wait::TimedOut => Err(self.why_no_target()),
@@ -165,7 +238,7 @@ impl Session {
     }
 
     fn why_no_datagrams(&self, port: u16, after: Duration) -> AttachError {
-        let traffic = self.monitor.traffic();
+        let traffic = self.monitor.get(|state| state.traffic);
         let Some(from) = traffic.last_from else {
             return AttachError::Silence { after, port };
         };
@@ -180,7 +253,7 @@ impl Session {
 
     fn why_no_packets(&self, port: &ComPort, after: Duration) -> AttachError {
         let line = port.to_string();
-        let traffic = self.monitor.line();
+        let traffic = self.monitor.get(|state| state.line.clone());
         match traffic.not_there {
             Some(why) if !traffic.was_open => AttachError::NoLine { line, why, advice: port.advice(), after },
             _ if traffic.bytes > 0 => AttachError::NotKd {
@@ -193,100 +266,79 @@ impl Session {
         }
     }
 
-    /// Stops the target, unless it is stopped, and waits until it has.
+    /// Stops the target, unless it is stopped, and waits until it has. A prompt is answered by nobody here: a session that
+    /// [asks](Prompts::Ask) calls [`request_break_in`](Self::request_break_in) and [`wait_for_halt`](Self::wait_for_halt).
     ///
     /// # Errors
     /// [`BreakInError`]; the target is not tried to be stopped any longer then.
     pub fn break_in(&self, timeout: Duration) -> Result<Box<StateChange>, BreakInError> {
-        self.order(OrderKind::BreakIn);
+        self.request_break_in();
         let wait = self.monitor.wait(Some(Instant::now() + timeout), |state| state.stopped.clone());
-        if !matches!(wait, Wait::Done(_)) {
-            self.cancel_break_in();
+        if let Wait::Done(change) = wait {
+            self.begin(Step::Idle);
+            return Ok(change);
+        }
+        Err(self.gave_up_break_in(wait.map(drop), timeout))
+    }
+
+    /// The moment that is this far from now.
+    #[must_use]
+    pub fn deadline_after(&self, time: Duration) -> Instant {
+        Instant::now() + time
+    }
+
+    /// Starts to stop the target; [`wait_for_halt`](Self::wait_for_halt) tells when it has.
+    pub fn request_break_in(&self) {
+        self.begin(Step::BreakIn);
+        self.order(Order::BreakIn);
+    }
+
+    /// Waits until the target stands still: it is stopped, or it waits at a prompt.
+    pub fn wait_for_halt(&self, deadline: Option<Instant>) -> Wait<Halt> {
+        self.monitor.wait(deadline, |state| {
+            let prompt = state.prompt.clone().map(Halt::Prompt);
+            prompt.or_else(|| state.stopped.clone().map(Halt::Stopped))
+        })
+    }
+
+    /// The same, or until a boot other than `boot` has begun.
+    pub fn wait_for_halt_or_boot(&self, boot: BootId, deadline: Option<Instant>) -> Wait<Halt> {
+        self.monitor.wait(deadline, |state| {
+            if state.boot != boot {
+                return Some(Halt::Restarted);
+            }
+            let prompt = state.prompt.clone().map(Halt::Prompt);
+            prompt.or_else(|| state.stopped.clone().map(Halt::Stopped))
+        })
+    }
+
+    /// The prompt that the target waits at, if nobody has answered it.
+    #[must_use]
+    pub fn prompt(&self) -> Option<DebugIo> {
+        self.monitor.get(|state| state.prompt.clone())
+    }
+
+    /// Gives up a break-in that has not stopped the target: why, for whoever wanted it.
+    pub fn gave_up_break_in(&self, wait: Wait<()>, after: Duration) -> BreakInError {
+        match wait {
+            Wait::Ended(why) => return BreakInError::Ended(why),
+            Wait::Done(()) | Wait::Interrupted | Wait::TimedOut => self.cancel_break_in(),
         }
         match wait {
-            Wait::Done(change) => {
-                self.monitor.forget_stop_event();
-                Ok(change)
-            }
-            Wait::Interrupted => Err(BreakInError::Interrupted),
-            Wait::Ended(why) => Err(BreakInError::Ended(why)),
             Wait::TimedOut => {
-                let last_heard = self.monitor.last_heard();
-                Err(BreakInError::NoReaction { place: self.place(), after: timeout, last_heard })
+                BreakInError::NoReaction { place: self.place(), after, last_heard: self.monitor.last_heard() }
             }
+            _ => BreakInError::Interrupted,
         }
-    }
-
-    /// Starts to stop the target; [`Event::Stopped`] follows.
-    pub fn request_break_in(&self) {
-        self.order(OrderKind::BreakIn);
-    }
-
-    /// Gives up stopping the target. A break-in that is on its way may stop it all the same, for nobody; so this waits a
-    /// moment for that, and lets it run.
-    pub fn cancel_break_in(&self) {
-        self.order(OrderKind::CancelBreakIn);
-        let deadline = Instant::now() + LATE_STOP;
-        if self.monitor.wait_uninterrupted(deadline, |state| state.stopped.is_some().then_some(())) {
-            self.resume(NtStatus::DBG_CONTINUE);
-            self.monitor.forget_stop_event();
-        }
-    }
-
-    /// Lets the stopped target run and waits until it does. False if it does not acknowledge in time, so that
-    /// nobody knows.
-    pub fn resume(&self, continue_status: NtStatus) -> bool {
-        let stop = self.monitor.stopped();
-        let runs = self.resume_once(stop.as_deref(), continue_status);
-        if runs && self.monitor.may_stop_again() && self.stops_again(stop.as_deref()) {
-            return self.resume_once(self.monitor.stopped().as_deref(), continue_status);
-        }
-        runs
-    }
-
-    fn resume_once(&self, stop: Option<&StateChange>, continue_status: NtStatus) -> bool {
-        if self.state() != RunState::Stopped {
-            return true;
-        }
-        if let Some(change) = stop {
-            // What fails here fails for a target that does not answer, and the next order finds that out too.
-            let _ = breakpoint::step_over(self, change);
-        }
-        let id = self.monitor.stop();
-        self.order(OrderKind::Resume(continue_status));
-        let deadline = Instant::now() + RESUME_PATIENCE;
-        self.monitor.wait_uninterrupted(deadline, |state| {
-            (state.run_state != RunState::Stopped || state.stop != id).then_some(())
-        });
-        if self.state() == RunState::Stopped && self.monitor.stop() != id {
-            // The link has stopped it to learn whether it runs.
-            self.monitor.forget_stop_event();
-            return self.resume_once(self.monitor.stopped().as_deref(), continue_status);
-        }
-        self.state() == RunState::Running
-    }
-
-    /// Waits a moment for the stop that a break-in too many leads to: at the same instruction as the last one.
-    fn stops_again(&self, last: Option<&StateChange>) -> bool {
-        let deadline = Instant::now() + LATE_STOP;
-        let at = last.map(|it| it.program_counter);
-        let stops = self.monitor.wait_uninterrupted(deadline, |state| {
-            state.stopped.as_ref().is_some_and(|it| Some(it.program_counter) == at).then_some(())
-        });
-        if stops {
-            self.monitor.forget_stop_event();
-        }
-        stops
     }
 
     /// Sends one request to the stopped target and waits for its reply, whether or not the user presses Ctrl+C: the
-    /// link bounds how long that takes.
+    /// link bounds how long that takes, and the program's end ends it.
     ///
     /// # Errors
     /// [`RequestError`].
     pub fn request(&self, request: Manipulate) -> Result<Manipulate, RequestError> {
-        let order = |ticket| OrderKind::Request(ticket, Box::new(request));
-        match self.monitor.carry_out_uninterrupted(&self.orders, order) {
+        match self.carry_out(request) {
             Outcome::Reply(reply) => Ok(*reply),
             Outcome::Failed(error) => Err(error),
             _ => Err(RequestError::NotConnected),
@@ -298,37 +350,51 @@ impl Session {
     /// # Errors
     /// [`RequestError`].
     pub fn reboot(&self) -> Result<(), RequestError> {
-        let request = Manipulate::new(ApiNumber::REBOOT, Arm::None);
-        let order = |ticket| OrderKind::Request(ticket, Box::new(request));
-        match self.monitor.carry_out_uninterrupted(&self.orders, order) {
+        match self.carry_out(Manipulate::new(ApiNumber::REBOOT, Arm::None)) {
             Outcome::Accepted => Ok(()),
             Outcome::Failed(error) => Err(error),
             _ => Err(RequestError::NotConnected),
         }
     }
 
-    /// Asks the stopped target who it is.
+    fn carry_out(&self, request: Manipulate) -> Outcome {
+        let step = Step::Reply(request.api_number.to_string());
+        let stop = self.stop();
+        let order = |ticket| Order::Request(ticket, stop, Box::new(request));
+        self.monitor.carry_out_within(&self.orders, step, order, None, |deadline, find| {
+            self.monitor.wait_through_interrupts(deadline, find)
+        })
+    }
+
+    /// Asks the stopped target who it is, once a boot.
     ///
     /// # Errors
     /// [`RequestError`]; [`RequestError::NotConnected`] also if it answers with something else.
     pub fn version(&self) -> Result<GetVersion64, RequestError> {
-        match self.request(Manipulate::get_version())?.arm {
-            Arm::GetVersion(version) => Ok(version),
-            _ => Err(RequestError::NotConnected),
-        }
+        let known = self.monitor.get(|state| state.version);
+        known.map_or_else(|| version::ask(&self.monitor, |it| self.request(it)), Ok)
     }
 
     /// Answers a prompt of the target.
     pub fn answer_prompt(&self, prompt: DebugIo, answer: Bytes) {
-        self.order(OrderKind::AnswerPrompt(prompt, answer));
+        // It is answered once, whoever looks before the driver has seen to it.
+        self.monitor.note(|state| state.prompt = None);
+        self.order(Order::AnswerPrompt(prompt, answer));
     }
 
-    /// The next event, or why there is none: each event is returned once.
-    pub fn next_event(&self, timeout: Option<Duration>) -> Wait<Event> {
-        self.monitor.wait(timeout.map(|it| Instant::now() + it), |state| state.events.pop_front())
+    /// How things stand.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.monitor.standing()
     }
 
-    /// The stopped target's memory.
+    /// Waits until things stand otherwise than `before`, or somebody [wakes](Watcher::wake) this.
+    pub fn changed(&self, before: Standing, deadline: Option<Instant>) -> Wait<Standing> {
+        self.monitor.changed(before, deadline)
+    }
+
+    /// The memory of the stopped target: of whichever stop is the present one, unless it is
+    /// [pinned](LiveMemory::pin) to one.
     #[must_use]
     pub fn memory(&self) -> LiveMemory {
         LiveMemory::new(Arc::clone(&self.monitor), self.orders.clone())
@@ -337,25 +403,67 @@ impl Session {
     /// Whether the target takes requests.
     #[must_use]
     pub fn state(&self) -> RunState {
-        self.monitor.run_state()
+        self.monitor.get(|state| state.run_state)
+    }
+
+    /// The present boot of the target.
+    #[must_use]
+    pub fn boot(&self) -> BootId {
+        self.monitor.get(|state| state.boot)
+    }
+
+    /// The newest stop.
+    #[must_use]
+    pub fn stop(&self) -> StopId {
+        self.monitor.get(|state| state.stop)
+    }
+
+    /// The present stop.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Box<StateChange>> {
+        self.monitor.get(|state| state.stopped.clone())
+    }
+
+    /// The request that the target has left unanswered: what is asked after it fails at once, until the target stops anew
+    /// or [`try_again`](Self::try_again).
+    #[must_use]
+    pub fn lost(&self) -> Option<RequestError> {
+        self.monitor.get(|state| state.lost)
+    }
+
+    /// Asks a target again that has left a request unanswered.
+    pub fn try_again(&self) {
+        self.monitor.note(|state| state.lost = None);
     }
 
     /// The target, once one has connected.
     #[must_use]
     pub fn peer(&self) -> Option<Peer> {
-        self.monitor.peer()
+        self.monitor.get(|state| state.peer)
+    }
+
+    /// When the target was last heard, in words: `3 s ago`, `never`.
+    #[must_use]
+    pub fn last_heard(&self) -> String {
+        self.monitor.last_heard()
+    }
+
+    /// What is waited for, or was given up last.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        self.monitor.get(|state| state.step.clone())
     }
 
     /// The CPU that reported the present stop.
     #[must_use]
     pub fn stopped_processor(&self) -> Option<u16> {
-        self.monitor.stopped_processor()
+        self.monitor.get(|state| state.stopped.as_ref().map(|change| change.processor))
     }
 
     /// What crossed the link so far.
     #[must_use]
     pub fn counters(&self) -> LinkCounters {
-        self.monitor.counters()
+        self.monitor.get(|state| state.counters)
     }
 
     /// How long the target has stood still since it connected, over all stops.
@@ -369,50 +477,113 @@ impl Session {
         self.monitor.set_freeze_budget(budget);
     }
 
+    /// How long a stop may take.
+    #[must_use]
+    pub fn freeze_budget(&self) -> Option<Duration> {
+        self.monitor.get(|state| state.freeze_budget)
+    }
+
+    /// How often Ctrl+C was pressed.
+    #[must_use]
+    pub fn interrupts(&self) -> u64 {
+        self.monitor.get(|state| state.interrupts)
+    }
+
+    /// When the present stop has taken as long as it may.
+    #[must_use]
+    pub fn freeze_deadline(&self) -> Option<Instant> {
+        self.monitor.freeze_deadline()
+    }
+
     /// True if the present stop has taken as long as it may.
     #[must_use]
     pub fn is_budget_spent(&self) -> bool {
         self.monitor.is_budget_spent()
     }
 
-    /// True if the user or the system asked the program to end (SIGTERM).
+    /// Why the program is to end, if it is.
     #[must_use]
-    pub fn is_terminating(&self) -> bool {
-        self.monitor.is_terminating()
+    pub fn quit(&self) -> Option<Quit> {
+        self.monitor.quit_reason()
     }
 
-    /// Tells whether the user has pressed Ctrl+C, also while nobody waits for the target.
+    /// An eye on the session that does not keep it alive.
     #[must_use]
-    pub fn interrupts(&self) -> Interrupts {
-        Interrupts(Arc::clone(&self.monitor))
+    pub fn watcher(&self) -> Watcher {
+        Watcher(Arc::clone(&self.monitor))
     }
 
-    /// Forgets a Ctrl+C that came while nobody waited.
-    pub fn clear_interrupt(&self) {
-        self.monitor.clear_interrupt();
+    /// True if Ctrl+C was pressed; it is forgotten thereby.
+    pub fn take_interrupt(&self) -> bool {
+        self.monitor.take_interrupt()
     }
 
-    fn order(&self, kind: OrderKind) {
+    /// What is waited for from now on.
+    pub fn begin(&self, step: Step) {
+        self.monitor.note(|state| state.step = step);
+    }
+
+    fn order(&self, order: Order) {
         // A driver that has ended says so through the monitor, where every wait looks.
-        let _ = self.orders.send(Order(kind));
+        let _ = self.orders.send(order);
     }
 }
 
-/// Whether the user wants what goes on to end.
-#[derive(Clone, Debug)]
-pub struct Interrupts(Arc<Monitor>);
+impl<T> Wait<T> {
+    /// The same with what was waited for changed.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Wait<U> {
+        match self {
+            Self::Done(it) => Wait::Done(change(it)),
+            Self::TimedOut => Wait::TimedOut,
+            Self::Interrupted => Wait::Interrupted,
+            Self::Ended(why) => Wait::Ended(why),
+        }
+    }
+}
 
-impl Interrupts {
+/// What others than the session's owner may know of it: what happens, and whether what goes on is to end.
+#[derive(Clone, Debug)]
+pub struct Watcher(Arc<Monitor>);
+
+impl Watcher {
+    /// Waits for news, and leaves them there. False when there will be none any more.
+    #[must_use]
+    pub fn wait_for_news(&self) -> bool {
+        self.0.wait_for_news()
+    }
+
+    /// The news so far, each once.
+    #[must_use]
+    pub fn take_news(&self) -> Vec<News> {
+        self.0.take_news()
+    }
+
+    /// Makes the owner look up from [`Session::changed`].
+    pub fn wake(&self) {
+        self.0.wake();
+    }
+
+    /// Waits, for as long as the program lives, until it is to be suspended; or returns why it is to end.
+    #[must_use]
+    pub fn wait_for_suspension(&self) -> Option<Quit> {
+        self.0.wait_for_suspension()
+    }
+
+    /// The program goes on after a suspension.
+    pub fn end_suspension(&self) {
+        self.0.end_suspension();
+    }
+
     /// True after Ctrl+C, until it is forgotten or has ended something, and once the program is to end.
     #[must_use]
-    pub fn is_pending(&self) -> bool {
+    pub fn is_interrupted(&self) -> bool {
         self.0.is_interrupted()
     }
 
     /// True while the target stands still.
     #[must_use]
     pub fn is_target_stopped(&self) -> bool {
-        self.0.run_state() == RunState::Stopped
+        self.0.get(|state| state.run_state) == RunState::Stopped
     }
 
     /// True if the present stop has taken as long as it may.
@@ -424,10 +595,9 @@ impl Interrupts {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.state() == RunState::Stopped {
-            self.resume(NtStatus::DBG_CONTINUE);
-        }
-        self.order(OrderKind::End);
+        // Whoever cares how that went has left before.
+        self.leave();
+        self.order(Order::End);
         if let Some(driver) = self.driver.take() {
             let _ = driver.join();
         }

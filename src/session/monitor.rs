@@ -1,26 +1,33 @@
 //! What the driver thread tells the others: one lock, one condition.
 //!
-//! Every wait looks at the same four ends: what is waited for, the deadline, Ctrl+C, the end of the session. So
-//! nothing here can wait for ever unless asked to.
+//! Every wait looks at the same ends: what is waited for, its deadline, Ctrl+C, the program's end, the end of the session.
+//! So nothing here can wait for ever unless asked to, and whoever is asked to end finds out within moments.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use kd_protocol::kd::StateChange;
-use kd_protocol::link::{Event, LinkCounters, Peer, RunState};
+use bytes::Bytes;
+use kd_protocol::kd::{DebugIo, GetVersion64, StateChange};
+use kd_protocol::link::{Event, LinkCounters, Peer, RequestError, RunState};
 use tokio::sync::mpsc;
 
 use super::line::LineTraffic;
-use super::order::{Order, OrderKind, Outcome, Ticket};
+use super::order::{Order, Outcome, Ticket};
+use super::signals::Signal;
 use crate::memory::StopId;
 
-/// Events kept for somebody who does not look; a target that prints in a loop must not fill this machine.
-const MAX_EVENTS: usize = 10_000;
+/// News kept for somebody who does not look; a target that prints in a loop must not fill this machine.
+const MAX_NEWS: usize = 10_000;
 
-/// The link gives up on every request before this.
-const LONGEST_REQUEST: Duration = Duration::from_secs(600);
+/// A KDNET target offers itself every three seconds: one that has been silent for this long is gone, or out of reach.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// One boot of a target: what was read in one is nothing in another. 0: no target has connected yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootId(pub u64);
 
 /// How a wait ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +36,71 @@ pub enum Wait<T> {
     Done(T),
     /// The deadline passed.
     TimedOut,
-    /// Ctrl+C, or the system asks the program to end.
+    /// Ctrl+C, or the program is to end: see [`Session::quit`](super::Session::quit).
     Interrupted,
     /// The session is over, for this reason.
     Ended(String),
+}
+
+/// Why the program is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quit {
+    /// It was told to.
+    Signal(Signal),
+    /// The whole run has taken as long as it may.
+    Deadline(Duration),
+}
+
+impl fmt::Display for Quit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(signal) => f.write_str(signal.name()),
+            Self::Deadline(after) => write!(f, "the deadline of {after:?}"),
+        }
+    }
+}
+
+/// Something for whoever watches the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It happened on the link.
+    Event(Event),
+    /// The target prompted, and was answered.
+    Answered(DebugIo, Bytes),
+    /// Nothing has been heard of the running target for this long.
+    Silent(Duration),
+    /// It is heard again.
+    HeardAgain,
+}
+
+/// What the session waits for: an error names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Idle,
+    /// A target to connect.
+    Connect,
+    /// The target to stop.
+    BreakIn,
+    /// A reply to this request.
+    Reply(String),
+    /// The target to run.
+    Resume,
+    /// The target to stop by itself.
+    Stop,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Idle => f.write_str("nothing of the target"),
+            Self::Connect => f.write_str("a target to connect"),
+            Self::BreakIn => f.write_str("the target to stop"),
+            Self::Reply(request) => write!(f, "the reply to {request}"),
+            Self::Resume => f.write_str("the target to say that it runs"),
+            Self::Stop => f.write_str("the target to stop by itself"),
+        }
+    }
 }
 
 /// What arrived at the socket, authentic or not.
@@ -53,15 +121,29 @@ pub(super) struct State {
     pub(super) run_state: RunState,
     pub(super) stopped: Option<Box<StateChange>>,
     pub(super) stop: StopId,
+    pub(super) boot: BootId,
+    /// What the target of this boot says of itself.
+    pub(super) version: Option<GetVersion64>,
+    /// It was stopped, and has not said that it runs.
+    pub(super) is_held: bool,
+    /// A break-in was wanted; then the stop that came of it.
+    pub(super) wants_break_in: bool,
+    pub(super) is_break_in: bool,
     pub(super) peer: Option<Peer>,
-    pub(super) events: VecDeque<Event>,
+    pub(super) news: VecDeque<News>,
     pub(super) outcomes: HashMap<Ticket, Outcome>,
+    /// A prompt that the target waits at, and that nobody has answered.
+    pub(super) prompt: Option<DebugIo>,
+    /// The target has not answered a request: the next ones fail at once.
+    pub(super) lost: Option<RequestError>,
     pub(super) traffic: Traffic,
     pub(super) line: LineTraffic,
     /// More was done to stop the target than it has obeyed.
     pub(super) may_stop_again: bool,
     pub(super) counters: LinkCounters,
     pub(super) last_heard: Option<Instant>,
+    /// The target has been silent for long, and that was told.
+    is_silence_told: bool,
     /// Bytes that one reply of this target carries.
     pub(super) read_len: usize,
     /// When the present stop began.
@@ -70,8 +152,12 @@ pub(super) struct State {
     pub(super) frozen: Duration,
     /// A stop may take this long; reads fail afterwards.
     pub(super) freeze_budget: Option<Duration>,
+    pub(super) step: Step,
+    wakes: u64,
     interrupted: bool,
-    terminating: bool,
+    pub(super) interrupts: u64,
+    suspends: bool,
+    quit: Option<Quit>,
     ended: Option<String>,
     next_ticket: u64,
 }
@@ -88,12 +174,55 @@ impl State {
         }
     }
 
-    pub(super) fn push_event(&mut self, event: Event) {
-        if self.events.len() == MAX_EVENTS {
-            self.events.pop_front();
-        }
-        self.events.push_back(event);
+    /// Nothing that was known of the target is true any more.
+    pub(super) fn begin_boot(&mut self) {
+        self.boot = BootId(self.boot.0 + 1);
+        self.version = None;
+        self.lost = None;
+        self.prompt = None;
     }
+
+    pub(super) fn push_news(&mut self, news: News) {
+        if self.news.len() == MAX_NEWS {
+            self.news.pop_front();
+        }
+        self.news.push_back(news);
+    }
+
+    /// The target lives.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.last_heard = Some(now);
+        if std::mem::take(&mut self.is_silence_told) {
+            self.push_news(News::HeardAgain);
+        }
+    }
+
+    /// Tells of a running target that has not been heard of for long. Over a line a running target is silent anyway.
+    pub(super) fn note_silence(&mut self, now: Instant) {
+        let Some(at) = self.last_heard.filter(|_| matches!(self.peer, Some(Peer::Kdnet(_)))) else { return };
+        let silent = now.saturating_duration_since(at);
+        if silent >= SILENCE && self.run_state != RunState::Stopped && !self.is_silence_told {
+            self.is_silence_told = true;
+            self.push_news(News::Silent(silent));
+        }
+    }
+}
+
+/// What can change without news: whoever watches looks again when one of these is another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The present boot.
+    pub boot: BootId,
+    /// The newest stop.
+    pub stop: Option<StopId>,
+    /// The target stands still.
+    pub is_stopped: bool,
+    /// It waits at a prompt that nobody has answered.
+    pub is_prompting: bool,
+    /// The target has left a request unanswered.
+    pub is_lost: bool,
+    /// How often [`Watcher::wake`](super::Watcher::wake) was called.
+    pub wakes: u64,
 }
 
 /// The state that driver and others share.
@@ -109,20 +238,32 @@ impl Default for Monitor {
             run_state: RunState::Unknown,
             stopped: None,
             stop: StopId(0),
+            boot: BootId(0),
+            version: None,
+            is_held: false,
+            wants_break_in: false,
+            is_break_in: false,
             peer: None,
-            events: VecDeque::new(),
+            news: VecDeque::new(),
             outcomes: HashMap::new(),
+            prompt: None,
+            lost: None,
             traffic: Traffic::default(),
             line: LineTraffic::default(),
             may_stop_again: false,
             counters: LinkCounters::default(),
             last_heard: None,
+            is_silence_told: false,
             read_len: 0,
             stopped_at: None,
             frozen: Duration::ZERO,
             freeze_budget: None,
+            step: Step::Idle,
+            wakes: 0,
             interrupted: false,
-            terminating: false,
+            interrupts: 0,
+            suspends: false,
+            quit: None,
             ended: None,
             next_ticket: 0,
         };
@@ -133,6 +274,11 @@ impl Default for Monitor {
 impl Monitor {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nobody panics while holding the session's state")
+    }
+
+    /// Something that the state says.
+    pub(super) fn get<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.lock())
     }
 
     /// Changes what nobody waits for: waking a waiter at every datagram would cost more than the datagram.
@@ -164,16 +310,46 @@ impl Monitor {
         deadline: Option<Instant>,
         mut find: impl FnMut(&mut State) -> Option<T>,
     ) -> Wait<T> {
+        self.wait_unless(deadline, &mut find, |state| {
+            ended(state).or_else(|| {
+                let is_cut = std::mem::take(&mut state.interrupted) || state.suspends || state.quit.is_some();
+                is_cut.then_some(Wait::Interrupted)
+            })
+        })
+    }
+
+    /// The same for what Ctrl+C must not cut short, but the program's end does.
+    pub(super) fn wait_through_interrupts<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut find: impl FnMut(&mut State) -> Option<T>,
+    ) -> Wait<T> {
+        let cuts = |state: &mut State| ended(state).or(state.quit.map(|_| Wait::Interrupted));
+        self.wait_unless(deadline, &mut find, cuts)
+    }
+
+    /// The same for what nothing cuts short: it must have a deadline that is near.
+    pub(super) fn wait_to_the_end<T>(
+        &self,
+        deadline: Instant,
+        mut find: impl FnMut(&mut State) -> Option<T>,
+    ) -> Wait<T> {
+        self.wait_unless(Some(deadline), &mut find, |state| ended(state))
+    }
+
+    fn wait_unless<T>(
+        &self,
+        deadline: Option<Instant>,
+        find: &mut dyn FnMut(&mut State) -> Option<T>,
+        cuts: impl Fn(&mut State) -> Option<Wait<T>>,
+    ) -> Wait<T> {
         let mut state = self.lock();
         loop {
             if let Some(found) = find(&mut state) {
                 return Wait::Done(found);
             }
-            if let Some(why) = &state.ended {
-                return Wait::Ended(why.clone());
-            }
-            if std::mem::take(&mut state.interrupted) || state.terminating {
-                return Wait::Interrupted;
+            if let Some(cut) = cuts(&mut state) {
+                return cut;
             }
             state = match deadline.map(|it| it.saturating_duration_since(Instant::now())) {
                 None => self.changed.wait(state).expect("nobody panics while holding the session's state"),
@@ -188,90 +364,65 @@ impl Monitor {
         }
     }
 
-    /// Waits for something that a Ctrl+C must not cut short. False if it did not come.
-    pub(super) fn wait_uninterrupted(
-        &self,
-        deadline: Instant,
-        mut find: impl FnMut(&mut State) -> Option<()>,
-    ) -> bool {
-        let mut state = self.lock();
-        loop {
-            if find(&mut state).is_some() {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.ended.is_some() {
-                return false;
-            }
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .expect("nobody panics while holding the session's state")
-                .0;
-        }
-    }
-
     /// Gives an order and waits for its outcome. The link bounds how long that can take.
     pub(super) fn carry_out(
         &self,
         orders: &mpsc::UnboundedSender<Order>,
-        order: impl FnOnce(Ticket) -> OrderKind,
+        step: Step,
+        order: impl FnOnce(Ticket) -> Order,
+    ) -> Outcome {
+        self.carry_out_within(orders, step, order, self.freeze_deadline(), |deadline, find| {
+            self.wait(deadline, find)
+        })
+    }
+
+    /// The same with another way to wait, which ends by itself at `deadline`.
+    pub(super) fn carry_out_within(
+        &self,
+        orders: &mpsc::UnboundedSender<Order>,
+        step: Step,
+        order: impl FnOnce(Ticket) -> Order,
+        deadline: Option<Instant>,
+        wait: impl FnOnce(Option<Instant>, &mut dyn FnMut(&mut State) -> Option<Outcome>) -> Wait<Outcome>,
     ) -> Outcome {
         let Some(ticket) = self.give(orders, order) else { return Outcome::Ended };
-        let deadline = self.freeze_deadline();
-        let outcome = match self.wait(deadline, |state| state.outcomes.remove(&ticket)) {
-            Wait::Done(outcome) => return outcome,
+        self.lock().step = step;
+        let outcome = match wait(deadline, &mut |state| state.outcomes.remove(&ticket)) {
+            Wait::Done(outcome) => {
+                self.lock().step = Step::Idle;
+                return outcome;
+            }
             Wait::Interrupted => Outcome::Interrupted,
             Wait::TimedOut => Outcome::BudgetSpent,
             Wait::Ended(_) => return Outcome::Ended,
         };
-        let _ = orders.send(Order(OrderKind::Cancel(ticket)));
+        // What is waited for stays named: whoever tells that it was given up says what it was.
+        let _ = orders.send(Order::Cancel(ticket));
         outcome
-    }
-
-    /// The same, not to be cut short: for what a session does to leave its target in order.
-    pub(super) fn carry_out_uninterrupted(
-        &self,
-        orders: &mpsc::UnboundedSender<Order>,
-        order: impl FnOnce(Ticket) -> OrderKind,
-    ) -> Outcome {
-        let Some(ticket) = self.give(orders, order) else { return Outcome::Ended };
-        let mut outcome = None;
-        let far = Instant::now() + LONGEST_REQUEST;
-        self.wait_uninterrupted(far, |state| {
-            outcome = state.outcomes.remove(&ticket);
-            outcome.is_some().then_some(())
-        });
-        outcome.unwrap_or(Outcome::Ended)
     }
 
     /// Gives an order under a ticket of its own; `None` if the driver has ended.
     fn give(
         &self,
         orders: &mpsc::UnboundedSender<Order>,
-        order: impl FnOnce(Ticket) -> OrderKind,
+        order: impl FnOnce(Ticket) -> Order,
     ) -> Option<Ticket> {
         let ticket = {
             let mut state = self.lock();
             state.next_ticket += 1;
             Ticket(state.next_ticket)
         };
-        orders.send(Order(order(ticket))).is_ok().then_some(ticket)
-    }
-
-    /// The caller knows of the stop already.
-    pub(super) fn forget_stop_event(&self) {
-        self.lock().events.retain(|event| !matches!(event, Event::Stopped(_)));
+        orders.send(order(ticket)).is_ok().then_some(ticket)
     }
 
     /// When the present stop has taken as long as it may.
-    fn freeze_deadline(&self) -> Option<Instant> {
+    pub(super) fn freeze_deadline(&self) -> Option<Instant> {
         let state = self.lock();
         Some(state.stopped_at? + state.freeze_budget?)
     }
 
     pub(super) fn set_freeze_budget(&self, budget: Option<Duration>) {
-        self.lock().freeze_budget = budget;
+        self.update(|state| state.freeze_budget = budget);
     }
 
     /// True if the present stop has taken as long as it may.
@@ -285,74 +436,112 @@ impl Monitor {
         state.frozen + state.stopped_at.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
-    pub(super) fn read_len(&self) -> usize {
-        self.lock().read_len
+    /// How things stand.
+    pub(super) fn standing(&self) -> Standing {
+        self.get(|state| standing_of(state))
     }
 
-    pub(super) fn interrupt(&self) {
-        self.update(|state| state.interrupted = true);
+    /// Waits until things stand otherwise than `before`.
+    pub(super) fn changed(&self, before: Standing, deadline: Option<Instant>) -> Wait<Standing> {
+        let mut find = |state: &mut State| Some(standing_of(state)).filter(|standing| *standing != before);
+        self.wait_unless(deadline, &mut find, |state| {
+            ended(state).or_else(|| {
+                let is_cut = std::mem::take(&mut state.interrupted) || state.quit.is_some();
+                is_cut.then_some(Wait::Interrupted)
+            })
+        })
     }
 
-    /// True if the user or the system wants things to end.
+    /// Waits for news, and leaves them there. False when there will be none any more.
+    pub(super) fn wait_for_news(&self) -> bool {
+        let mut find = |state: &mut State| (!state.news.is_empty()).then_some(());
+        matches!(self.wait_unless(None, &mut find, |state| ended(state)), Wait::Done(()))
+    }
+
+    /// The news so far, each once.
+    pub(super) fn take_news(&self) -> Vec<News> {
+        self.lock().news.drain(..).collect()
+    }
+
+    /// Makes whoever waits for a change look up.
+    pub(super) fn wake(&self) {
+        self.update(|state| state.wakes += 1);
+    }
+
+    /// A signal has come.
+    pub(super) fn signalled(&self, signal: Signal) {
+        self.update(|state| match signal {
+            Signal::Interrupt => {
+                state.interrupted = true;
+                state.interrupts += 1;
+            }
+            Signal::Suspend => state.suspends = true,
+            Signal::Terminate | Signal::HangUp => {
+                state.quit.get_or_insert(Quit::Signal(signal));
+            }
+        });
+    }
+
+    /// Waits until the program is to be suspended, for as long as it lives: the end of the session does not end this.
+    /// Returns why it is to end instead, if it is.
+    pub(super) fn wait_for_suspension(&self) -> Option<Quit> {
+        let mut find = |state: &mut State| state.suspends.then_some(None).or(state.quit.map(Some));
+        match self.wait_unless(None, &mut find, |_| None) {
+            Wait::Done(quit) => quit,
+            _ => None,
+        }
+    }
+
+    /// The program goes on after a suspension.
+    pub(super) fn end_suspension(&self) {
+        self.update(|state| state.suspends = false);
+    }
+
+    /// Everything is to end.
+    pub(super) fn quit(&self, why: Quit) {
+        self.update(|state| {
+            state.quit.get_or_insert(why);
+        });
+    }
+
+    /// True if the user or the system wants what goes on to end.
     pub(super) fn is_interrupted(&self) -> bool {
-        let state = self.lock();
-        state.interrupted || state.terminating
-    }
-
-    pub(super) fn clear_interrupt(&self) {
-        self.lock().interrupted = false;
-    }
-
-    pub(super) fn terminate(&self) {
-        self.update(|state| state.terminating = true);
+        self.get(|state| state.interrupted || state.suspends || state.quit.is_some())
     }
 
     pub(super) fn end(&self, why: String) {
-        self.update(|state| state.ended = Some(why));
+        self.update(|state| {
+            state.ended.get_or_insert(why);
+        });
     }
 
-    pub(super) fn run_state(&self) -> RunState {
-        self.lock().run_state
+    /// True once Ctrl+C was pressed; it is forgotten thereby.
+    pub(super) fn take_interrupt(&self) -> bool {
+        std::mem::take(&mut self.lock().interrupted)
     }
 
-    pub(super) fn stop(&self) -> StopId {
-        self.lock().stop
-    }
-
-    pub(super) fn peer(&self) -> Option<Peer> {
-        self.lock().peer
-    }
-
-    pub(super) fn stopped(&self) -> Option<Box<StateChange>> {
-        self.lock().stopped.clone()
-    }
-
-    pub(super) fn stopped_processor(&self) -> Option<u16> {
-        self.lock().stopped.as_ref().map(|change| change.processor)
-    }
-
-    pub(super) fn counters(&self) -> LinkCounters {
-        self.lock().counters
-    }
-
-    pub(super) fn traffic(&self) -> Traffic {
-        self.lock().traffic
-    }
-
-    pub(super) fn line(&self) -> LineTraffic {
-        self.lock().line.clone()
-    }
-
-    pub(super) fn may_stop_again(&self) -> bool {
-        self.lock().may_stop_again
-    }
-
-    pub(super) fn is_terminating(&self) -> bool {
-        self.lock().terminating
+    pub(super) fn quit_reason(&self) -> Option<Quit> {
+        self.get(|state| state.quit)
     }
 
     /// Time since the target's last datagram, in words.
     pub(super) fn last_heard(&self) -> String {
-        self.lock().last_heard.map_or_else(|| "never".into(), |at| format!("{} s", at.elapsed().as_secs()))
+        self.get(|state| state.last_heard)
+            .map_or_else(|| "never".into(), |at| format!("{} s ago", at.elapsed().as_secs()))
+    }
+}
+
+fn ended<T>(state: &State) -> Option<Wait<T>> {
+    state.ended.clone().map(Wait::Ended)
+}
+
+fn standing_of(state: &State) -> Standing {
+    Standing {
+        boot: state.boot,
+        stop: (state.stop.0 > 0).then_some(state.stop),
+        is_stopped: state.run_state == RunState::Stopped,
+        is_prompting: state.prompt.is_some(),
+        is_lost: state.lost.is_some(),
+        wakes: state.wakes,
     }
 }

@@ -1,10 +1,10 @@
-//! What the shell's thread asks of the driver, and what becomes of it.
+//! What is asked of the driver, and what becomes of it.
 
 use bytes::Bytes;
 use kd_protocol::kd::{DebugIo, Manipulate, NtStatus};
 use kd_protocol::link::RequestError;
 
-use crate::memory::ReadCause;
+use crate::memory::{ReadCause, StopId};
 
 /// Which memory a read is of.
 #[derive(Clone, Copy, Debug)]
@@ -13,20 +13,21 @@ pub(super) enum Space {
     Physical,
 }
 
-/// What a session asks of its driver.
+/// What a session asks of its driver. Requests and reads name the stop that they are of: the driver, which alone knows
+/// what happens on the link, refuses those of another.
 #[derive(Debug)]
-pub(super) struct Order(pub(super) OrderKind);
-
-#[derive(Debug)]
-pub(super) enum OrderKind {
-    Request(Ticket, Box<Manipulate>),
-    Read(Ticket, Space, u64, usize),
+pub(super) enum Order {
+    Request(Ticket, StopId, Box<Manipulate>),
+    Read(Ticket, StopId, Space, u64, usize),
     Cancel(Ticket),
     BreakIn,
     CancelBreakIn,
-    Resume(NtStatus),
+    Resume(Ticket, NtStatus),
     AnswerPrompt(DebugIo, Bytes),
     End,
+    /// Panics, as a bug of ours would.
+    #[cfg(test)]
+    Panic,
 }
 
 /// Names one order whose outcome somebody waits for.
@@ -44,6 +45,14 @@ pub(super) enum Outcome {
     Failed(RequestError),
     /// A read: the bytes from the start, and what stopped it if they are not all.
     Bytes(Vec<u8>, Option<ReadCause>),
+    /// The target runs: it said so.
+    Resumed,
+    /// The target does not answer, so that nobody knows whether it runs.
+    ResumeUnproven,
+    /// It was told to run, and is stopped again or still.
+    StoppedAgain,
+    /// There was nothing to resume: it is not stopped.
+    NotStopped,
     /// Ctrl+C while waiting.
     Interrupted,
     /// The stop has taken as long as it may.

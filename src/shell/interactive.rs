@@ -1,108 +1,252 @@
 //! The prompt.
+//!
+//! ```text
+//!               g                              a stop, Ctrl+C
+//!   stopped ---------> running: its news are shown ---------> stopped: announced, a line is typed
+//!      |  a restart, the freeze budget, SIGTERM end the wait for a key as they end every other
+//! ```
 
-use rustyline::error::ReadlineError;
-use rustyline::{Config, DefaultEditor};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{After, Shell, ShellError};
-use crate::commands::line::lines;
-use crate::session::Session;
+use bytes::Bytes;
+use kd_protocol::kd::DebugIo;
 use kd_protocol::link::RunState;
 
-/// Lines kept from session to session.
-const HISTORY_LEN: usize = 1000;
+use super::report::{printable, spoken};
+use super::typist::{Typed, Typist};
+use super::{After, IGNORE, Shell, ShellError};
+use crate::commands::line::lines;
+use crate::session::{Session, Wait};
 
-/// Reads commands from the terminal until the user quits. The target runs afterwards.
+/// A freeze budget that is about to end is announced this long before, or a fifth of it.
+const ANNOUNCED_BEFORE: Duration = Duration::from_secs(10);
+
+/// Reads commands from the terminal until the user quits. The target runs afterwards. A target that is told to stop is
+/// waited for `break_in_timeout`.
 ///
 /// # Errors
-/// [`ShellError`] if the target is lost or answers cannot be written.
-pub fn prompt(shell: &mut Shell<'_>, session: &Session) -> Result<(), ShellError> {
-    let config = Config::builder()
-        .auto_add_history(true)
-        .max_history_size(HISTORY_LEN)
-        .map_err(terminal_error)?
-        .build();
-    let mut editor = DefaultEditor::with_config(config).map_err(terminal_error)?;
-    let history = history_file();
-    if let Some(file) = &history {
-        // No history yet is the normal case.
-        let _ = editor.load_history(file);
-    }
-    let result = read_lines(shell, session, &mut editor);
-    if let Some(file) = &history {
-        let saved = file.parent().map_or(Ok(()), std::fs::create_dir_all);
-        if let Err(error) = saved.map_err(ReadlineError::Io).and_then(|()| editor.save_history(file)) {
-            shell.report.status(&format!("cannot save the history in {}: {error}", file.display()));
-        }
-    }
-    shell.go();
+/// [`ShellError`] if the terminal does not work or answers cannot be written.
+pub fn prompt(shell: &mut Shell, break_in_timeout: Duration) -> Result<(), ShellError> {
+    let watcher = shell.session().watcher();
+    let (typist, show_above) = Typist::start(watcher).map_err(ShellError::Terminal)?;
+    shell.report.writer().show_above_line(show_above);
+    let mut talk = Talk {
+        session: Arc::clone(shell.session()),
+        shell,
+        typist,
+        break_in_timeout,
+        breaks_in_until: None,
+        asked: None,
+        is_running_told: false,
+        is_budget_told: false,
+    };
+    let result = talk.converse();
+    drop(talk);
+    shell.report.writer().show_above_line(None);
+    shell.leave();
     result
 }
 
-fn read_lines(
-    shell: &mut Shell<'_>,
-    session: &Session,
-    editor: &mut DefaultEditor,
-) -> Result<(), ShellError> {
-    loop {
-        if session.state() != RunState::Stopped {
-            shell.report.status("The target is running; Ctrl+C breaks in");
-            if !shell.wait_for_stop_asking(&mut |text| answer_of_user(editor, text))? {
+/// What goes on between a person and a target.
+struct Talk<'a> {
+    shell: &'a mut Shell,
+    session: Arc<Session>,
+    typist: Typist,
+    break_in_timeout: Duration,
+    /// The target is being stopped, until then.
+    breaks_in_until: Option<Instant>,
+    /// The prompt of the target that the person is being asked.
+    asked: Option<DebugIo>,
+    is_running_told: bool,
+    is_budget_told: bool,
+}
+
+/// Whether the talk goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goes {
+    On,
+    Ends,
+}
+
+impl Talk<'_> {
+    fn converse(&mut self) -> Result<(), ShellError> {
+        loop {
+            let standing = self.session.standing();
+            if let Some(quit) = self.session.quit() {
+                self.shell.report.status(&format!("{quit} ends verikd"));
+                return Ok(());
+            }
+            if let Some(error) = self.shell.report.writer().failure() {
+                return Err(ShellError::Output(error));
+            }
+            if let Err(error) = self.shell.announce_stop() {
+                // Told once a stop: the next one may go better.
+                self.shell.announced = Some(self.shell.place());
+                self.shell.report.status(&format!("error: {error}"));
+            }
+            self.ask_what_is_next();
+            let goes = match self.session.changed(standing, self.next_look()) {
+                Wait::Done(_) => self.heard_of_typist(),
+                Wait::TimedOut => self.look(),
+                Wait::Interrupted => self.interrupted(),
+                Wait::Ended(why) => {
+                    self.shell.report.status(&format!("the session has ended: {why}"));
+                    Goes::Ends
+                }
+            };
+            if goes == Goes::Ends {
                 return Ok(());
             }
         }
-        shell.show_events();
-        let line = match editor.readline(&shell.prompt_text()) {
-            Ok(line) => line,
-            Err(ReadlineError::Interrupted) => {
-                shell.report.status("The target is stopped; g lets it run, qd lets it run and ends verikd");
-                continue;
+    }
+
+    /// Asks for a line at a stop, for an answer at a prompt of the target; otherwise says that the target runs.
+    fn ask_what_is_next(&mut self) {
+        if self.typist.is_typing() {
+            return;
+        }
+        if let Some(prompt) = self.session.prompt() {
+            self.ask_for_answer(prompt);
+        } else if self.shell.is_stopped() {
+            self.breaks_in_until = None;
+            self.is_running_told = false;
+            // What is being written belongs above the prompt.
+            let session = &self.session;
+            let watcher = session.watcher();
+            let _ =
+                self.shell.report.writer().drain(|| !watcher.is_interrupted() && !watcher.is_budget_spent());
+            let prompt = self.shell.prompt_text();
+            self.typist.ask(&prompt, true);
+        } else if self.breaks_in_until.is_none() && !std::mem::replace(&mut self.is_running_told, true) {
+            self.is_budget_told = false;
+            self.shell.report.status(match self.session.state() {
+                RunState::Running => "The target is running; Ctrl+C breaks in",
+                _ => "Whether the target runs is not known; Ctrl+C breaks in, twice ends verikd",
+            });
+        }
+    }
+
+    /// What the target asks, which stands still until it is answered. Ctrl+C breaks into it, an empty line or the end of the
+    /// input ignores what it asks about.
+    fn ask_for_answer(&mut self, prompt: DebugIo) {
+        let text = printable(&prompt.text);
+        // Only the last line can be typed behind.
+        let text = text.trim_end();
+        let (above, last) = text.rsplit_once('\n').unwrap_or(("", text));
+        if !above.is_empty() {
+            self.shell.report.status(above);
+        }
+        self.typist.ask(&format!("{last} "), false);
+        self.asked = Some(prompt);
+    }
+
+    /// When something is due without anything happening.
+    fn next_look(&self) -> Option<Instant> {
+        let budget = self.session.freeze_deadline();
+        let announced = budget.filter(|_| !self.is_budget_told).map(|at| at - self.notice_time());
+        [announced.or(budget), self.breaks_in_until].into_iter().flatten().min()
+    }
+
+    fn notice_time(&self) -> Duration {
+        self.session.freeze_budget().map_or(Duration::ZERO, |budget| (budget / 5).min(ANNOUNCED_BEFORE))
+    }
+
+    fn look(&mut self) -> Goes {
+        let now = Instant::now();
+        if self.breaks_in_until.is_some_and(|at| at <= now) {
+            self.breaks_in_until = None;
+            let why = self.session.gave_up_break_in(Wait::TimedOut, self.break_in_timeout);
+            self.shell.report.status(&format!("{why}.\nCtrl+C tries again; twice ends verikd"));
+        }
+        if self.session.is_budget_spent() {
+            self.shell.go();
+            if self.session.state() == RunState::Running {
+                self.shell.report.status("The freeze budget is spent; the target runs on");
             }
-            Err(ReadlineError::Eof) => return Ok(()),
-            Err(error) => return Err(terminal_error(error)),
-        };
-        session.clear_interrupt();
-        'typed: for line in lines(&line) {
-            let mut is_whole = shell.takes(&line)?;
+        } else if let Some(at) = self.session.freeze_deadline().filter(|_| !self.is_budget_told) {
+            self.is_budget_told = true;
+            let left = at.saturating_duration_since(now);
+            let left = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            self.shell
+                .report
+                .status(&format!("The freeze budget ends in {}: the target runs then", spoken(left)));
+        }
+        Goes::On
+    }
+
+    fn heard_of_typist(&mut self) -> Goes {
+        let Some(typed) = self.typist.typed() else { return Goes::On };
+        if let Some(prompt) = self.asked.take() {
+            let answer = match &typed {
+                Typed::Line(answer) if !answer.trim().is_empty() => {
+                    Bytes::copy_from_slice(answer.trim().as_bytes())
+                }
+                Typed::Interrupted => Bytes::from_static(b"b"),
+                _ => Bytes::from_static(IGNORE),
+            };
+            // It may have gone on by itself meanwhile: a restart, another debugger.
+            if self.session.prompt().as_ref() == Some(&prompt) {
+                self.session.answer_prompt(prompt, answer);
+            }
+            return Goes::On;
+        }
+        match typed {
+            Typed::Line(line) => self.run(&line),
+            Typed::Interrupted if self.shell.is_stopped() => {
+                self.shell
+                    .report
+                    .status("The target is stopped; g lets it run, qd lets it run and ends verikd");
+                Goes::On
+            }
+            Typed::Interrupted => self.interrupted(),
+            Typed::End => Goes::Ends,
+            Typed::Failed(error) => {
+                self.shell.report.status(&format!("the terminal: {error}"));
+                Goes::Ends
+            }
+        }
+    }
+
+    /// Ctrl+C: breaks in, or ends that.
+    fn interrupted(&mut self) -> Goes {
+        if self.session.quit().is_some() || self.shell.is_stopped() {
+            return Goes::On;
+        }
+        if self.breaks_in_until.take().is_some() {
+            self.session.cancel_break_in();
+            return Goes::Ends;
+        }
+        self.shell.report.status("breaking in; Ctrl+C again ends verikd and leaves the target as it is");
+        self.session.request_break_in();
+        self.breaks_in_until = Some(Instant::now() + self.break_in_timeout);
+        Goes::On
+    }
+
+    fn run(&mut self, text: &str) -> Goes {
+        self.session.take_interrupt();
+        // Whoever types a line wants to know whether the target answers again.
+        self.session.try_again();
+        for line in lines(text) {
+            let mut is_whole = self.shell.takes(&line);
             for command in line.commands() {
-                if shell.holds_back(command, is_whole)? {
+                if self.shell.holds_back(command, is_whole) {
                     break;
                 }
-                match shell.run(command)? {
-                    After::Next => is_whole &= shell.went_well(),
-                    After::Running => break 'typed,
-                    After::Quit => return Ok(()),
+                if let Some(lost) = self.shell.lost() {
+                    self.shell.report.not_run(command, &lost);
+                    continue;
+                }
+                match self.shell.run(command) {
+                    After::Next => is_whole &= self.shell.went_well(),
+                    After::Running => return Goes::On,
+                    After::Quit => return Goes::Ends,
+                }
+                if self.session.quit().is_some() {
+                    return Goes::On;
                 }
             }
         }
-        if session.is_terminating() {
-            return Ok(());
-        }
+        Goes::On
     }
-}
-
-/// What the user answers a prompt of the target, which stands still until then. Ctrl+C breaks into it, an empty line or
-/// the end of the input ignores what it asks about.
-fn answer_of_user(editor: &mut DefaultEditor, text: &str) -> String {
-    // Only the last line can be typed behind.
-    let text = text.trim_end();
-    let (above, last) = text.rsplit_once('\n').unwrap_or(("", text));
-    if !above.is_empty() {
-        eprintln!("{above}");
-    }
-    match editor.readline(&format!("{last} ")) {
-        Ok(answer) if !answer.trim().is_empty() => answer.trim().to_owned(),
-        Err(ReadlineError::Interrupted) => "b".into(),
-        _ => "i".into(),
-    }
-}
-
-fn terminal_error(error: ReadlineError) -> ShellError {
-    ShellError::Output(match error {
-        ReadlineError::Io(error) => error,
-        other => std::io::Error::other(format!("the terminal: {other}")),
-    })
-}
-
-fn history_file() -> Option<std::path::PathBuf> {
-    Some(directories::ProjectDirs::from("", "", "verikd")?.data_local_dir().join("history"))
 }

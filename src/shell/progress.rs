@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::session::Interrupts;
+use crate::session::Watcher;
 use crate::symbols::store::Watch;
 use crate::target::Progress;
 
@@ -49,14 +49,14 @@ impl Drop for ReadProgress {
 /// Shows transfers to a person, and ends them at Ctrl+C or when the target has stood still for as long as it may.
 #[derive(Debug, Default)]
 pub struct TerminalWatch {
-    interrupts: Option<Interrupts>,
+    interrupts: Option<Watcher>,
     bar: Mutex<Option<ProgressBar>>,
 }
 
 impl TerminalWatch {
     /// A watch that ends transfers when `interrupts` tells so.
     #[must_use]
-    pub fn new(interrupts: Interrupts) -> Self {
+    pub fn new(interrupts: Watcher) -> Self {
         Self { interrupts: Some(interrupts), bar: Mutex::default() }
     }
 
@@ -67,7 +67,7 @@ impl TerminalWatch {
 
 impl Watch for TerminalWatch {
     fn begins(&self, url: &str) {
-        if self.interrupts.as_ref().is_some_and(Interrupts::is_target_stopped) {
+        if self.interrupts.as_ref().is_some_and(Watcher::is_target_stopped) {
             let file = file_of(url);
             self.step(&format!("Fetching {file}; the target stands still meanwhile, Ctrl+C ends it"));
         }
@@ -95,7 +95,7 @@ impl Watch for TerminalWatch {
     }
 
     fn is_cancelled(&self) -> bool {
-        let is_over = |stop: &Interrupts| stop.is_pending() || stop.is_budget_spent();
+        let is_over = |stop: &Watcher| stop.is_interrupted() || stop.is_budget_spent();
         self.interrupts.as_ref().is_some_and(is_over)
     }
 }

@@ -1,38 +1,32 @@
 //! What a person or a script is shown: answers on one stream, everything else on the other.
 
-use std::io::Write;
+use std::time::Duration;
 
-use kd_protocol::kd::{DebugIo, GetVersion64, NtStatus, StateChange, StateDetail, VersionFlags};
+use kd_protocol::kd::{DebugIo, GetVersion64, NtStatus, StateDetail, VersionFlags};
 use kd_protocol::link::{Event, Peer};
 use serde_json::json;
 
-use super::{Format, ShellError, Stats};
+use super::Format;
+use super::writer::{Stream, Writer};
 use crate::commands::{AnyAnswer, NoteKind, Style};
+use crate::debugger::{Notice, Stats, Stop};
+use crate::output;
+use crate::session::News;
 
-/// Where a shell writes.
-pub struct Report<'a> {
+/// Where a shell writes, and how.
+#[derive(Clone)]
+pub struct Report {
+    writer: Writer,
     format: Format,
-    /// Answers.
-    out: &'a mut dyn Write,
-    /// Status, the target's own lines, errors.
-    aside: &'a mut dyn Write,
     /// What each command cost is shown too.
     shows_costs: bool,
-    /// What the reader chose about texts.
-    pub(super) style: Style,
 }
 
-impl<'a> Report<'a> {
-    /// Answers go to `out` in `format`, everything else to `aside` as text.
+impl Report {
+    /// Answers go to the writer's first stream in `format`, everything else to its second as text.
     #[must_use]
-    pub fn new(format: Format, out: &'a mut dyn Write, aside: &'a mut dyn Write) -> Self {
-        Self { format, out, aside, shows_costs: false, style: Style::default() }
-    }
-
-    /// The same with texts in this style.
-    #[must_use]
-    pub fn with_style(self, style: Style) -> Self {
-        Self { style, ..self }
+    pub const fn new(format: Format, writer: Writer) -> Self {
+        Self { writer, format, shows_costs: false }
     }
 
     /// The same, showing what each command cost: as a line of its own, in JSON as an object of its own.
@@ -41,90 +35,155 @@ impl<'a> Report<'a> {
         Self { shows_costs, ..self }
     }
 
+    /// Where it writes.
+    #[must_use]
+    pub const fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
     /// Shows what the last command cost, if that is wanted.
-    pub(super) fn cost(&mut self, stats: Stats) {
+    pub(super) fn cost(&self, stats: Stats) {
         match self.format {
             _ if !self.shows_costs => {}
             Format::Text => self.status(&format!("stats: {stats}")),
-            Format::Json => {
-                // A closed output is noticed at the next answer.
-                let _ = self.out(&format!("{}\n", json!({ "stats": stats })));
-            }
+            Format::Json => self.object(json!({ "stats": stats })),
         }
     }
 
-    /// Writes a command's answer and its notes.
-    pub(super) fn answer(&mut self, command: &str, answer: &dyn AnyAnswer) -> Result<(), ShellError> {
+    /// Writes a command's answer and its notes. The text is made by the thread that writes it: a machine that stands still
+    /// does not wait for it.
+    pub(super) fn answer(&self, command: &str, answer: Box<dyn AnyAnswer>, style: Style) {
         if self.format == Format::Json {
-            let answer = answer.to_json().map_err(std::io::Error::from)?;
-            return self.out(&format!("{}\n", json!({ "command": command, "answer": answer })));
+            let command = command.to_owned();
+            return self.writer.put(
+                Stream::Out,
+                Box::new(move || match answer.to_json() {
+                    Ok(answer) => line(&json!({ "command": command, "answer": answer })),
+                    Err(error) => line(&json!({ "command": command, "error": error.to_string() })),
+                }),
+            );
         }
-        let mut text = String::new();
-        answer.write_styled(&self.style, &mut text).expect("a String takes any text");
-        self.out(&text)?;
-        for note in answer.notes() {
-            let kind = match note.kind {
-                NoteKind::Remark => "note",
-                NoteKind::Partial => "incomplete",
-                NoteKind::Failed => "error",
-            };
-            self.status(&format!("{kind}: {}", note.text));
-        }
-        Ok(())
+        let notes: Vec<String> = answer
+            .notes()
+            .iter()
+            .map(|note| {
+                let kind = match note.kind {
+                    NoteKind::Remark => "note",
+                    NoteKind::Partial => "incomplete",
+                    NoteKind::Failed => "error",
+                };
+                format!("{kind}: {}", note.text)
+            })
+            .collect();
+        self.writer.put(
+            Stream::Out,
+            Box::new(move || {
+                let mut text = String::new();
+                answer.write_styled(&style, &mut text).expect("a String takes any text");
+                text
+            }),
+        );
+        notes.iter().for_each(|note| self.status(note));
     }
 
     /// Writes why a command has no answer.
-    pub(super) fn error(&mut self, command: &str, error: &str) -> Result<(), ShellError> {
-        if self.format == Format::Json {
-            return self.out(&format!("{}\n", json!({ "command": command, "error": error })));
+    pub(super) fn error(&self, command: &str, error: &str) {
+        match self.format {
+            Format::Json => self.object(json!({ "command": command, "error": error })),
+            Format::Text => self.status(&format!("error: {error}")),
         }
-        self.status(&format!("error: {error}"));
-        Ok(())
+    }
+
+    /// Writes why a command was not run.
+    pub(super) fn not_run(&self, command: &str, why: &str) {
+        match self.format {
+            Format::Json => self.error(command, &format!("not run: {why}")),
+            Format::Text => self.status(&format!("error: {command}: not run: {why}")),
+        }
     }
 
     /// Shows a command that is about to run, as the prompt would.
-    pub(super) fn echo(&mut self, prompt: &str, command: &str) {
+    pub(super) fn echo(&self, prompt: &str, command: &str) {
         self.aside(&format!("{prompt}{command}\n"));
     }
 
     /// Says something that is no answer.
-    pub(super) fn status(&mut self, text: &str) {
+    pub fn status(&self, text: &str) {
         self.aside(&format!("{text}\n"));
     }
 
+    /// Shows what the debugger says while it works.
+    pub(super) fn notice(&self, notice: &Notice<'_>) {
+        match notice {
+            Notice::Target { place, version } => self.banner(place, version),
+            Notice::MissingSymbols(missing) => self.status(&missing.to_string()),
+            Notice::Fetching(what) => self.status(&format!("Fetching {what}; the target runs meanwhile")),
+            Notice::RestartedMeanwhile => {
+                self.status("The target restarted while it was being stopped; breaking in again");
+            }
+        }
+    }
+
     /// Says who connected.
-    pub(super) fn banner(&mut self, place: &str, version: &GetVersion64) {
+    fn banner(&self, place: &str, version: &GetVersion64) {
         let machine = match version.machine_type {
             0x8664 => "x64".into(),
             0xaa64 => "ARM64".into(),
             0x14c => "x86".into(),
             other => format!("machine {other:#x}"),
         };
-        let is_64_bit = if version.flags.contains(VersionFlags::PTR64) { "TRUE" } else { "FALSE" };
-        let (build, base) = (version.minor_version, version.kern_base);
+        let is_64_bit = version.flags.contains(VersionFlags::PTR64);
+        let address = |address| {
+            let pointer_size = if is_64_bit { 8 } else { 4 };
+            output::Address { address, pointer_size }
+        };
         self.status(&format!(
-            "Connected to Windows build {build} {machine} target at {place}, ptr64 {is_64_bit}"
+            "Connected to Windows build {} {machine} target at {place}, ptr64 {}",
+            version.minor_version,
+            if is_64_bit { "TRUE" } else { "FALSE" }
         ));
-        self.status(&format!("Kernel base = {base} PsLoadedModuleList = {}", version.ps_loaded_module_list));
+        self.status(&format!(
+            "Kernel base = {} PsLoadedModuleList = {}",
+            address(version.kern_base),
+            address(version.ps_loaded_module_list)
+        ));
     }
 
-    /// Says why and where the target stopped.
-    pub(super) fn stop(&mut self, change: &StateChange, symbol: &str) {
-        if let StateDetail::Exception(exception) = &change.detail {
-            let what = match exception.exception_code {
-                NtStatus::BREAKPOINT => "Break instruction exception".into(),
-                NtStatus::SINGLE_STEP => "Single step exception".into(),
-                code => format!("Exception {code}"),
-            };
+    /// Says why and where the target stopped. The kernel may have printed its bug check itself.
+    pub(super) fn stop(&self, stop: &Stop, is_bug_check_told: bool) {
+        if let Some(bug_check) = &stop.bug_check {
+            if !is_bug_check_told {
+                self.status(&bug_check.announcement());
+            }
+            if let Some(hint) = bug_check.hint() {
+                self.status(&hint);
+            }
+        }
+        if let StateDetail::Exception(exception) = &stop.change.detail {
+            let what = exception_name(exception.exception_code);
             let chance = if exception.first_chance == 0 { "second" } else { "first" };
             let code = exception.exception_code.0;
             self.status(&format!("{what} - code {code:08x} ({chance} chance)"));
         }
-        self.status(&format!("{symbol}:\n{}", change.program_counter));
+        let at = output::Address { address: stop.program_counter, pointer_size: stop.pointer_size };
+        self.status(&format!("{}:\n{at}", stop.symbol));
     }
 
-    /// Shows what happened on the link.
-    pub(super) fn event(&mut self, event: &Event) {
+    /// Shows what has happened.
+    pub(super) fn news(&self, news: &News) {
+        match news {
+            News::Event(event) => self.event(event),
+            News::Answered(prompt, answer) => self.answered(prompt, answer),
+            News::Silent(time) => self.status(&format!(
+                "Nothing was heard of the target for {} s, although it says something every three seconds: it hangs, is \
+                 off or suspended, or the network is cut",
+                time.as_secs()
+            )),
+            News::HeardAgain => self.status("The target is heard again"),
+        }
+    }
+
+    fn event(&self, event: &Event) {
         match event {
             Event::DebugPrint(text) => self.aside(&printable(text)),
             Event::Restarted(Peer::Kdnet(peer)) => {
@@ -136,16 +195,9 @@ impl<'a> Report<'a> {
             Event::Disconnected => self.status("The line to the target has ended; waiting for it"),
             Event::Reconnected => self.status("The line to the target is there again"),
             Event::Rebooting => self.status("The target shuts down or restarts; waiting for it to come back"),
-            Event::ResumeUnproven { after, tries } => {
-                self.status(&format!(
-                    "The target was told to run {tries} times in {} s, and nothing shows that it does: it may be stopped still",
-                    after.as_secs()
-                ));
-            }
             Event::FileRefused(path) => {
                 self.status(&format!(
-                    "The target asked for the file {:?}; it was told that there is none",
-                    path
+                    "The target asked for the file {path:?}; it was told that there is none"
                 ));
             }
             Event::TakenOver(by) => {
@@ -158,24 +210,52 @@ impl<'a> Report<'a> {
     }
 
     /// Shows a prompt of the target and its answer.
-    pub(super) fn prompt_answered(&mut self, prompt: &DebugIo, answer: &str) {
-        self.aside(&format!("{} (answered: {answer})\n", printable(&prompt.text)));
+    fn answered(&self, prompt: &DebugIo, answer: &[u8]) {
+        self.aside(&format!("{} (answered: {})\n", printable(&prompt.text), printable(answer)));
     }
 
-    fn out(&mut self, text: &str) -> Result<(), ShellError> {
-        Ok(self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush())?)
+    fn object(&self, object: serde_json::Value) {
+        self.writer.text(Stream::Out, line(&object));
     }
 
-    fn aside(&mut self, text: &str) {
-        // Status that cannot be shown must not end a session that holds a stopped machine.
-        let _ = self.aside.write_all(text.as_bytes()).and_then(|()| self.aside.flush());
+    fn aside(&self, text: &str) {
+        self.writer.text(Stream::Aside, output::screened(text));
+    }
+}
+
+fn line(object: &serde_json::Value) -> String {
+    output::json(object) + "\n"
+}
+
+/// What WinDbg calls an exception.
+fn exception_name(code: NtStatus) -> &'static str {
+    match code.0 {
+        0x8000_0003 => "Break instruction exception",
+        0x8000_0004 => "Single step exception",
+        0x8000_0007 => "Wake debugger",
+        0x8000_0001 => "Guard page violation",
+        0x8000_0002 => "Data misaligned",
+        0xc000_0005 => "Access violation",
+        0xc000_0006 => "In-page I/O error",
+        0xc000_001d => "Illegal instruction",
+        0xc000_0025 => "Noncontinuable exception",
+        0xc000_008c => "Array bounds exceeded",
+        0xc000_0094 => "Integer divide-by-zero",
+        0xc000_0095 => "Integer overflow",
+        0xc000_0096 => "Privileged instruction",
+        0xc000_00fd => "Stack overflow",
+        0xc000_0420 => "Assertion failure",
+        0xc000_0409 => "Security check failure or stack buffer overrun",
+        _ => "Unknown exception",
     }
 }
 
 /// The target's bytes as text that cannot move the cursor or change the terminal.
 pub(super) fn printable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes)
-        .chars()
-        .filter(|character| !character.is_control() || matches!(character, '\n' | '\t'))
-        .collect()
+    output::screened(&String::from_utf8_lossy(bytes).replace("\r\n", "\n"))
+}
+
+/// `1.5 s`, `200 ms`, as a person says it.
+pub(super) fn spoken(time: Duration) -> String {
+    format!("{time:?}")
 }

@@ -1,50 +1,193 @@
 //! Commands from the command line or a file: run, answer, end with the target running.
 
-use super::{After, Shell, ShellError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{After, Shell, ShellError, Worst};
 use crate::commands::line::{Line, lines};
-use crate::session::Session;
-use kd_protocol::link::RunState;
+use crate::session::{BootId, Halt, Session, Step, Wait};
+
+/// What a script is, and what bounds it.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// Its commands.
+    pub text: String,
+    /// A target that restarts is stopped again, and asked the rest. Otherwise the rest is not run.
+    pub reattaches: bool,
+    /// A target that is waited for to stop by itself is waited for this long.
+    pub stop_timeout: Option<Duration>,
+    /// One that is told to stop is waited for this long.
+    pub break_in_timeout: Duration,
+}
+
+/// What keeps the rest of a script from being run.
+enum Ended {
+    /// This went wrong.
+    Failed(String),
+    /// It has taken as long as it may.
+    BudgetSpent,
+    /// Somebody wants it to end.
+    Told(String),
+}
 
 /// Runs each command of `script`, waiting for the next stop where one lets the target run, and leaves the target
-/// running. A command that fails does not keep the others from running.
+/// running. A command that fails does not keep those of the next lines from running; a target that is lost or restarts
+/// does.
 ///
 /// # Errors
-/// [`ShellError`] if the target is lost or answers cannot be written.
-pub fn run_script(shell: &mut Shell<'_>, session: &Session, script: &str) -> Result<(), ShellError> {
-    let result = run_commands(shell, session, script);
-    shell.go();
-    shell.show_events();
+/// [`ShellError`] if the target is lost while it is waited for.
+pub fn run_script(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
+    let result = run_commands(shell, script);
+    // Whatever was not answered, and whoever does not read what was.
+    shell.leave();
+    shell.teller.tell();
     result
 }
 
-fn run_commands(shell: &mut Shell<'_>, session: &Session, script: &str) -> Result<(), ShellError> {
-    let lines = lines(script);
-    let mut is_waiting = session.state() != RunState::Stopped;
+fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
+    let session = Arc::clone(shell.session());
+    let lines = lines(&script.text);
+    let mut interrupts = session.interrupts();
+    let mut boot = session.boot();
+    let mut is_waiting = !shell.is_stopped();
     for (number, line) in lines.iter().enumerate() {
-        let mut is_whole = shell.takes(line)?;
+        let mut is_whole = shell.takes(line);
         for (place, command) in line.commands().iter().enumerate() {
-            if session.is_budget_spent() {
+            let left = || {
                 let later = lines[number + 1..].iter().flat_map(Line::commands);
-                let left: Vec<&str> =
-                    line.commands()[place..].iter().chain(later).map(String::as_str).collect();
-                return shell.give_up(&left);
-            }
-            if is_waiting && !shell.wait_for_stop()? {
-                return Ok(());
+                line.commands()[place..].iter().chain(later)
+            };
+            if is_waiting && session.interrupts() == interrupts {
+                if let Some(ended) = wait_for_stop(shell, script)? {
+                    end(shell, &ended, left());
+                    return Ok(());
+                }
+                boot = session.boot();
+                // Those have broken in.
+                interrupts = session.interrupts();
             }
             is_waiting = false;
-            if shell.holds_back(command, is_whole)? {
+            if session.boot() != boot && script.reattaches {
+                shell.break_in()?;
+                boot = session.boot();
+            }
+            if let Some(ended) = ended(shell, boot, interrupts) {
+                end(shell, &ended, left());
+                return Ok(());
+            }
+            if shell.holds_back(command, is_whole) {
                 break;
             }
-            match shell.run_echoed(command)? {
+            match shell.run_echoed(command) {
                 After::Next => is_whole &= shell.went_well(),
                 After::Running => is_waiting = true,
                 After::Quit => return Ok(()),
             }
-            if session.is_terminating() {
-                return Ok(());
-            }
         }
     }
     Ok(())
+}
+
+/// Why the rest is not run, if it is not.
+fn ended(shell: &Shell, boot: BootId, interrupts: u64) -> Option<Ended> {
+    let session = shell.session();
+    if let Some(quit) = session.quit() {
+        return Some(Ended::Told(format!("{quit} ended the script while it waited for {}", session.step())));
+    }
+    if session.interrupts() != interrupts {
+        return Some(Ended::Told("Ctrl+C ended the script".into()));
+    }
+    if session.boot() != boot {
+        return Some(Ended::Failed("the target restarted; --reattach goes on with the new boot".into()));
+    }
+    if let Some(lost) = shell.lost() {
+        return Some(Ended::Failed(lost));
+    }
+    session.is_budget_spent().then_some(Ended::BudgetSpent)
+}
+
+/// Lets the target run, and says what was not done, and why.
+fn end<'a>(shell: &mut Shell, ended: &Ended, left: impl Iterator<Item = &'a String>) {
+    shell.leave();
+    let why = match ended {
+        Ended::Failed(why) | Ended::Told(why) => {
+            shell.worst = shell.worst.max(Worst::Failed);
+            why.as_str()
+        }
+        Ended::BudgetSpent => {
+            if shell.worst != Worst::MayBeStopped {
+                shell.report.status("The freeze budget is spent; the target runs on");
+            }
+            shell.worst = shell.worst.max(Worst::Partial);
+            "the freeze budget is spent"
+        }
+    };
+    for command in left {
+        shell.report.not_run(command, why);
+    }
+}
+
+/// Waits until the target stops by itself. Ctrl+C breaks in, and ends the script when it is pressed again.
+fn wait_for_stop(shell: &mut Shell, script: &Script) -> Result<Option<Ended>, ShellError> {
+    let session = Arc::clone(shell.session());
+    shell.report.status(&match script.stop_timeout {
+        Some(timeout) => {
+            format!("Waiting for the target to stop by itself, for {timeout:?} at most; Ctrl+C stops it")
+        }
+        None => {
+            "Waiting for the target to stop by itself; Ctrl+C stops it, --stop-timeout bounds the wait".into()
+        }
+    });
+    session.begin(Step::Stop);
+    let mut boot = session.boot();
+    let mut breaks_in = false;
+    let mut deadline = script.stop_timeout.map(|it| Instant::now() + it);
+    loop {
+        match session.wait_for_halt_or_boot(boot, deadline) {
+            Wait::Done(Halt::Stopped(_)) => {
+                shell.announce_stop()?;
+                return Ok(None);
+            }
+            Wait::Done(Halt::Restarted) => {
+                boot = session.boot();
+                if script.reattaches {
+                    shell.break_in()?;
+                    return Ok(None);
+                }
+            }
+            Wait::Done(Halt::Prompt(prompt)) => {
+                session.answer_prompt(prompt, bytes::Bytes::from_static(super::IGNORE));
+            }
+            Wait::Interrupted if session.quit().is_none() && !breaks_in => {
+                shell.report.status("Breaking in; Ctrl+C again ends the script");
+                breaks_in = true;
+                session.request_break_in();
+                deadline = Some(Instant::now() + script.break_in_timeout);
+            }
+            wait => {
+                if breaks_in {
+                    let why = session.gave_up_break_in(wait.map(drop), script.break_in_timeout);
+                    return Ok(Some(Ended::Failed(why.to_string())));
+                }
+                return Ok(Some(why_no_stop(&session, &wait, script)));
+            }
+        }
+    }
+}
+
+fn why_no_stop(session: &Session, wait: &Wait<Halt>, script: &Script) -> Ended {
+    match wait {
+        Wait::Ended(why) => Ended::Failed(format!("the session has ended: {why}")),
+        Wait::TimedOut => Ended::Failed(format!(
+            "the target did not stop by itself within {:?}; last sign of life: {}",
+            script.stop_timeout.unwrap_or_default(),
+            session.last_heard()
+        )),
+        _ => match session.quit() {
+            Some(quit) => {
+                Ended::Told(format!("{quit} ended the script while it waited for {}", session.step()))
+            }
+            None => Ended::Told("Ctrl+C ended the script".into()),
+        },
+    }
 }

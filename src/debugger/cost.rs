@@ -1,5 +1,6 @@
 //! What commands cost: requests, datagrams, bytes, and time that the target stood still.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use serde::Serialize;
@@ -46,7 +47,8 @@ impl Stats {
     }
 
     /// What has come since `earlier`.
-    pub(super) const fn since(self, earlier: Self) -> Self {
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
         Self {
             requests: self.requests - earlier.requests,
             cache_hits: self.cache_hits - earlier.cache_hits,
@@ -76,28 +78,50 @@ impl fmt::Display for Stats {
     }
 }
 
+/// Commands whose cost is kept.
+const KEPT: usize = 100;
+
+/// What the last commands cost, oldest first.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Costs(VecDeque<CommandStats>);
+
+impl Costs {
+    /// Keeps what `command` cost, and what it remarked: how it chose to get its answer, and why.
+    pub fn add(&mut self, command: &str, stats: Stats, remarks: Vec<String>) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(CommandStats { command: command.to_owned(), stats, remarks });
+    }
+
+    /// `.kdstats`: these, and the session's totals.
+    #[must_use]
+    pub fn with_totals(&self, session: Stats) -> SessionStats {
+        SessionStats { session, commands: self.clone() }
+    }
+}
+
 /// `.kdstats`: the session's totals, and those of each command so far.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct SessionStats {
+pub struct SessionStats {
     /// From attach on.
-    pub(super) session: Stats,
-    /// The last commands, oldest first.
-    pub(super) commands: Vec<CommandStats>,
+    session: Stats,
+    commands: Costs,
 }
 
 /// What one command cost.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct CommandStats {
-    pub(super) command: String,
+struct CommandStats {
+    command: String,
     #[serde(flatten)]
-    pub(super) stats: Stats,
-    /// What the command remarked: how it chose to get its answer, and why.
-    pub(super) remarks: Vec<String>,
+    stats: Stats,
+    remarks: Vec<String>,
 }
 
 impl Answer for SessionStats {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        for CommandStats { command, stats, remarks } in &self.commands {
+        for CommandStats { command, stats, remarks } in &self.commands.0 {
             writeln!(out, "{command}\n    {stats}")?;
             for remark in remarks {
                 writeln!(out, "    {remark}")?;

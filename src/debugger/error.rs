@@ -1,0 +1,76 @@
+//! Why a target is not stopped, and why a question has no answer.
+
+use kd_protocol::link::RequestError;
+
+use crate::commands::QueryError;
+use crate::memory::ReadCause;
+use crate::session::BreakInError;
+
+/// Why a target could not be stopped, identified or let run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DebugError {
+    /// It did not stop.
+    #[error(transparent)]
+    BreakIn(#[from] BreakInError),
+    /// It does not say who it is.
+    #[error("the target stopped, but does not say who it is: {0}")]
+    Version(#[from] RequestError),
+    /// It restarted each time that it was stopped.
+    #[error(
+        "the target restarted again and again while it was being stopped; wait until it has booted, and try again"
+    )]
+    RestartsAgain,
+    /// It was stopped, and nobody knows whether it runs.
+    #[error("the target may still be stopped: {0}")]
+    NotResumed(String),
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The command's own reason.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// It runs.
+    #[error("the target is running; break in first (Ctrl+C)")]
+    Running,
+    /// It has not said whether it runs.
+    #[error(
+        "it is not known whether the target runs or is stopped (last sign of life: {last_heard}); Ctrl+C tries to break in"
+    )]
+    Unknown {
+        /// When it was heard last.
+        last_heard: String,
+    },
+    /// It has not said who it is.
+    #[error("the target is stopped, but has not said who it is; g lets it run, Ctrl+C breaks in again")]
+    NotIdentified,
+    /// Something that the answer would rest on could not be read, and not because of what is in memory.
+    #[error("{}", not_read(.0))]
+    NotRead(ReadCause),
+}
+
+impl AskError {
+    /// True if the user's line is wrong, not the target: exit code 2.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::Query(error) if error.is_usage())
+    }
+
+    /// True if what was read before is true: the user, or the budget, ended it.
+    pub(super) const fn leaves_parts(cause: &ReadCause) -> bool {
+        matches!(cause, ReadCause::Interrupted | ReadCause::FreezeBudget)
+    }
+}
+
+fn not_read(cause: &ReadCause) -> String {
+    let why = match cause {
+        ReadCause::NoAnswer { seconds } => format!("the target is lost: no answer within {seconds} s"),
+        ReadCause::TargetRestarted => "the target restarted in the middle of it".into(),
+        ReadCause::TargetRunning => "the target ran on in the middle of it".into(),
+        other => other.to_string(),
+    };
+    format!("{why}. What was not read is not told")
+}

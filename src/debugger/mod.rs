@@ -1,0 +1,360 @@
+//! The debugger: one session, its symbols, what is known of the present boot; a stop, a question, a going. An engine
+//! without a terminal: front ends hold one, show what it says, and decide nothing.
+//!
+//! ```text
+//!   break_in, identify --> the stop is described --> ask --> an answer, or why there is none
+//!                                |                    |
+//!                a boot's facts, read anew in a new boot: nothing of an old one is told as the new one's
+//!                                |
+//!   go, leave <------------------'    the target runs, or it is said that nobody knows
+//! ```
+//! Every question is pinned to the stop that it was asked in. A target that restarts, or runs on, in the middle of it
+//! answers it no more, whoever stops it next.
+
+mod cost;
+mod error;
+mod stop;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kd_protocol::kd::{DebugIo, GetVersion64, StateChange};
+use kd_protocol::link::{RequestError, RunState};
+
+use crate::commands::verifier::verified_images;
+use crate::commands::{self, AnyAnswer, NoteKind, QueryError};
+use crate::memory::{CachedMemory, Memory, VirtAddr};
+use crate::session::{BootId, BreakInError, Halt, LiveMemory, Resumed, Session, Wait};
+use crate::symbols::store::SymbolSource;
+use crate::target::{Image, Kernel, KernelVersion, Progress, Target, TargetError};
+
+pub use cost::{Costs, Stats};
+pub use error::{AskError, DebugError};
+pub use stop::Stop;
+
+/// Drivers whose symbols are fetched before the first command; who verifies all drivers has a hundred and more.
+const MAX_FETCHED: usize = 16;
+/// Boots that one attempt to stop a target follows: each begins as a new target.
+const MAX_BOOTS: usize = 4;
+
+/// What a front end is told while the debugger works, and what it is asked.
+pub trait Observer {
+    /// Something to show.
+    fn notice(&mut self, notice: &Notice<'_>);
+
+    /// What a prompt of the target is answered; it stands still until then. Only where the session
+    /// [asks](crate::session::Prompts::Ask).
+    fn prompt(&mut self, prompt: &DebugIo) -> bytes::Bytes;
+}
+
+/// Something that a debugger says while it works.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// A target says who it is, the first time in its boot.
+    Target {
+        /// Where it is met.
+        place: String,
+        /// What it says.
+        version: &'a GetVersion64,
+    },
+    /// The kernel's symbols are not to be had.
+    MissingSymbols(&'a TargetError),
+    /// These are fetched while the target runs.
+    Fetching(&'a str),
+    /// It restarted while it was being stopped; it is stopped again.
+    RestartedMeanwhile,
+}
+
+/// One target and what is known of it.
+#[derive(Debug)]
+pub struct Debugger {
+    session: Arc<Session>,
+    memory: CachedMemory<LiveMemory>,
+    symbols: Arc<SymbolSource>,
+    known: Option<Known>,
+    break_in_timeout: Duration,
+    costs: Costs,
+}
+
+/// What is known of one boot.
+#[derive(Debug)]
+struct Known {
+    boot: BootId,
+    kernel: Kernel,
+}
+
+impl Debugger {
+    /// A debugger of `session`'s target. `symbols` may be a symbol path.
+    #[must_use]
+    pub fn new(
+        session: Arc<Session>,
+        symbols: impl Into<Arc<SymbolSource>>,
+        break_in_timeout: Duration,
+    ) -> Self {
+        let memory = CachedMemory::new(session.memory());
+        Self {
+            session,
+            memory,
+            symbols: symbols.into(),
+            known: None,
+            break_in_timeout,
+            costs: Costs::default(),
+        }
+    }
+
+    /// Its session.
+    #[must_use]
+    pub const fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Where symbols are looked for.
+    #[must_use]
+    pub const fn symbols(&self) -> &Arc<SymbolSource> {
+        &self.symbols
+    }
+
+    /// Stops the target, and says where. Before the first stop of a boot that is kept, the symbols are fetched that
+    /// questions will need, while the target runs.
+    ///
+    /// # Errors
+    /// [`DebugError`].
+    pub fn break_in(&mut self, observer: &mut dyn Observer) -> Result<Stop, DebugError> {
+        for _ in 0..MAX_BOOTS {
+            let described =
+                self.stop_with_symbols(observer).and_then(|change| self.describe(&change, observer));
+            match described {
+                Err(DebugError::Version(RequestError::TargetRestarted | RequestError::TargetRunning)) => {
+                    observer.notice(&Notice::RestartedMeanwhile);
+                }
+                result => return result,
+            }
+        }
+        Err(DebugError::RestartsAgain)
+    }
+
+    /// Stops the target for as long as it takes to say who it is, and lets it run.
+    ///
+    /// # Errors
+    /// [`DebugError`]; [`DebugError::NotResumed`] if nobody knows whether it runs.
+    pub fn identify(&mut self, observer: &mut dyn Observer) -> Result<(), DebugError> {
+        for _ in 0..MAX_BOOTS {
+            let known = self.stop_with_symbols(observer).and_then(|_| self.know_boot(observer));
+            match known {
+                Err(DebugError::Version(RequestError::TargetRestarted | RequestError::TargetRunning)) => {
+                    observer.notice(&Notice::RestartedMeanwhile);
+                }
+                result => {
+                    result?;
+                    return match self.go() {
+                        Resumed::Running => Ok(()),
+                        Resumed::MayBeStopped(why) => Err(DebugError::NotResumed(why)),
+                    };
+                }
+            }
+        }
+        Err(DebugError::RestartsAgain)
+    }
+
+    /// Stops the target, answering its prompts: one that waits for an answer cannot be stopped.
+    fn stop(&self, observer: &mut dyn Observer) -> Result<Box<StateChange>, BreakInError> {
+        self.session.request_break_in();
+        let deadline = self.session.deadline_after(self.break_in_timeout);
+        loop {
+            match self.session.wait_for_halt(Some(deadline)) {
+                Wait::Done(Halt::Stopped(change)) => return Ok(change),
+                Wait::Done(Halt::Prompt(prompt)) => {
+                    let answer = observer.prompt(&prompt);
+                    self.session.answer_prompt(prompt, answer);
+                }
+                wait => return Err(self.session.gave_up_break_in(wait.map(drop), self.break_in_timeout)),
+            }
+        }
+    }
+
+    fn stop_with_symbols(&mut self, observer: &mut dyn Observer) -> Result<Box<StateChange>, DebugError> {
+        let mut change = self.stop(observer)?;
+        if self.known().is_some() || !self.symbols.asks_servers() {
+            return Ok(change);
+        }
+        let base = self.session.version()?.kern_base;
+        if self.fetch_while_running("the kernel's symbols", &[base], observer)? {
+            change = self.stop(observer)?;
+        }
+        self.know_boot(observer)?;
+        let mut drivers = self.target().map(|target| verified_images(&target)).unwrap_or_default();
+        drivers.truncate(MAX_FETCHED);
+        if self.fetch_while_running("symbols of verified drivers", &drivers, observer)? {
+            change = self.stop(observer)?;
+        }
+        Ok(change)
+    }
+
+    /// Lets the target run while the symbols of the images at `bases` are fetched from a server, as far as they have to
+    /// be: a machine must not stand still for a download. True if it runs afterwards.
+    fn fetch_while_running(
+        &self,
+        what: &str,
+        bases: &[VirtAddr],
+        observer: &mut dyn Observer,
+    ) -> Result<bool, DebugError> {
+        self.memory.inner().pin(self.session.stop());
+        // What cannot be read here is told when the symbols are needed.
+        let wanted = bases.iter().filter_map(|base| Some(Image::read(&self.memory, *base).ok()?.pdb));
+        let wanted: Vec<_> = wanted.filter(|pdb| self.symbols.has_to_fetch(pdb)).collect();
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        observer.notice(&Notice::Fetching(what));
+        if let Resumed::MayBeStopped(why) = self.go() {
+            return Err(DebugError::NotResumed(why));
+        }
+        for pdb in &wanted {
+            // A failure is remembered by the source, and told where the symbols are needed.
+            let failed = self.symbols.load(pdb).err();
+            if failed.is_some_and(|missing| missing.is_interrupted()) {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The stop that the target is in, described; nothing if it is not stopped.
+    ///
+    /// # Errors
+    /// [`DebugError::Version`] if the target does not say who it is.
+    pub fn present_stop(&mut self, observer: &mut dyn Observer) -> Result<Option<Stop>, DebugError> {
+        match self.session.stopped() {
+            Some(change) => self.describe(&change, observer).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn describe(&mut self, change: &StateChange, observer: &mut dyn Observer) -> Result<Stop, DebugError> {
+        self.know_boot(observer)?;
+        let Some(target) = self.target() else { return Err(RequestError::TargetRunning.into()) };
+        Ok(Stop::describe(change, &target))
+    }
+
+    /// Asks who the target is, once a boot, and says it.
+    fn know_boot(&mut self, observer: &mut dyn Observer) -> Result<(), DebugError> {
+        if self.known().is_some() {
+            return Ok(());
+        }
+        let boot = self.session.boot();
+        let version = self.session.version()?;
+        let kernel = Kernel::new(kernel_version(&version), Arc::clone(&self.symbols));
+        observer.notice(&Notice::Target { place: self.session.place(), version: &version });
+        self.memory.inner().pin(self.session.stop());
+        let missing = Target::new(&self.memory, &kernel).module_symbols("nt").err();
+        if self.session.boot() != boot {
+            return Err(RequestError::TargetRestarted.into());
+        }
+        self.known = Some(Known { boot, kernel });
+        if let Some(missing) = missing {
+            observer.notice(&Notice::MissingSymbols(&missing));
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> Option<&Kernel> {
+        let boot = self.session.boot();
+        self.known.as_ref().filter(|known| known.boot == boot).map(|known| &known.kernel)
+    }
+
+    /// The target of the present stop, if it is stopped and has said who it is.
+    #[must_use]
+    pub fn target(&self) -> Option<Target<'_>> {
+        let stop = self.session.stop();
+        let kernel = self.known().filter(|_| self.session.state() == RunState::Stopped)?;
+        // A stop or a boot that begins behind this line answers nothing that is asked of this target.
+        self.memory.inner().pin(stop);
+        Some(Target::new(&self.memory as &dyn Memory, kernel).with_cpu(self.memory.inner()))
+    }
+
+    /// Asks the stopped target. An answer that rests on what could not be read because the target is lost, was let run or
+    /// restarted is none.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn ask(
+        &self,
+        run: fn(&str, &Target<'_>) -> commands::Answered,
+        arguments: &str,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn AnyAnswer>, AskError> {
+        let Some(target) = self.target() else { return Err(self.why_not_stopped()) };
+        self.memory.inner().take_failure();
+        let answer = commands::ask(run, arguments, &target.with_progress(progress));
+        let Some(cause) = self.memory.inner().take_failure() else { return Ok(answer?) };
+        match answer {
+            // What could be read before Ctrl+C, or within the freeze budget, is worth something where the answer itself
+            // says that it is not all.
+            Ok(answer) if AskError::leaves_parts(&cause) && answer.worst() >= Some(NoteKind::Partial) => {
+                Ok(answer)
+            }
+            Err(error) if error.is_usage() => Err(error.into()),
+            _ => Err(AskError::NotRead(cause)),
+        }
+    }
+
+    /// Why there is no stopped target to ask.
+    fn why_not_stopped(&self) -> AskError {
+        match self.session.state() {
+            RunState::Running => AskError::Running,
+            RunState::Stopped => AskError::NotIdentified,
+            RunState::Unknown => AskError::Unknown { last_heard: self.session.last_heard() },
+        }
+    }
+
+    /// Runs a command that changes where symbols come from.
+    ///
+    /// # Errors
+    /// The command's.
+    pub fn ask_symbols(
+        &self,
+        run: fn(&str, &SymbolSource, Option<&Target<'_>>) -> commands::Answered,
+        arguments: &str,
+    ) -> Result<Box<dyn AnyAnswer>, QueryError> {
+        run(arguments, &self.symbols, self.target().as_ref())
+    }
+
+    /// Lets the target run, if it is stopped.
+    pub fn go(&self) -> Resumed {
+        self.session.resume()
+    }
+
+    /// Lets the target run for good.
+    pub fn leave(&self) -> Resumed {
+        self.session.leave()
+    }
+
+    /// What everything has cost so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.session, &self.memory)
+    }
+
+    /// What each command has cost.
+    #[must_use]
+    pub const fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// The same, to be added to.
+    pub const fn costs_mut(&mut self) -> &mut Costs {
+        &mut self.costs
+    }
+}
+
+const fn kernel_version(version: &GetVersion64) -> KernelVersion {
+    KernelVersion {
+        major: version.major_version,
+        build: version.minor_version,
+        flags: version.flags.bits(),
+        machine: version.machine_type,
+        base: version.kern_base,
+        module_list: version.ps_loaded_module_list,
+        debugger_data_list: version.debugger_data_list,
+    }
+}

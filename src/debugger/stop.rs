@@ -1,0 +1,35 @@
+//! A stop, described: why the target stopped, where, and whether it is a bug check.
+
+use kd_protocol::kd::StateChange;
+
+use crate::commands::{BugCheck, BugCheckQuery, Query};
+use crate::memory::VirtAddr;
+use crate::target::{SymbolAt, Target};
+
+/// A stop.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// As the target announced it.
+    pub change: StateChange,
+    /// Where it stopped, as wide as the target's addresses.
+    pub program_counter: VirtAddr,
+    /// Bytes of a pointer.
+    pub pointer_size: usize,
+    /// What is there.
+    pub symbol: SymbolAt,
+    /// The bug check that it stopped for. A machine that does not say is taken to have none.
+    pub bug_check: Option<BugCheck>,
+}
+
+impl Stop {
+    pub(super) fn describe(change: &StateChange, target: &Target<'_>) -> Self {
+        let program_counter = target.address(change.program_counter.0);
+        Self {
+            change: change.clone(),
+            program_counter,
+            pointer_size: target.pointer_size(),
+            symbol: target.symbol_at(program_counter),
+            bug_check: BugCheckQuery.run(target).ok().filter(BugCheck::happened),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Letting the target run: after one stop, and for good.
+//!
+//! ```text
+//!   stopped --> program counter moved (leaving_stop) --> Continue, repeated --> the target says that it runs
+//!      ^                                                                              |
+//!      `-- it stops again: a break-in too many, another assertion <-- a moment -------'
+//! ```
+//! Whoever stops a machine lets it run again. Silence is no proof that it does; where there is none, that is said.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use kd_protocol::kd::{Manipulate, StateChange};
+use kd_protocol::link::{RequestError, RunState};
+
+use super::leaving_stop::Leaving;
+use super::monitor::{State, Step, Wait};
+use super::order::{Order, Outcome, Ticket};
+use super::{Session, version};
+
+/// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
+const LATE_STOP: Duration = Duration::from_millis(1200);
+/// The same for whoever has to go.
+const HURRIED_LATE_STOP: Duration = Duration::from_millis(700);
+/// Whoever has to go gives a target that says something this long, ...
+const HURRIED: Duration = Duration::from_millis(1800);
+/// ... and one that says nothing at all this long.
+const HURRIED_SILENT: Duration = Duration::from_millis(850);
+/// Stops that follow one upon another are left this often.
+const MOST_STOPS: usize = 64;
+/// How often it is looked whether somebody has to go.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// What became of a target that was told to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// It said that it runs, or was not held.
+    Running,
+    /// It may stand still: this is why nobody knows, or why it does.
+    MayBeStopped(String),
+}
+
+/// One going: when it began, and whether somebody has to go.
+struct Going<'a> {
+    session: &'a Session,
+    since: Instant,
+    patience: Duration,
+    is_hurried: Cell<bool>,
+}
+
+impl Session {
+    /// Lets the stopped target run and waits until it says so. A surplus break-in of this side, which stops it at once
+    /// again, is left too.
+    pub fn resume(&self) -> Resumed {
+        let going = Going::new(self);
+        let Some(stop) = self.stopped() else { return going.without_stop() };
+        let resumed = going.leave_stop(&stop);
+        if resumed == Resumed::Running && self.monitor.get(|state| state.may_stop_again) {
+            let at = stop.program_counter;
+            if let Some(again) = going.stops_within(LATE_STOP, |it| it.program_counter == at) {
+                return going.leave_stop(&again);
+            }
+        }
+        resumed
+    }
+
+    /// Lets the target run for good: also one that stops again at once, as long as that takes. Nothing is done if this
+    /// session does not hold it.
+    pub fn leave(&self) -> Resumed {
+        let going = Going::new(self);
+        for _ in 0..MOST_STOPS {
+            let Some(stop) = self.stopped() else { return going.without_stop() };
+            let resumed = going.leave_stop(&stop);
+            if resumed != Resumed::Running {
+                return resumed;
+            }
+            // A machine that stopped by itself may do so again at once.
+            let may_stop_again = self.monitor.get(|state| state.may_stop_again || !state.is_break_in);
+            if !may_stop_again || going.stops_within(going.late_stop(), |_| true).is_none() {
+                return Resumed::Running;
+            }
+        }
+        Resumed::MayBeStopped(format!("it stopped again each of {MOST_STOPS} times that it was let run"))
+    }
+
+    /// Gives up stopping the target. A break-in that is on its way may stop it all the same, for nobody; so this waits a
+    /// moment for that, and lets it run.
+    pub fn cancel_break_in(&self) {
+        self.order(Order::CancelBreakIn);
+        let going = Going::new(self);
+        if going.stops_within(going.late_stop(), |_| true).is_some() {
+            self.leave();
+        }
+    }
+}
+
+impl<'a> Going<'a> {
+    fn new(session: &'a Session) -> Self {
+        let is_hurried = session.quit().is_some().into();
+        Self { session, since: Instant::now(), patience: session.leave_timeout, is_hurried }
+    }
+
+    /// True once somebody has to go: the program is to end, or Ctrl+C was pressed at what takes long.
+    fn is_hurried(&self) -> bool {
+        if self.session.quit().is_some() || self.session.take_interrupt() {
+            self.is_hurried.set(true);
+        }
+        self.is_hurried.get()
+    }
+
+    fn late_stop(&self) -> Duration {
+        if self.is_hurried() { HURRIED_LATE_STOP } else { LATE_STOP }
+    }
+
+    fn deadline(&self) -> Instant {
+        if !self.is_hurried() {
+            return self.since + self.patience;
+        }
+        let heard = self.session.monitor.get(|state| state.last_heard);
+        self.since + if heard.is_some_and(|at| at >= self.since) { HURRIED } else { HURRIED_SILENT }
+    }
+
+    /// What there is to say of a target that is not known to be stopped.
+    fn without_stop(&self) -> Resumed {
+        let is_held = self.session.monitor.get(|state| state.is_held);
+        match self.session.state() {
+            RunState::Running => Resumed::Running,
+            _ if !is_held => Resumed::Running,
+            _ => self.unproven(),
+        }
+    }
+
+    fn unproven(&self) -> Resumed {
+        Resumed::MayBeStopped(format!(
+            "it has not said that it runs; its last sign of life: {}",
+            self.session.last_heard()
+        ))
+    }
+
+    /// Leaves a stop, and those that the link makes to learn whether the target runs.
+    fn leave_stop(&self, stop: &StateChange) -> Resumed {
+        let mut stop = Box::new(stop.clone());
+        while Instant::now() < self.deadline() {
+            let leaving = Leaving::of(&stop);
+            if let Some(machine) = self.machine() {
+                // What fails here fails for a target that does not answer, and the next order finds that out too.
+                let _ = leaving.prepare(&stop, machine, |request| self.request(request));
+            }
+            match self.carry_out(Step::Resume, |ticket| Order::Resume(ticket, leaving.status)) {
+                Outcome::Resumed => return Resumed::Running,
+                Outcome::StoppedAgain => match self.session.stopped() {
+                    Some(again) => stop = again,
+                    None => return self.without_stop(),
+                },
+                Outcome::NotStopped => return self.without_stop(),
+                Outcome::Ended => return Resumed::MayBeStopped("the session has ended".into()),
+                _ => return self.unproven(),
+            }
+        }
+        self.unproven()
+    }
+
+    fn machine(&self) -> Option<u16> {
+        let known = || self.session.monitor.get(|state| state.version);
+        let version = known().map_or_else(|| version::ask(&self.session.monitor, |it| self.request(it)), Ok);
+        Some(version.ok()?.machine_type)
+    }
+
+    fn request(&self, request: Manipulate) -> Result<Manipulate, RequestError> {
+        let step = Step::Reply(request.api_number.to_string());
+        let stop = self.session.stop();
+        // A target that was silent before is asked all the same: this is about letting it run.
+        self.session.try_again();
+        match self.carry_out(step, |ticket| Order::Request(ticket, stop, Box::new(request))) {
+            Outcome::Reply(reply) => Ok(*reply),
+            Outcome::Failed(error) => Err(error),
+            _ => Err(RequestError::NotConnected),
+        }
+    }
+
+    /// Gives an order and waits for its outcome for as long as there is time.
+    fn carry_out(&self, step: Step, order: impl FnOnce(Ticket) -> Order) -> Outcome {
+        let session = self.session;
+        session.monitor.carry_out_within(&session.orders, step, order, None, |_, find| self.wait(find))
+    }
+
+    fn wait<T>(&self, find: &mut dyn FnMut(&mut State) -> Option<T>) -> Wait<T> {
+        loop {
+            let deadline = self.deadline();
+            let look = (Instant::now() + LOOK).min(deadline);
+            match self.session.monitor.wait_to_the_end(look, &mut *find) {
+                Wait::TimedOut if look < deadline => {}
+                wait => return wait,
+            }
+        }
+    }
+
+    /// Waits for a stop that `is_wanted`, for at most this long.
+    fn stops_within(
+        &self,
+        time: Duration,
+        is_wanted: impl Fn(&StateChange) -> bool,
+    ) -> Option<Box<StateChange>> {
+        let find = |state: &mut State| state.stopped.clone().filter(|it| is_wanted(it));
+        match self.session.monitor.wait_to_the_end(Instant::now() + time, find) {
+            Wait::Done(stop) => Some(stop),
+            _ => None,
+        }
+    }
+}

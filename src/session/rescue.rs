@@ -1,0 +1,23 @@
+//! Letting a machine run that a debugger has left stopped: a link of its own finds it, gets it off its breakpoint, and
+//! goes.
+
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::{Prompts, Resumed, Session, SessionConfig};
+
+/// A KDNET target offers itself every three seconds.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(8);
+/// A target that is there stops, or says that it has, within this.
+const BREAK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Lets the target at the other end of `connection` run, whether or not it is stopped. True if it said that it runs.
+pub(super) fn let_go(connection: &Connection) -> bool {
+    let config = SessionConfig { prompts: Prompts::ignoring(), ..SessionConfig::over(connection.clone()) };
+    let Ok(session) = Session::open(&config) else { return false };
+    if session.wait_for_target(Some(CONNECT_PATIENCE)).is_err() {
+        return false;
+    }
+    // A running target stops for a moment, a stopped one announces its stop again: either way it can be let go then.
+    session.break_in(BREAK_PATIENCE).is_ok() && session.leave() == Resumed::Running
+}

@@ -1,0 +1,89 @@
+//! Keeps its promise to the machine when the system has other plans for the program: a suspension, an end that something
+//! holds up.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::{Report, exit_code_of, may_be_stopped};
+use crate::session::{Quit, Resumed, Session, Watcher};
+
+/// Whoever is told to end has ended by himself within this.
+const GRACE: Duration = Duration::from_millis(2500);
+/// What is said at the end is written within this, or nobody reads it.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Lets `session`'s target run before the program is suspended, and ends the program when it was told to end and does not:
+/// on a thread of its own, which nothing that the program does can hold up.
+///
+/// # Errors
+/// The system's, if it has no threads.
+pub fn keep(session: &Arc<Session>, report: Report) -> std::io::Result<()> {
+    let keeper = Keeper { session: Arc::downgrade(session), watcher: session.watcher(), report };
+    std::thread::Builder::new().name("keeper".into()).spawn(move || keeper.run())?;
+    Ok(())
+}
+
+struct Keeper {
+    session: Weak<Session>,
+    watcher: Watcher,
+    report: Report,
+}
+
+impl Keeper {
+    fn run(&self) {
+        loop {
+            match self.watcher.wait_for_suspension() {
+                None => self.suspend(),
+                Some(quit) => return self.end(quit),
+            }
+        }
+    }
+
+    /// A suspended debugger answers nothing: the target must not wait for it.
+    fn suspend(&self) {
+        let session = self.session.upgrade();
+        let was_stopped = session.as_ref().is_some_and(|session| session.stopped().is_some());
+        if let Some(session) = session.filter(|_| was_stopped) {
+            match session.leave() {
+                Resumed::Running => {
+                    self.report
+                        .status("Suspended; the target runs meanwhile. Ctrl+C breaks in again afterwards");
+                }
+                Resumed::MayBeStopped(why) => self.report.status(&may_be_stopped(&session.place(), &why)),
+            }
+        }
+        self.say_last_words();
+        stop_this_process();
+        self.watcher.end_suspension();
+        self.watcher.wake();
+    }
+
+    fn end(&self, quit: Quit) {
+        std::thread::sleep(GRACE);
+        // Whatever holds the program up, the machine is let run.
+        let mut code = exit_code_of(quit);
+        if let Some(session) = self.session.upgrade()
+            && let Resumed::MayBeStopped(why) = session.leave()
+        {
+            code = super::Worst::MayBeStopped.exit_code();
+            self.report.status(&may_be_stopped(&session.place(), &why));
+        }
+        self.say_last_words();
+        std::process::exit(code.into());
+    }
+
+    fn say_last_words(&self) {
+        let said_by = std::time::Instant::now() + LAST_WORDS;
+        let _ = self.report.writer().drain(|| std::time::Instant::now() < said_by);
+    }
+}
+
+#[cfg(unix)]
+fn stop_this_process() {
+    use rustix::process::{Signal, getpid, kill_process};
+    // What cannot be stopped goes on, which is no harm.
+    let _ = kill_process(getpid(), Signal::STOP);
+}
+
+#[cfg(not(unix))]
+const fn stop_this_process() {}

@@ -1,0 +1,230 @@
+//! Reads lines from the terminal on a thread of its own: while somebody thinks about what to type, the target may restart,
+//! the program may be told to end.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use rustyline::error::ReadlineError;
+use rustyline::history::{History, SearchDirection};
+use rustyline::{Config, DefaultEditor, ExternalPrinter};
+
+use crate::session::Watcher;
+
+/// Lines kept from session to session.
+const HISTORY_LEN: usize = 1000;
+
+/// What was typed.
+#[derive(Debug)]
+pub(super) enum Typed {
+    Line(String),
+    /// Ctrl+C.
+    Interrupted,
+    /// Ctrl+D.
+    End,
+    Failed(io::Error),
+}
+
+/// Whoever types.
+pub(super) struct Typist {
+    wanted: mpsc::Sender<Wanted>,
+    typed: mpsc::Receiver<Typed>,
+    is_typing: bool,
+    terminal: Terminal,
+}
+
+/// A line that is wanted.
+struct Wanted {
+    prompt: String,
+    is_command: bool,
+}
+
+/// Shows text above the line that is being typed; false once it cannot.
+pub(super) type ShowAbove = Box<dyn FnMut(String) -> bool + Send>;
+
+impl Typist {
+    /// Starts to listen to the terminal; `watcher` is woken when something was typed. Also returns what shows text above
+    /// the line.
+    pub(super) fn start(watcher: Watcher) -> io::Result<(Self, Option<ShowAbove>)> {
+        let terminal = Terminal::as_it_is();
+        let config = Config::builder().max_history_size(HISTORY_LEN).map_err(terminal_error)?.build();
+        let mut editor = DefaultEditor::with_config(config).map_err(terminal_error)?;
+        let history = history_file();
+        if let Some(file) = &history {
+            // No history yet is the normal case.
+            let _ = editor.load_history(file);
+        }
+        let printer = editor.create_external_printer().ok();
+        let show = printer.map(|mut printer| Box::new(move |text| printer.print(text).is_ok()) as ShowAbove);
+        let (wanted, wants) = mpsc::channel::<Wanted>();
+        let (tell, typed) = mpsc::channel();
+        std::thread::Builder::new().name("typist".into()).spawn(move || {
+            for Wanted { prompt, is_command } in wants {
+                let line = read_line(&mut editor, &prompt);
+                if let Typed::Line(line) = &line
+                    && is_command
+                {
+                    keep(&mut editor, line, history.as_ref());
+                }
+                if tell.send(line).is_err() {
+                    return;
+                }
+                watcher.wake();
+            }
+        })?;
+        Ok((Self { wanted, typed, is_typing: false, terminal }, show))
+    }
+
+    /// Asks for a line, unless one is being typed.
+    pub(super) fn ask(&mut self, prompt: &str, is_command: bool) {
+        if !self.is_typing {
+            self.is_typing = self.wanted.send(Wanted { prompt: prompt.to_owned(), is_command }).is_ok();
+        }
+    }
+
+    /// True while a line is being typed.
+    pub(super) const fn is_typing(&self) -> bool {
+        self.is_typing
+    }
+
+    /// What was typed since the last call.
+    pub(super) fn typed(&mut self) -> Option<Typed> {
+        let typed = self.typed.try_recv().ok()?;
+        self.is_typing = false;
+        Some(typed)
+    }
+}
+
+impl Drop for Typist {
+    fn drop(&mut self) {
+        // A line may still be being typed, in the editor's own mode of the terminal.
+        self.terminal.restore();
+    }
+}
+
+fn read_line(editor: &mut DefaultEditor, prompt: &str) -> Typed {
+    match editor.readline(prompt) {
+        Ok(line) => Typed::Line(line),
+        Err(ReadlineError::Interrupted) => Typed::Interrupted,
+        Err(ReadlineError::Eof) => Typed::End,
+        Err(error) => Typed::Failed(terminal_error(error)),
+    }
+}
+
+/// Keeps a line for the next session. What may be a secret stays here: keys, passwords in the addresses of servers.
+fn keep(editor: &mut DefaultEditor, line: &str, file: Option<&PathBuf>) {
+    let _ = editor.add_history_entry(line);
+    let Some(file) = file else { return };
+    // A history that cannot be kept is not worth a word in the middle of a session.
+    let _ = save(editor, file);
+}
+
+fn save(editor: &mut DefaultEditor, file: &PathBuf) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut text = String::from("#V2\n");
+    let history = editor.history();
+    for index in 0..history.len() {
+        let Ok(Some(entry)) = history.get(index, SearchDirection::Forward) else { continue };
+        if !may_be_secret(&entry.entry) {
+            text += &entry.entry.replace('\\', "\\\\").replace('\n', "\\n");
+            text.push('\n');
+        }
+    }
+    write_private(file, text.as_bytes())
+}
+
+/// Writes a file that nobody else can read, whatever it was before.
+fn write_private(file: &PathBuf, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+        options.mode(0o600);
+        let open = options.open(file)?;
+        open.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        return (&open).write_all(bytes);
+    }
+    #[cfg(not(unix))]
+    options.open(file)?.write_all(bytes)
+}
+
+/// True for lines with a key, or with a name and a password in a URL.
+fn may_be_secret(line: &str) -> bool {
+    let line = line.to_lowercase();
+    let has_user = line.match_indices("://").any(|(at, _)| {
+        let authority = line[at + 3..].split(['/', '*', ' ', ';', '"']).next().unwrap_or_default();
+        authority.contains('@')
+    });
+    has_user || line.contains("key=") || line.contains("password") || line.contains("token")
+}
+
+fn terminal_error(error: ReadlineError) -> io::Error {
+    match error {
+        ReadlineError::Io(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn history_file() -> Option<PathBuf> {
+    Some(directories::ProjectDirs::from("", "", "verikd")?.data_local_dir().join("history"))
+}
+
+/// How the terminal was before anybody typed.
+struct Terminal {
+    #[cfg(unix)]
+    mode: Option<rustix::termios::Termios>,
+}
+
+impl Terminal {
+    fn as_it_is() -> Self {
+        Self {
+            #[cfg(unix)]
+            mode: rustix::termios::tcgetattr(io::stdin()).ok(),
+        }
+    }
+
+    fn restore(&self) {
+        #[cfg(unix)]
+        if let Some(mode) = &self.mode {
+            // A terminal that is gone needs nothing.
+            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Drain, mode);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_kept() {
+        for line in [
+            ".sympath srv*/tmp*https://user:secret@symbols.example/x",
+            ".sympath+ https://token@symbols.example",
+            "x key=1.2.3.4",
+        ] {
+            assert!(may_be_secret(line), "{line}");
+        }
+        for line in ["!verifier 3 myfault.sys", ".sympath srv*/a@b*https://symbols.example/@x", "lm"] {
+            assert!(!may_be_secret(line), "{line}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_reads_the_history() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("history");
+        std::fs::write(&file, "old").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        write_private(&file, b"new").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

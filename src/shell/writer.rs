@@ -1,0 +1,326 @@
+//! Writes what is shown, on threads of its own: a reader that does not read, a full disk, a terminal that is stopped must
+//! not keep a machine standing still.
+//!
+//! ```text
+//!   shell --- answer, status ---> queue --> one thread a stream --> stdout, stderr
+//!     |                              formats the answer, then writes it
+//!     `--- drain: all is written, or it cannot be, or nobody wants to wait any longer
+//! ```
+//! What was handed over first is written first, also where two streams lead to one terminal; but a stream that does not
+//! move does not hold up the other for long.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A stream that does not move holds up the other for this long.
+const COURTESY: Duration = Duration::from_millis(200);
+/// Pieces that wait for a stream that does not move: what a target prints without end must not fill this machine.
+const MAX_ASIDE: usize = 10_000;
+/// How often a wait looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// One of the two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// Answers.
+    Out,
+    /// Everything else.
+    Aside,
+}
+
+/// A text to write, made when it is its turn.
+type Piece = Box<dyn FnOnce() -> String + Send>;
+
+/// Where a shell writes. Copies write to the same streams.
+#[derive(Clone)]
+pub struct Writer(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    streams: [Queue; 2],
+    next: u64,
+    /// Shows what is no answer above a line that is being typed.
+    above_line: Option<Box<dyn FnMut(String) -> bool + Send>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    pieces: VecDeque<(u64, Piece)>,
+    /// The piece that is being written.
+    writing: Option<u64>,
+    /// It was waited for in vain.
+    is_stuck: bool,
+    left_out: u64,
+    error: Option<io::Error>,
+}
+
+impl Queue {
+    /// The oldest piece that is not written yet.
+    fn oldest(&self) -> Option<u64> {
+        self.writing.or_else(|| self.pieces.front().map(|(number, _)| *number))
+    }
+}
+
+/// How the wait for everything to be written ended.
+#[derive(Debug)]
+pub enum Drained {
+    /// It is written.
+    All,
+    /// The wait is not wanted any more.
+    GivenUp,
+    /// Answers cannot be written.
+    Failed(io::Error),
+}
+
+impl Writer {
+    /// Answers go to `out`, everything else to `aside`.
+    #[must_use]
+    pub fn new(out: impl Write + Send + 'static, aside: impl Write + Send + 'static) -> Self {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let sinks: [(Stream, Box<dyn Write + Send>); 2] =
+            [(Stream::Out, Box::new(out)), (Stream::Aside, Box::new(aside))];
+        for (stream, sink) in sinks {
+            let shared = Arc::clone(&shared);
+            let name = format!("{stream:?}").to_lowercase();
+            // Without threads nothing else of this program works either.
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || shared.write(stream, sink))
+                .expect("the system has threads");
+        }
+        Self(shared)
+    }
+
+    /// Standard output and standard error.
+    #[must_use]
+    pub fn standard() -> Self {
+        Self::new(io::stdout(), io::stderr())
+    }
+
+    pub(super) fn text(&self, stream: Stream, text: String) {
+        self.put(stream, Box::new(|| text));
+    }
+
+    /// Writes what `make` returns; it is called by the thread that writes it.
+    pub(super) fn put(&self, stream: Stream, make: Piece) {
+        let mut state = self.0.lock();
+        let number = state.next;
+        state.next += 1;
+        let queue = &mut state.streams[stream as usize];
+        if stream == Stream::Aside && queue.pieces.len() >= MAX_ASIDE {
+            queue.left_out += 1;
+            return;
+        }
+        queue.pieces.push_back((number, make));
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Why answers cannot be written, once that is known.
+    #[must_use]
+    pub fn failure(&self) -> Option<io::Error> {
+        self.0.lock().failure()
+    }
+
+    /// Waits until everything is written, for as long as `is_wanted`.
+    #[must_use]
+    pub fn drain(&self, is_wanted: impl Fn() -> bool) -> Drained {
+        let mut state = self.0.lock();
+        loop {
+            if let Some(error) = state.failure() {
+                return Drained::Failed(error);
+            }
+            if state.streams.iter().all(|queue| queue.oldest().is_none()) {
+                return Drained::All;
+            }
+            if !is_wanted() {
+                return Drained::GivenUp;
+            }
+            let wait = self.0.changed.wait_timeout(state, LOOK);
+            state = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Shows what is no answer by `show` from now on, which knows of the line that is being typed. Where it returns false,
+    /// standard error is used again.
+    pub(super) fn show_above_line(&self, show: Option<Box<dyn FnMut(String) -> bool + Send>>) {
+        self.0.lock().above_line = show;
+    }
+}
+
+impl State {
+    fn failure(&self) -> Option<io::Error> {
+        let error = self.streams[Stream::Out as usize].error.as_ref()?;
+        Some(io::Error::new(error.kind(), error.to_string()))
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes piece after piece.
+    fn write(&self, stream: Stream, mut sink: Box<dyn Write + Send>) {
+        loop {
+            let (make, left_out, above_line) = self.next(stream);
+            let mut text = make();
+            if left_out > 0 {
+                text.insert_str(0, &format!("({left_out} lines were left out: nobody read them in time)\n"));
+            }
+            let written = match above_line {
+                Some(mut show) => {
+                    if show(text) {
+                        self.lock().above_line.get_or_insert(show);
+                    }
+                    Ok(())
+                }
+                None => sink.write_all(text.as_bytes()).and_then(|()| sink.flush()),
+            };
+            let mut state = self.lock();
+            let queue = &mut state.streams[stream as usize];
+            queue.writing = None;
+            queue.is_stuck = false;
+            if let Err(error) = written {
+                // What cannot be shown aside must not end a session that holds a stopped machine.
+                queue.error.get_or_insert(error);
+                queue.pieces.clear();
+            }
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// The next piece of a stream, once it is its turn.
+    #[expect(clippy::type_complexity, reason = "taken apart at once by its only caller")]
+    fn next(&self, stream: Stream) -> (Piece, u64, Option<Box<dyn FnMut(String) -> bool + Send>>) {
+        let mut state = self.lock();
+        loop {
+            let own = state.streams[stream as usize].pieces.front().map(|(number, _)| *number);
+            let other = &state.streams[1 - stream as usize];
+            let Some(number) = own else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            if other.oldest().is_none_or(|oldest| oldest > number) || other.is_stuck {
+                let queue = &mut state.streams[stream as usize];
+                let (number, make) = queue.pieces.pop_front().expect("it was seen above");
+                queue.writing = Some(number);
+                let left_out = std::mem::take(&mut queue.left_out);
+                let above_line = (stream == Stream::Aside).then(|| state.above_line.take()).flatten();
+                return (make, left_out, above_line);
+            }
+            let before = other.oldest();
+            let (after, timeout) =
+                self.changed.wait_timeout(state, COURTESY).unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            let other = &mut state.streams[1 - stream as usize];
+            other.is_stuck |= timeout.timed_out() && other.oldest() == before;
+        }
+    }
+}
+
+/// A stream that keeps what is written to it: for front ends that are no terminal, and for tests.
+#[derive(Clone, Debug, Default)]
+pub struct Transcript(Arc<Mutex<Vec<u8>>>);
+
+impl Transcript {
+    /// What was written so far.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Write for Transcript {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// A stream that does not move until it is let.
+    struct Gate(mpsc::Receiver<()>, Transcript);
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn two_streams_to_one_place_keep_their_order() {
+        let both = Transcript::default();
+        let writer = Writer::new(both.clone(), both.clone());
+        let mut expected = String::new();
+        for number in 0..1000 {
+            let text = format!("{number}\n");
+            expected += &text;
+            writer.text(if number % 3 == 0 { Stream::Out } else { Stream::Aside }, text);
+        }
+        assert!(matches!(writer.drain(|| true), Drained::All));
+        assert_eq!(both.text(), expected);
+    }
+
+    #[test]
+    fn a_stream_that_does_not_move_holds_up_nobody() {
+        let (open, gate) = mpsc::channel();
+        let (out, aside) = (Transcript::default(), Transcript::default());
+        let writer = Writer::new(Gate(gate, out.clone()), aside.clone());
+        writer.text(Stream::Out, "answer".into());
+        writer.text(Stream::Aside, "the target runs".into());
+        while aside.text() != "the target runs" {
+            std::thread::yield_now();
+        }
+        assert!(matches!(writer.drain(|| false), Drained::GivenUp));
+        open.send(()).unwrap();
+        assert!(matches!(writer.drain(|| true), Drained::All));
+        assert_eq!(out.text(), "answer");
+    }
+
+    #[test]
+    fn answers_that_cannot_be_written_are_told_and_the_rest_goes_on() {
+        let aside = Transcript::default();
+        let writer = Writer::new(Full, aside.clone());
+        writer.text(Stream::Out, "answer".into());
+        let Drained::Failed(error) = writer.drain(|| true) else { panic!("the disk is full") };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        writer.text(Stream::Aside, "status".into());
+        while aside.text() != "status" {
+            std::thread::yield_now();
+        }
+    }
+}
