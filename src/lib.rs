@@ -9,8 +9,8 @@
 //!
 //! ```text
 //! main (cli) --> shell --> debugger --> commands --> target --> memory   (leaf)
-//!   |    |         |          |            |            `-----> symbols  (leaf)
-//!   |    |         |          |            `---------> output            (leaf)
+//!   |    |         |          |            |            |-----> symbols --> output
+//!   |    |         |          |            `------------`-----> output   (leaf: how text of the target's is shown)
 //!   |    |         |          `--> session --> memory (implements Memory)
 //!   |    |         |                  `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    `----> sim --> kd-protocol, memory

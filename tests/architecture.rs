@@ -37,9 +37,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("session", &["memory", "key", "protocol::*"]),
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
     ("commands", &["target", "symbols", "output", "memory", "protocol"]),
-    // A CONTEXT, where registers come from, is laid out by KD.
-    ("target", &["symbols", "memory", "protocol", "protocol::kd", "protocol::wire"]),
-    ("symbols", &["protocol", "protocol::wire"]),
+    // A CONTEXT, where registers come from, is laid out by KD. Errors name what the target calls itself: escaped.
+    ("target", &["symbols", "output", "memory", "protocol", "protocol::kd", "protocol::wire"]),
+    ("symbols", &["output", "protocol", "protocol::wire"]),
     // An address is part of what is printed; memory gives it its name outside of protocol.
     ("output", &["memory", "protocol"]),
     ("memory", &["protocol"]),

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::arguments::Arguments;
 use super::pattern::Pattern;
 use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run};
-use crate::output;
+use crate::output::{self, TargetText};
 use crate::target::{
     ModuleSymbols, Neighbours, SymbolAt, SymbolKind, Target, TargetError, VirtAddr, undecorate,
 };
@@ -68,7 +68,7 @@ struct Row {
     #[serde(serialize_with = "output::address")]
     address: VirtAddr,
     module: String,
-    name: String,
+    name: TargetText,
 }
 
 impl Answer for SymbolList {
@@ -156,7 +156,7 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
             let shown = undecorate(&symbol.name);
             if name.matches(&shown) || name.matches(&symbol.name) {
                 let address = module.base.offset(symbol.rva.0.into());
-                let (module, name) = (module.name.to_string(), shown.into_owned());
+                let (module, name) = (module.name.to_string(), shown.into_owned().into());
                 list.symbols.push(Row { address, module, name });
             }
         }
@@ -164,7 +164,7 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
     list.symbols.sort_unstable();
     list.symbols.dedup();
     if by_name {
-        list.symbols.sort_by_cached_key(|row| (row.module.clone(), row.name.to_lowercase()));
+        list.symbols.sort_by_cached_key(|row| (row.module.clone(), row.name.as_str().to_lowercase()));
     }
     if list.symbols.len() > MAX_SYMBOLS {
         let count = list.symbols.len();
@@ -193,13 +193,13 @@ pub(super) struct Nearest {
     address: VirtAddr,
     module: Option<String>,
     /// The nearest symbol at or below; nothing where the module has none.
-    symbol: Option<String>,
+    symbol: Option<TargetText>,
     #[serde(serialize_with = "output::address_or_null")]
     start: Option<VirtAddr>,
     displacement: u64,
     /// Every symbol of the address itself.
-    exact: Vec<String>,
-    next: Option<String>,
+    exact: Vec<TargetText>,
+    next: Option<TargetText>,
     #[serde(serialize_with = "output::address_or_null")]
     next_address: Option<VirtAddr>,
     notes: Vec<Note>,
@@ -227,10 +227,11 @@ impl Nearest {
         };
         let SymbolAt { module, symbol, displacement, missing, .. } = at;
         nearest.module = module.map(|module| module.to_string());
-        (nearest.symbol, nearest.start, nearest.displacement, nearest.exact) =
-            (symbol, Some(start), displacement, exact);
+        (nearest.symbol, nearest.start, nearest.displacement) =
+            (symbol.map(TargetText::from), Some(start), displacement);
+        nearest.exact = exact.into_iter().map(TargetText::from).collect();
         if let Some((at, name)) = above {
-            (nearest.next, nearest.next_address) = (Some(name), Some(at));
+            (nearest.next, nearest.next_address) = (Some(name.into()), Some(at));
         }
         if let Some(why) = missing {
             nearest.notes.push(match nearest.symbol {

@@ -41,6 +41,7 @@ pub use symbol_path::{Noise, SearchPath};
 pub use verifier::VerifierFormat;
 pub use version::{TargetVersion, Version};
 
+use crate::output::{Screen, screened};
 use crate::target::{SymbolSource, Target, TargetError};
 
 /// A question to the stopped target.
@@ -95,18 +96,23 @@ pub struct Note {
 
 impl Note {
     /// Worth knowing; the answer is whole.
-    pub fn remark(text: impl Into<String>) -> Self {
-        Self { kind: NoteKind::Remark, text: text.into() }
+    pub fn remark(text: impl AsRef<str>) -> Self {
+        Self::new(NoteKind::Remark, text.as_ref())
     }
 
     /// Something is missing in the answer.
-    pub fn partial(text: impl Into<String>) -> Self {
-        Self { kind: NoteKind::Partial, text: text.into() }
+    pub fn partial(text: impl AsRef<str>) -> Self {
+        Self::new(NoteKind::Partial, text.as_ref())
     }
 
     /// What was asked for is not there.
-    pub fn failed(text: impl Into<String>) -> Self {
-        Self { kind: NoteKind::Failed, text: text.into() }
+    pub fn failed(text: impl AsRef<str>) -> Self {
+        Self::new(NoteKind::Failed, text.as_ref())
+    }
+
+    /// Notes are sentences for people, also in JSON.
+    fn new(kind: NoteKind, text: &str) -> Self {
+        Self { kind, text: screened(text) }
     }
 }
 
@@ -152,12 +158,13 @@ pub trait AnyAnswer: Send {
 }
 
 impl<A: Answer + Send> AnyAnswer for A {
+    // Whatever an answer prints reaches its reader through a screen: here, so that no command can forget it.
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        Answer::write_text(self, out)
+        Answer::write_text(self, &mut Screen(out))
     }
 
     fn write_styled(&self, style: &Style, out: &mut dyn fmt::Write) -> fmt::Result {
-        Answer::write_styled(self, style, out)
+        Answer::write_styled(self, style, &mut Screen(out))
     }
 
     fn notes(&self) -> &[Note] {

@@ -29,7 +29,7 @@ use serde::Serialize;
 use super::arguments::Arguments;
 use super::pattern::Pattern;
 use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
-use crate::output;
+use crate::output::{self, TargetText};
 use crate::target::{Module, SymbolKind, Target, VirtAddr, WalkEnd};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
@@ -92,7 +92,7 @@ struct Row {
     #[serde(serialize_with = "output::address")]
     end: VirtAddr,
     name: String,
-    image_name: String,
+    image_name: TargetText,
     symbols: SymbolStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<u32>,
@@ -104,7 +104,7 @@ struct Row {
 #[serde(tag = "status", rename_all = "lowercase")]
 enum SymbolStatus {
     Deferred,
-    Loaded { kind: SymbolKind, identity: String, path: Option<String> },
+    Loaded { kind: SymbolKind, identity: String, path: Option<TargetText> },
     Missing { reason: String },
 }
 
@@ -115,7 +115,7 @@ struct Headers {
     check_sum: u32,
     image_size: u32,
     /// Name and identity of its PDB: what a symbol server is asked for.
-    pdb: String,
+    pdb: TargetText,
     pdb_identity: String,
 }
 
@@ -151,7 +151,7 @@ impl Query for Modules {
                 start: module.base,
                 end: module.end(),
                 name: module.name.to_string(),
-                image_name: module.image_name.clone(),
+                image_name: module.image_name.as_str().into(),
                 symbols,
                 timestamp: None,
                 headers: None,
@@ -200,7 +200,7 @@ impl ModuleTable {
                     check_sum: image.check_sum,
                     image_size: image.size,
                     pdb_identity: image.pdb.to_string(),
-                    pdb: image.pdb.name,
+                    pdb: image.pdb.name.into(),
                 });
             }
             Err(error) => self.notes.push(Note::partial(format!("headers of {}: {error}", module.name))),
@@ -219,7 +219,7 @@ fn status(module: &Module, target: &Target<'_>) -> SymbolStatus {
         Some(Ok(symbols)) => SymbolStatus::Loaded {
             kind: symbols.kind(),
             identity: symbols.identity().to_string(),
-            path: symbols.path().map(|path| path.display().to_string()),
+            path: symbols.path().map(|path| path.display().to_string().into()),
         },
         Some(Err(reason)) => SymbolStatus::Missing { reason: reason.to_string() },
     }
@@ -268,14 +268,14 @@ fn write_image(
 fn write_symbols(row: &Row, [start, end]: [output::Address; 2], out: &mut dyn fmt::Write) -> fmt::Result {
     let Row { name, symbols, .. } = row;
     let (status, path) = match symbols {
-        SymbolStatus::Deferred => ("(deferred)".to_owned(), ""),
+        SymbolStatus::Deferred => ("(deferred)".to_owned(), String::new()),
         SymbolStatus::Loaded { kind: SymbolKind::Export, .. } => {
-            ("(export symbols)".to_owned(), row.image_name.as_str())
+            ("(export symbols)".to_owned(), row.image_name.to_string())
         }
         SymbolStatus::Loaded { kind, path, .. } => {
-            (format!("({kind} symbols)"), path.as_deref().unwrap_or_default())
+            (format!("({kind} symbols)"), path.as_ref().map(TargetText::to_string).unwrap_or_default())
         }
-        SymbolStatus::Missing { .. } => ("(no symbols)".to_owned(), ""),
+        SymbolStatus::Missing { .. } => ("(no symbols)".to_owned(), String::new()),
     };
     writeln!(out, "{}", format!("{start} {end}   {name:<8}   {status:<23}{path}").trim_end())
 }

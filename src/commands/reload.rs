@@ -13,6 +13,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run};
+use crate::output::{Escaped, TargetText};
 use crate::target::{MissingSymbols, Module, SymbolKind, SymbolSource, Target, TargetError};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
@@ -48,7 +49,7 @@ struct Outcome {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
 enum Status {
-    Loaded { kind: SymbolKind, path: Option<String> },
+    Loaded { kind: SymbolKind, path: Option<TargetText> },
     Missing { reason: String },
     Unloaded,
 }
@@ -130,14 +131,15 @@ impl Reloaded {
             Ok(symbols) if symbols.kind() == SymbolKind::Export => {
                 let why = target.symbols(module).err().map_or_else(String::new, |why| why.to_string());
                 let image = &module.image_name;
+                let shown = Escaped(image);
                 self.notes.push(note(format!(
-                    "Symbol file could not be found.  Defaulted to export symbols for {image} - {why}"
+                    "Symbol file could not be found.  Defaulted to export symbols for {shown} - {why}"
                 )));
-                Status::Loaded { kind: SymbolKind::Export, path: Some(image.clone()) }
+                Status::Loaded { kind: SymbolKind::Export, path: Some(image.as_str().into()) }
             }
             Ok(symbols) => Status::Loaded {
                 kind: symbols.kind(),
-                path: symbols.path().map(|path| path.display().to_string()),
+                path: symbols.path().map(|path| path.display().to_string().into()),
             },
             Err(missing) => {
                 self.notes.push(note(format!("{}: {missing}", module.name)));
@@ -160,7 +162,7 @@ impl Answer for Reloaded {
         for Outcome { module, status } in self.symbols.iter().filter(|_| self.is_listed) {
             match status {
                 Status::Loaded { kind, path } => {
-                    let path = path.as_deref().unwrap_or_default();
+                    let path = path.as_ref().map(TargetText::to_string).unwrap_or_default();
                     writeln!(out, "{}", format!("{module}   ({kind} symbols)   {path}").trim_end())?;
                 }
                 Status::Unloaded => writeln!(out, "Unloaded {module}")?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output::screened;
 use crate::session::Watcher;
 use crate::symbols::store::Watch;
 use crate::target::Progress;
@@ -91,7 +92,7 @@ impl Watch for TerminalWatch {
 
     fn step(&self, line: &str) {
         // Status that cannot be shown must not end a session that holds a stopped machine.
-        let _ = writeln!(io::stderr(), "{line}");
+        let _ = writeln!(io::stderr(), "{}", screened(line));
     }
 
     fn is_cancelled(&self) -> bool {

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
+use crate::output::is_hazard;
+
 /// A GUID in the byte order of files and images.
 ///
 /// Prints as symbol stores write it: 32 upper-case digits, the first three groups as little-endian numbers.
@@ -74,7 +76,7 @@ impl PdbIdentity {
     #[must_use]
     pub fn has_file_name(&self) -> bool {
         let hostile =
-            |c: char| c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
+            |c: char| is_hazard(c) || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
         !self.name.is_empty()
             && self.name.len() <= 255
             && self.name != "."
@@ -124,7 +126,7 @@ mod tests {
     fn a_path_in_the_image_gives_the_file_name_and_hostile_names_are_told() {
         let identity = PdbIdentity::new(r"d:\src\driver\myfault.pdb", Guid::default(), 1);
         assert_eq!((identity.name.as_str(), identity.has_file_name()), ("myfault.pdb", true));
-        for hostile in ["", "..", "a:b.pdb", "x\0.pdb", "dir/", "what?.pdb"] {
+        for hostile in ["", "..", "a:b.pdb", "x\0.pdb", "dir/", "what?.pdb", "a\u{202e}b.pdb"] {
             assert!(!PdbIdentity::new(hostile, Guid::default(), 1).has_file_name(), "{hostile:?}");
         }
     }

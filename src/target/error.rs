@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::image::ImageError;
 use super::patience::is_over;
 use crate::memory::{ReadCause, ReadError, VirtAddr};
+use crate::output::Escaped;
 use crate::symbols::SymbolError;
 use crate::symbols::store::NotFound;
 
@@ -68,7 +69,7 @@ pub enum TargetError {
         pdb: String,
     },
     /// A type lacks a field.
-    #[error("{ty} has no field {field} in {pdb}")]
+    #[error("{} has no field {field} in {pdb}", Escaped(.ty))]
     NoField {
         /// The type.
         ty: Arc<str>,
@@ -78,7 +79,7 @@ pub enum TargetError {
         pdb: String,
     },
     /// A field is no number of at most 8 bytes.
-    #[error("{ty}.{field} is no number")]
+    #[error("{}.{field} is no number", Escaped(.ty))]
     NoNumber {
         /// The type.
         ty: Arc<str>,
@@ -116,8 +117,9 @@ pub enum TargetError {
 
 impl TargetError {
     /// An error that says what was being read.
-    pub(crate) fn read(what: impl Into<String>, source: ReadError) -> Self {
-        Self::Read { what: what.into(), source }
+    pub(crate) fn read(what: impl AsRef<str>, source: ReadError) -> Self {
+        // Names of structures and fields are in it, which a symbol file may have made up.
+        Self::Read { what: Escaped(what.as_ref()).to_string(), source }
     }
 
     /// The read that failed, if a read did.

@@ -56,6 +56,7 @@ pub use crate::symbols::{
 use self::patience::Patience;
 use self::width::Width;
 use crate::memory::{Memory, StoppedCpu};
+use crate::output::Escaped;
 use crate::symbols::Rva;
 
 /// `IMAGE_FILE_MACHINE_AMD64`.
@@ -455,7 +456,7 @@ impl SymbolAt {
 impl fmt::Display for SymbolAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.module, &self.symbol) {
-            (Some(module), Some(symbol)) => write!(f, "{module}!{symbol}")?,
+            (Some(module), Some(symbol)) => write!(f, "{module}!{}", Escaped(symbol))?,
             (Some(module), None) => f.write_str(module)?,
             _ => return write!(f, "{:016x}", self.address),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::TargetError;
 use crate::memory::{Address, ReadCause, ReadError, VirtAddr};
+use crate::output::Escaped;
 use crate::symbols::{Constant, Field, Place, Symbols, Type, TypeLayout};
 
 /// What a structure looks like in this target's build.
@@ -234,7 +235,7 @@ impl Records {
 pub(super) fn describe(symbols: &dyn Symbols) -> String {
     let identity = symbols.identity();
     match symbols.damage() {
-        Some(damage) => format!("{} (identity {identity}, {damage})", identity.name),
-        None => format!("{} (identity {identity})", identity.name),
+        Some(damage) => format!("{} (identity {identity}, {damage})", Escaped(&identity.name)),
+        None => format!("{} (identity {identity})", Escaped(&identity.name)),
     }
 }

@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 
 use crate::commands::Note;
 use crate::commands::pattern::Pattern;
+use crate::output::TargetText;
 use crate::target::{BaseKind, Bits, Field, Layout, SparseBytes, Target, Type, VirtAddr};
 
 /// Most fields of one answer: a list of lists has no end.
@@ -16,10 +17,10 @@ const MAX_TEXT: u64 = 0x1000;
 pub(super) struct FieldView {
     /// Bytes from the start of its structure.
     pub(super) offset: u64,
-    pub(super) name: String,
+    pub(super) name: TargetText,
     /// As WinDbg writes it: `Ptr64 _KTHREAD`.
     #[serde(rename = "type")]
-    pub(super) ty: String,
+    pub(super) ty: TargetText,
     /// Position and length, if it is a bit field.
     #[serde(serialize_with = "position_and_length")]
     pub(super) bits: Option<Bits>,
@@ -62,7 +63,7 @@ pub(super) enum Value {
         length: u8,
     },
     /// A constant of an enumeration; its name if it has one.
-    Constant { value: u64, name: Option<String> },
+    Constant { value: u64, name: Option<TargetText> },
     /// An address, and what lies there if it is code or has a short form.
     Pointer {
         #[serde(serialize_with = "hex")]
@@ -89,7 +90,7 @@ pub(super) enum Value {
     },
     /// A text; nothing if it cannot be read.
     Text {
-        text: Option<String>,
+        text: Option<TargetText>,
         #[serde(skip)]
         buffer: u64,
         #[serde(skip)]
@@ -171,8 +172,8 @@ impl<'a> Builder<'a> {
         }
         FieldView {
             offset: field.offset,
-            name: field.name.to_string(),
-            ty: super::text::type_name(&field.ty),
+            name: (&*field.name).into(),
+            ty: super::text::type_name(&field.ty).into(),
             bits: field.bits,
             value,
             fields,
@@ -248,7 +249,7 @@ impl<'a> Builder<'a> {
                 let constants = layout.constants(name);
                 let named =
                     constants.iter().flat_map(|all| all.iter()).find(|known| known.value & mask == value);
-                Value::Constant { value, name: named.map(|known| known.name.to_string()) }
+                Value::Constant { value, name: named.map(|known| (&*known.name).into()) }
             }),
             Type::Pointer { to, .. } => word().map_or(unreadable, |value| {
                 let symbol =
@@ -272,8 +273,9 @@ impl<'a> Builder<'a> {
         };
         let len = count.saturating_mul(unit).min(MAX_TEXT);
         let (_, bytes, start) = at;
-        let text =
-            bytes.get(start..start.saturating_add(len as usize)).map(|bytes| decode(bytes, unit, true));
+        let text = bytes
+            .get(start..start.saturating_add(len as usize))
+            .map(|bytes| decode(bytes, unit, true).into());
         Some(Value::Text { text, buffer: 0, len: 0, unit })
     }
 
@@ -281,7 +283,10 @@ impl<'a> Builder<'a> {
     fn code_at(&self, address: VirtAddr) -> Option<String> {
         let at = self.target.symbol_at(address);
         let module = at.module?;
-        let name = at.symbol.map_or_else(|| module.to_string(), |symbol| format!("{module}!{symbol}"));
+        let name = at.symbol.map_or_else(
+            || module.to_string(),
+            |symbol| format!("{module}!{}", crate::output::Escaped(&symbol)),
+        );
         Some(format!("{name}+{:x}", at.displacement))
     }
 
@@ -316,7 +321,7 @@ impl<'a> Builder<'a> {
         let mut fill = |value: &mut Value| {
             if let Value::Text { text, buffer: 1.., unit, .. } = value {
                 let bytes = answers.next().and_then(Result::ok);
-                *text = bytes.map(|bytes| decode(&bytes, *unit, false));
+                *text = bytes.map(|bytes| decode(&bytes, *unit, false).into());
             }
         };
         summary.iter_mut().for_each(&mut fill);
@@ -368,7 +373,7 @@ pub(super) fn short_form(layout: &Layout, bytes: &SparseBytes, start: usize) -> 
         "_UNICODE_STRING" | "_STRING" => {
             let unit = if name == "_STRING" { 1 } else { 2 };
             let (len, buffer) = (field("Length")?.min(MAX_TEXT), field("Buffer")?);
-            let text = (len == 0).then(String::new);
+            let text = (len == 0).then(TargetText::default);
             let buffer = if len == 0 { 0 } else { buffer };
             Some(Value::Text { text, buffer, len, unit })
         }
@@ -384,9 +389,8 @@ fn decode(bytes: &[u8], unit: u64, ends_at_zero: bool) -> String {
         bytes.iter().map(|byte| (*byte).into()).collect()
     };
     let end = units.iter().position(|unit| *unit == 0).filter(|_| ends_at_zero).unwrap_or(units.len());
-    let printable = |c: char| if c.is_control() { '.' } else { c };
     let decoded = char::decode_utf16(units[..end].iter().copied());
-    decoded.map(|unit| unit.map_or(char::REPLACEMENT_CHARACTER, printable)).collect()
+    decoded.map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
 /// True if every field begins where the others do: no symbol file says so otherwise.

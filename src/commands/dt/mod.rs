@@ -28,7 +28,7 @@ use self::fields::{Builder, FieldView, Value};
 use super::arguments::Arguments;
 use super::pattern::Pattern;
 use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
-use crate::output;
+use crate::output::{self, TargetText};
 use crate::target::{NamedType, Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
@@ -41,6 +41,9 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
 
 /// Deepest nesting shown.
 const MAX_DEPTH: u32 = 16;
+
+/// Most types listed; a kernel has some six thousand.
+const MAX_TYPES: usize = 0x1_0000;
 
 /// Asks for a structure.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +64,7 @@ pub(super) struct TypeQuery {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct TypeView {
     module: String,
-    name: String,
+    name: TargetText,
     size: u64,
     elements: usize,
     #[serde(serialize_with = "output::address_or_null")]
@@ -90,7 +93,7 @@ impl Query for TypeQuery {
         let fields = builder.fields(&layout, place, &paths, self.depth);
         let mut view = TypeView {
             module: module.to_string(),
-            name: layout.name().to_string(),
+            name: (&**layout.name()).into(),
             size: layout.size() as u64,
             elements: layout.fields().len(),
             address: self.address,
@@ -162,7 +165,7 @@ impl Answer for TypeView {
 /// Types whose names fit a pattern.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct TypeList {
-    types: Vec<String>,
+    types: Vec<TargetText>,
     notes: Vec<Note>,
 }
 
@@ -184,12 +187,17 @@ fn list(pattern: &str, target: &Target<'_>) -> Answered {
     let mut types = Vec::new();
     for (module, symbols) in &found.modules {
         let fitting = symbols.types().filter(|known| name.matches(known));
-        types.extend(fitting.map(|known| format!("{}!{known}", module.name)));
+        types.extend(fitting.map(|known| TargetText::from(format!("{}!{known}", module.name))));
     }
     types.sort_unstable();
     types.dedup();
     let exports = found.explain_exports(target);
     let mut notes = found.notes;
+    if types.len() > MAX_TYPES {
+        let count = types.len();
+        types.truncate(MAX_TYPES);
+        notes.push(Note::partial(format!("Only the first {MAX_TYPES:#x} of {count:#x} types are listed")));
+    }
     if types.is_empty() {
         notes.extend(exports);
         notes.push(Note::failed(format!("no type's name fits {pattern}")));

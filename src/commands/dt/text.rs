@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::fields::{FieldView, Value};
-use crate::output::general;
+use crate::output::{dotted, general};
 use crate::target::{BaseKind, Bits, Type, VirtAddr};
 
 /// Spaces by which the fields of a structure stand to the right of it.
@@ -12,9 +12,9 @@ const INDENT: usize = 3;
 pub(super) fn write_fields(fields: &[FieldView], level: usize, out: &mut dyn Write) -> fmt::Result {
     for field in fields {
         let shown = match (&field.value, field.bits) {
-            (Some(value), _) => value_text(value, &field.ty),
+            (Some(value), _) => value_text(value, &field.ty.to_string()),
             (None, Some(bits)) => bits_text(bits),
-            (None, None) => field.ty.clone(),
+            (None, None) => field.ty.to_string(),
         };
         let indent = level * INDENT;
         writeln!(out, "{:indent$}+0x{:03x} {:<16} : {shown}", "", field.offset, field.name)?;
@@ -85,6 +85,7 @@ pub(super) fn value_text(value: &Value, ty: &str) -> String {
         Value::Large { value } if value >> 32 == 0 => format!("{element} {value:#x}"),
         Value::Large { value } => format!("{element} {}", hex64(*value)),
         Value::Text { text, .. } => {
+            let text = text.as_ref().map(|text| dotted(text.as_str()));
             let text = text.as_deref().unwrap_or("--- memory read error ---");
             // An array of characters stands two spaces before its text, a string's type one.
             if counts.is_empty() { format!("{element} \"{text}\"") } else { format!(" \"{text}\"") }

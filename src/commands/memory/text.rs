@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use super::Format;
 use super::display::MemoryDisplay;
-use crate::output::Address;
+use crate::output::{Address, is_hazard};
 use crate::target::VirtAddr;
 
 /// Bytes between which `db` puts a dash.
@@ -101,8 +101,9 @@ pub(super) fn characters(units: &[Option<u64>]) -> String {
     let character = |unit: &Option<u64>| match unit {
         None => '?',
         Some(unit @ 0x20..0x7f) => *unit as u8 as char,
-        Some(unit @ 0xa0..) => {
-            u32::try_from(*unit).ok().filter(|unit| *unit > 0xff).and_then(char::from_u32).unwrap_or('.')
+        Some(unit @ 0x100..) => {
+            let character = u32::try_from(*unit).ok().and_then(char::from_u32);
+            character.filter(|c| !is_hazard(*c)).unwrap_or('.')
         }
         Some(_) => '.',
     };
@@ -115,7 +116,8 @@ mod tests {
 
     #[test]
     fn characters_are_printable_whatever_they_are() {
-        let units = [Some(0x41), Some(0x1b), None, Some(0xe9), Some(0x3042), Some(0xd800), Some(0x20)];
-        assert_eq!(characters(&units), "A.?.\u{3042}. ");
+        let units =
+            [Some(0x41), Some(0x1b), None, Some(0xe9), Some(0x3042), Some(0xd800), Some(0x202e), Some(0x20)];
+        assert_eq!(characters(&units), "A.?.\u{3042}.. ");
     }
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::settings::PoolCounters;
 use crate::commands::Note;
-use crate::output::{self, Reading};
+use crate::output::{self, Escaped, Reading};
 use crate::target::walk::{self, AvlNode};
 use crate::target::{FileName, Layout, Module, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd};
 
@@ -71,8 +71,8 @@ impl Driver {
 
     /// Its name, or what stands for it.
     #[must_use]
-    pub fn shown_name(&self) -> &str {
-        self.name.as_deref().unwrap_or("(name unreadable)")
+    pub fn shown_name(&self) -> String {
+        self.name.as_deref().map_or_else(|| "(name unreadable)".to_owned(), |name| Escaped(name).to_string())
     }
 
     /// Its image, if its size is known.
@@ -139,7 +139,7 @@ impl Driver {
         Ok(Self {
             entry,
             verified_data: at,
-            name: name.ok().map(|name| printable(&name.text)).filter(|name| !name.is_empty()),
+            name: name.ok().map(|name| name.text).filter(|name| !name.is_empty()),
             base: node.pointer(&format!("{tree_node}.p"))?,
             size: Reading::of(node.uint(&format!("{tree_node}.RangeSize"))),
             loads: of_suspect("Loads"),
@@ -310,7 +310,7 @@ impl Suspects {
         Ok(walk::list(head, first, MAX_DRIVERS, |at| {
             let entry = target.record_and_tail(&layout, VirtAddr(at.0.wrapping_sub(links)), NAME_READ)?;
             if let Ok(name) = target.file_name(&entry, "BaseName") {
-                suspects.push((printable(&name.text), entry.uint("Loads")?, entry.uint("Unloads")?));
+                suspects.push((name.text, entry.uint("Loads")?, entry.uint("Unloads")?));
             }
             entry.pointer("Links.Flink")
         }))
@@ -319,7 +319,9 @@ impl Suspects {
     /// Says why the driver that the user called `name` is not among the verified ones, `others`.
     #[must_use]
     pub fn explain(&self, name: &str, others: &[Driver]) -> String {
-        let mut text = match self.suspects.iter().find(|(own, ..)| same_driver(own, name)) {
+        let chosen = self.suspects.iter().find(|(own, ..)| same_driver(own, name));
+        let chosen = chosen.map(|(own, loads, unloads)| (Escaped(own), *loads, *unloads));
+        let mut text = match chosen {
             Some((own, 0, _)) => format!("{own} is chosen for verification but has not been loaded yet."),
             Some((own, loads, unloads)) if loads == unloads => format!(
                 "{own} is chosen for verification and was unloaded (loaded {loads}, unloaded {unloads} times); what \
@@ -348,11 +350,6 @@ fn same_driver(own: &str, name: &str) -> bool {
     let name = name.rsplit(['\\', '/']).next().unwrap_or(name);
     let stem = own.rsplit_once('.').map_or(own, |(stem, _)| stem);
     own.eq_ignore_ascii_case(name) || stem.eq_ignore_ascii_case(name)
-}
-
-/// Nothing from the target reaches a terminal as it is.
-fn printable(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Source: verifier.md 2.3.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::path::MICROSOFT_SERVER;
 use super::server::FetchError;
+use crate::output::Escaped;
 use crate::symbols::{PdbIdentity, SymbolError};
 
 /// No place on the path has the symbol file of a build.
@@ -31,7 +32,7 @@ impl NotFound {
 
     fn sentence(&self) -> String {
         let Self { wanted, tried } = self;
-        let mut text = format!("no symbols for {} (identity {wanted})", wanted.name.escape_debug());
+        let mut text = format!("no symbols for {} (identity {wanted})", Escaped(&wanted.name));
         if !wanted.has_file_name() {
             text.push_str(": the image's record of its PDB holds no file name");
         } else if tried.is_empty() {

@@ -33,6 +33,7 @@ pub use server::{FetchError, Limits};
 use self::isf::IsfFiles;
 use self::server::Servers;
 use super::{PdbIdentity, Symbols};
+use crate::output::Escaped;
 
 /// Is told how a search goes: what a terminal shows, and when the user has had enough.
 pub trait Watch: Send + Sync {
@@ -147,9 +148,9 @@ impl SymbolSource {
                 self.watch.step(&format!("SYMSRV:  {place} - {miss}"));
             }
             self.watch.step(&match found.as_ref().map(|symbols| symbols.path()) {
-                Some(Some(path)) => format!("DBGHELP: {} - {}", wanted.name, path.display()),
-                Some(None) => format!("DBGHELP: {} - loaded", wanted.name),
-                None => format!("DBGHELP: {} {wanted} - not found", wanted.name.escape_debug()),
+                Some(Some(path)) => format!("DBGHELP: {} - {}", Escaped(&wanted.name), path.display()),
+                Some(None) => format!("DBGHELP: {} - loaded", Escaped(&wanted.name)),
+                None => format!("DBGHELP: {} {wanted} - not found", Escaped(&wanted.name)),
             });
         }
         found.ok_or_else(|| NotFound { wanted: wanted.clone(), tried })
