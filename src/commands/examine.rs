@@ -208,7 +208,12 @@ pub(super) struct Nearest {
 }
 
 impl Nearest {
-    fn of(address: VirtAddr, found: Option<Neighbours>, pointer_size: usize) -> Self {
+    fn of(
+        address: VirtAddr,
+        found: Option<Neighbours>,
+        trouble: Option<String>,
+        pointer_size: usize,
+    ) -> Self {
         let mut nearest = Self {
             address,
             module: None,
@@ -222,7 +227,12 @@ impl Nearest {
             pointer_size,
         };
         let Some(Neighbours { at, start, exact, above }) = found else {
-            nearest.notes.push(Note::failed(format!("{address} lies in no loaded module")));
+            nearest.notes.push(match trouble {
+                None => Note::failed(format!("{address} lies in no loaded module")),
+                Some(trouble) => Note::partial(format!(
+                    "{address} lies in none of the modules that could be read; the list of modules breaks off: {trouble}"
+                )),
+            });
             return nearest;
         };
         let SymbolAt { module, symbol, displacement, missing, .. } = at;
@@ -274,5 +284,10 @@ fn nearest(text: &str, target: &Target<'_>) -> Answered {
     }
     let address = arguments.address(target)?;
     arguments.end()?;
-    Ok(Box::new(Nearest::of(address, target.neighbours(address), target.pointer_size())))
+    Ok(Box::new(Nearest::of(
+        address,
+        target.neighbours(address),
+        target.module_trouble(),
+        target.pointer_size(),
+    )))
 }

@@ -42,7 +42,7 @@ pub use verifier::VerifierFormat;
 pub use version::{TargetVersion, Version};
 
 use crate::output::{Screen, screened};
-use crate::target::{SymbolSource, Target, TargetError};
+use crate::target::{ReadCause, SymbolSource, Target, TargetError};
 
 /// A question to the stopped target.
 pub trait Query {
@@ -176,22 +176,80 @@ impl<A: Answer + Send> AnyAnswer for A {
     }
 }
 
-/// Runs a query. Where it rests on built-in layouts, its answer has a note that says so.
+/// Runs a query, and sees to what every answer owes its reader: see [`told`].
 ///
 /// # Errors
-/// The query's.
+/// The query's; [`QueryError::Lost`].
 pub fn ask(run: fn(&str, &Target<'_>) -> Answered, arguments: &str, target: &Target<'_>) -> Answered {
-    let answer = run(arguments, target)?;
-    let Some(note) = target.built_in_note().map(Note::remark) else { return Ok(answer) };
-    let notes = answer.notes().iter().cloned().chain([note.clone()]).collect();
-    Ok(Box::new(Announced { answer, note, notes }))
+    told(run(arguments, target), target)
 }
 
-/// An answer and what has to be said of the layouts that it rests on.
+/// An answer with what has to be said of how it came about: that reading was broken off, that the list of modules is not
+/// whole, which built-in layouts it rests on. On a 32-bit target its notes and errors have addresses of eight digits.
+///
+/// # Errors
+/// The query's. [`QueryError::Lost`] if reading was broken off and the answer would tell something as not there: what was
+/// not read is not known.
+pub fn told(answered: Answered, target: &Target<'_>) -> Answered {
+    let is_narrow = target.pointer_size() == 4;
+    let over = target.over();
+    let answer = match (answered, over) {
+        (Ok(answer), Some(cause)) if !bears(&*answer, cause) => return Err(QueryError::Lost(cause.clone())),
+        (Ok(answer), _) => answer,
+        (Err(error), Some(cause)) if !names(&error.to_string(), cause) => {
+            return Err(QueryError::Lost(cause.clone()));
+        }
+        (Err(error), _) if is_narrow => return Err(QueryError::Narrow(Box::new(error))),
+        (Err(error), _) => return Err(error),
+    };
+    let mut added = Vec::new();
+    let is_said = |what: &str| answer.notes().iter().any(|note| note.text.contains(what));
+    if let Some(cause) = over.filter(|cause| !is_said_of(&*answer, cause)) {
+        added.push(Note::partial(format!(
+            "Reading was broken off: {cause}. What is missing here is not known."
+        )));
+    } else if let Some(trouble) = target.module_trouble().filter(|trouble| !is_said(trouble)) {
+        added.push(Note::partial(format!(
+            "The list of modules is not whole, so modules and names may be missing: {trouble}"
+        )));
+    }
+    added.extend(target.built_in_note().map(Note::remark));
+    if added.is_empty() && !is_narrow {
+        return Ok(answer);
+    }
+    let mut notes = answer.notes().to_vec();
+    notes.extend(added);
+    if is_narrow {
+        notes.iter_mut().for_each(|note| note.text = narrow(&note.text));
+    }
+    Ok(Box::new(Announced { answer, notes }))
+}
+
+/// True if an answer stays true although reading was broken off for `cause`: nothing in it is told as not there, and it
+/// is not of two boots.
+fn bears(answer: &dyn AnyAnswer, cause: &ReadCause) -> bool {
+    let is_claim = |note: &Note| note.kind == NoteKind::Failed && !names(&note.text, cause);
+    *cause != ReadCause::TargetRestarted && !answer.notes().iter().any(is_claim)
+}
+
+/// True if a note says that something is missing for `cause`.
+fn is_said_of(answer: &dyn AnyAnswer, cause: &ReadCause) -> bool {
+    answer.notes().iter().any(|note| note.kind > NoteKind::Remark && names(&note.text, cause))
+}
+
+fn names(text: &str, cause: &ReadCause) -> bool {
+    text.contains(&cause.to_string())
+}
+
+/// Addresses as wide as a 32-bit target's: none of them has an upper half, so these digits say nothing.
+fn narrow(text: &str) -> String {
+    text.replace("00000000`", "")
+}
+
+/// An answer, and what has to be said of it besides.
 struct Announced {
     answer: Box<dyn AnyAnswer>,
-    note: Note,
-    /// The answer's, and this one.
+    /// The answer's, and more.
     notes: Vec<Note>,
 }
 
@@ -210,10 +268,8 @@ impl AnyAnswer for Announced {
 
     fn to_json(&self) -> serde_json::Result<serde_json::Value> {
         let mut json = self.answer.to_json()?;
-        let note = serde_json::to_value(&self.note)?;
         if let Some(facts) = json.as_object_mut() {
-            let notes = facts.entry("notes").or_insert_with(|| serde_json::Value::Array(Vec::new()));
-            notes.as_array_mut().into_iter().for_each(|notes| notes.push(note.clone()));
+            facts.insert("notes".to_owned(), serde_json::to_value(&self.notes)?);
         }
         Ok(json)
     }
@@ -242,6 +298,12 @@ pub enum QueryError {
         /// What it would need, and what comes nearest.
         sentence: &'static str,
     },
+    /// Reading was broken off, so there is no answer that would not tell what is not known.
+    #[error("reading was broken off: {0}; nothing was found out")]
+    Lost(ReadCause),
+    /// An error of a 32-bit target, whose addresses have eight digits.
+    #[error("{}", narrow(&.0.to_string()))]
+    Narrow(Box<Self>),
     /// A line cannot be carried out as it is meant.
     #[error("{reason}")]
     Line {
@@ -300,10 +362,11 @@ impl QueryError {
 
     /// True if the user's line is wrong, not the target: exit code 2.
     #[must_use]
-    pub const fn is_usage(&self) -> bool {
+    pub fn is_usage(&self) -> bool {
         match self {
             Self::Unknown { .. } | Self::NotHere { .. } | Self::Line { .. } | Self::Usage { .. } => true,
             Self::Expression { source, .. } => matches!(source.cause(), ExpressionCause::Syntax(_)),
+            Self::Narrow(error) => error.is_usage(),
             _ => false,
         }
     }

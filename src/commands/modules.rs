@@ -181,7 +181,9 @@ impl Query for Modules {
                 (_, Some(address)) => format!("{address} lies in no loaded module"),
                 _ => "no such module".to_owned(),
             };
-            table.notes.push(if self.found.is_some() {
+            table.notes.push(if !list.end().is_complete() {
+                Note::partial(format!("{nothing}, as far as the list could be read"))
+            } else if self.found.is_some() {
                 Note::remark(nothing)
             } else {
                 Note::failed(nothing)

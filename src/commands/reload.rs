@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run};
+use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run, told};
 use crate::output::{Escaped, TargetText};
 use crate::target::{MissingSymbols, Module, SymbolKind, SymbolSource, Target, TargetError};
 
@@ -61,6 +61,14 @@ struct Switches {
 }
 
 fn run(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>) -> Answered {
+    let answered = reload(arguments, source, target);
+    match target {
+        Some(target) => told(answered, target),
+        None => answered,
+    }
+}
+
+fn reload(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>) -> Answered {
     let (switches, module) = parse(arguments)?;
     source.look_again(switches.force);
     let Some(target) = target else {
@@ -193,9 +201,7 @@ fn parse(arguments: &str) -> Result<(Switches, Option<&str>), QueryError> {
 }
 
 fn module_called(name: &str, target: &Target<'_>) -> Result<Module, QueryError> {
-    let list = target.modules().map_err(failed)?;
-    let module = list.called(name).cloned();
-    module.ok_or_else(|| failed(TargetError::NoModule(name.to_owned())))
+    target.module_called(name).map_err(failed)
 }
 
 fn usage(problem: &str) -> QueryError {

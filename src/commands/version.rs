@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Answer, Answered, CommandSpec, Needs, Query, QueryError, Run, answer};
+use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
 use crate::output;
 use crate::target::{Target, VirtAddr};
 
@@ -36,6 +36,8 @@ pub struct TargetVersion {
     kernel_base: VirtAddr,
     #[serde(serialize_with = "output::address")]
     loaded_module_list: VirtAddr,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<Note>,
     #[serde(skip)]
     pointer_size: usize,
 }
@@ -47,7 +49,14 @@ impl Query for Version {
         let version = target.kernel().version();
         let lab = target.address_of("nt!NtBuildLab").ok();
         let lab = lab.or_else(|| target.debugger_data().ok()?.nt_build_lab());
-        let built_by = lab.map(|at| target.read_some(at, MAX_BUILD_LAB).0).and_then(|bytes| {
+        let read = lab.map(|at| target.read_some(at, MAX_BUILD_LAB));
+        let mut notes = Vec::new();
+        if let Some((bytes, Some(error))) = &read
+            && bytes.is_empty()
+        {
+            notes.push(Note::partial(format!("nt!NtBuildLab cannot be read: {error}")));
+        }
+        let built_by = read.map(|(bytes, _)| bytes).and_then(|bytes| {
             let text = bytes.split(|byte| *byte == 0).next()?;
             let printable =
                 !text.is_empty() && text.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
@@ -66,6 +75,7 @@ impl Query for Version {
             built_by,
             kernel_base: version.base,
             loaded_module_list: version.module_list,
+            notes,
             pointer_size: target.pointer_size(),
         })
     }
@@ -82,6 +92,10 @@ impl Answer for TargetVersion {
         let shown = |address| output::Address { address, pointer_size: self.pointer_size };
         let (base, list) = (shown(self.kernel_base), shown(self.loaded_module_list));
         writeln!(out, "Kernel base = 0x{base} PsLoadedModuleList = 0x{list}")
+    }
+
+    fn notes(&self) -> &[Note] {
+        &self.notes
     }
 }
 

@@ -104,6 +104,24 @@ pub enum ReadCause {
     Unsupported(&'static str),
 }
 
+impl ReadCause {
+    /// True if nothing can be read at this time, whatever the address: the link, the session or the user ended it, so it
+    /// says nothing of the memory. Else it is a fact about the memory: not mapped, or the target refuses it.
+    #[must_use]
+    pub const fn is_of_link(&self) -> bool {
+        match self {
+            Self::NotMapped | Self::Status(_) | Self::Unsupported(_) => false,
+            Self::Interrupted
+            | Self::FreezeBudget
+            | Self::TargetRunning
+            | Self::TargetRestarted
+            | Self::Disconnected
+            | Self::NoAnswer { .. }
+            | Self::SessionEnded => true,
+        }
+    }
+}
+
 /// A read that did not fill its buffer: the first `got` of `wanted` bytes were read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("read {got:#x} of {wanted:#x} bytes at {address}: {cause}")]

@@ -103,6 +103,16 @@ pub enum TargetError {
     /// No such module is loaded.
     #[error("no module called {0} is loaded; lm lists those that are")]
     NoModule(String),
+    /// None of the modules that could be read is called so.
+    #[error(
+        "whether a module called {name} is loaded is not known, because the list of modules breaks off: {trouble}"
+    )]
+    ModulesBreakOff {
+        /// The name.
+        name: String,
+        /// What is wrong with the list.
+        trouble: String,
+    },
     /// A structure in the target is not what it should be.
     #[error("{what} at {address}: {wrong}")]
     Unexpected {

@@ -118,6 +118,36 @@ impl<'a> Target<'a> {
         &self.memory
     }
 
+    /// What ended all reading of it: the link, the session, the user; nothing while it can be read. What was not read by
+    /// then is not known, and must not be told as not there.
+    #[must_use]
+    pub fn over(&self) -> Option<&ReadCause> {
+        self.memory.over()
+    }
+
+    /// What is wrong with the list of modules, if it was needed and is not whole: who is not in it may still be loaded.
+    #[must_use]
+    pub fn module_trouble(&self) -> Option<String> {
+        match self.modules.get()? {
+            Ok(list) if list.end().is_complete() => None,
+            Ok(list) => Some(list.end().to_string()),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// The loaded module that the user's `name` means.
+    ///
+    /// # Errors
+    /// [`TargetError::NoModule`]; [`TargetError::ModulesBreakOff`] if it may be among those that could not be read;
+    /// [`TargetError::Read`].
+    pub fn module_called(&self, name: &str) -> Result<Module, TargetError> {
+        let list = self.modules()?;
+        list.called(name).cloned().ok_or_else(|| match self.module_trouble() {
+            None => TargetError::NoModule(name.to_owned()),
+            Some(trouble) => TargetError::ModulesBreakOff { name: name.to_owned(), trouble },
+        })
+    }
+
     /// Bytes of a pointer.
     #[must_use]
     pub const fn pointer_size(&self) -> usize {
@@ -241,8 +271,7 @@ impl<'a> Target<'a> {
         if name.eq_ignore_ascii_case("nt") {
             return Ok(self.kernel.nt(&self.memory));
         }
-        let modules = self.modules()?;
-        let module = modules.called(name).ok_or_else(|| TargetError::NoModule(name.to_owned()))?.clone();
+        let module = self.module_called(name)?;
         let symbols = self.symbols(&module);
         Ok((module, symbols))
     }

@@ -57,6 +57,9 @@ impl Target<'_> {
         let exact = |(module, symbols): &ModuleSymbols| Some(at(module, symbols.address_of(name)?));
         let other = |(module, symbols): &ModuleSymbols| Some(at(module, undecorated(&**symbols, name)?));
         loaded.iter().find_map(exact).or_else(|| loaded.iter().find_map(other)).ok_or_else(|| {
+            if let Some(trouble) = self.module_trouble() {
+                return TargetError::ModulesBreakOff { name: name.to_owned(), trouble };
+            }
             let names = loaded.iter().map(|(module, _)| module.name.to_string()).collect();
             TargetError::Unknown { name: name.to_owned(), searched: names }
         })

@@ -22,6 +22,11 @@ impl<'a> Patience<'a> {
         Self { inner, width, over: OnceLock::new() }
     }
 
+    /// What ended all reading; nothing while it goes on.
+    pub(super) fn over(&self) -> Option<&ReadCause> {
+        self.over.get()
+    }
+
     fn ask<T>(
         &self,
         address: Address,
@@ -73,6 +78,6 @@ impl Memory for Patience<'_> {
 
 /// True if a read failed because nothing can be read at this time, whatever the address.
 #[must_use]
-pub fn is_over(cause: &ReadCause) -> bool {
-    !matches!(cause, ReadCause::NotMapped | ReadCause::Status(_) | ReadCause::Unsupported(_))
+pub const fn is_over(cause: &ReadCause) -> bool {
+    cause.is_of_link()
 }

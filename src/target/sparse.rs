@@ -18,6 +18,8 @@ pub struct SparseBytes {
     readable: Vec<Range<usize>>,
     /// What ended the reading for good.
     over: Option<ReadCause>,
+    /// Why the first byte that is missing could not be read.
+    missing: Option<ReadCause>,
 }
 
 impl SparseBytes {
@@ -60,6 +62,12 @@ impl SparseBytes {
         self.readable.iter().map(ExactSizeIterator::len).sum()
     }
 
+    /// Why the first byte that is missing could not be read; nothing if none is.
+    #[must_use]
+    pub const fn missing(&self) -> Option<&ReadCause> {
+        self.missing.as_ref()
+    }
+
     /// What ended the reading before the end of the range: Ctrl+C, a target that is gone.
     #[must_use]
     pub const fn over(&self) -> Option<&ReadCause> {
@@ -71,7 +79,7 @@ impl SparseBytes {
 impl From<Vec<u8>> for SparseBytes {
     fn from(bytes: Vec<u8>) -> Self {
         let all = 0..bytes.len();
-        Self { bytes, readable: vec![all], over: None }
+        Self { bytes, readable: vec![all], over: None, missing: None }
     }
 }
 
@@ -81,7 +89,7 @@ impl Target<'_> {
     /// `len` is the caller's, who has bounded it.
     #[must_use]
     pub fn read_sparse(&self, at: VirtAddr, len: usize) -> SparseBytes {
-        let mut sparse = SparseBytes { bytes: vec![0; len], readable: Vec::new(), over: None };
+        let mut sparse = SparseBytes { bytes: vec![0; len], readable: Vec::new(), over: None, missing: None };
         let mut from = 0;
         for _ in 0..MAX_HOLES {
             if from == len {
@@ -93,6 +101,7 @@ impl Target<'_> {
                 sparse.readable.push(from..from + got);
             }
             let Err(error) = read else { break };
+            sparse.missing.get_or_insert_with(|| error.cause.clone());
             if is_over(&error.cause) {
                 sparse.over = Some(error.cause);
                 break;

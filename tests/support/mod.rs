@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program has its own copy and uses a part of it")]
 
 pub mod blind;
+pub mod everything;
 pub mod image;
 #[cfg(unix)]
 pub mod kernels;
@@ -150,6 +151,15 @@ impl World {
         Booted { memory: CountingMemory::new(Blind { inner, refusal: Some(refusal) }), kernel: booted.kernel }
     }
 
+    /// What a debugger knows of it: its version and its symbols.
+    pub fn kernel(&self) -> Kernel {
+        let kernel = Kernel::new(self.version, SymbolPath::default());
+        for (base, size, symbols) in &self.modules {
+            kernel.use_symbols(*base, *size, Arc::clone(symbols));
+        }
+        kernel
+    }
+
     /// The kernel as it is now, with its symbols in hand.
     pub fn boot(&self) -> Booted {
         let mut memory = ImageMemory::new();
@@ -168,10 +178,7 @@ impl World {
         if let Some((start, bytes)) = run {
             memory.map(VirtAddr(start), bytes);
         }
-        let kernel = Kernel::new(self.version, SymbolPath::default());
-        for (base, size, symbols) in &self.modules {
-            kernel.use_symbols(*base, *size, Arc::clone(symbols));
-        }
+        let kernel = self.kernel();
         Booted { memory: CountingMemory::new(Blind { inner: memory, refusal: None }), kernel }
     }
 }

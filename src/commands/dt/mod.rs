@@ -29,7 +29,7 @@ use super::arguments::Arguments;
 use super::pattern::Pattern;
 use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
 use crate::output::{self, TargetText};
-use crate::target::{NamedType, Target, TargetError, VirtAddr};
+use crate::target::{NamedType, ReadCause, Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["dt"],
@@ -112,8 +112,8 @@ impl Query for TypeQuery {
             if let Some(cause) = bytes.over() {
                 view.notes.push(Note::partial(format!("Reading was broken off: {cause}")));
             } else if missing > 0 {
-                let text =
-                    format!("{missing:#x} of {:#x} bytes at {at} cannot be read: not mapped", bytes.len());
+                let why = bytes.missing().cloned().unwrap_or(ReadCause::NotMapped);
+                let text = format!("{missing:#x} of {:#x} bytes at {at} cannot be read: {why}", bytes.len());
                 view.notes.push(if missing == bytes.len() {
                     Note::failed(text)
                 } else {

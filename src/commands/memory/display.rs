@@ -6,7 +6,7 @@ use super::Format;
 use crate::commands::arguments::Arguments;
 use crate::commands::{Answered, CommandSpec, Needs, Note, Query, QueryError, Run};
 use crate::output;
-use crate::target::{DisplayPosition, SparseBytes, Target, VirtAddr};
+use crate::target::{DisplayPosition, ReadCause, SparseBytes, Target, VirtAddr};
 
 /// Most bytes shown by one command.
 const MAX_SHOWN: u64 = 0x10_0000;
@@ -105,7 +105,10 @@ impl Query for MemoryQuery {
         if let Some(cause) = display.bytes.over() {
             display.notes.push(Note::partial(format!("Reading was broken off: {cause}")));
         } else if display.bytes.readable_len() == 0 && self.len > 0 {
-            display.notes.push(Note::failed(format!("Nothing is mapped at {}", self.start)));
+            display.notes.push(Note::failed(match display.bytes.missing() {
+                None | Some(ReadCause::NotMapped) => format!("Nothing is mapped at {}", self.start),
+                Some(refused) => format!("Nothing can be read at {}: {refused}", self.start),
+            }));
         }
         display.elements = elements;
         Ok(display)

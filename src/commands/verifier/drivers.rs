@@ -167,6 +167,8 @@ pub struct DriverTree {
     pub drivers: Vec<Driver>,
     /// How the walk ended; the first table's trouble, if several have some.
     pub end: WalkEnd,
+    /// Drivers in it of which nothing could be read.
+    pub unread: usize,
 }
 
 impl DriverTree {
@@ -190,14 +192,14 @@ impl DriverTree {
             notes.push(Note::remark(
                 "Driver Verifier has set up no list of drivers: none of those chosen was loaded yet.",
             ));
-            return Ok(Self { drivers: Vec::new(), end: WalkEnd::Null });
+            return Ok(Self { drivers: Vec::new(), end: WalkEnd::Null, unread: 0 });
         }
         if count > MAX_TABLES {
             let wrong = format!("{count:#x} tables, more than any kernel makes");
             return Err(TargetError::Unexpected { what: "nt!ViTargetDriversAvl", address: tree_at, wrong });
         }
         let tables = target.records(&layouts.table, tables_at, count as usize);
-        let mut all = Self { drivers: Vec::new(), end: WalkEnd::Null };
+        let mut all = Self { drivers: Vec::new(), end: WalkEnd::Null, unread: 0 };
         for table in tables.iter() {
             all.add_table(target, &layouts, &table, notes);
         }
@@ -225,12 +227,15 @@ impl DriverTree {
         self.break_off(end);
         for node in nodes {
             // Thunk bookkeeping only.
-            let Some(data) = node.pointer("VerifiedData").ok().filter(|data| !data.is_null()) else {
-                continue;
+            let driver = match node.pointer("VerifiedData") {
+                Ok(data) if data.is_null() => continue,
+                Ok(data) => Driver::read(target, layouts, &node, data, notes),
+                Err(error) => Err(error),
             };
-            match Driver::read(target, layouts, &node, data, notes) {
+            match driver {
                 Ok(driver) => self.drivers.push(driver),
                 Err(error) => {
+                    self.unread += 1;
                     let at = node.address();
                     notes.push(Note::partial(format!(
                         "the driver whose entry is at {at} cannot be read: {error}"
@@ -293,32 +298,42 @@ impl Suspects {
     #[must_use]
     pub fn read(target: &Target<'_>) -> Self {
         let mut suspects = Vec::new();
-        let end = Self::walk(target, &mut suspects);
+        let mut nameless = None;
+        let end = Self::walk(target, &mut suspects, &mut nameless);
         let trouble = match end {
-            Ok(end) if end.is_complete() => None,
+            Ok(end) if end.is_complete() => nameless,
             Ok(end) => Some(end.to_string()),
             Err(error) => Some(error.to_string()),
         };
         Self { suspects, trouble }
     }
 
-    fn walk(target: &Target<'_>, suspects: &mut Vec<(String, u64, u64)>) -> Result<WalkEnd, TargetError> {
+    fn walk(
+        target: &Target<'_>,
+        suspects: &mut Vec<(String, u64, u64)>,
+        nameless: &mut Option<String>,
+    ) -> Result<WalkEnd, TargetError> {
         let head = target.address_of("nt!VfSuspectDriversList")?;
         let layout = target.layout("nt!_VF_SUSPECT_DRIVER_ENTRY")?;
         let links = layout.offset("Links")?;
         let first = target.record("nt!_LIST_ENTRY", head)?.pointer("Flink")?;
         Ok(walk::list(head, first, MAX_DRIVERS, |at| {
             let entry = target.record_and_tail(&layout, VirtAddr(at.0.wrapping_sub(links)), NAME_READ)?;
-            if let Ok(name) = target.file_name(&entry, "BaseName") {
-                suspects.push((name.text, entry.uint("Loads")?, entry.uint("Unloads")?));
+            match target.file_name(&entry, "BaseName") {
+                Ok(name) => suspects.push((name.text, entry.uint("Loads")?, entry.uint("Unloads")?)),
+                Err(error) => {
+                    nameless.get_or_insert_with(|| error.to_string());
+                }
             }
             entry.pointer("Links.Flink")
         }))
     }
 
-    /// Says why the driver that the user called `name` is not among the verified ones, `others`.
+    /// Says why the driver that the user called `name` is not among the verified ones, `others`. They are all that there
+    /// are only if `is_whole`.
     #[must_use]
-    pub fn explain(&self, name: &str, others: &[Driver]) -> String {
+    pub fn explain(&self, name: &str, others: &[Driver], is_whole: bool) -> String {
+        let is_whole = is_whole && others.iter().all(|driver| driver.name.is_some());
         let chosen = self.suspects.iter().find(|(own, ..)| same_driver(own, name));
         let chosen = chosen.map(|(own, loads, unloads)| (Escaped(own), *loads, *unloads));
         let mut text = match chosen {
@@ -328,8 +343,15 @@ impl Suspects {
                  Driver Verifier knew of its allocations went with it."
             ),
             Some((own, loads, unloads)) => format!(
-                "{own} is chosen for verification (loaded {loads}, unloaded {unloads} times), but the tree of verified \
-                 drivers does not have it."
+                "{own} is chosen for verification (loaded {loads}, unloaded {unloads} times), but {}.",
+                if is_whole {
+                    "the tree of verified drivers does not have it"
+                } else {
+                    "it is not among what could be read of the tree of verified drivers"
+                }
+            ),
+            None if !is_whole => format!(
+                "Whether {name} is verified is not known: it is not among the drivers whose names could be read."
             ),
             None => format!("{name} is not verified."),
         };
@@ -338,7 +360,8 @@ impl Suspects {
         }
         let verified: Vec<_> = others.iter().map(Driver::shown_name).collect();
         match &verified[..] {
-            [] => text.push_str(" No loaded driver is verified."),
+            [] if is_whole => text.push_str(" No loaded driver is verified."),
+            [] => {}
             _ => text.push_str(&format!(" Verified drivers: {}.", verified.join(", "))),
         }
         text

@@ -76,7 +76,7 @@ pub use self::report::{DriverReport, Log, VerifierQuery, VerifierReport};
 use self::traces::{TRACES, TraceQuery};
 use self::watched::WatchedQuery;
 use super::arguments::Arguments;
-use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run, answer, number};
+use super::{Answer, Answered, CommandSpec, Needs, QueryError, Run, answer, number};
 use crate::output::write_columns;
 use crate::target::{Target, TargetError};
 
@@ -182,14 +182,6 @@ impl Answer for Manual {
 
 fn usage(problem: String) -> QueryError {
     QueryError::Usage { command: NAME, problem, usage: COMMAND.usage }
-}
-
-/// Addresses in notes as wide as the target's: WinDbg prints eight digits on a 32-bit one.
-fn narrow(notes: &mut [Note], target: &Target<'_>) {
-    if target.pointer_size() == 4 {
-        // No address of such a target has an upper half, so these digits say nothing.
-        notes.iter_mut().for_each(|note| note.text = note.text.replace("00000000`", ""));
-    }
 }
 
 fn failed(source: TargetError) -> QueryError {

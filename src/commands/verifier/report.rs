@@ -13,7 +13,7 @@ use super::ring::Wanted;
 use super::settings::{LEVEL_POOL_TRACKING, OPTION_ADVANCED_POOL_TRACKING, Settings};
 use super::traces::{TRACES, TraceLog, TraceQuery};
 use super::watched::{WatchedQuery, WatchedRequests};
-use super::{FLAG_ALLOCATIONS, FLAG_DRIVERS, FLAG_POOL_LOG, FLAG_WATCHED, failed, narrow, text};
+use super::{FLAG_ALLOCATIONS, FLAG_DRIVERS, FLAG_POOL_LOG, FLAG_WATCHED, failed, text};
 use crate::commands::{Answer, Note, Query, QueryError, Style};
 use crate::target::{Target, WalkEnd};
 
@@ -71,9 +71,7 @@ impl Query for VerifierQuery {
     type Answer = VerifierReport;
 
     fn run(&self, target: &Target<'_>) -> Result<VerifierReport, QueryError> {
-        let mut report = self.read(target)?;
-        narrow(&mut report.notes, target);
-        Ok(report)
+        self.read(target)
     }
 }
 
@@ -104,6 +102,12 @@ impl VerifierQuery {
             let wanted = self.driver.is_some() || self.flags & FLAG_DRIVERS != 0;
             report.notes.push(if wanted { Note::failed(note) } else { Note::remark(note) });
             return Ok(report);
+        }
+        if let Some(why) = &report.settings.option_flags_trouble {
+            report.notes.push(Note::partial(format!(
+                "nt!VfOptionFlags cannot be read ({why}): whether allocations are kept in drivers' lists or in a tree of \
+                 all (advanced pool tracking) is not known, and only the lists are looked at"
+            )));
         }
         if self.flags & FLAG_DRIVERS != 0 {
             self.add_drivers(target, &mut report)?;
@@ -141,11 +145,12 @@ impl VerifierQuery {
 
     fn add_drivers(&self, target: &Target<'_>, report: &mut VerifierReport) -> Result<(), QueryError> {
         let tree = DriverTree::read(target, &mut report.notes).map_err(failed)?;
+        let is_whole = tree.end.is_complete() && tree.unread == 0;
         let wanted = |driver: &Driver| self.driver.as_ref().is_none_or(|name| driver.is_called(name));
         let (chosen, others): (Vec<_>, Vec<_>) = tree.drivers.into_iter().partition(wanted);
         if let (true, Some(name)) = (chosen.is_empty(), &self.driver) {
             let suspects = Suspects::read(target);
-            report.notes.push(Note::failed(suspects.explain(name, &others)));
+            report.notes.push(Note::failed(suspects.explain(name, &others, is_whole)));
         }
         let with_allocations = self.flags & FLAG_ALLOCATIONS != 0;
         if with_allocations && !chosen.is_empty() {

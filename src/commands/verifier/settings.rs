@@ -25,6 +25,9 @@ pub struct Settings {
     pub options: Vec<VerifierOption>,
     /// `VfOptionFlags`; nothing if the build has none or it cannot be read.
     pub option_flags: Option<u32>,
+    /// Why it could not be read, if that is why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub option_flags_trouble: Option<String>,
     /// Counters of all verified drivers together.
     pub statistics: Statistics,
     /// Bytes of a pointer.
@@ -117,9 +120,13 @@ impl Settings {
         };
         let data = target.record_of(&layout, at)?;
         let level = data.u32("Level")?;
+        // A kernel without the variable has none of its options.
+        let mut option_flags_trouble = None;
         let option_flags = target.address_of("nt!VfOptionFlags").ok().and_then(|at| {
-            let bytes = target.read_ranges(&[(at, 4)]).pop()?.ok()?;
-            Some(u32::from_le_bytes(*bytes.first_chunk()?))
+            let mut word = [0; 4];
+            let read = target.memory().read_virtual(at, &mut word);
+            option_flags_trouble = read.err().map(|error| error.to_string());
+            option_flags_trouble.is_none().then(|| u32::from_le_bytes(word))
         });
         let counter = |path| data.has(path).then(|| Reading::of(data.uint(path)));
         let statistics = Statistics {
@@ -142,6 +149,7 @@ impl Settings {
             era,
             options: options(level, era),
             option_flags,
+            option_flags_trouble,
             statistics,
             pointer_size,
             without_symbols,

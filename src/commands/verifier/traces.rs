@@ -21,7 +21,7 @@ use serde::{Serialize, Serializer};
 use super::format::Era;
 use super::frames::{self, Frame, Names};
 use super::ring::{self, Filter, PIECE, Ring, Variables, Wanted};
-use super::{NAME, failed, narrow, text};
+use super::{NAME, failed, text};
 use crate::commands::{Answer, Note, Query, QueryError};
 use crate::output;
 use crate::target::{Layout, Place, Target, TargetError, VirtAddr};
@@ -317,7 +317,6 @@ impl Query for TraceQuery {
         let mut names = Names::new(target);
         names.name_all(log.records.iter_mut().flat_map(|record| &mut record.stack));
         log.notes.extend(names.notes());
-        narrow(&mut log.notes, target);
         Ok(log)
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{failed, narrow, text};
+use super::{failed, text};
 use crate::commands::{Answer, Note, Query, QueryError};
 use crate::output::{self, Reading};
 use crate::target::{Target, VirtAddr, WalkEnd, walk};
@@ -91,7 +91,6 @@ impl Query for WatchedQuery {
         if let (true, Some(irp)) = (requests.is_empty(), self.irp) {
             notes.push(Note::failed(format!("No watched request is at {irp}.")));
         }
-        narrow(&mut notes, target);
         let pointer_size = layout.pointer_size();
         Ok(WatchedRequests { irp: self.irp, requests, end, notes, pointer_size })
     }

@@ -27,7 +27,7 @@ use super::frames::{self, Frame, Names};
 pub use super::ring::Wanted;
 use super::ring::{self, Filter, PIECE, Ring, Variables};
 use super::settings::{LEVEL_POOL_TRACKING, OPTION_NO_POOL_LOG, Settings};
-use super::{failed, narrow, text};
+use super::{failed, text};
 use crate::commands::{Answer, Note, Query, QueryError, Style};
 use crate::output;
 use crate::target::{Layout, Place, Target, TargetError, VirtAddr};
@@ -166,7 +166,6 @@ impl Query for PoolLogQuery {
                 log.length
             )));
         }
-        narrow(&mut log.notes, target);
         Ok(log)
     }
 }
