@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use support::World;
+use support::everything::{OTHER, named};
 use support::machine::{stopped, version_of};
 use support::text::{run, text};
 use verikd::commands::{AnyAnswer, BugCheckQuery, NoteKind, Query};
@@ -205,6 +206,66 @@ fn a_bug_check_is_announced_with_what_to_type() {
         let announcement = BugCheckQuery.run(&target).unwrap().announcement();
         assert!(announcement.starts_with("*** Fatal System Error: 0x000000c4\n"), "{announcement}");
         assert!(announcement.contains("left 10 pool allocations behind; type !verifier 3"), "{announcement}");
+    }
+}
+
+#[test]
+fn a_machine_without_a_bug_check_has_no_arguments_of_one() {
+    let (mut machine, kernel) = stopped("commands_no_bugcheck");
+    let address = Target::new(&machine, &kernel).address_of("nt!KiBugCheckData").unwrap();
+    // The words behind the code are whatever was left there.
+    let words = [0, 0, 0, 0, 0xe43c_8675_u64].map(u64::to_le_bytes).concat();
+    assert_eq!(machine.write_virtual(address, &words), words.len());
+    let target = Target::new(&machine, &kernel);
+    assert_eq!(text(&target, ".bugcheck"), "No bug check has happened\n");
+    let json = run(&target, ".bugcheck").unwrap().to_json().unwrap();
+    assert_eq!(json, serde_json::json!({ "code": "0x0", "parameters": null }));
+}
+
+#[test]
+fn headers_are_shown_as_far_as_an_image_has_them() {
+    let mut world = named("abc");
+    // No debug directory: the data directory of that number is empty.
+    world.write(OTHER.offset(0xe8 + 24 + 112 + 6 * 8), &[0; 8]);
+    let booted = world.boot();
+    let target = booted.target();
+    let shown = text(&target, "lmv m otherabc");
+    assert!(
+        shown.contains("    Image path: \\SystemRoot\\otherabc.sys\n    Image name: otherabc.sys\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("ImageSize:        00008000\n"), "{shown}");
+    let answer = run(&target, "lmv m otherabc").unwrap();
+    let headers = &answer.to_json().unwrap()["modules"][0]["headers"];
+    assert_eq!((&headers["pdb"], &headers["machine"]), (&serde_json::Value::Null, &"0x8664".into()));
+    assert!(answer.notes()[0].text.contains("no debug directory"), "{:?}", answer.notes());
+    // Nothing is made up where there are no headers at all.
+    world.unmap(OTHER);
+    let booted = world.boot();
+    let answer = run(&booted.target(), "lmv m otherabc").unwrap();
+    assert_eq!(answer.to_json().unwrap()["modules"][0].get("headers"), None);
+    assert_eq!(answer.worst(), Some(NoteKind::Partial));
+}
+
+#[test]
+fn a_module_has_one_name_everywhere() {
+    for (file, name) in [
+        ("my driver", "my_driver"),
+        ("c++", "c__"),
+        ("a.b.c", "a_b_c"),
+        ("mullvad-split-tunnel", "mullvad_split_tunnel"),
+    ] {
+        let booted = named(file).boot();
+        let shown = |line: &str| text(&booted.target(), line);
+        assert!(shown("lm 1m").lines().any(|line| line == name), "{}", shown("lm 1m"));
+        let near = shown("ln fffff8800447d634");
+        let symbol = near.trim_end().split_once("   ").unwrap().1;
+        assert!(symbol.starts_with(&format!("{name}!")) && symbol.ends_with("+0x15f4"), "{near}");
+        assert!(shown("!verifier 80").contains(symbol), "{}", shown("!verifier 80"));
+        let report = run(&booted.target(), "!verifier 3").unwrap().to_json().unwrap();
+        let block = &report["drivers"][0]["allocations"]["blocks"][0];
+        assert_eq!(block["caller_symbol"], symbol);
+        assert_eq!((&block["tag"], &block["tag_number"]), (&"Leak".into(), &"0x6b61654c".into()));
     }
 }
 

@@ -115,7 +115,10 @@ fn what_is_asked_wrongly_is_answered_helpfully() {
         (output.code, output.err + &output.out)
     };
     let (code, text) = ask("!verifyer 3");
-    assert!(code == 2 && text.contains("unknown command !verifyer (is !verifier meant?); .help lists"), "{code}: {text}");
+    assert!(
+        code == 2 && text.contains("unknown command !verifyer (is !verifier meant?); .help lists"),
+        "{code}: {text}"
+    );
     let (code, text) = ask("!verifier 3 other.sys");
     assert!(
         code == 1 && text.contains("other.sys is not verified. Verified drivers: myfault.sys"),

@@ -27,7 +27,8 @@ proptest! {
             prop_assert_eq!(raw, None, "{}: {:?}", line, shown);
             prop_assert_eq!(shown.lines().count(), expected.lines().count(), "{}:\n{}\n{}", line, shown, expected);
             prop_assert!(!document.contains(is_hazard), "{}: {:?}", line, document);
-            seen += usize::from(shown.contains("\\x") || shown.contains("\\u{") || shown.contains("\\n"));
+            let escapes = ["\\x", "\\u{", "\\n", "\\r", "\\t"];
+            seen += usize::from(escapes.iter().any(|escape| shown.contains(escape)));
         }
         // Dots stand for texts of memory, so a name of newlines alone shows in fewer of them.
         prop_assert!(seen >= 8, "only {} answers showed the name", seen);

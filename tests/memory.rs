@@ -2,12 +2,13 @@
 
 mod support;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use support::machine::stopped;
 use support::text::{notes, run, text};
 use support::{Booted, World};
-use verikd::memory::{CountingMemory, VirtAddr};
+use verikd::memory::{Address, CountingMemory, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
 use verikd::symbols::table::TableSymbols;
 use verikd::symbols::{Guid, PdbIdentity};
 use verikd::target::Target;
@@ -16,8 +17,58 @@ const NT: VirtAddr = VirtAddr(0xffff_f800_0140_0000);
 const LIST: VirtAddr = VirtAddr(0xffff_f800_0140_4000);
 const AT: VirtAddr = VirtAddr(0xffff_f880_0496_e3a0);
 
+/// A memory that is interrupted at an address.
+struct Interrupted<'a>(&'a dyn Memory, u64);
+
+impl Memory for Interrupted<'_> {
+    fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        let room = self.1.saturating_sub(address.0) as usize;
+        if room >= buf.len() {
+            return self.0.read_virtual(address, buf);
+        }
+        let wanted = buf.len();
+        self.0.read_virtual(address, &mut buf[..room])?;
+        let cause = ReadCause::Interrupted;
+        Err(ReadError { address: Address::Virtual(address), wanted, got: room, cause })
+    }
+
+    fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        self.0.read_physical(address, buf)
+    }
+
+    fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
+        self.0.search_virtual(range, pattern)
+    }
+
+    fn stop(&self) -> StopId {
+        self.0.stop()
+    }
+}
+
+#[test]
+fn a_display_ends_where_reading_was_broken_off() {
+    let mut world = world();
+    world.map(AT, 0x10_0000);
+    let booted = world.boot();
+    let memory = Interrupted(&booted.memory, AT.0 + 0x100);
+    let target = Target::new(&memory, &booted.kernel);
+    let answer = run(&target, &format!("db {AT} L100000")).unwrap();
+    let mut shown = String::new();
+    answer.write_text(&mut shown).unwrap();
+    assert_eq!(shown.lines().count(), 0x10, "{shown}");
+    assert!(answer.notes()[0].text.contains("broken off: interrupted"), "{:?}", answer.notes());
+    // Holes without end are given up, and what was not tried is not shown.
+    let far = "ffff900000000008";
+    let answer = run(&booted.target(), &format!("dq {far} L?20000")).unwrap();
+    assert_eq!(answer.to_json().unwrap()["elements"].as_array().unwrap().len(), 0x100 * 0x1000 / 8 - 1);
+}
+
 /// A kernel with a few bytes at `AT`, the page behind which is not mapped.
 fn booted() -> Booted {
+    world().boot()
+}
+
+fn world() -> World {
     let nt = TableSymbols::new(PdbIdentity::new("nt.pdb", Guid([7; 16]), 1)).symbol("KeBugCheckEx", 0x1000);
     let mut world = World::new(NT, 0x1_0000, Arc::new(nt));
     world.version.module_list = LIST;
@@ -28,7 +79,7 @@ fn booted() -> Booted {
     let wide: Vec<u8> =
         r"\SystemRoot\system32\drivers\myfault.sys".encode_utf16().flat_map(u16::to_le_bytes).collect();
     world.write(VirtAddr(AT.0 + 0x100), &wide);
-    world.boot()
+    world
 }
 
 fn shown(booted: &Booted, line: &str) -> String {

@@ -25,6 +25,8 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
 
 /// `DRIVER_VERIFIER_DETECTED_VIOLATION`.
 const DRIVER_VERIFIER_DETECTED_VIOLATION: u32 = 0xc4;
+/// What is said of a machine that is well.
+const NONE: &str = "No bug check has happened";
 /// Its first parameter for a driver that was unloaded and left pool allocations behind.
 const LEAKED_AT_UNLOAD: u64 = 0x62;
 
@@ -38,9 +40,9 @@ pub struct BugCheck {
     /// `0xC4`.
     #[serde(serialize_with = "hex")]
     pub code: u32,
-    /// Its four parameters.
+    /// Its four parameters; without a bug check they mean nothing, and `null` stands for them.
     #[serde(serialize_with = "hex_each")]
-    pub parameters: [u64; 4],
+    pub parameters: Option<[u64; 4]>,
     #[serde(skip)]
     pointer_size: usize,
 }
@@ -67,7 +69,9 @@ impl Query for BugCheckQuery {
         });
         let mut next = || words.next().expect("five words were read");
         let code = next() as u32;
-        Ok(BugCheck { code, parameters: std::array::from_fn(|_| next()), pointer_size })
+        // The words behind a code of 0 are whatever was left there.
+        let parameters = (code != 0).then(|| std::array::from_fn(|_| next()));
+        Ok(BugCheck { code, parameters, pointer_size })
     }
 }
 
@@ -82,7 +86,7 @@ impl BugCheck {
     #[must_use]
     pub fn announcement(&self) -> String {
         let digits = 2 * self.pointer_size;
-        let [first, second, third, fourth] = self.parameters;
+        let Some([first, second, third, fourth]) = self.parameters else { return NONE.to_owned() };
         format!(
             "*** Fatal System Error: 0x{:08x}\n                       \
              (0x{first:0digits$X},0x{second:0digits$X},0x{third:0digits$X},0x{fourth:0digits$X})",
@@ -93,7 +97,7 @@ impl BugCheck {
     /// What to type next, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        let [first, second, _, fourth] = self.parameters;
+        let [first, second, _, fourth] = self.parameters?;
         (self.code == DRIVER_VERIFIER_DETECTED_VIOLATION && first == LEAKED_AT_UNLOAD).then(|| {
             format!(
                 "A driver was unloaded and left {fourth} pool allocations behind; type !verifier 3 drivername.sys for \
@@ -105,9 +109,10 @@ impl BugCheck {
 
 impl Answer for BugCheck {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let Some(parameters) = self.parameters else { return writeln!(out, "{NONE}") };
         writeln!(out, "Bugcheck code {:08X}", self.code)?;
         write!(out, "Arguments")?;
-        for parameter in self.parameters {
+        for parameter in parameters {
             match self.pointer_size {
                 4 => write!(out, " {parameter:08x}")?,
                 _ => write!(out, " {:08x}`{:08x}", parameter >> 32, parameter as u32)?,
@@ -125,8 +130,11 @@ fn hex<S: Serializer>(value: &u32, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("{value:#x}"))
 }
 
-fn hex_each<S: Serializer>(values: &[u64; 4], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(values.iter().map(|value| format!("{value:#x}")))
+fn hex_each<S: Serializer>(values: &Option<[u64; 4]>, serializer: S) -> Result<S::Ok, S::Error> {
+    match values {
+        Some(values) => serializer.collect_seq(values.iter().map(|value| format!("{value:#x}"))),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn run(_arguments: &str, target: &Target<'_>) -> Answered {

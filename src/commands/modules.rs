@@ -14,6 +14,7 @@
 //! 0: kd> lmvm myfault
 //! start             end                 module name
 //! fffff880`0447c000 fffff880`04484000   myfault    (deferred)
+//!     Image path: \SystemRoot\system32\drivers\myfault.sys
 //!     Image name: myfault.sys
 //!     Timestamp:        Tue Jun 18 06:36:52 2013 (51C00004)
 //!     CheckSum:         00000000
@@ -114,9 +115,12 @@ struct Headers {
     timestamp: u32,
     check_sum: u32,
     image_size: u32,
-    /// Name and identity of its PDB: what a symbol server is asked for.
-    pdb: TargetText,
-    pdb_identity: String,
+    machine: String,
+    /// Where the kernel loaded it from; nothing if it does not say.
+    path: Option<TargetText>,
+    /// Name and identity of its PDB: what a symbol server is asked for. Nothing if it names none.
+    pdb: Option<TargetText>,
+    pdb_identity: Option<String>,
 }
 
 impl Query for Modules {
@@ -197,12 +201,28 @@ impl ModuleTable {
     fn add_headers(&mut self, row: &mut Row, module: &Module, target: &Target<'_>) {
         match target.image(module) {
             Ok(image) => {
+                let path = match target.image_path(module) {
+                    Ok(path) => Some(path).filter(|path| !path.is_empty()),
+                    Err(error) => {
+                        self.notes.push(Note::partial(format!("path of {}: {error}", module.name)));
+                        None
+                    }
+                };
+                let pdb = match image.pdb {
+                    Ok(pdb) => Some(pdb),
+                    Err(why) => {
+                        self.notes.push(Note::remark(format!("{} names no PDB: {why}", module.name)));
+                        None
+                    }
+                };
                 row.headers = Some(Headers {
                     timestamp: image.timestamp,
                     check_sum: image.check_sum,
                     image_size: image.size,
-                    pdb_identity: image.pdb.to_string(),
-                    pdb: image.pdb.name.into(),
+                    machine: format!("{:#x}", image.machine),
+                    path: path.map(TargetText::from),
+                    pdb_identity: pdb.as_ref().map(ToString::to_string),
+                    pdb: pdb.map(|pdb| pdb.name.into()),
                 });
             }
             Err(error) => self.notes.push(Note::partial(format!("headers of {}: {error}", module.name))),
@@ -285,6 +305,9 @@ fn write_symbols(row: &Row, [start, end]: [output::Address; 2], out: &mut dyn fm
 fn write_headers(row: &Row, headers: &Headers, out: &mut dyn fmt::Write) -> fmt::Result {
     if matches!(row.symbols, SymbolStatus::Loaded { .. }) {
         writeln!(out, "    Loaded symbol image file: {}", row.image_name)?;
+    }
+    if let Some(path) = &headers.path {
+        writeln!(out, "    Image path: {path}")?;
     }
     writeln!(out, "    Image name: {}", row.image_name)?;
     let time = output::unix_time(headers.timestamp.into());

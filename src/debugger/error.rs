@@ -55,7 +55,7 @@ pub enum AskError {
 impl AskError {
     /// True if the user's line is wrong, not the target: exit code 2.
     #[must_use]
-    pub const fn is_usage(&self) -> bool {
+    pub fn is_usage(&self) -> bool {
         matches!(self, Self::Query(error) if error.is_usage())
     }
 

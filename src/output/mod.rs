@@ -1,6 +1,7 @@
 //! How answers show addresses, numbers that may be missing, and columns. A leaf: knows no command and no target.
 
 mod escape;
+mod exception;
 mod number;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use serde::{Serialize, Serializer};
 use kd_protocol::VirtAddr;
 
 pub use escape::{Escaped, Screen, TargetText, dotted, is_hazard, json, screened};
+pub use exception::exception;
 pub use number::{general, unix_time};
 
 /// Serialises an address as `"0xfffffa8005400000"`: JSON numbers lose bits past 2^53.
@@ -29,6 +31,14 @@ pub fn address_or_null<S: Serializer>(value: &Option<VirtAddr>, serializer: S) -
         Some(value) => address(value, serializer),
         None => serializer.serialize_none(),
     }
+}
+
+/// Serialises a number as `"0x6b61654c"`.
+///
+/// # Errors
+/// The serializer's.
+pub fn hex<S: Serializer>(value: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{value:#x}"))
 }
 
 /// An address as WinDbg's `%p` prints it: 16 digits, or 8 where `pointer_size` is 4, and no backtick.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kd_protocol::kd::{DebugIo, GetVersion64, NtStatus, StateDetail, VersionFlags};
+use kd_protocol::kd::{DebugIo, GetVersion64, StateDetail, VersionFlags};
 use kd_protocol::link::{Event, Peer};
 use serde_json::json;
 
@@ -160,10 +160,8 @@ impl Report {
             }
         }
         if let StateDetail::Exception(exception) = &stop.change.detail {
-            let what = exception_name(exception.exception_code);
-            let chance = if exception.first_chance == 0 { "second" } else { "first" };
-            let code = exception.exception_code.0;
-            self.status(&format!("{what} - code {code:08x} ({chance} chance)"));
+            let chance = if exception.first_chance == 0 { "!!! second chance !!!" } else { "first chance" };
+            self.status(&format!("{} ({chance})", output::exception(exception.exception_code.0)));
         }
         let at = output::Address { address: stop.program_counter, pointer_size: stop.pointer_size };
         self.status(&format!("{}:\n{at}", stop.symbol));
@@ -225,29 +223,6 @@ impl Report {
 
 fn line(object: &serde_json::Value) -> String {
     output::json(object) + "\n"
-}
-
-/// What WinDbg calls an exception.
-fn exception_name(code: NtStatus) -> &'static str {
-    match code.0 {
-        0x8000_0003 => "Break instruction exception",
-        0x8000_0004 => "Single step exception",
-        0x8000_0007 => "Wake debugger",
-        0x8000_0001 => "Guard page violation",
-        0x8000_0002 => "Data misaligned",
-        0xc000_0005 => "Access violation",
-        0xc000_0006 => "In-page I/O error",
-        0xc000_001d => "Illegal instruction",
-        0xc000_0025 => "Noncontinuable exception",
-        0xc000_008c => "Array bounds exceeded",
-        0xc000_0094 => "Integer divide-by-zero",
-        0xc000_0095 => "Integer overflow",
-        0xc000_0096 => "Privileged instruction",
-        0xc000_00fd => "Stack overflow",
-        0xc000_0420 => "Assertion failure",
-        0xc000_0409 => "Security check failure or stack buffer overrun",
-        _ => "Unknown exception",
-    }
 }
 
 /// The target's bytes as text that cannot move the cursor or change the terminal.

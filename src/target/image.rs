@@ -50,6 +50,38 @@ pub struct Image {
     pub pdb: PdbIdentity,
 }
 
+/// What an image's headers say, as far as they are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// `SizeOfImage`.
+    pub size: u32,
+    /// `TimeDateStamp`.
+    pub timestamp: u32,
+    /// `Machine`.
+    pub machine: u16,
+    /// `CheckSum`; 0 if the linker set none.
+    pub check_sum: u32,
+    /// The PDB of this build, or why the image does not say which: old and foreign ones have no debug directory.
+    pub pdb: Result<PdbIdentity, ImageError>,
+}
+
+impl ImageFacts {
+    /// Reads the headers of the image at `base`.
+    ///
+    /// # Errors
+    /// [`ImageError`] if there are no headers at all.
+    pub fn read(memory: &dyn Memory, base: VirtAddr) -> Result<Self, ImageError> {
+        let headers = Headers::read(memory, base)?;
+        let pdb = match headers.directory(memory, base, IMAGE_DIRECTORY_ENTRY_DEBUG) {
+            Ok(Some(directory)) => find_record(memory, base, headers.size, directory),
+            Ok(None) => Err(ImageError::Wrong("it has no debug directory")),
+            Err(error) => Err(error),
+        };
+        let Headers { size, timestamp, machine, check_sum, .. } = headers;
+        Ok(Self { size, timestamp, machine, check_sum, pdb })
+    }
+}
+
 /// Why an image does not say which PDB is its own.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
@@ -70,12 +102,8 @@ impl Image {
     /// # Errors
     /// [`ImageError`], whatever the bytes there are.
     pub fn read(memory: &dyn Memory, base: VirtAddr) -> Result<Self, ImageError> {
-        let headers = Headers::read(memory, base)?;
-        let directory = headers.directory(memory, base, IMAGE_DIRECTORY_ENTRY_DEBUG)?;
-        let directory = directory.ok_or(ImageError::Wrong("it has no debug directory"))?;
-        let pdb = find_record(memory, base, headers.size, directory)?;
-        let Headers { size, timestamp, machine, check_sum, .. } = headers;
-        Ok(Self { size, timestamp, machine, check_sum, pdb })
+        let ImageFacts { size, timestamp, machine, check_sum, pdb } = ImageFacts::read(memory, base)?;
+        Ok(Self { size, timestamp, machine, check_sum, pdb: pdb? })
     }
 }
 

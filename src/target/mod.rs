@@ -35,9 +35,9 @@ pub use debugger_data::DebuggerData;
 pub use error::{MissingSymbols, TargetError};
 pub use fallback::{built_in_layouts, stands_in, verifier_data};
 pub use file_name::FileName;
-pub use image::{Image, ImageError};
+pub use image::{Image, ImageError, ImageFacts};
 pub use kernel::{DisplayPosition, Kernel, KernelVersion, SymbolsOrWhyNot};
-pub use modules::{Module, ModuleList};
+pub use modules::{Module, ModuleList, module_name};
 pub use names::{ModuleSymbols, NamedType, Neighbours};
 pub use patience::is_over;
 pub use progress::Progress;
@@ -56,7 +56,7 @@ pub use crate::symbols::{
 use self::patience::Patience;
 use self::width::Width;
 use crate::memory::{Memory, StoppedCpu};
-use crate::output::Escaped;
+use crate::output::{Escaped, Pointer};
 use crate::symbols::Rva;
 
 /// `IMAGE_FILE_MACHINE_AMD64`.
@@ -243,8 +243,21 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     /// [`ImageError`].
-    pub fn image(&self, module: &Module) -> Result<Image, ImageError> {
-        Image::read(&self.memory, module.base)
+    pub fn image(&self, module: &Module) -> Result<ImageFacts, ImageError> {
+        ImageFacts::read(&self.memory, module.base)
+    }
+
+    /// The path that a loaded module's image was loaded from, as the kernel has it; at most 260 characters of it.
+    ///
+    /// # Errors
+    /// [`TargetError::Read`] and those of [`modules`](Self::modules).
+    pub fn image_path(&self, module: &Module) -> Result<String, TargetError> {
+        let list = self.modules()?;
+        let Some((at, len)) = list.path_of(module) else { return Ok(String::new()) };
+        let mut bytes = vec![0; len];
+        let read = self.memory.read_virtual(at, &mut bytes);
+        read.map_err(|error| TargetError::read("FullDllName", error))?;
+        Ok(modules::utf16(&bytes))
     }
 
     /// When the image of a loaded module was linked, in seconds since 1970 or whatever its linker put there.
@@ -424,7 +437,10 @@ impl<'a> Target<'a> {
             Ok(symbols) => (Some(symbols), None),
             Err(missing) => (self.exports_or(module, missing.clone()).ok(), Some(missing)),
         };
-        SymbolAt::new(address, module, names.as_deref(), missing)
+        SymbolAt {
+            pointer_size: self.pointer_size(),
+            ..SymbolAt::new(address, module, names.as_deref(), missing)
+        }
     }
 
     /// The module and symbol that `address` lies at. Never fails: what is not known is left out.
@@ -437,7 +453,14 @@ impl<'a> Target<'a> {
         let modules = self.modules();
         match modules.as_ref().ok().and_then(|modules| modules.containing(address)) {
             Some(module) => self.symbol_in(address, module),
-            None => SymbolAt { address, module: None, symbol: None, displacement: 0, missing: None },
+            None => SymbolAt {
+                address,
+                module: None,
+                symbol: None,
+                displacement: 0,
+                missing: None,
+                pointer_size: self.pointer_size(),
+            },
         }
     }
 }
@@ -464,6 +487,8 @@ pub struct SymbolAt {
     pub displacement: u64,
     /// Why the module has no symbol file; the symbol is an export then.
     pub missing: Option<MissingSymbols>,
+    /// Bytes of a pointer in the target.
+    pub pointer_size: usize,
 }
 
 impl SymbolAt {
@@ -478,7 +503,14 @@ impl SymbolAt {
         let nearest = symbols.zip(rva).and_then(|(symbols, rva)| symbols.nearest(rva));
         let displacement = nearest.as_ref().map_or(offset, |symbol| offset - u64::from(symbol.rva.0));
         let symbol = nearest.map(|symbol| undecorate(&symbol.name).into_owned());
-        Self { address, module: Some(Arc::clone(&module.name)), symbol, displacement, missing }
+        Self {
+            address,
+            module: Some(Arc::clone(&module.name)),
+            symbol,
+            displacement,
+            missing,
+            pointer_size: 8,
+        }
     }
 }
 
@@ -487,7 +519,10 @@ impl fmt::Display for SymbolAt {
         match (&self.module, &self.symbol) {
             (Some(module), Some(symbol)) => write!(f, "{module}!{}", Escaped(symbol))?,
             (Some(module), None) => f.write_str(module)?,
-            _ => return write!(f, "{:016x}", self.address),
+            _ => {
+                let Self { address, pointer_size, .. } = *self;
+                return Pointer { address, pointer_size }.fmt(f);
+            }
         }
         match self.displacement {
             0 => Ok(()),

@@ -10,7 +10,7 @@
 //! Source: verifier.md 6; these offsets are the same in every x64 kernel, so that the list works without any PDB. Those of x86
 //! are what the same fields come to with pointers of 4 bytes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::walk::{self, WalkEnd};
@@ -21,6 +21,8 @@ use crate::memory::{Memory, ReadError, VirtAddr};
 const MAX_MODULES: usize = 0x1000;
 /// Bytes read at an entry: the fields used, and a name after the longest known structure (0xa0).
 const ENTRY_READ: usize = 0x120;
+/// Most bytes of an image's path: `MAX_PATH` characters.
+const MAX_PATH: usize = 260 * 2;
 
 /// One loaded image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub struct ModuleList {
     /// In order of address.
     modules: Vec<Module>,
     end: WalkEnd,
+    /// Where the path of each image is, and how many bytes of it are read; by base.
+    paths: HashMap<VirtAddr, (VirtAddr, usize)>,
 }
 
 impl ModuleList {
@@ -81,6 +85,11 @@ impl ModuleList {
     pub fn containing(&self, address: VirtAddr) -> Option<&Module> {
         let above = self.modules.partition_point(|module| module.base <= address);
         self.modules[..above].last().filter(|module| module.contains(address))
+    }
+
+    /// Where the path of a module's image is, and bytes of it; nothing if the kernel has none.
+    pub(super) fn path_of(&self, module: &Module) -> Option<(VirtAddr, usize)> {
+        self.paths.get(&module.base).copied()
     }
 
     /// The module that the user's `name` means.
@@ -107,12 +116,14 @@ impl ModuleList {
         };
         let mut modules = Vec::new();
         let mut names = HashSet::new();
+        let mut paths = HashMap::new();
         let end = walk::list(head, first, MAX_MODULES, |at| {
             let entry = Entry::read(memory, at, &offsets)?;
             if !entry.base.is_null() {
                 let name = entry.name(memory, &offsets).ok().filter(|name| !name.is_empty());
                 let name = name.unwrap_or_else(|| format!("unknown_{:x}", entry.base));
                 let base = entry.base;
+                paths.extend(entry.path(&offsets).map(|path| (base, path)));
                 let mut short: Arc<str> =
                     if base == kernel_base { "nt".into() } else { module_name(&name).into() };
                 if !names.insert(Arc::clone(&short)) {
@@ -124,7 +135,7 @@ impl ModuleList {
             Ok::<_, ReadError>(entry.next)
         });
         modules.sort_by_key(|module| module.base);
-        Ok(Self { modules, end })
+        Ok(Self { modules, end, paths })
     }
 }
 
@@ -134,11 +145,13 @@ struct Offsets {
     base: usize,
     size: usize,
     name: usize,
+    /// `FullDllName`, which every known entry has right before the other.
+    path: usize,
 }
 
 impl Offsets {
-    const X64: Self = Self { pointer: 8, base: 0x30, size: 0x40, name: 0x58 };
-    const X86: Self = Self { pointer: 4, base: 0x18, size: 0x20, name: 0x2c };
+    const X64: Self = Self { pointer: 8, base: 0x30, size: 0x40, name: 0x58, path: 0x48 };
+    const X86: Self = Self { pointer: 4, base: 0x18, size: 0x20, name: 0x2c, path: 0x24 };
 
     fn of(layout: &Layout) -> Option<Self> {
         let offset =
@@ -148,6 +161,7 @@ impl Offsets {
             base: offset("DllBase")?,
             size: offset("SizeOfImage")?,
             name: offset("BaseDllName")?,
+            path: offset("FullDllName")?,
         })
     }
 }
@@ -163,8 +177,9 @@ struct Entry {
 
 impl Entry {
     fn read(memory: &dyn Memory, at: VirtAddr, offsets: &Offsets) -> Result<Self, ReadError> {
-        let needed =
-            (offsets.name + 2 * offsets.pointer).max(offsets.size + 4).max(offsets.base + offsets.pointer);
+        let needed = (offsets.name.max(offsets.path) + 2 * offsets.pointer)
+            .max(offsets.size + 4)
+            .max(offsets.base + offsets.pointer);
         let mut bytes = vec![0; ENTRY_READ.max(needed)];
         if let Err(error) = memory.read_virtual(at, &mut bytes) {
             if error.got < needed {
@@ -177,6 +192,13 @@ impl Entry {
         entry.base = VirtAddr(entry.uint(offsets.base, offsets.pointer));
         entry.size = entry.uint(offsets.size, 4) as u32;
         Ok(entry)
+    }
+
+    /// Where its path is and how much of it is read; nothing if it has none.
+    fn path(&self, offsets: &Offsets) -> Option<(VirtAddr, usize)> {
+        let len = self.uint(offsets.path, 2) as usize & !1;
+        let buffer = VirtAddr(self.uint(offsets.path + offsets.pointer, offsets.pointer));
+        (len > 0 && !buffer.is_null()).then_some((buffer, len.min(MAX_PATH)))
     }
 
     fn name(&self, memory: &dyn Memory, offsets: &Offsets) -> Result<String, ReadError> {
@@ -208,7 +230,8 @@ pub(super) fn utf16(bytes: &[u8]) -> String {
 }
 
 /// A module's name as commands write it: without extension, and nothing but letters, digits and `_`.
-fn module_name(file: &str) -> String {
+#[must_use]
+pub fn module_name(file: &str) -> String {
     let file = file.rsplit(['\\', '/']).next().unwrap_or_default();
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
     stem.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect()

@@ -16,6 +16,8 @@ pub struct SparseBytes {
     bytes: Vec<u8>,
     /// Offsets of the bytes that could be read, in order.
     readable: Vec<Range<usize>>,
+    /// Where the reading ended; what lies behind was not asked for.
+    end: usize,
     /// What ended the reading for good.
     over: Option<ReadCause>,
     /// Why the first byte that is missing could not be read.
@@ -68,6 +70,12 @@ impl SparseBytes {
         self.missing.as_ref()
     }
 
+    /// Where the reading ended: at its length, unless it was broken off or met too many holes.
+    #[must_use]
+    pub const fn end(&self) -> usize {
+        self.end
+    }
+
     /// What ended the reading before the end of the range: Ctrl+C, a target that is gone.
     #[must_use]
     pub const fn over(&self) -> Option<&ReadCause> {
@@ -78,8 +86,8 @@ impl SparseBytes {
 /// Bytes without a hole.
 impl From<Vec<u8>> for SparseBytes {
     fn from(bytes: Vec<u8>) -> Self {
-        let all = 0..bytes.len();
-        Self { bytes, readable: vec![all], over: None, missing: None }
+        let (all, end) = (0..bytes.len(), bytes.len());
+        Self { bytes, readable: vec![all], over: None, missing: None, end }
     }
 }
 
@@ -89,7 +97,8 @@ impl Target<'_> {
     /// `len` is the caller's, who has bounded it.
     #[must_use]
     pub fn read_sparse(&self, at: VirtAddr, len: usize) -> SparseBytes {
-        let mut sparse = SparseBytes { bytes: vec![0; len], readable: Vec::new(), over: None, missing: None };
+        let mut sparse =
+            SparseBytes { bytes: vec![0; len], readable: Vec::new(), over: None, missing: None, end: 0 };
         let mut from = 0;
         for _ in 0..MAX_HOLES {
             if from == len {
@@ -100,10 +109,14 @@ impl Target<'_> {
             if got > 0 {
                 sparse.readable.push(from..from + got);
             }
-            let Err(error) = read else { break };
+            let Err(error) = read else {
+                from = len;
+                break;
+            };
             sparse.missing.get_or_insert_with(|| error.cause.clone());
             if is_over(&error.cause) {
                 sparse.over = Some(error.cause);
+                from += got;
                 break;
             }
             let bad = from + got;
@@ -112,6 +125,7 @@ impl Target<'_> {
             let left = PAGE - at.offset(bad as u64).0 % PAGE;
             from = bad.saturating_add(left as usize).min(len);
         }
+        sparse.end = from;
         sparse
     }
 }

@@ -8,9 +8,9 @@ use super::World;
 use super::image::pe_image;
 use super::verifier::{Build, MYFAULT, MYFAULT_SIZE, SUSPECT, leak};
 
-const OTHER: VirtAddr = VirtAddr(0xffff_f880_0500_0000);
+pub const OTHER: VirtAddr = VirtAddr(0xffff_f880_0500_0000);
 const ENTRY: VirtAddr = VirtAddr(0xffff_fa80_0330_0200);
-const OTHER_ENTRY: VirtAddr = VirtAddr(0xffff_fa80_0330_0400);
+const OTHER_ENTRY: VirtAddr = VirtAddr(0xffff_fa80_0330_0600);
 const THING: VirtAddr = VirtAddr(0xffff_fa80_0a00_0000);
 
 /// Each with everything that a command may print of a target.
@@ -82,6 +82,11 @@ pub fn named(name: &str) -> World {
     world.write(OTHER_ENTRY.offset(0x40), &0x8000_u32.to_le_bytes());
     world.put_string(OTHER_ENTRY.offset(0x58), OTHER_ENTRY.offset(0xe0), &format!("other{file}"));
     // No file has a name with a colon: the harmless one is refused with the same words.
+    world.put_string(
+        OTHER_ENTRY.offset(0x48),
+        OTHER_ENTRY.offset(0x140),
+        &format!("\\SystemRoot\\other{file}"),
+    );
     let pdb = PdbIdentity { name: format!(":{name}.pdb"), guid: Guid([9; 16]), age: 1 };
     world.write(OTHER, &pe_image(0x8000, &pdb));
     world.write(MYFAULT, &pe_image(MYFAULT_SIZE, &pdb));

@@ -82,7 +82,8 @@ impl Query for MemoryQuery {
         let unit = self.format.unit();
         let bytes = target.read_sparse(self.start, self.len);
         let element = |index: usize| bytes.uint(index * unit, unit);
-        let mut elements: Vec<_> = (0..self.len / unit).map(element).collect();
+        // What was not asked for is not shown as if it could not be read.
+        let mut elements: Vec<_> = (0..self.len.min(bytes.end()) / unit).map(element).collect();
         let mut display = MemoryDisplay {
             start: self.start,
             format: self.format,
@@ -104,6 +105,11 @@ impl Query for MemoryQuery {
         }
         if let Some(cause) = display.bytes.over() {
             display.notes.push(Note::partial(format!("Reading was broken off: {cause}")));
+        } else if display.bytes.end() < self.len {
+            let at = self.start.offset(display.bytes.end() as u64);
+            display.notes.push(Note::partial(format!(
+                "Too many pages cannot be read; {at} and beyond were not tried"
+            )));
         } else if display.bytes.readable_len() == 0 && self.len > 0 {
             display.notes.push(Note::failed(match display.bytes.missing() {
                 None | Some(ReadCause::NotMapped) => format!("Nothing is mapped at {}", self.start),

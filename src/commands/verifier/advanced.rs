@@ -42,6 +42,7 @@ pub(super) struct Tracked {
 
 struct Stack {
     tag: String,
+    tag_number: u32,
     frames: Arc<[Frame]>,
     /// The driver's entry, and the frame that lies in its image.
     owner: Option<(VirtAddr, Frame)>,
@@ -110,6 +111,7 @@ impl Tracked {
                 address: VirtAddr(address),
                 size,
                 tag: stack.tag.clone(),
+                tag_number: stack.tag_number,
                 caller: frame.address,
                 caller_symbol: frame.symbol.clone(),
                 tracker,
@@ -147,7 +149,8 @@ impl Stack {
             owner.map(|driver| (driver.entry, frame.clone()))
         };
         let owner = frames.iter().find_map(owned);
-        Some(Self { tag: tag(word(&bytes, STACK_TAG) as u32), frames: frames.into(), owner })
+        let tag_number = word(&bytes, STACK_TAG) as u32;
+        Some(Self { tag: tag(tag_number), tag_number, frames: frames.into(), owner })
     }
 }
 

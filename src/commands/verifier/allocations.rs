@@ -59,6 +59,9 @@ pub struct Block {
     pub size: u64,
     /// Four characters; what is not printable shows as a dot.
     pub tag: String,
+    /// The same as the number that it is: not every tag can be printed.
+    #[serde(serialize_with = "output::hex")]
+    pub tag_number: u32,
     /// Where the driver called from: a return address.
     #[serde(serialize_with = "output::address")]
     pub caller: VirtAddr,
@@ -228,6 +231,7 @@ impl SlotLayout {
             address: VirtAddr(self.address.uint(slot)? & !1),
             size,
             tag: tag(self.tag.uint(slot)? as u32),
+            tag_number: self.tag.uint(slot)? as u32,
             caller: VirtAddr(self.caller.uint(slot)?),
             caller_symbol: None,
             tracker,

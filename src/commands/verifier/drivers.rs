@@ -17,7 +17,9 @@ use super::settings::PoolCounters;
 use crate::commands::Note;
 use crate::output::{self, Escaped, Reading};
 use crate::target::walk::{self, AvlNode};
-use crate::target::{FileName, Layout, Module, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd};
+use crate::target::{
+    FileName, Layout, Module, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd, module_name,
+};
 
 /// `_VF_TARGET_VERIFIED_DRIVER_DATA.Signature`, in every build.
 const VERIFIED_DATA_SIGNATURE: u64 = 0x9876_1940;
@@ -78,9 +80,9 @@ impl Driver {
     /// Its image, if its size is known.
     pub(super) fn module(&self) -> Option<Module> {
         let image_name = self.name.clone()?;
-        let stem = image_name.rsplit_once('.').map_or(&*image_name, |(stem, _)| stem);
         let size = u32::try_from(self.size.value()?).ok()?;
-        Some(Module { name: stem.into(), base: self.base, size, image_name })
+        let name = module_name(&image_name).into();
+        Some(Module { name, base: self.base, size, image_name })
     }
 
     /// Its state, in WinDbg's words.
