@@ -57,7 +57,7 @@ enum Command {
     /// Debug a simulated target in this process: what verikd does, without a Windows machine
     Demo(demo::Options),
     /// Be a simulated target that any KDNET debugger can attach to
-    Sim(simulate::Options),
+    Sim(Box<simulate::Options>),
     /// Show a target with a serial line to KDNET debuggers, over the network
     Bridge(bridge::Options),
     /// Look into symbol files

@@ -9,10 +9,13 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use verikd::key::{self, KeyText};
 use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
 use verikd::sim::{
-    Faults, SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf, export_symbols,
+    SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf, export_symbols,
 };
 
+use self::faults::FaultOptions;
 use super::{USAGE, fail, warn_of_visible_key};
+
+mod faults;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -25,7 +28,7 @@ pub(super) struct Options {
     /// Be behind a serial line instead, as a virtual machine is: unix:PATH, tcp:PORT or tcp:ADDR:PORT, where the debugger
     /// connects
     #[arg(long, value_name = "PLACE", value_parser = serial_port, required_unless_present = "connect",
-        conflicts_with_all = ["connect", "source", "rtt", "loss", "duplicate", "reorder", "corrupt"])]
+        conflicts_with_all = ["connect", "source"])]
     serial: Option<SerialPort>,
     /// Which Windows it has
     #[arg(long, value_name = "BUILD", default_value = WINDOWS_7_SP1.name, value_parser = builds(), ignore_case = true)]
@@ -36,24 +39,8 @@ pub(super) struct Options {
     /// Send from this address; any free port otherwise
     #[arg(long, value_name = "ADDR:PORT")]
     source: Option<SocketAddr>,
-    /// Time to the debugger and back
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
-    rtt: Duration,
-    /// Share of datagrams that are lost, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
-    loss: f64,
-    /// Share of datagrams that arrive twice, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
-    duplicate: f64,
-    /// Share of datagrams that later ones overtake, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
-    reorder: f64,
-    /// Share of datagrams in which a bit is flipped, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
-    corrupt: f64,
-    /// Chooses which datagrams these are, and what is damaged in the scenarios `corrupt` and `torn`
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    faults: FaultOptions,
     /// How often the driver leaks a block once the machine has been stopped; 0s for never
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     leak_every: Duration,
@@ -85,15 +72,7 @@ pub(super) fn run(options: &Options) -> u8 {
             Err(error) => return fail(&error),
         }
     }
-    let faults = Faults {
-        round_trip: options.rtt,
-        loss: options.loss,
-        duplicate: options.duplicate,
-        reorder: options.reorder,
-        corrupt: options.corrupt,
-        seed: options.seed,
-        ..Faults::default()
-    };
+    let (to_host, to_target) = options.faults.of_each_direction();
     let link = match (&options.serial, options.connect) {
         (Some(port), _) => SimulatorLink::Serial(port.clone()),
         (None, Some(connect)) => match key::find(options.key.as_ref()) {
@@ -110,8 +89,8 @@ pub(super) fn run(options: &Options) -> u8 {
     };
     let config = SimulatorConfig {
         link,
-        faults,
-        faults_to_target: None,
+        faults: to_host,
+        faults_to_target: Some(to_target),
         build: options.windows,
         scenario: options.scenario,
         leak_every: Some(options.leak_every),
@@ -169,13 +148,6 @@ fn builds() -> impl TypedValueParser<Value = &'static Build> {
 fn scenarios() -> impl TypedValueParser<Value = Scenario> {
     let names = PossibleValuesParser::new(Scenario::ALL.map(Scenario::name));
     names.map(|name| name.parse().expect("a possible value is a scenario's name"))
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("a share is a number from 0 to 1".into()),
-    }
 }
 
 fn say(text: &str) {
