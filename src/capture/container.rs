@@ -14,9 +14,11 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use pcap_parser::traits::PcapNGPacketBlock;
-use pcap_parser::{Block, Linktype, PcapHeader};
+use pcap_parser::{Block, Linktype, OptionCode, PcapHeader, PcapNGOption};
 use pcap_parser::{parse_block_be, parse_block_le, parse_pcap_header};
 use pcap_parser::{parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified};
+
+use super::write;
 
 /// No record of a sane capture is longer; a longer one is damage, and must not be allocated.
 const MAX_RECORD_LEN: u64 = 16 << 20;
@@ -39,6 +41,21 @@ pub(super) struct Frame<'a> {
     pub(super) link_type: Linktype,
     /// The bytes that were captured, perhaps fewer than were sent.
     pub(super) bytes: &'a [u8],
+    /// What its interface is for.
+    pub(super) role: Role,
+    /// True if the program that wrote the file sent it, if the file says.
+    pub(super) is_outbound: Option<bool>,
+}
+
+/// What a frame's interface is for: [`super::write`] makes interfaces of the last two, others make the first only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Frames as they were on the wire.
+    Wire,
+    /// Datagrams without their encryption, each behind the one that it was in.
+    Opened,
+    /// Bytes of a serial line.
+    Line,
 }
 
 /// Why there is no further frame.
@@ -89,6 +106,7 @@ enum Format {
 
 struct Interface {
     link_type: Linktype,
+    role: Role,
     /// `if_tsresol`: 10^-n seconds, or 2^-n if the top bit is set.
     resolution: u8,
     offset_seconds: i64,
@@ -99,6 +117,8 @@ struct Packet {
     bytes: std::ops::Range<usize>,
     time: Option<i128>,
     link_type: Linktype,
+    role: Role,
+    is_outbound: Option<bool>,
 }
 
 impl Frames {
@@ -149,7 +169,8 @@ impl Frames {
             i64::try_from(since_first).unwrap_or(if since_first < 0 { i64::MIN } else { i64::MAX })
         });
         let bytes = &self.record[packet.bytes];
-        Ok(Some(Frame { number: self.number, time_ns, link_type: packet.link_type, bytes }))
+        let Packet { link_type, role, is_outbound, .. } = packet;
+        Ok(Some(Frame { number: self.number, time_ns, link_type, bytes, role, is_outbound }))
     }
 
     /// Where the record that was read last, or could not be read, begins in the (unzipped) file.
@@ -234,7 +255,8 @@ impl Frames {
                 // The upper bits of the field say whether frames end with a checksum.
                 let link_type = Linktype(header.network.0 & 0xffff);
                 let time = Some(i128::from(packet.ts_sec) * 1_000_000_000 + fraction);
-                Ok(Some(Packet { bytes: start..self.record.len(), time, link_type }))
+                let bytes = start..self.record.len();
+                Ok(Some(Packet { bytes, time, link_type, role: Role::Wire, is_outbound: None }))
             }
             Format::PcapNg { big_endian, interfaces } => {
                 let parse = if *big_endian { parse_block_be } else { parse_block_le };
@@ -245,8 +267,10 @@ impl Frames {
                         if interfaces.len() == MAX_INTERFACES {
                             return Err(ContainerError::Damaged("a section has more than 65536 interfaces"));
                         }
+                        let name = block.options.iter().find(|it| it.code == OptionCode::IfName);
                         interfaces.push(Interface {
                             link_type: block.linktype,
+                            role: Role::of(block.linktype, name.and_then(|it| it.as_bytes().ok())),
                             resolution: block.if_tsresol,
                             offset_seconds: block.if_tsoffset,
                         });
@@ -259,13 +283,16 @@ impl Frames {
                             bytes: START..START + block.packet_data().len(),
                             time: Some(interface.time(block.ts_high, block.ts_low)),
                             link_type: interface.link_type,
+                            role: interface.role,
+                            is_outbound: direction(&block.options, *big_endian),
                         })
                     }
                     Block::SimplePacket(block) => {
                         const START: usize = 12;
                         let interface = interfaces.first().ok_or(no_interface)?;
                         let bytes = START..START + block.packet_data().len();
-                        Some(Packet { bytes, time: None, link_type: interface.link_type })
+                        let Interface { link_type, role, .. } = *interface;
+                        Some(Packet { bytes, time: None, link_type, role, is_outbound: None })
                     }
                     _ => None,
                 })
@@ -284,6 +311,28 @@ impl Frames {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl Role {
+    fn of(link_type: Linktype, name: Option<&[u8]>) -> Self {
+        match name {
+            Some(write::OPENED) if link_type == write::LINK_TYPE_OF_OPENED => Self::Opened,
+            Some(write::LINE) if link_type == write::LINK_TYPE_OF_LINE => Self::Line,
+            _ => Self::Wire,
+        }
+    }
+}
+
+/// The lowest two bits of `epb_flags`.
+fn direction(options: &[PcapNGOption<'_>], is_big_endian: bool) -> Option<bool> {
+    const EPB_FLAGS: u16 = 2;
+    let flags = options.iter().find(|it| it.code.0 == EPB_FLAGS)?.as_bytes().ok()?.first_chunk().copied()?;
+    let flags = if is_big_endian { u32::from_be_bytes(flags) } else { u32::from_le_bytes(flags) };
+    match flags & 3 {
+        write::INBOUND => Some(false),
+        write::OUTBOUND => Some(true),
+        _ => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use kd_protocol::kd::Payload;
+use kd_protocol::kd::{Packet, Payload};
 use kd_protocol::kdnet::{Channel, Datagram, DatagramError, Direction};
 use kd_protocol::link::Content;
 use kd_protocol::wire::DecodeError;
@@ -71,6 +71,9 @@ pub enum Unopened {
     /// A data datagram between machines whose handshake the capture lacks.
     #[error("its session began before the capture")]
     NoSessionKey,
+    /// A data datagram between machines whose handshake the capture kept only the first bytes of.
+    #[error("its session's handshake is cut short by the capture")]
+    CutHandshake,
     /// A data datagram between machines whose handshake was seen, but of an older session, or damaged, or forged.
     #[error("not authentic under any session key of the capture")]
     NotThisSession,
@@ -93,31 +96,40 @@ impl Opened {
     /// What it is, for counting: packet type, and API or kind of state change where it has one.
     #[must_use]
     pub fn kind(&self) -> String {
-        let Ok(content) = &self.content else { return "MALFORMED".into() };
-        let kind = content.kind();
-        let Content::Kd(packet) = content else { return kind };
-        if packet.is_control {
-            return kind;
-        }
-        match Payload::decode(packet) {
-            Ok(Payload::Manipulate(packet)) => format!("{kind} {}", packet.api_number),
-            Ok(Payload::StateChange(change)) => format!("{kind} {}", change.new_state),
-            Ok(Payload::DebugIo(io)) => format!("{kind} {}", io.api_number),
-            Ok(Payload::FileIo(io)) => format!("{kind} {}", io.api_number),
-            Ok(Payload::Other(..)) => kind,
-            Err(_) => format!("{kind} MALFORMED"),
-        }
+        self.content.as_ref().map_or_else(|_| "MALFORMED".into(), kind_of)
     }
 
     /// True for a reply that says that its request failed.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         let Ok(Content::Kd(packet)) = &self.content else { return false };
-        let status = match (Payload::decode(packet), self.datagram.direction) {
-            (Ok(Payload::Manipulate(reply)), Direction::TargetToHost) => reply.return_status,
-            (Ok(Payload::FileIo(reply)), Direction::HostToTarget) => reply.status,
-            _ => return false,
-        };
-        !status.is_success()
+        is_failure(packet, self.datagram.direction)
     }
+}
+
+/// What `content` is, for counting.
+pub(super) fn kind_of(content: &Content) -> String {
+    let kind = content.kind();
+    let Content::Kd(packet) = content else { return kind };
+    if packet.is_control {
+        return kind;
+    }
+    match Payload::decode(packet) {
+        Ok(Payload::Manipulate(packet)) => format!("{kind} {}", packet.api_number),
+        Ok(Payload::StateChange(change)) => format!("{kind} {}", change.new_state),
+        Ok(Payload::DebugIo(io)) => format!("{kind} {}", io.api_number),
+        Ok(Payload::FileIo(io)) => format!("{kind} {}", io.api_number),
+        Ok(Payload::Other(..)) => kind,
+        Err(_) => format!("{kind} MALFORMED"),
+    }
+}
+
+/// True for a reply that says that its request failed.
+pub(super) fn is_failure(packet: &Packet, direction: Direction) -> bool {
+    let status = match (Payload::decode(packet), direction) {
+        (Ok(Payload::Manipulate(reply)), Direction::TargetToHost) => reply.return_status,
+        (Ok(Payload::FileIo(reply)), Direction::HostToTarget) => reply.status,
+        _ => return false,
+    };
+    !status.is_success()
 }

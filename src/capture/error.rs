@@ -46,6 +46,19 @@ pub enum CaptureError {
         /// What was read before.
         summary: Box<Summary>,
     },
+    /// A line of a file of JSON lines is none.
+    #[error(
+        "{}: line {line} {what}. A serial recording has lines like {{\"t\": 1.5, \"dir\": \"h2t\", \"hex\": \"62\"}}, \
+         or is the stream's raw bytes", path.display()
+    )]
+    DamagedLine {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// The file was read, but no datagram in it could be authenticated.
     #[error("{}: {}{}", path.display(), sentence(*reason, summary), ending(summary.ending))]
     NothingAuthentic {
@@ -77,7 +90,7 @@ pub enum NothingAuthentic {
     WrongKey,
     /// KDNET, but only data datagrams, whose keys come from a handshake that the capture lacks.
     NoHandshake,
-    /// KDNET, but no datagram is whole.
+    /// KDNET, but no datagram that a key could open is whole.
     NothingWhole,
 }
 
@@ -91,6 +104,7 @@ impl NothingAuthentic {
             Summary { udp: 0, .. } => Self::NoUdp,
             Summary { datagrams: 0, .. } => Self::NotKdnet,
             Summary { unopened, .. } if unopened.not_this_key > 0 => Self::WrongKey,
+            Summary { unopened, .. } if unopened.cut_short > 0 => Self::NothingWhole,
             Summary { unopened, .. } if unopened.no_session_key > 0 => Self::NoHandshake,
             _ => Self::NothingWhole,
         })
@@ -127,10 +141,15 @@ fn sentence(reason: NothingAuthentic, summary: &Summary) -> String {
             "it has {datagrams} KDNET datagrams, all of a session that began before the capture, so no key can open \
              them. Begin the capture before the debugger connects"
         ),
+        NothingAuthentic::NothingWhole if summary.unopened.cut_short > 0 => format!(
+            "its packets are cut short: of {} of its {datagrams} KDNET datagrams it has only the first bytes, and \
+             without a whole handshake no key opens the others. Capture whole packets (tcpdump -s 0)",
+            summary.unopened.cut_short
+        ),
         NothingAuthentic::NothingWhole => format!(
-            "it has {datagrams} KDNET datagrams, but none whole: {} cut short, {} with an impossible length. \
-             Capture whole packets (snap length 0)",
-            summary.unopened.cut_short, summary.unopened.malformed
+            "it has {datagrams} KDNET datagrams, but none whole: 0 cut short, {} with an impossible length. \
+             Capture on the debugger's network card that faces the target",
+            summary.unopened.malformed
         ),
     }
 }

@@ -49,7 +49,7 @@ struct OpenedFields {
 
 #[derive(Default, Serialize)]
 #[serde(default)]
-struct PacketFields {
+pub(super) struct PacketFields {
     packet_type: String,
     packet_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +78,7 @@ struct SummaryFields<'a> {
     datagrams: u64,
     authenticated: u64,
     no_session_key: u64,
+    cut_handshake: u64,
     not_this_session: u64,
     not_this_key: u64,
     cut_short: u64,
@@ -134,6 +135,7 @@ pub(super) fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Resu
         datagrams: summary.datagrams,
         authenticated: summary.authenticated,
         no_session_key: summary.unopened.no_session_key,
+        cut_handshake: summary.unopened.cut_handshake,
         not_this_session: summary.unopened.not_this_session,
         not_this_key: summary.unopened.not_this_key,
         cut_short: summary.unopened.cut_short,
@@ -154,7 +156,7 @@ pub(super) fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Resu
     write_line(out, &SummaryLine { summary: fields })
 }
 
-fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
+pub(super) fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, line)?;
     out.write_all(b"\n")
 }
@@ -179,14 +181,14 @@ fn opened_fields(opened: &Opened) -> OpenedFields {
         kind: opened.kind(),
         text: content_text(opened),
         packet: match &opened.content {
-            Ok(Content::Kd(packet)) => Some(packet_fields(packet)),
+            Ok(Content::Kd(packet)) => Some(packet_fields(packet, !packet.id.is_of_host())),
             _ => None,
         },
         body: hex(&datagram.body),
     }
 }
 
-fn packet_fields(packet: &Packet) -> PacketFields {
+pub(super) fn packet_fields(packet: &Packet, is_reply: bool) -> PacketFields {
     let mut fields = PacketFields {
         packet_type: packet.packet_type.to_string(),
         packet_id: packet.id.to_string(),
@@ -198,7 +200,6 @@ fn packet_fields(packet: &Packet) -> PacketFields {
     match Payload::decode(packet) {
         Ok(Payload::Manipulate(manipulate)) => {
             // A request has leftovers where a reply has its status and count.
-            let is_reply = !packet.id.is_of_host();
             fields.api = Some(manipulate.api_number.to_string());
             fields.status = is_reply.then(|| manipulate.return_status.to_string());
             let (address, count, transferred) = match manipulate.arm {
@@ -226,7 +227,7 @@ fn packet_fields(packet: &Packet) -> PacketFields {
     fields
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

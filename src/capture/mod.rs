@@ -37,24 +37,28 @@ mod datagram;
 mod error;
 mod json;
 mod link_layer;
+mod serial;
 mod sessions;
 mod summary;
 mod text;
+mod write;
 
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use kd_protocol::kdnet::{DatagramError, Envelope, Key};
+use kd_protocol::kdnet::{Channel, DatagramError, Envelope, Key};
+use pcap_parser::Linktype;
 
-use crate::key::{self, KeyText};
+use crate::key::{self, KeySourceError, KeyText};
 
-use self::container::{ContainerError, Frames};
+use self::container::{ContainerError, Frames, Role};
 pub use self::datagram::{CapturedDatagram, Opened, Order, Unopened};
 pub use self::error::{CaptureError, NothingAuthentic};
 use self::link_layer::{Carried, Udp};
 use self::sessions::Sessions;
 pub use self::summary::{Census, CensusRow, Ending, Summary, UnopenedCounts};
+pub use self::write::TraceWriter;
 
 /// What to show, and how.
 #[derive(Clone, Debug, clap::Args)]
@@ -71,6 +75,9 @@ pub struct Options {
     /// List the datagrams that no key opens, too
     #[arg(long)]
     pub all: bool,
+    /// FILE holds what crossed a serial line: its raw bytes, or JSON lines of "t", "dir" (h2t, t2h) and "hex"
+    #[arg(long, conflicts_with = "key")]
+    pub serial: bool,
 }
 
 /// Reads the capture that `options` name and writes its datagrams and summary to `out`.
@@ -81,8 +88,16 @@ pub struct Options {
 /// [`Summary::ending`].
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<Summary, CaptureError> {
     let mut out = BufWriter::new(out);
-    let (key, _) = key::find(options.key.as_ref())?;
-    let mut capture = Capture::open(&options.file, key)?;
+    if options.serial {
+        return serial::run(&options.file, options.json, &mut out);
+    }
+    let (key, without_key) = match key::find(options.key.as_ref()) {
+        Ok((key, _)) => (Some(key), None),
+        // A trace of verikd's own has the datagrams opened already.
+        Err(error @ KeySourceError::Missing) => (None, Some(error)),
+        Err(error) => return Err(error.into()),
+    };
+    let mut capture = Capture::new(&options.file, Frames::open(&options.file), key)?;
     let mut lines = text::Lines::default();
     let failure = loop {
         let datagram = match capture.next() {
@@ -100,6 +115,12 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Summary, CaptureErr
         }
     };
     let summary = capture.summary();
+    if summary.line_pieces > 0 && summary.datagrams == 0 && failure.is_none() {
+        return serial::run_trace(&options.file, options.json, &mut out);
+    }
+    if let Some(error) = without_key.filter(|_| summary.authenticated == 0 && failure.is_none()) {
+        return Err(error.into());
+    }
     if let Some(reason) = NothingAuthentic::of(summary) {
         out.flush()?;
         let nothing = || capture.nothing_authentic(reason);
@@ -121,6 +142,10 @@ pub struct Capture {
     sessions: Sessions,
     summary: Summary,
     has_ended: bool,
+    /// Without a key, what was opened when the file was written is taken, and not what is sealed.
+    takes_opened: bool,
+    /// A sealed datagram, until it is known whether it is there opened too.
+    sealed: Option<CapturedDatagram>,
 }
 
 impl Capture {
@@ -129,7 +154,7 @@ impl Capture {
     /// # Errors
     /// [`CaptureError::Read`] or [`CaptureError::NotACapture`].
     pub fn open(path: &Path, key: Key) -> Result<Self, CaptureError> {
-        Self::new(path, Frames::open(path), key)
+        Self::new(path, Frames::open(path), Some(key))
     }
 
     /// Reads a capture from `input`; `name` is what errors call it.
@@ -137,14 +162,27 @@ impl Capture {
     /// # Errors
     /// As [`Capture::open`].
     pub fn from_reader(name: &Path, input: impl Read + 'static, key: Key) -> Result<Self, CaptureError> {
-        Self::new(name, Frames::new(Box::new(input)), key)
+        Self::new(name, Frames::new(Box::new(input)), Some(key))
     }
 
-    fn new(path: &Path, frames: Result<Frames, ContainerError>, key: Key) -> Result<Self, CaptureError> {
+    fn new(
+        path: &Path,
+        frames: Result<Frames, ContainerError>,
+        key: Option<Key>,
+    ) -> Result<Self, CaptureError> {
+        let takes_opened = key.is_none();
         let path = path.to_path_buf();
         let summary = Summary::default();
         match frames {
-            Ok(frames) => Ok(Self { path, frames, sessions: Sessions::new(key), summary, has_ended: false }),
+            Ok(frames) => Ok(Self {
+                path,
+                frames,
+                sessions: Sessions::new(key),
+                summary,
+                has_ended: false,
+                takes_opened,
+                sealed: None,
+            }),
             Err(ContainerError::Read(source)) => Err(CaptureError::Read { path, source }),
             Err(ContainerError::Unknown(head)) => Err(CaptureError::NotACapture { path, head }),
             Err(ContainerError::Damaged(what)) => {
@@ -175,7 +213,15 @@ impl Capture {
             };
             self.summary.frames = frame.number;
             self.summary.last_time_ns = frame.time_ns.unwrap_or(self.summary.last_time_ns);
-            let udp = match link_layer::carried(frame.link_type, frame.bytes) {
+            if frame.role == Role::Line {
+                self.summary.line_pieces += 1;
+                continue;
+            }
+            if frame.role == Role::Opened && !self.takes_opened {
+                continue;
+            }
+            let link_type = if frame.role == Role::Opened { Linktype::RAW } else { frame.link_type };
+            let udp = match link_layer::carried(link_type, frame.bytes) {
                 Carried::Udp(udp) => udp,
                 Carried::Fragment => {
                     self.summary.fragments += 1;
@@ -187,6 +233,12 @@ impl Capture {
                 }
                 Carried::Other => continue,
             };
+            if frame.role == Role::Opened {
+                let Some(datagram) = write::from_plain(udp.payload) else { continue };
+                let Some(sealed) = self.sealed.take() else { continue };
+                let content = Ok(self.sessions.note_opened(datagram, udp.source, udp.destination));
+                return Ok(Some(self.counted(CapturedDatagram { content, ..sealed })));
+            }
             self.summary.udp += 1;
             let Some(content) = open(&mut self.sessions, &udp) else { continue };
             let datagram = CapturedDatagram {
@@ -197,11 +249,20 @@ impl Capture {
                 sealed: Bytes::copy_from_slice(udp.payload),
                 content,
             };
-            self.summary.count(&datagram);
-            self.summary.sessions = self.sessions.begun();
-            return Ok(Some(datagram));
+            if !self.takes_opened {
+                return Ok(Some(self.counted(datagram)));
+            }
+            if let Some(unopened) = self.sealed.replace(datagram) {
+                return Ok(Some(self.counted(unopened)));
+            }
         }
-        Ok(None)
+        Ok(self.sealed.take().map(|unopened| self.counted(unopened)))
+    }
+
+    fn counted(&mut self, datagram: CapturedDatagram) -> CapturedDatagram {
+        self.summary.count(&datagram);
+        self.summary.sessions = self.sessions.begun();
+        datagram
     }
 
     /// The counts of what was read so far.
@@ -239,10 +300,14 @@ impl Capture {
 /// What `udp` carries, if it begins as KDNET does.
 fn open(sessions: &mut Sessions, udp: &Udp<'_>) -> Option<Result<Opened, Unopened>> {
     const SIGNATURE: &[u8] = b"MDBG";
+    const FLAGS_AT: usize = 5;
     if !udp.payload.starts_with(SIGNATURE) {
         return None;
     }
     if udp.is_cut {
+        let is_control = udp.payload.get(FLAGS_AT).is_some_and(|flags| flags & 1 != 0);
+        let channel = if is_control { Channel::Control } else { Channel::Data };
+        sessions.note_cut(channel, udp.source, udp.destination);
         return Some(Err(Unopened::CutShort));
     }
     Some(match Envelope::parse(udp.payload) {

@@ -23,8 +23,10 @@ const KEPT: usize = 32;
 
 /// Opens the datagrams of all sessions between targets and hosts that share one key.
 pub(super) struct Sessions {
-    key: Key,
-    control: Cipher,
+    /// None where datagrams come opened: [`Self::note_opened`].
+    key: Option<(Key, Cipher)>,
+    /// Machines between which a control datagram was cut by the capture, so that their key may be lost with it.
+    cut_handshakes: VecDeque<[IpAddr; 2]>,
     /// The one that a datagram belonged to last comes first.
     known: VecDeque<Session>,
     begun: u64,
@@ -32,9 +34,10 @@ pub(super) struct Sessions {
 
 struct Session {
     number: u64,
-    cipher: Cipher,
+    cipher: Option<Cipher>,
     response: Bytes,
     ends: [IpAddr; 2],
+    host: SocketAddr,
     from_host: Sequence,
     from_target: Sequence,
 }
@@ -46,12 +49,51 @@ struct Sequence {
     /// Bit n: `highest - n` was seen.
     seen: u64,
     last_data_packet: Option<PacketId>,
+    /// Datagrams since the last one that was opened, whose sequences the capture has cut off.
+    cut: u64,
 }
 
 impl Sessions {
-    pub(super) fn new(key: Key) -> Self {
-        let control = key.control_cipher();
-        Self { key, control, known: VecDeque::new(), begun: 0 }
+    pub(super) fn new(key: Option<Key>) -> Self {
+        let key = key.map(|key| (key.clone(), key.control_cipher()));
+        Self { key, cut_handshakes: VecDeque::new(), known: VecDeque::new(), begun: 0 }
+    }
+
+    /// Notes a datagram that was opened by whoever captured it.
+    pub(super) fn note_opened(
+        &mut self,
+        datagram: Datagram,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Opened {
+        if datagram.channel() == Channel::Control {
+            return self.note_control(datagram, source, destination);
+        }
+        match self.known.front_mut() {
+            Some(session) => session.note(datagram),
+            None => Opened {
+                content: Content::decode(&datagram),
+                datagram,
+                session: None,
+                order: Order::Next,
+                is_retransmission: false,
+            },
+        }
+    }
+
+    /// Notes a datagram of which the capture has the beginning only.
+    pub(super) fn note_cut(&mut self, channel: Channel, source: SocketAddr, destination: SocketAddr) {
+        let ends = ends_of(source, destination);
+        if channel == Channel::Control {
+            if !self.cut_handshakes.contains(&ends) {
+                self.cut_handshakes.truncate(KEPT - 1);
+                self.cut_handshakes.push_front(ends);
+            }
+        } else if let Some(session) = self.known.iter_mut().find(|session| session.ends == ends) {
+            let is_of_host = session.host == source;
+            let sequence = if is_of_host { &mut session.from_host } else { &mut session.from_target };
+            sequence.cut += 1;
+        }
     }
 
     /// How many sessions began in the capture.
@@ -78,14 +120,19 @@ impl Sessions {
         source: SocketAddr,
         destination: SocketAddr,
     ) -> Result<Opened, Unopened> {
-        let datagram = envelope.open(&self.control).map_err(|error| match error {
+        let Some((_, control)) = &self.key else { return Err(Unopened::NotThisKey) };
+        let datagram = envelope.open(control).map_err(|error| match error {
             DatagramError::NotAuthentic => Unopened::NotThisKey,
             other => Unopened::Malformed(other),
         })?;
+        Ok(self.note_control(datagram, source, destination))
+    }
+
+    fn note_control(&mut self, datagram: Datagram, source: SocketAddr, destination: SocketAddr) -> Opened {
         let content = Content::decode(&datagram);
         let is_response = matches!(content, Ok(Content::Control(Control::Response(_))));
         let session = is_response.then(|| self.begin(&datagram.body, source, destination));
-        Ok(Opened { datagram, content, session, order: Order::Next, is_retransmission: false })
+        Opened { datagram, content, session, order: Order::Next, is_retransmission: false }
     }
 
     fn open_data(
@@ -95,7 +142,8 @@ impl Sessions {
         destination: SocketAddr,
     ) -> Result<Opened, Unopened> {
         for index in 0..self.known.len() {
-            match envelope.open(&self.known[index].cipher) {
+            let Some(cipher) = &self.known[index].cipher else { continue };
+            match envelope.open(cipher) {
                 Err(DatagramError::NotAuthentic) => {}
                 Err(error) => return Err(Unopened::Malformed(error)),
                 Ok(datagram) => return Ok(self.used(index).note(datagram)),
@@ -104,6 +152,8 @@ impl Sessions {
         let ends = ends_of(source, destination);
         Err(if self.known.iter().any(|session| session.ends == ends) {
             Unopened::NotThisSession
+        } else if self.cut_handshakes.contains(&ends) {
+            Unopened::CutHandshake
         } else {
             Unopened::NoSessionKey
         })
@@ -119,9 +169,10 @@ impl Sessions {
         self.known.truncate(KEPT - 1);
         self.known.push_front(Session {
             number: self.begun,
-            cipher: self.key.data_cipher(response),
+            cipher: self.key.as_ref().map(|(key, _)| key.data_cipher(response)),
             response: response.clone(),
             ends: ends_of(source, destination),
+            host: source,
             from_host: Sequence::default(),
             from_target: Sequence::default(),
         });
@@ -156,13 +207,15 @@ impl Sequence {
     fn order(&mut self, number: u64) -> Order {
         if self.seen == 0 {
             // A host may go on counting across sessions, so the first one can be any.
-            (self.highest, self.seen) = (number, 1);
+            (self.highest, self.seen, self.cut) = (number, 1, 0);
             return Order::Next;
         }
         if let Some(ahead @ 1..) = number.checked_sub(self.highest) {
             self.seen = self.seen.checked_shl(u32::try_from(ahead).unwrap_or(u32::MAX)).unwrap_or(0) | 1;
             self.highest = number;
-            return if ahead == 1 { Order::Next } else { Order::After { missing: ahead - 1 } };
+            // What was cut is not lost: it was there, and only its sequence could not be read.
+            let missing = (ahead - 1).saturating_sub(std::mem::take(&mut self.cut));
+            return if missing == 0 { Order::Next } else { Order::After { missing } };
         }
         let behind = u32::try_from(self.highest - number).unwrap_or(u32::MAX);
         let bit = 1_u64.checked_shl(behind).unwrap_or(0);
@@ -205,5 +258,16 @@ mod tests {
             Order::Repeated,
         ];
         assert_eq!(orders, expected);
+    }
+
+    #[test]
+    fn datagrams_that_were_cut_are_not_missing() {
+        let mut sequence = Sequence::default();
+        assert_eq!(sequence.order(7), Order::Next);
+        sequence.cut = 2;
+        assert_eq!(sequence.order(10), Order::Next, "8 and 9 were cut");
+        sequence.cut = 1;
+        assert_eq!(sequence.order(14), Order::After { missing: 2 }, "one of three was cut");
+        assert_eq!(sequence.order(16), Order::After { missing: 1 }, "none was");
     }
 }

@@ -23,6 +23,8 @@ pub struct Summary {
     pub unopened: UnopenedCounts,
     /// Pieces of UDP datagrams that IP took apart; not read.
     pub fragments: u64,
+    /// Pieces of a serial line's bytes, which a trace of this program has.
+    pub line_pieces: u64,
     /// Frames of link types that are not read, by link type number.
     pub unread_link_types: BTreeMap<i32, u64>,
     /// Sessions that began in the capture.
@@ -52,6 +54,8 @@ pub struct UnopenedCounts {
     pub not_this_key: u64,
     /// [`Unopened::NoSessionKey`].
     pub no_session_key: u64,
+    /// [`Unopened::CutHandshake`].
+    pub cut_handshake: u64,
     /// [`Unopened::NotThisSession`].
     pub not_this_session: u64,
 }
@@ -123,6 +127,7 @@ impl UnopenedCounts {
             Unopened::Malformed(_) => &mut self.malformed,
             Unopened::NotThisKey => &mut self.not_this_key,
             Unopened::NoSessionKey => &mut self.no_session_key,
+            Unopened::CutHandshake => &mut self.cut_handshake,
             Unopened::NotThisSession => &mut self.not_this_session,
         } += 1;
     }
@@ -130,10 +135,13 @@ impl UnopenedCounts {
 
 impl Census {
     fn count(&mut self, opened: &Opened) {
-        let key = (opened.datagram.direction == Direction::TargetToHost, opened.kind());
-        let (count, failures) = self.rows.entry(key).or_default();
+        self.add(opened.datagram.direction, opened.kind(), opened.is_failure());
+    }
+
+    pub(super) fn add(&mut self, direction: Direction, kind: String, is_failure: bool) {
+        let (count, failures) = self.rows.entry((direction == Direction::TargetToHost, kind)).or_default();
         *count += 1;
-        *failures += u64::from(opened.is_failure());
+        *failures += u64::from(is_failure);
     }
 
     /// All lines: the host's first, then the target's, each in alphabetical order.

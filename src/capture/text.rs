@@ -8,7 +8,7 @@ use kd_protocol::link::Content;
 
 use super::datagram::{CapturedDatagram, Opened, Order};
 use super::error::ending;
-use super::summary::{Ending, Summary};
+use super::summary::{Census, Ending, Summary};
 
 /// Writes a line a datagram, and one that names the two machines whenever they change.
 #[derive(Default)]
@@ -65,22 +65,27 @@ impl Lines {
 
 /// Writes the census, what was unusual, and as last line how many datagrams there were.
 pub(super) fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
-    writeln!(out)?;
-    let width = summary.census.rows().map(|row| row.kind.len()).max().unwrap_or(0);
-    for row in summary.census.rows() {
-        write!(out, "{}  {:width$} {:>8}", arrow(row.direction), row.kind, row.count)?;
-        match row.failures {
-            0 => writeln!(out)?,
-            failures => writeln!(out, "  {failures} failed")?,
-        }
-    }
-    writeln!(out)?;
+    write_census(out, &summary.census)?;
     for sentence in sentences(summary) {
         writeln!(out, "{sentence}")?;
     }
     let Summary { frames, sessions, datagrams, authenticated, .. } = summary;
     writeln!(out, "{frames} frames, {} seconds, sessions begun: {sessions}", seconds(summary.last_time_ns))?;
     writeln!(out, "{datagrams} datagrams, {authenticated} authenticated")
+}
+
+/// Writes the counts by direction and kind, with blank lines around.
+pub(super) fn write_census(out: &mut impl Write, census: &Census) -> io::Result<()> {
+    writeln!(out)?;
+    let width = census.rows().map(|row| row.kind.len()).max().unwrap_or(0);
+    for row in census.rows() {
+        write!(out, "{}  {:width$} {:>8}", arrow(row.direction), row.kind, row.count)?;
+        match row.failures {
+            0 => writeln!(out)?,
+            failures => writeln!(out, "  {failures} failed")?,
+        }
+    }
+    writeln!(out)
 }
 
 /// What a person should know about a capture, beside its counts.
@@ -99,6 +104,12 @@ fn sentences(summary: &Summary) -> Vec<String> {
          Begin the capture before the debugger connects; --all lists them",
     );
     say(
+        unopened.cut_handshake,
+        "data datagram",
+        "could not be opened: the capture has only the first bytes of the handshake that its key comes from. \
+         Capture whole packets (tcpdump -s 0)",
+    );
+    say(
         unopened.not_this_session,
         "data datagram",
         "could be opened with no session key of the capture: left over from an older session, damaged, or forged; \
@@ -109,7 +120,7 @@ fn sentences(summary: &Summary) -> Vec<String> {
         "control datagram",
         "could not be authenticated with this key: another target's, damaged, or forged; --all lists them",
     );
-    say(unopened.cut_short, "KDNET datagram", "came cut short: capture whole packets (snap length 0)");
+    say(unopened.cut_short, "KDNET datagram", "came cut short: capture whole packets (tcpdump -s 0)");
     say(unopened.malformed, "datagram", "began as KDNET does, with an impossible length or padding");
     say(summary.missing, "data datagram", "never came: lost before the capture, or by it");
     say(summary.late, "data datagram", "came after a later one");
@@ -150,7 +161,7 @@ pub(super) fn content_text(opened: &Opened) -> String {
 }
 
 /// What is unusual about a datagram, each in brackets.
-fn remarks(opened: &Opened) -> String {
+pub(super) fn remarks(opened: &Opened) -> String {
     let mut out = String::new();
     if let (Ok(Content::Control(Control::Response(_))), Some(session)) = (&opened.content, opened.session) {
         out += &format!(" [session {session}]");
@@ -176,7 +187,7 @@ fn remarks(opened: &Opened) -> String {
 }
 
 /// Nanoseconds as seconds, to the microsecond.
-fn seconds(time_ns: i64) -> String {
+pub(super) fn seconds(time_ns: i64) -> String {
     let micros = time_ns.unsigned_abs() / 1000;
     let sign = if time_ns < 0 { "-" } else { "" };
     format!("{sign}{}.{:06}", micros / 1_000_000, micros % 1_000_000)

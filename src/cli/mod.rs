@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use verikd::capture::{self, CaptureError};
-use verikd::key::{self, KEY_VARIABLE, KeyOrigin};
+use verikd::key::{KEY_VARIABLE, KeyOrigin};
 
 /// Something failed.
 const FAILED: u8 = 1;
@@ -89,7 +89,7 @@ fn windbg_spelling(argument: OsString) -> OsString {
 }
 
 fn run_capture(options: &capture::Options) -> u8 {
-    let origin = key::find(options.key.as_ref()).ok().map(|(_, origin)| origin);
+    let origin = options.key.as_ref().and_then(|it| it.read().ok()).map(|(_, origin)| origin);
     warn_of_visible_key(origin, false, "--key @FILE");
     match capture::run(options, &mut io::stdout().lock()) {
         Ok(_) => 0,

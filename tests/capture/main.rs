@@ -1,8 +1,10 @@
 //! `verikd capture`, on captures made of real datagrams, and on a real capture where it is at hand.
 
+mod cut;
 mod damage;
 mod files;
 mod generator;
+mod serial;
 mod windbg;
 
 use std::io::Cursor;
@@ -42,7 +44,8 @@ fn read(capture: &[u8], key: &str) -> Read {
 
 /// What the command prints, and how it ends.
 fn printed(file: &Path, key: &str, json: bool, all: bool) -> (String, Result<Summary, CaptureError>) {
-    let options = Options { file: file.to_path_buf(), key: Some(KeyText::new(key)), json, all };
+    let options =
+        Options { file: file.to_path_buf(), key: Some(KeyText::new(key)), json, all, serial: false };
     let mut out = Vec::new();
     let result = run(&options, &mut out);
     (String::from_utf8(out).unwrap(), result)
