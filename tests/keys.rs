@@ -80,6 +80,18 @@ fn a_key_that_everybody_sees_is_warned_of_unless_all_is_on_this_machine() {
 }
 
 #[test]
+fn a_target_that_is_not_the_named_one_is_not_heard() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    let connection = |only: &str| format!("{},target={only}", setup.connection("1.2.3.4"));
+    let deaf = verikd(&["-k", &connection("192.0.2.7"), "-c", "q", "--connect-timeout", "4s"]);
+    assert_eq!(deaf.code, 1);
+    assert!(deaf.err.contains("target= names another machine"), "{}", deaf.err);
+    let hears = verikd(&["-k", &connection("127.0.0.1"), "-b", "-c", "q"]);
+    assert_eq!(hears.code, 0, "{}", hears.err);
+}
+
+#[test]
 fn options_of_other_programs_and_systems_are_named() {
     for (connection, wanted) in [
         ("net:port=50000,nodhcp", "belongs to bcdedit"),

@@ -15,7 +15,7 @@ use kd_protocol::{PhysAddr, VirtAddr};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
-use super::connection::{ComLine, Connection};
+use super::connection::{ComLine, Connection, TargetPlace};
 use super::line::{Line, LineEvent};
 use super::monitor::{Monitor, News, Quit, State};
 use super::order::{Order, Outcome, Space, Ticket, cause_of};
@@ -74,7 +74,8 @@ struct Driver {
 /// What a driver is given to talk over.
 #[derive(Debug)]
 pub(super) enum Carrier {
-    Socket(std::net::UdpSocket),
+    /// The socket, and the only target that is heard there, if there is only one.
+    Socket(std::net::UdpSocket, Option<TargetPlace>),
     Line(ComLine),
 }
 
@@ -96,7 +97,7 @@ pub(super) fn spawn(
     config: DriverConfig,
 ) -> io::Result<JoinHandle<()>> {
     let first_read_len = match &carrier {
-        Carrier::Socket(socket) => {
+        Carrier::Socket(socket, _) => {
             socket.set_nonblocking(true)?;
             FIRST_READ_LEN
         }
@@ -127,8 +128,8 @@ pub(super) fn spawn(
                     });
                 }
                 match carrier {
-                    Carrier::Socket(socket) => {
-                        let ended = driver.run(UdpSocket::from_std(socket)?, orders).await;
+                    Carrier::Socket(socket, only_from) => {
+                        let ended = driver.run(UdpSocket::from_std(socket)?, only_from, orders).await;
                         ended.map(|()| "closed".to_owned())
                     }
                     Carrier::Line(line) => Ok(driver.run_line(Line::new(line), orders).await),
@@ -154,7 +155,12 @@ pub(super) fn spawn(
 }
 
 impl Driver {
-    async fn run(mut self, socket: UdpSocket, mut orders: mpsc::UnboundedReceiver<Order>) -> io::Result<()> {
+    async fn run(
+        mut self,
+        socket: UdpSocket,
+        only_from: Option<TargetPlace>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+    ) -> io::Result<()> {
         let mut datagram = vec![0; MAX_DATAGRAM];
         loop {
             self.drain(&socket).await;
@@ -162,6 +168,10 @@ impl Driver {
             tokio::select! {
                 biased;
                 received = socket.recv_from(&mut datagram) => match received {
+                    // Dropped before it costs a decryption.
+                    Ok((_, from)) if only_from.is_some_and(|it| !it.hears(from)) => {
+                        self.monitor.note(|state| state.traffic.note_stranger(from));
+                    }
                     Ok((len, from)) => self.received(from, &datagram[..len]),
                     // On some systems an ICMP error of an earlier send is reported here; the timers see to it.
                     Err(error) if is_passing(&error) => {}

@@ -43,6 +43,22 @@ pub enum AttachError {
         /// Where.
         port: u16,
     },
+    /// Only others than the target that `target=` names sent anything.
+    #[error(
+        "no target within {} s: target= names another machine than the one that sends to UDP port {port}: {count} \
+         datagrams came from others, the last from {from}, and were dropped.\n\
+         Write target={}, or leave target= away, if that is the target", after.as_secs(), from.ip()
+    )]
+    Strangers {
+        /// Where the last came from.
+        from: SocketAddr,
+        /// How many.
+        count: u64,
+        /// How long it was waited for.
+        after: Duration,
+        /// Where.
+        port: u16,
+    },
     /// A target is there, with another key.
     #[error(
         "a target at {from} sends KDNET datagrams ({count} in {} s), but none opens with this key: it was given another \

@@ -155,11 +155,11 @@ impl Session {
     /// [`OpenError`].
     pub fn open(config: &SessionConfig) -> Result<Self, OpenError> {
         let (place, carrier, link) = match &config.connection {
-            Connection::Net { listen, key, .. } => {
+            Connection::Net { listen, key, target } => {
                 let socket = listen_at(*listen)?;
                 let link_config = LinkConfig { key: key.clone(), patience: config.patience() };
                 let link = HostLink::new(link_config, Box::new(OsEntropy));
-                (Place::Socket(socket.local_addr()?), Carrier::Socket(socket), link)
+                (Place::Socket(socket.local_addr()?), Carrier::Socket(socket, *target), link)
             }
             Connection::Com(line) => {
                 let link = HostLink::over_stream(config.patience());
@@ -240,7 +240,10 @@ impl Session {
     fn why_no_datagrams(&self, port: u16, after: Duration) -> AttachError {
         let traffic = self.monitor.get(|state| state.traffic);
         let Some(from) = traffic.last_from else {
-            return AttachError::Silence { after, port };
+            return match traffic.last_stranger {
+                Some(from) => AttachError::Strangers { from, count: traffic.strangers, after, port },
+                None => AttachError::Silence { after, port },
+            };
         };
         if traffic.authentic > 0 {
             AttachError::NoReaction { from }

@@ -114,6 +114,17 @@ pub struct Traffic {
     pub not_authentic: u64,
     /// Where the last came from.
     pub last_from: Option<SocketAddr>,
+    /// Datagrams of others than the only target that is heard, dropped unread.
+    pub strangers: u64,
+    /// Where the last of those came from.
+    pub last_stranger: Option<SocketAddr>,
+}
+
+impl Traffic {
+    pub(super) const fn note_stranger(&mut self, from: SocketAddr) {
+        self.strangers += 1;
+        self.last_stranger = Some(from);
+    }
 }
 
 #[derive(Debug)]
