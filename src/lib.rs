@@ -15,6 +15,7 @@
 //!   |    |         |                  `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    `----> sim --> kd-protocol, memory
 //!   `---------> capture --> kd-protocol
+//! session --> capture (a trace of it); session, capture --> key (leaf: where a KDNET key comes from)
 //!
 //! inside kd-protocol:   link --> kd --> wire <-- kdnet <-- link
 //!                       link --> kdcom --> kd

@@ -32,9 +32,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("shell", &["debugger", "commands", "session", "target", "symbols", "output", "memory", "protocol::*"]),
     // The engine: no writer, no terminal.
     ("debugger", &["commands", "session", "target", "symbols", "memory", "protocol::*"]),
-    ("capture", &["key", "protocol::*"]),
     ("sim", &["memory", "protocol::*"]),
-    ("session", &["memory", "key", "protocol::*"]),
+    ("session", &["capture", "memory", "key", "protocol::*"]),
+    // It also makes the files that it reads: a session's trace.
+    ("capture", &["key", "protocol::*"]),
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
     ("commands", &["target", "symbols", "output", "memory", "protocol"]),
     // A CONTEXT, where registers come from, is laid out by KD. Errors name what the target calls itself: escaped.

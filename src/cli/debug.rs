@@ -9,7 +9,9 @@ use bytes::Bytes;
 use kd_protocol::link::Peer;
 use verikd::commands::{Style, VerifierFormat};
 use verikd::debugger::Debugger;
-use verikd::session::{AttachError, Connection, Prompts, Quit, Session, SessionConfig};
+use verikd::session::{
+    AttachError, Connection, Prompts, Quit, Session, SessionConfig, TraceConfig, TraceNews,
+};
 use verikd::shell::{
     Drained, Format, Report, Script, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
     prompt, run_script,
@@ -63,6 +65,9 @@ pub(super) struct Options {
     /// A script goes on with a target that has restarted: it is stopped again and asked the rest
     #[arg(long)]
     reattach: bool,
+    /// Write what is sent and received to a pcapng file, with the plaintext: it holds memory of the target, but no key
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     deadlines: Deadlines,
 }
@@ -133,6 +138,7 @@ pub(super) fn run(options: &Options) -> u8 {
         deadline: deadlines.deadline,
         prompts: if script.is_some() { Prompts::Answer(answer) } else { Prompts::Ask },
         handle_signals: true,
+        trace: options.trace.clone().map(|path| TraceConfig::new(path, say_of_trace)),
         ..SessionConfig::over(connection)
     };
     let session = match Session::open(&config) {
@@ -255,4 +261,9 @@ fn wait_for_target(
             result => return result,
         }
     }
+}
+
+fn say_of_trace(news: &TraceNews) {
+    // Status is not worth dying for.
+    let _ = writeln!(io::stderr(), "verikd: {news}");
 }

@@ -19,6 +19,7 @@ use super::connection::{ComLine, Connection, TargetPlace};
 use super::line::{Line, LineEvent};
 use super::monitor::{Monitor, News, Quit, State};
 use super::order::{Order, Outcome, Space, Ticket, cause_of};
+use super::trace::Tap;
 use super::{Prompts, rescue};
 use crate::memory::{ReadCause, StopId};
 
@@ -58,6 +59,8 @@ struct ReadJob {
 
 struct Driver {
     link: HostLink,
+    /// Is told of all that crosses the link.
+    tap: Option<Box<dyn Tap>>,
     monitor: Arc<Monitor>,
     prompts: Prompts,
     jobs: HashMap<RequestId, Job>,
@@ -92,6 +95,7 @@ pub(super) struct DriverConfig {
 pub(super) fn spawn(
     carrier: Carrier,
     link: HostLink,
+    tap: Option<Box<dyn Tap>>,
     orders: mpsc::UnboundedReceiver<Order>,
     monitor: Arc<Monitor>,
     config: DriverConfig,
@@ -106,6 +110,7 @@ pub(super) fn spawn(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let driver = Driver {
         link,
+        tap,
         monitor,
         prompts: config.prompts.clone(),
         jobs: HashMap::new(),
@@ -227,6 +232,9 @@ impl Driver {
                 self.monitor.note(|state| state.line.not_there = Some(error.to_string()));
             }
             LineEvent::Bytes(bytes) => {
+                if let Some(tap) = &mut self.tap {
+                    tap.received(None, &bytes);
+                }
                 self.link.handle_stream(now, &bytes);
                 self.monitor.note(|state| {
                     state.line.note(&bytes);
@@ -246,6 +254,9 @@ impl Driver {
 
     fn received(&mut self, from: SocketAddr, datagram: &[u8]) {
         let now = Instant::now();
+        if let Some(tap) = &mut self.tap {
+            tap.received(Some(from), datagram);
+        }
         let result = self.link.handle_datagram(now, from, datagram);
         self.monitor.note(|state| {
             state.traffic.datagrams += 1;
@@ -344,6 +355,9 @@ impl Driver {
         let mut datagram = BytesMut::new();
         loop {
             while let Some(to) = self.link.poll_transmit(&mut datagram) {
+                if let Some(tap) = &mut self.tap {
+                    tap.sent(Some(to), &datagram);
+                }
                 // What cannot be sent is lost like any datagram: the link sends it again.
                 let _ = socket.send_to(&datagram, to).await;
             }
@@ -357,6 +371,9 @@ impl Driver {
     fn drain_line(&mut self, line: &Line, bytes: &mut BytesMut) {
         loop {
             if self.link.poll_transmit_stream(bytes) {
+                if let Some(tap) = &mut self.tap {
+                    tap.sent(None, bytes);
+                }
                 line.send(bytes.split().freeze());
             }
             let Some(event) = self.link.poll_event() else { break };

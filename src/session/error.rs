@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a session could not begin.
@@ -19,6 +20,14 @@ pub enum OpenError {
     Bind {
         /// Where.
         address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The trace's file cannot be made.
+    #[error("cannot write a trace to {}: {source}", path.display())]
+    Trace {
+        /// Which.
+        path: PathBuf,
         /// Why not.
         source: io::Error,
     },

@@ -22,6 +22,7 @@ mod monitor;
 mod order;
 mod rescue;
 mod signals;
+mod trace;
 mod version;
 
 use std::io;
@@ -46,6 +47,7 @@ pub use leaving::Resumed;
 pub use live_memory::LiveMemory;
 pub use monitor::{BootId, News, Quit, Standing, Step, Traffic, Wait};
 pub use signals::Signal;
+pub use trace::{Tap, Trace, TraceConfig, TraceNews};
 
 use driver::{Carrier, DriverConfig};
 use monitor::Monitor;
@@ -85,6 +87,8 @@ pub struct SessionConfig {
     pub prompts: Prompts,
     /// Ctrl+C, SIGTERM and the like belong to this session.
     pub handle_signals: bool,
+    /// Write what is sent and received to a file.
+    pub trace: Option<TraceConfig>,
 }
 
 impl SessionConfig {
@@ -106,6 +110,7 @@ impl SessionConfig {
             deadline: None,
             prompts: Prompts::ignoring(),
             handle_signals: false,
+            trace: None,
         }
     }
 
@@ -166,6 +171,10 @@ impl Session {
                 (Place::Line(line.port.clone()), Carrier::Line(line.clone()), link)
             }
         };
+        let tap = match &config.trace {
+            Some(trace) => Some(trace::open(trace, &config.connection, &place)?),
+            None => None,
+        };
         let monitor = Arc::new(Monitor::default());
         if config.handle_signals {
             signals::watch(Arc::clone(&monitor))?;
@@ -176,7 +185,7 @@ impl Session {
             prompts: config.prompts.clone(),
             deadline: config.deadline,
         };
-        let driver = driver::spawn(carrier, link, order_queue, Arc::clone(&monitor), driver_config)?;
+        let driver = driver::spawn(carrier, link, tap, order_queue, Arc::clone(&monitor), driver_config)?;
         let session = Self {
             monitor,
             orders,
