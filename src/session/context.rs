@@ -11,6 +11,8 @@ pub(super) const ARM64: u16 = 0xaa64;
 
 /// A piece of a context that every KDNET target gives and takes.
 const PIECE: usize = 1096;
+/// A target that gives less than a few dozen bytes at a time gives no context.
+const MAX_PIECES: usize = 64;
 /// Contexts with extended state are a few kilobytes; more is no context.
 const MAX_CONTEXT: usize = 0x1_0000;
 
@@ -82,7 +84,10 @@ pub(super) fn read<E>(
 ) -> Result<Option<Context>, E> {
     let mut bytes = Vec::new();
     let mut total = layout.size;
-    while bytes.len() < total {
+    for _ in 0..MAX_PIECES {
+        if bytes.len() == total {
+            break;
+        }
         let asked = (total - bytes.len()).min(PIECE);
         let reply = request(Manipulate::get_context_ex(processor, bytes.len() as u32, asked as u32))?;
         let Arm::ContextEx(arm) = reply.arm else { break };

@@ -314,7 +314,11 @@ impl Driver {
                 self.monitor.update(|state| state.outcomes.remove(&ticket));
             }
             Order::BreakIn => {
-                self.monitor.note(|state| state.wants_break_in = state.run_state != RunState::Stopped);
+                let is_there = self.link.peer().is_some();
+                self.monitor.note(|state| {
+                    state.wants_break_in = state.run_state != RunState::Stopped;
+                    state.break_in_at = is_there.then_some(now);
+                });
                 self.link.break_in(now);
             }
             Order::CancelBreakIn => self.link.cancel_break_in(),

@@ -10,16 +10,19 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use kd_protocol::kd::{Manipulate, StateChange};
 use kd_protocol::link::{RequestError, RunState};
 
 use super::leaving_stop::Leaving;
 use super::monitor::{State, Step, Wait};
 use super::order::{Order, Outcome, Ticket};
-use super::{Session, version};
+use super::{Halt, Session, version};
 
 /// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
 const LATE_STOP: Duration = Duration::from_millis(1200);
+/// A machine that has something to say as soon as it runs, another bug check, a prompt, an assertion, says it within this.
+const MOMENT: Duration = Duration::from_millis(200);
 /// The same for whoever has to go.
 const HURRIED_LATE_STOP: Duration = Duration::from_millis(700);
 /// Whoever has to go gives a target that says something this long, ...
@@ -74,9 +77,10 @@ impl Session {
             if resumed != Resumed::Running {
                 return resumed;
             }
-            // A machine that stopped by itself may do so again at once.
+            // A machine that stopped by itself may do so again.
             let may_stop_again = self.monitor.get(|state| state.may_stop_again || !state.is_break_in);
-            if !may_stop_again || going.stops_within(going.late_stop(), |_| true).is_none() {
+            let moment = if may_stop_again { going.late_stop() } else { MOMENT };
+            if going.stops_within(moment, |_| true).is_none() {
                 return Resumed::Running;
             }
         }
@@ -90,7 +94,16 @@ impl Session {
         let going = Going::new(self);
         if going.stops_within(going.late_stop(), |_| true).is_some() {
             self.leave();
+            return;
         }
+        // A target that is heard would have said that it stopped. Of one that is not, nobody knows.
+        self.monitor.update(|state| {
+            let is_heard = state.last_heard >= state.break_in_at;
+            state.is_held |= state.break_in_at.is_some() && !is_heard;
+            if state.is_held {
+                state.set_run_state(RunState::Unknown);
+            }
+        });
     }
 }
 
@@ -195,16 +208,35 @@ impl<'a> Going<'a> {
         }
     }
 
-    /// Waits for a stop that `is_wanted`, for at most this long.
+    /// Waits for a stop that `is_wanted` until nothing was heard for this long, but for [`LATE_STOP`] at most where the target
+    /// goes on talking. A prompt is answered: who is leaving asks nobody.
     fn stops_within(
         &self,
         time: Duration,
         is_wanted: impl Fn(&StateChange) -> bool,
     ) -> Option<Box<StateChange>> {
-        let find = |state: &mut State| state.stopped.clone().filter(|it| is_wanted(it));
-        match self.session.monitor.wait_to_the_end(Instant::now() + time, find) {
-            Wait::Done(stop) => Some(stop),
-            _ => None,
+        let start = Instant::now();
+        let latest = start + time.max(self.late_stop());
+        let mut deadline = start + time;
+        loop {
+            let find = |state: &mut State| {
+                let prompt = state.prompt.take().map(Halt::Prompt);
+                prompt.or_else(|| state.stopped.clone().filter(|it| is_wanted(it)).map(Halt::Stopped))
+            };
+            match self.session.monitor.wait_to_the_end(deadline, find) {
+                Wait::Done(Halt::Stopped(stop)) => return Some(stop),
+                Wait::Done(Halt::Prompt(prompt)) => {
+                    self.session.answer_prompt(prompt, Bytes::from_static(b"i"));
+                }
+                _ => {
+                    let heard = self.session.monitor.get(|state| state.last_heard);
+                    let later = heard.map_or(deadline, |at| (at + time).min(latest));
+                    if later <= deadline {
+                        return None;
+                    }
+                    deadline = later;
+                }
+            }
         }
     }
 }

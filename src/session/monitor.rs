@@ -139,6 +139,8 @@ pub(super) struct State {
     pub(super) is_held: bool,
     /// A break-in was wanted; then the stop that came of it.
     pub(super) wants_break_in: bool,
+    /// When the break-in that is wanted was first sent.
+    pub(super) break_in_at: Option<Instant>,
     pub(super) is_break_in: bool,
     pub(super) peer: Option<Peer>,
     pub(super) news: VecDeque<News>,
@@ -253,6 +255,7 @@ impl Default for Monitor {
             version: None,
             is_held: false,
             wants_break_in: false,
+            break_in_at: None,
             is_break_in: false,
             peer: None,
             news: VecDeque::new(),

@@ -1,0 +1,6 @@
+//! Harm: whatever goes wrong, a machine that was stopped runs again, or the user is told loudly; and nothing that was not
+//! read is told as a fact. Every test here ends by asking the machine.
+#![cfg(unix)]
+
+mod field;
+mod matrix;
