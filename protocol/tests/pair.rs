@@ -6,11 +6,11 @@ mod common;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::net::{Faults, World, address, host_link, memory_at};
+use bytes::{Bytes, BytesMut};
+use common::net::{Faults, HOST, TARGET, World, address, host_link, key, memory_at};
 use kd_protocol::kd::{ApiNumber, DebugIo, DebugIoApi, Manipulate, NtStatus, Payload};
-use kd_protocol::kdnet::Key;
-use kd_protocol::link::{Event, HostLink, LinkConfig, RequestError, RunState};
+use kd_protocol::kdnet::{Datagram, Direction, Envelope, Flags, Key};
+use kd_protocol::link::{Event, HostLink, LinkConfig, RequestError, RunState, TargetConfig, TargetLink};
 use kd_protocol::{VirtAddr, kdnet::DatagramError};
 
 const PERFECT: Faults = Faults { loss: 0.0, duplicate: 0.0, reorder: 0.0, corrupt: 0.0 };
@@ -333,6 +333,145 @@ fn a_target_whose_debugger_is_gone_runs_on_after_a_few_tries() {
     assert!(world.target.is_running());
     world.target.print(world.now, Bytes::from_static(b"nobody\n"));
     assert!(world.target.is_running(), "what nobody hears is not waited for again");
+}
+
+#[test]
+fn a_second_machine_behind_the_targets_address_is_told_of_and_takes_nothing() {
+    let from = address("192.168.2.72:50001");
+    for is_first in [true, false] {
+        // It offers itself before the first is proven, or while that works.
+        let mut world = World::new(19, PERFECT);
+        if is_first {
+            world.run_for(Duration::from_micros(400));
+            world.add_second(from, 99);
+        }
+        world.attach();
+        let peer = world.host.peer();
+        world.stop_target();
+        world.add_second(from, 99);
+        for round in 0..10 {
+            world.run_for(seconds(5));
+            assert_eq!(world.read(round, 8).unwrap(), memory_at(round, 8));
+        }
+        assert_eq!(world.host.peer(), peer);
+        world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+        world.run_for(seconds(20));
+        assert_eq!(world.events.last(), Some(&Event::Resumed));
+        let told = world.log.iter().filter(|it| **it == Event::SecondTarget { address: from }).count();
+        assert_eq!(told, 1);
+        assert!(world.target.is_running());
+    }
+}
+
+#[test]
+fn a_target_that_restarts_behind_another_port_is_known_when_the_first_is_silent() {
+    for (port, within) in [("192.168.2.72:50000", 1), ("192.168.2.72:50001", 11)] {
+        let mut world = World::new(20, PERFECT);
+        world.attach();
+        world.stop_target();
+        let start = world.now;
+        world.target_address = address(port);
+        world.unplug_and_reboot();
+        world.wait_for("restart", |it| matches!(it, Event::Restarted(_)));
+        assert!(world.now - start < seconds(within), "took {:?}", world.now - start);
+        world.stop_target();
+        assert_eq!(world.read(0x4000, 8).unwrap(), memory_at(0x4000, 8));
+    }
+}
+
+#[test]
+fn a_machine_that_went_back_to_an_earlier_state_is_found_again() {
+    let mut world = World::new(21, PERFECT);
+    let config = TargetConfig { key: key(), version: 5, address: address(TARGET), host: address(HOST) };
+    let twin = |now| TargetLink::new(now, config.clone(), Box::new(common::net::Chance::new(7)));
+    world.target = twin(world.now);
+    world.attach();
+    world.run_for(seconds(60));
+    // The same random, and a counter that was seen long ago.
+    world.is_dead = true;
+    world.run_for(seconds(20));
+    world.is_dead = false;
+    world.target = twin(world.now);
+    let start = world.now;
+    world.stop_target();
+    assert!(world.now - start < seconds(5), "took {:?}", world.now - start);
+    assert_eq!(world.read(0x4000, 8).unwrap(), memory_at(0x4000, 8));
+}
+
+#[test]
+fn replayed_offers_disturb_nothing_and_are_no_sign_of_life() {
+    let mut world = World::new(22, PERFECT);
+    let mut offers = Vec::new();
+    let mut datagram = BytesMut::new();
+    // What an observer has recorded of an earlier boot and of this one.
+    for _ in 0..4 {
+        world.target.handle_timeout(world.target.poll_timeout().unwrap());
+        while world.target.poll_transmit(&mut datagram).is_some() {
+            offers.push(datagram.to_vec());
+        }
+    }
+    world.target.reboot(world.now);
+    world.attach();
+    world.stop_target();
+    let (peer, events) = (world.host.peer(), world.events.clone());
+    for round in 0..20 {
+        for offer in &offers {
+            let _ = world.host.handle_datagram(world.now, address(TARGET), offer);
+        }
+        assert_eq!(world.read(round, 8).unwrap(), memory_at(round, 8));
+    }
+    assert_eq!((world.host.peer(), &world.events), (peer, &events));
+    world.is_mute = true;
+    world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+    for _ in 0..100 {
+        world.run_for(Duration::from_millis(150));
+        for offer in &offers {
+            let _ = world.host.handle_datagram(world.now, address(TARGET), offer);
+        }
+    }
+    world.wait_for("end", |it| matches!(it, Event::ResumeUnproven { .. }));
+    assert!(world.target.is_running(), "no break-in was sent to a target that was not heard");
+}
+
+#[test]
+fn offers_of_unknown_lengths_are_answered_and_told_or_named() {
+    let control = key().control_cipher();
+    for len in [34, 35, 88, 360, 408] {
+        let mut world = World::new(23, PERFECT);
+        let mut body = vec![1; len];
+        body[2..].fill(7);
+        let offer = Datagram {
+            version: 9,
+            flags: Flags::CONTROL,
+            direction: Direction::TargetToHost,
+            sequence: 3,
+            body: body.into(),
+        };
+        let from = address(TARGET);
+        world.host.handle_datagram(world.now, from, &offer.seal(&control)).unwrap();
+        assert_eq!(world.host.poll_event(), Some(Event::ForeignOffer { address: from, version: 9, len }));
+        let mut datagram = BytesMut::new();
+        assert_eq!(world.host.poll_transmit(&mut datagram), Some(from));
+        let response = Envelope::parse(&datagram).unwrap().open(&control).unwrap();
+        assert_eq!((response.version, response.sequence, &response.body[..2]), (9, 3, &[1, 2][..]));
+        assert_eq!(response.body[2..34], [7; 32]);
+    }
+    let mut world = World::new(24, PERFECT);
+    let (direction, body) = (Direction::TargetToHost, Bytes::from_static(&[1, 1, 0]));
+    let offer = Datagram { version: 9, flags: Flags::CONTROL, direction, sequence: 3, body };
+    let error = world.host.handle_datagram(world.now, address(TARGET), &offer.seal(&control));
+    assert_eq!(error, Err(DatagramError::ShortOffer { version: 9, len: 3 }));
+}
+
+#[test]
+fn a_target_known_by_its_address_alone_can_be_asked_for_an_offer() {
+    let mut world = World::new(25, PERFECT);
+    world.is_mute = true;
+    world.run_for(Duration::from_millis(10));
+    world.is_mute = false;
+    world.host.poke(address(TARGET), 5);
+    world.attach();
+    assert!(world.now - world.start < Duration::from_millis(100), "the next offer was due in 3 s");
 }
 
 #[test]

@@ -81,6 +81,17 @@ pub enum DatagramError {
     /// From another machine than the one this link is with.
     #[error("comes from another machine than the target")]
     WrongPeer,
+    /// Authentic, and an offer that is too short to be answered.
+    #[error("is an authentic offer of KDNET version {version} that is too short to be answered: {len} bytes")]
+    ShortOffer {
+        /// The version byte of the datagram.
+        version: u8,
+        /// Bytes of the offer.
+        len: usize,
+    },
+    /// From the target's address, but another machine than the target, which is there: it has the same key.
+    #[error("comes from a second machine with the same key behind the target's address")]
+    SecondTarget,
     /// Authentic, but its content is not what this channel carries.
     #[error("is authentic but makes no sense: {0}")]
     Malformed(#[from] crate::wire::DecodeError),

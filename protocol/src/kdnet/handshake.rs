@@ -130,6 +130,35 @@ impl Offer {
     }
 }
 
+/// An offer of a length that this crate has no description of: of another version of KDNET, or of another program that
+/// speaks it.
+///
+/// | offset | size | field        | meaning                                                                   |
+/// |-------:|-----:|--------------|---------------------------------------------------------------------------|
+/// |      0 |    2 | kind         | 01 01                                                                     |
+/// |      2 |   32 | TargetRandom | as in every offer: all that a response needs                              |
+/// |     34 |      | rest         | perhaps as in an [`Offer`], perhaps not                                   |
+///
+/// Another open implementation of the protocol sends 34 bytes. Source: PROTOCOL.md 4.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignOffer {
+    /// What the response must quote.
+    pub target_random: TargetRandom,
+    /// What follows, as it came.
+    pub rest: Bytes,
+}
+
+impl ForeignOffer {
+    /// Bytes of the shortest body that can be answered.
+    pub const MIN_LEN: usize = 2 + 32;
+
+    /// Bytes of the body.
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        Self::MIN_LEN + self.rest.len()
+    }
+}
+
 /// The host's answer to an offer. Its 322 bytes, hashed with the control key, are the session's data key.
 ///
 /// | offset | size | field              | meaning                        |
@@ -154,14 +183,10 @@ impl Response {
     /// Bytes of the body; a target accepts no other length.
     pub const LEN: usize = 2 + 32 + 32 + CONNECTION_INFO_LEN;
 
-    /// The answer to `offer`.
+    /// The answer to the offer with `target_random`.
     #[must_use]
-    pub fn to(offer: &Offer, host_random: [u8; 32]) -> Self {
-        Self {
-            target_random: offer.target_random,
-            host_random,
-            host_connection_info: Box::new([0; CONNECTION_INFO_LEN]),
-        }
+    pub fn to(target_random: TargetRandom, host_random: [u8; 32]) -> Self {
+        Self { target_random, host_random, host_connection_info: Box::new([0; CONNECTION_INFO_LEN]) }
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -184,6 +209,8 @@ impl Response {
 pub enum Control {
     /// Target to host.
     Offer(Offer),
+    /// Target to host, of another length than [`Offer::LEN`].
+    ForeignOffer(ForeignOffer),
     /// Host to target.
     Response(Response),
     /// Host to target, empty: "send me an offer now".
@@ -196,7 +223,7 @@ impl Control {
     /// Reads a control body.
     ///
     /// # Errors
-    /// An offer or response whose length is not exactly right: targets refuse such a response too.
+    /// An offer without a whole TargetRandom; a response whose length is not exactly right, which targets refuse too.
     pub fn decode(body: &Bytes) -> Result<Self, DecodeError> {
         let expect_len = |what, len: usize| {
             if body.len() == len {
@@ -211,9 +238,14 @@ impl Control {
         };
         match body.get(..2) {
             None if body.is_empty() => Ok(Self::HostPoke),
-            Some([1, 1]) => {
-                expect_len("length of an offer", Offer::LEN)?;
+            Some([1, 1]) if body.len() == Offer::LEN => {
                 Offer::decode(&mut Reader::new("offer", &body[2..])).map(Self::Offer)
+            }
+            Some([1, 1]) => {
+                let mut reader = Reader::new("offer", &body[2..]);
+                let target_random = TargetRandom::decode(&mut reader)?;
+                let rest = body.slice(ForeignOffer::MIN_LEN..);
+                Ok(Self::ForeignOffer(ForeignOffer { target_random, rest }))
             }
             Some([1, 2]) => {
                 expect_len("length of a response", Response::LEN)?;
@@ -230,6 +262,11 @@ impl Control {
         let mut writer = Writer::new(&mut out);
         match self {
             Self::Offer(offer) => offer.encode(&mut writer),
+            Self::ForeignOffer(offer) => {
+                writer.bytes(&[1, 1]);
+                offer.target_random.encode(&mut writer);
+                writer.bytes(&offer.rest);
+            }
             Self::Response(response) => response.encode(&mut writer),
             Self::HostPoke => {}
             Self::Unknown(body) => return body.clone(),

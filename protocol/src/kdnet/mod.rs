@@ -16,5 +16,5 @@ mod key;
 
 pub use crypto::Cipher;
 pub use datagram::{Channel, Datagram, DatagramError, Direction, Envelope, Flags, MIN_DATAGRAM_LEN};
-pub use handshake::{Control, Endpoint, Offer, Ping, Response, TargetRandom};
+pub use handshake::{Control, Endpoint, ForeignOffer, Offer, Ping, Response, TargetRandom};
 pub use key::{Key, KeyError};

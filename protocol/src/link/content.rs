@@ -61,7 +61,7 @@ impl Content {
     #[must_use]
     pub fn kind(&self) -> String {
         match self {
-            Self::Control(Control::Offer(_)) => "OFFER".into(),
+            Self::Control(Control::Offer(_) | Control::ForeignOffer(_)) => "OFFER".into(),
             Self::Control(Control::Response(_)) => "RESPONSE".into(),
             Self::Control(Control::HostPoke) => "HOST_POKE".into(),
             Self::Control(Control::Unknown(_)) => "CONTROL_UNKNOWN".into(),
@@ -79,6 +79,9 @@ impl fmt::Display for Content {
             Self::Control(Control::Offer(offer)) => {
                 write!(f, "OFFER #{} target {}", offer.target_random.counter, offer.target)?;
                 write!(f, " host {} connected {}", offer.configured_host, offer.connected_host)
+            }
+            Self::Control(Control::ForeignOffer(offer)) => {
+                write!(f, "OFFER #{} of {} bytes", offer.target_random.counter, offer.body_len())
             }
             Self::Control(Control::Response(response)) => {
                 write!(f, "RESPONSE #{}", response.target_random.counter)

@@ -77,6 +77,22 @@ pub enum Event {
     Prompt(DebugIo),
     /// The target asked for a file; the link has refused it.
     FileRefused(String),
+    /// A second machine with the same key offers itself from behind the target's address, at this one: a cloned virtual
+    /// machine, say. It is not answered while the first is there. Told once for each address.
+    SecondTarget {
+        /// Where its datagrams come from.
+        address: SocketAddr,
+    },
+    /// The target's offers have a length that this crate has no description of. They are answered as far as anybody can: if
+    /// nothing comes of it, the target speaks another dialect of KDNET. Told once for each version and length.
+    ForeignOffer {
+        /// Where they come from.
+        address: SocketAddr,
+        /// The KDNET version that they name.
+        version: u8,
+        /// Bytes of their body.
+        len: usize,
+    },
     /// The target's offers name another debugger as the connected one.
     TakenOver(Endpoint),
 }

@@ -10,11 +10,12 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use super::channel::DataChannel;
 use super::{Content, Entropy, KdnetPeer};
 use crate::kdnet::{
-    Cipher, Control, Datagram, DatagramError, Direction, Endpoint, Envelope, Flags, Key, Offer, Response,
+    Cipher, Control, Datagram, DatagramError, Direction, Endpoint, Envelope, Flags, Key, Response,
     TargetRandom,
 };
 
@@ -26,6 +27,9 @@ const LOST_KEY_SIGNS: u32 = 3;
 
 /// Datagrams in a row under an older answer's key, after which the target is believed to use it: one may just be late.
 const OLD_KEY_USES: u32 = 3;
+
+/// A target offers every 3 s, whatever it does: one that was silent for longer than twice that is gone, or stands still.
+const GONE_AFTER: Duration = Duration::from_secs(7);
 
 /// What an authentic offer led to.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +64,15 @@ struct Session {
     own_name: Option<Endpoint>,
     /// Datagrams in a row that opened under this candidate.
     uses: u32,
+    /// When something authentic of it came.
+    heard_at: Instant,
+}
+
+impl Session {
+    /// The machine offers itself, or did so a moment ago.
+    fn is_there(&self, now: Instant, is_busy: bool) -> bool {
+        is_busy || now < self.heard_at + GONE_AFTER
+    }
 }
 
 #[derive(Debug)]
@@ -70,12 +83,14 @@ pub(super) struct HostKeying {
     candidates: VecDeque<Session>,
     /// Data datagrams of the target's machine, one after another, that open under no key.
     strangers: u32,
+    /// The target is at work on something slow, and may say nothing meanwhile.
+    is_busy: bool,
 }
 
 impl HostKeying {
     pub(super) fn new(key: Key) -> Self {
         let control = key.control_cipher();
-        Self { key, control, session: None, candidates: VecDeque::new(), strangers: 0 }
+        Self { key, control, session: None, candidates: VecDeque::new(), strangers: 0, is_busy: false }
     }
 
     /// The target of the session in force.
@@ -102,42 +117,61 @@ impl HostKeying {
         self.seal_control(peer.version, 0, &Control::HostPoke)
     }
 
-    /// Decides about an authentic offer.
+    /// The target works on something slow, or does not any more.
+    pub(super) const fn set_busy(&mut self, is_busy: bool) {
+        self.is_busy = is_busy;
+    }
+
+    /// Decides about an authentic offer. `connected` is the debugger that it names, if it is known where it would.
     pub(super) fn offer(
         &mut self,
+        now: Instant,
         from: SocketAddr,
         datagram: &Datagram,
-        offer: &Offer,
+        random: TargetRandom,
+        connected: Option<Endpoint>,
         entropy: &mut dyn Entropy,
     ) -> Result<OfferOutcome, DatagramError> {
-        let random = offer.target_random;
-        let known = self.session.iter().chain(&self.candidates);
-        if known.clone().any(|it| it.random.boot == random.boot && it.random.counter >= random.counter) {
-            // Answered before: a duplicate, or overtaken on the way. Answering again would rekey a live session.
+        let is_there = self.session.as_ref().is_some_and(|it| it.is_there(now, self.is_busy));
+        let mut known = self.session.iter().chain(&self.candidates);
+        let was_seen = known.any(|it| it.random.boot == random.boot && it.random.counter >= random.counter);
+        // Answered before: a duplicate, or overtaken on the way. Answering again would rekey a live session. A machine that
+        // went back to an earlier state of itself counts from there.
+        if was_seen && (is_there || self.session.is_none()) {
             return Err(DatagramError::Replayed);
         }
         if let Some(session) = &mut self.session {
             if canonical_ip(session.peer.address) != canonical_ip(from) {
                 return Err(DatagramError::WrongPeer);
             }
-            let is_connected = offer.connected_host.port != 0 && session.random.boot == random.boot;
-            if is_connected && self.strangers < LOST_KEY_SIGNS {
+            let is_same_boot = session.random.boot == random.boot;
+            if !is_same_boot && is_there && session.peer.address != from {
+                return Err(DatagramError::SecondTarget);
+            }
+            let is_connected = connected.is_none_or(|it| it.port != 0) && is_same_boot;
+            // One that was seen proves nothing by itself: its answer has to.
+            if is_connected && !was_seen && self.strangers < LOST_KEY_SIGNS {
                 session.random.counter = random.counter;
-                let own_name = *session.own_name.get_or_insert(offer.connected_host);
-                return Ok(if own_name == offer.connected_host {
+                session.heard_at = now;
+                let Some(connected) = connected else { return Ok(OfferOutcome::KeepAlive) };
+                let own_name = *session.own_name.get_or_insert(connected);
+                return Ok(if own_name == connected {
                     OfferOutcome::KeepAlive
                 } else {
-                    OfferOutcome::TakenOver(offer.connected_host)
+                    OfferOutcome::TakenOver(connected)
                 });
+            }
+            if is_same_boot && !was_seen {
+                session.heard_at = now;
             }
         }
         let mut host_random = [0; 32];
         entropy.fill(&mut host_random);
-        let body = Control::Response(Response::to(offer, host_random)).encode();
+        let body = Control::Response(Response::to(random, host_random)).encode();
         let channel =
             DataChannel::new(self.key.data_cipher(&body), datagram.version, Direction::HostToTarget);
         let peer = KdnetPeer { address: from, version: datagram.version };
-        self.add_candidate(Session { channel, peer, random, own_name: None, uses: 0 });
+        self.add_candidate(Session { channel, peer, random, own_name: None, uses: 0, heard_at: now });
         Ok(OfferOutcome::Answer(self.seal_control_body(datagram.version, datagram.sequence, body)))
     }
 
@@ -151,6 +185,7 @@ impl HostKeying {
     /// Opens a data datagram under the session in force, or else under a candidate, which is proven thereby.
     pub(super) fn open_data(
         &mut self,
+        now: Instant,
         from: SocketAddr,
         envelope: &Envelope<'_>,
     ) -> Result<(Datagram, Proof), DatagramError> {
@@ -160,6 +195,7 @@ impl HostKeying {
                 Ok(datagram) => {
                     // A target behind NAT may change its port in mid-session.
                     session.peer.address = from;
+                    session.heard_at = now;
                     self.strangers = 0;
                     self.candidates.iter_mut().for_each(|it| it.uses = 0);
                     return Ok((datagram, Proof::Current));
@@ -171,9 +207,21 @@ impl HostKeying {
         for index in (0..self.candidates.len()).rev() {
             let candidate = &mut self.candidates[index];
             let Ok(datagram) = candidate.channel.open(envelope) else { continue };
+            let is_second = self.session.as_ref().is_some_and(|it| {
+                it.random.boot != candidate.random.boot
+                    && it.peer.address != from
+                    && it.is_there(now, self.is_busy)
+            });
+            if is_second {
+                // It was answered before the first was heard, or while that was silent.
+                return Err(DatagramError::SecondTarget);
+            }
             candidate.uses += 1;
+            candidate.heard_at = now;
             let is_older = self.session.as_ref().is_some_and(|it| {
-                it.random.boot == candidate.random.boot && it.random.counter > candidate.random.counter
+                it.random.boot == candidate.random.boot
+                    && it.random.counter > candidate.random.counter
+                    && it.is_there(now, self.is_busy)
             });
             if is_older && candidate.uses < OLD_KEY_USES {
                 return Ok((datagram, Proof::Current));

@@ -503,6 +503,11 @@ impl Reliable {
         None
     }
 
+    /// True while the target is at work on something during which it says nothing.
+    pub(super) fn is_slow(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|it| it.outgoing.is_slow && it.acknowledged)
+    }
+
     /// How often the packet in flight was sent without ever being acknowledged.
     pub(super) fn unheard_tries(&self) -> u32 {
         self.in_flight.as_ref().filter(|it| !it.acknowledged).map_or(0, |it| it.tries)

@@ -63,6 +63,8 @@ pub struct World {
     pub host: HostLink,
     pub target: TargetLink,
     pub events: Vec<Event>,
+    /// All events since the beginning.
+    pub log: Vec<Event>,
     /// Time a request takes to execute.
     pub execution: Duration,
     /// The target is unplugged.
@@ -78,7 +80,12 @@ pub struct World {
     pub prompt_answers: Vec<Bytes>,
     chance: Chance,
     faults: Faults,
-    wire: BTreeMap<(Instant, u64), (bool, Vec<u8>)>,
+    /// Another machine with the same key, and where its datagrams come from.
+    pub second: Option<(SocketAddr, TargetLink)>,
+    /// Where the target's datagrams come from.
+    pub target_address: SocketAddr,
+    /// From and to whom, and what.
+    wire: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
     wire_count: u64,
     pending_reply: Option<(Instant, Manipulate)>,
 }
@@ -101,6 +108,7 @@ impl World {
             host: host_link(seed + 1),
             target: TargetLink::new(now, config, Box::new(Chance::new(seed + 2))),
             events: Vec::new(),
+            log: Vec::new(),
             execution: Duration::ZERO,
             is_dead: false,
             is_mute: false,
@@ -110,6 +118,8 @@ impl World {
             prompt_answers: Vec::new(),
             chance: Chance::new(seed + 3),
             faults,
+            second: None,
+            target_address: address(TARGET),
             wire: BTreeMap::new(),
             wire_count: 0,
             pending_reply: None,
@@ -124,7 +134,8 @@ impl World {
             if done(self) {
                 return true;
             }
-            let timers = [self.host.poll_timeout(), self.target.poll_timeout()];
+            let second = self.second.as_ref().and_then(|(_, it)| it.poll_timeout());
+            let timers = [self.host.poll_timeout(), self.target.poll_timeout(), second];
             let executes = self.pending_reply.as_ref().map(|(at, _)| *at);
             let arrives = self.wire.keys().next().map(|(at, _)| *at);
             let next =
@@ -191,6 +202,12 @@ impl World {
         }
     }
 
+    /// A machine with the same key that offers itself from `from`, beginning now.
+    pub fn add_second(&mut self, from: SocketAddr, seed: u64) {
+        let config = TargetConfig { key: key(), version: 5, address: from, host: address(HOST) };
+        self.second = Some((from, TargetLink::new(self.now, config, Box::new(Chance::new(seed)))));
+    }
+
     pub fn unplug_and_reboot(&mut self) {
         self.pending_reply = None;
         self.target.reboot(self.now);
@@ -203,12 +220,14 @@ impl World {
             self.target.reply(self.now, &reply);
         }
         while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= self.now) {
-            let (to_host, datagram) = entry.remove();
+            let (from, to, datagram) = entry.remove();
             // Drops are the point of these tests; what matters is what the links make of them.
-            if to_host {
-                let _ = self.host.handle_datagram(self.now, address(TARGET), &datagram);
-            } else if !self.is_dead && !self.is_deaf {
-                let _ = self.target.handle_datagram(self.now, address(HOST), &datagram);
+            if to == address(HOST) {
+                let _ = self.host.handle_datagram(self.now, from, &datagram);
+            } else if let Some((_, second)) = self.second.as_mut().filter(|(address, _)| *address == to) {
+                let _ = second.handle_datagram(self.now, from, &datagram);
+            } else if to == self.target_address && !self.is_dead && !self.is_deaf {
+                let _ = self.target.handle_datagram(self.now, from, &datagram);
             }
             self.settle();
         }
@@ -218,29 +237,43 @@ impl World {
         if self.target.poll_timeout().is_some_and(|at| at <= self.now) {
             self.target.handle_timeout(self.now);
         }
+        if let Some((_, second)) = &mut self.second
+            && second.poll_timeout().is_some_and(|at| at <= self.now)
+        {
+            second.handle_timeout(self.now);
+        }
         self.settle();
     }
 
     fn settle(&mut self) {
         let mut datagram = BytesMut::new();
-        while self.host.poll_transmit(&mut datagram).is_some() {
+        while let Some(to) = self.host.poll_transmit(&mut datagram) {
             self.host_datagrams += 1;
-            self.carry(false, datagram.to_vec());
+            self.carry(address(HOST), to, datagram.to_vec());
+        }
+        if let Some((from, second)) = &mut self.second {
+            let from = *from;
+            let mut sent = Vec::new();
+            while second.poll_transmit(&mut datagram).is_some() {
+                sent.push(datagram.to_vec());
+            }
+            sent.into_iter().for_each(|it| self.carry(from, address(HOST), it));
         }
         while let Some(event) = self.target.poll_event() {
             self.kernel(event);
         }
         while self.target.poll_transmit(&mut datagram).is_some() {
             if !self.is_dead && !self.is_mute {
-                self.carry(true, datagram.to_vec());
+                self.carry(self.target_address, address(HOST), datagram.to_vec());
             }
         }
         while let Some(event) = self.host.poll_event() {
+            self.log.push(event.clone());
             self.events.push(event);
         }
     }
 
-    fn carry(&mut self, to_host: bool, mut datagram: Vec<u8>) {
+    fn carry(&mut self, from: SocketAddr, to: SocketAddr, mut datagram: Vec<u8>) {
         if self.chance.happens(self.faults.loss) {
             return;
         }
@@ -252,7 +285,7 @@ impl World {
         for _ in 0..copies {
             let late = if self.chance.happens(self.faults.reorder) { LATENCY * 5 } else { Duration::ZERO };
             self.wire_count += 1;
-            self.wire.insert((self.now + LATENCY + late, self.wire_count), (to_host, datagram.clone()));
+            self.wire.insert((self.now + LATENCY + late, self.wire_count), (from, to, datagram.clone()));
         }
     }
 

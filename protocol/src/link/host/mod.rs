@@ -191,9 +191,6 @@ impl HostLink {
         match result {
             Ok(()) => {
                 self.last_heard = Some(now);
-                if let Some(resuming) = &mut self.resuming {
-                    resuming.heard();
-                }
                 self.counters.datagrams_received += 1;
                 self.counters.bytes_received += datagram.len() as u64;
             }
@@ -362,6 +359,14 @@ impl HostLink {
         }
     }
 
+    /// Asks a target that is known by its address alone for an offer. `version` is the KDNET version to name; targets are not
+    /// known to look at it. Nothing follows if there is none. A link over a stream does nothing.
+    pub fn poke(&mut self, address: SocketAddr, version: u8) {
+        if let Wire::Net(net) = &mut self.wire {
+            net.poke(address, version);
+        }
+    }
+
     /// Answers the prompt that the target waits at.
     pub fn answer_prompt(&mut self, now: Instant, prompt: &DebugIo, answer: Bytes) {
         let payload = prompt.answer(answer).encode();
@@ -456,9 +461,18 @@ impl HostLink {
 
     fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Result<(), DatagramError> {
         let Wire::Net(net) = &mut self.wire else { return Err(DatagramError::NoSession) };
-        let datagram = match net.receive(now, from, datagram)? {
+        net.set_busy(self.reliable.is_slow());
+        let opened = match net.receive(now, from, datagram) {
+            Err(DatagramError::SecondTarget) if net.is_new_second(from) => {
+                self.tell(Event::SecondTarget { address: from });
+                return Err(DatagramError::SecondTarget);
+            }
+            other => other?,
+        };
+        let datagram = match opened {
             Opened::Control => return Ok(()),
             Opened::SignOfLife { in_debugger } => {
+                self.note_life();
                 self.offers_say(now, in_debugger);
                 return Ok(());
             }
@@ -466,7 +480,12 @@ impl HostLink {
                 self.tell(Event::TakenOver(by));
                 return Ok(());
             }
+            Opened::ForeignOffer { version, len } => {
+                self.tell(Event::ForeignOffer { address: from, version, len });
+                return Ok(());
+            }
             Opened::Data(datagram, proof) => {
+                self.note_life();
                 self.keyed(now, proof);
                 datagram
             }
@@ -478,6 +497,13 @@ impl HostLink {
             Content::Control(_) | Content::BreakIn | Content::Runt(_) => {}
         }
         Ok(())
+    }
+
+    /// Something came that nobody can have replayed.
+    const fn note_life(&mut self) {
+        if let Some(resuming) = &mut self.resuming {
+            resuming.heard();
+        }
     }
 
     fn frame(&mut self, now: Instant, frame: &Frame) {

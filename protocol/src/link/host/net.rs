@@ -15,6 +15,9 @@ const POKE_INTERVAL: Duration = Duration::from_millis(500);
 /// Pokes without an answer, after which the target's own offers are waited for.
 const POKES: u32 = 4;
 
+/// Different things of one kind that an owner is told of at the most.
+const TOLD: usize = 16;
+
 /// What a datagram was.
 pub(super) enum Opened {
     /// Dealt with here.
@@ -23,6 +26,8 @@ pub(super) enum Opened {
     SignOfLife { in_debugger: bool },
     /// The target's offers name another debugger.
     TakenOver(Endpoint),
+    /// An offer was answered that this crate has no description of: its version and length.
+    ForeignOffer { version: u8, len: usize },
     /// Data, and which key it proved.
     Data(Datagram, Proof),
 }
@@ -35,6 +40,10 @@ pub(super) struct NetWire {
     control_outbox: VecDeque<(SocketAddr, Vec<u8>)>,
     data_outbox: VecDeque<Content>,
     taken_over: bool,
+    /// Second machines that were told of.
+    seconds: Vec<SocketAddr>,
+    /// Versions and lengths of offers that were told of.
+    foreign_offers: Vec<(u8, usize)>,
 }
 
 impl NetWire {
@@ -46,6 +55,8 @@ impl NetWire {
             control_outbox: VecDeque::new(),
             data_outbox: VecDeque::new(),
             taken_over: false,
+            seconds: Vec::new(),
+            foreign_offers: Vec::new(),
         }
     }
 
@@ -64,7 +75,7 @@ impl NetWire {
         if envelope.channel() == Channel::Control {
             return self.control(now, from, &envelope);
         }
-        match self.keying.open_data(from, &envelope) {
+        match self.keying.open_data(now, from, &envelope) {
             Ok((datagram, proof)) => {
                 if proof != Proof::Current {
                     self.poke = None;
@@ -89,14 +100,32 @@ impl NetWire {
         envelope: &Envelope<'_>,
     ) -> Result<Opened, DatagramError> {
         let datagram = self.keying.open_control(envelope)?;
-        let Content::Control(Control::Offer(offer)) = Content::decode(&datagram)? else {
-            return Ok(Opened::Control);
+        let (random, connected, foreign_len) = match Content::decode(&datagram) {
+            Ok(Content::Control(Control::Offer(offer))) => {
+                (offer.target_random, Some(offer.connected_host), None)
+            }
+            Ok(Content::Control(Control::ForeignOffer(offer))) => {
+                (offer.target_random, None, Some(offer.body_len()))
+            }
+            Err(_) if datagram.body.starts_with(&[1, 1]) => {
+                return Err(DatagramError::ShortOffer {
+                    version: datagram.version,
+                    len: datagram.body.len(),
+                });
+            }
+            other => return other.map(|_| Opened::Control).map_err(DatagramError::from),
         };
-        match self.keying.offer(from, &datagram, &offer, &mut *self.entropy)? {
+        match self.keying.offer(now, from, &datagram, random, connected, &mut *self.entropy)? {
             OfferOutcome::Answer(response) => {
                 self.control_outbox.push_back((from, response));
                 let attempts = self.poke.map_or(0, |poke| poke.attempts);
                 self.poke = Some(Repeated { next_at: now + POKE_INTERVAL, attempts });
+                let version = datagram.version;
+                if let Some(len) = foreign_len
+                    && tell_once(&mut self.foreign_offers, (version, len))
+                {
+                    return Ok(Opened::ForeignOffer { version, len });
+                }
             }
             OfferOutcome::TakenOver(by) if !std::mem::replace(&mut self.taken_over, true) => {
                 return Ok(Opened::TakenOver(by));
@@ -107,6 +136,22 @@ impl NetWire {
             OfferOutcome::TakenOver(_) => {}
         }
         Ok(Opened::Control)
+    }
+
+    /// True if a second machine at this address was not told of yet.
+    pub(super) fn is_new_second(&mut self, address: SocketAddr) -> bool {
+        tell_once(&mut self.seconds, address)
+    }
+
+    /// The target works on something slow, or does not any more.
+    pub(super) const fn set_busy(&mut self, is_busy: bool) {
+        self.keying.set_busy(is_busy);
+    }
+
+    /// Asks whoever is at `address` for an offer.
+    pub(super) fn poke(&mut self, address: SocketAddr, version: u8) {
+        let sealed = self.keying.seal_poke(KdnetPeer { address, version });
+        self.control_outbox.push_back((address, sealed));
     }
 
     /// Puts what is no packet on its way.
@@ -175,4 +220,13 @@ impl NetWire {
             self.poke = Some(Repeated { next_at: now + POKE_INTERVAL, attempts: POKES });
         }
     }
+}
+
+/// True the first time that `what` is there, as long as there is room.
+fn tell_once<T: PartialEq>(told: &mut Vec<T>, what: T) -> bool {
+    let is_new = told.len() < TOLD && !told.contains(&what);
+    if is_new {
+        told.push(what);
+    }
+    is_new
 }
