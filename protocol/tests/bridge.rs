@@ -341,6 +341,7 @@ fn a_serial_target_that_restarts_is_a_kdnet_target_that_restarts() {
     let mut world = World::new(3, NONE);
     world.attach();
     world.stop_target();
+    world.run_until(Duration::from_millis(20), |_| false);
     world.target.reboot(world.now);
     world.target.print(world.now, Bytes::from_static(b"booting\n"));
     world.wait_for("restart", |it| matches!(it, Event::Restarted(_)));

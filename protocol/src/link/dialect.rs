@@ -41,6 +41,14 @@ impl Dialect {
         }
     }
 
+    /// True for an id that a target gives to a data packet.
+    pub(super) const fn is_of_target(self, id: PacketId) -> bool {
+        match self {
+            Self::Kdnet => true,
+            Self::Kdcom => id.0 == kdcom::FIRST_ID_OF_BOOT.0 || id.0 & !1 == kdcom::FIRST_ID.0,
+        }
+    }
+
     /// The id of the data packet behind the one with this id.
     pub(super) const fn next(self, id: PacketId) -> PacketId {
         match self {

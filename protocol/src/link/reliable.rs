@@ -49,6 +49,8 @@ pub(super) enum Arrival {
     Repeat,
     /// The first of a target that has begun to count anew: nothing that was sent to it before is known to it.
     Anew,
+    /// Its id cannot be right, or says alone that the target has begun anew. It is asked for again, and not acknowledged.
+    Doubtful,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,8 @@ pub(super) struct Reliable {
     /// Its content: a stream's ids tell a packet from the one before it, and from no other.
     newest_content: Option<(PacketType, Bytes)>,
     agreement: Agreement,
+    /// What the last data packet had in it, if that said that the target has begun anew and nothing else did.
+    seems_anew: Option<(PacketType, Bytes)>,
     /// Copies of finished packets that a stream's target may still come upon, and ask about with RESEND.
     stray_copies: u32,
     in_flight: Option<InFlight>,
@@ -87,6 +91,7 @@ impl Reliable {
                 Dialect::Kdnet => Agreement::AGREED,
                 Dialect::Kdcom => Agreement::OPEN,
             },
+            seems_anew: None,
             stray_copies: 0,
             in_flight: None,
             queue: VecDeque::new(),
@@ -214,13 +219,19 @@ impl Reliable {
         self.outbox.push_back(Packet::control(PacketType::RESEND, PacketId(0)));
     }
 
-    /// Takes a data packet of the target: acknowledges it, and says whether it is new.
-    pub(super) fn accept(&mut self, packet: &Packet) -> Arrival {
+    /// Takes a data packet of the target: acknowledges it, unless its ACK is to be withheld, and says whether it is new.
+    pub(super) fn accept(&mut self, packet: &Packet, withholds_ack: bool) -> Arrival {
         let id = packet.id;
-        self.outbox.push_back(Packet::control(PacketType::ACKNOWLEDGE, self.dialect.acknowledges(id)));
         if self.dialect == Dialect::Kdcom {
-            return self.accept_from_stream(packet);
+            let arrival = self.accept_from_stream(packet);
+            if arrival == Arrival::Doubtful {
+                self.send_resend();
+            } else if !withholds_ack || arrival == Arrival::Repeat {
+                self.acknowledge(id);
+            }
+            return arrival;
         }
+        self.acknowledge(id);
         if self.newest_seen.is_some_and(|newest| !id.is_after(newest)) {
             return Arrival::Repeat;
         }
@@ -228,9 +239,18 @@ impl Reliable {
         Arrival::New
     }
 
+    fn acknowledge(&mut self, id: PacketId) {
+        self.outbox.push_back(Packet::control(PacketType::ACKNOWLEDGE, self.dialect.acknowledges(id)));
+    }
+
     fn accept_from_stream(&mut self, packet: &Packet) -> Arrival {
-        let id = packet.id;
         let bare = |id| self.dialect.acknowledges(id);
+        if !self.dialect.is_of_target(packet.id) {
+            return Arrival::Doubtful;
+        }
+        // No sum covers an id. Nobody begins with a reply, and whoever begins says so again when asked.
+        let is_reply = packet.packet_type == PacketType::STATE_MANIPULATE;
+        let id = if is_reply { bare(packet.id) } else { packet.id };
         let is_of_beginner = id != bare(id);
         let content = (packet.packet_type, packet.payload.clone());
         let is_same_content = self.newest_content.as_ref() == Some(&content);
@@ -240,13 +260,21 @@ impl Reliable {
             None if is_same_content && packet.packet_type != PacketType::STATE_CHANGE64 => Arrival::Repeat,
             None => Arrival::New,
             Some(newest) if newest == id && (is_same_content || !is_of_beginner) => Arrival::Repeat,
-            Some(_) if is_of_beginner => Arrival::Anew,
+            Some(_) if is_of_beginner && self.seems_anew.is_none() => {
+                self.seems_anew = Some(content);
+                return Arrival::Doubtful;
+            }
+            // Said again; or gone on to something else, which a target does not do unacknowledged.
+            Some(_) if is_of_beginner || self.seems_anew.as_ref().is_some_and(|it| *it != content) => {
+                Arrival::Anew
+            }
             Some(newest) if bare(newest) == id => Arrival::Repeat,
             Some(_) => Arrival::New,
         };
         if is_of_beginner && arrival != Arrival::Repeat && !self.agreement.is_answered() {
             self.agreement.synchronised();
         }
+        self.seems_anew = None;
         self.newest_seen = Some(id);
         self.newest_content = Some(content);
         arrival

@@ -45,6 +45,8 @@ pub struct Line {
     /// What `breakpoint` is announced with.
     pub stops: u64,
     pub noise: Noise,
+    /// This bit of the id of the target's next data packet is flipped on its way.
+    flipped_id_bit: Option<usize>,
     chance: Chance,
     to_host: VecDeque<(Instant, u8)>,
     to_target: VecDeque<(Instant, u8)>,
@@ -72,6 +74,7 @@ impl Line {
             is_mute: false,
             stops: 0,
             noise,
+            flipped_id_bit: None,
             chance: Chance::new(seed),
             to_host: VecDeque::new(),
             to_target: VecDeque::new(),
@@ -142,6 +145,10 @@ impl Line {
         }
     }
 
+    pub fn flip_next_data_id(&mut self, bit: usize) {
+        self.flipped_id_bit = Some(bit);
+    }
+
     /// Waits for what becomes of a resume; a stop that comes instead is left like the last one.
     pub fn leave(&mut self) -> Event {
         let ends =
@@ -188,6 +195,11 @@ impl Line {
         bytes.clear();
         if self.target.poll_transmit_stream(&mut bytes) && !self.is_dead && !self.is_mute {
             self.received.extend_from_slice(&bytes);
+            if let Some(at) = bytes.windows(4).position(|it| it == b"0000")
+                && let Some(bit) = self.flipped_id_bit.take()
+            {
+                bytes[at + 8 + bit / 8] ^= 1 << (bit % 8);
+            }
             let on_the_way = self.carry(&bytes);
             put(&mut self.to_host, self.now, on_the_way);
         }

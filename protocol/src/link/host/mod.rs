@@ -539,8 +539,9 @@ impl HostLink {
             }
             return Ok(());
         }
-        let result = match self.reliable.accept(packet) {
-            Arrival::Repeat => Ok(()),
+        let withholds_ack = self.wants_silence(now, packet);
+        let result = match self.reliable.accept(packet, withholds_ack) {
+            Arrival::Repeat | Arrival::Doubtful => Ok(()),
             Arrival::New => self.packet(now, packet),
             Arrival::Anew => {
                 let pending = self.reliable.begin_with(packet);
@@ -550,6 +551,20 @@ impl HostLink {
         };
         self.reliable.packet_done(now);
         result
+    }
+
+    /// True if a wanted break-in is to have silence behind it instead of this packet's ACK: a target that waits for the ACK
+    /// notices a break-in for certain then, sends its packet again, and stops once that is acknowledged.
+    fn wants_silence(&mut self, now: Instant, packet: &Packet) -> bool {
+        let Wire::Stream(stream) = &mut self.wire else { return false };
+        let is_print = matches!(
+            Payload::decode(packet),
+            Ok(Payload::DebugIo(io)) if io.api_number == DebugIoApi::PRINT_STRING
+        );
+        if self.attention.is_none() || self.state == RunState::Stopped || !is_print {
+            return false;
+        }
+        stream.takes_silence(now)
     }
 
     fn keyed(&mut self, now: Instant, proof: Proof) {

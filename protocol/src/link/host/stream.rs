@@ -11,6 +11,9 @@ use crate::link::stream_reader::StreamReader;
 /// A running target looks for a break-in at each tick of its clock, unless it waits for an ACK.
 const MISSED_AFTER: Duration = Duration::from_millis(500);
 
+/// A break-in that went out this short a time ago has not been followed by anything.
+const JUST_SENT: Duration = Duration::from_millis(20);
+
 /// The stream, in both directions.
 #[derive(Debug, Default)]
 pub(super) struct StreamWire {
@@ -23,6 +26,8 @@ pub(super) struct StreamWire {
     /// Break-ins that no stop has answered yet. They stay in the stream, and the target comes upon each.
     break_ins: u32,
     last_break_in: Option<Instant>,
+    /// The last time that an ACK was withheld for the sake of a break-in.
+    last_silence: Option<Instant>,
     outbox: BytesMut,
 }
 
@@ -60,6 +65,19 @@ impl StreamWire {
         self.outbox.extend_from_slice(&[BREAK_IN]);
         self.break_ins += 1;
         self.last_break_in = Some(now);
+    }
+
+    /// True if the next thing on the line is to be silence behind a break-in, which goes out unless one just did. Not oftener
+    /// than a target that has noticed it needs to stop.
+    pub(super) fn takes_silence(&mut self, now: Instant) -> bool {
+        if self.last_silence.is_some_and(|at| now < at + MISSED_AFTER) {
+            return false;
+        }
+        self.last_silence = Some(now);
+        if self.last_break_in.is_none_or(|at| at + JUST_SENT <= now) {
+            self.break_in(now);
+        }
+        true
     }
 
     /// True if a target that talks now has missed the last break-in: it takes the byte before an ACK for noise.
