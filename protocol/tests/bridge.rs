@@ -54,6 +54,8 @@ struct World {
     count: u64,
     /// When the line is free again, in each direction.
     line_free_at: [Instant; 2],
+    /// What a byte takes on the line, beside the latency of its piece.
+    byte_time: Duration,
 }
 
 impl World {
@@ -79,6 +81,7 @@ impl World {
             on_the_way: BTreeMap::new(),
             count: 0,
             line_free_at: [now; 2],
+            byte_time: Duration::ZERO,
         }
     }
 
@@ -207,6 +210,7 @@ impl World {
             }
         }
         let at = self.line_free_at[direction].max(self.now + LATENCY) + Duration::from_micros(1);
+        let at = at + self.byte_time * bytes.len() as u32;
         self.line_free_at[direction] = at;
         self.put(at, way(bytes));
     }
@@ -334,6 +338,24 @@ fn a_boot_goes_on_without_a_debugger_and_is_shown_to_one() {
     world.debugger.answer_prompt(world.now, &shown, Bytes::from_static(b"b"));
     assert!(world.run_until(Duration::from_secs(5), |world| world.prompt_answers.len() == 2));
     assert_eq!(world.prompt_answers[1], Bytes::from_static(b"b"));
+}
+
+#[test]
+fn requests_through_a_slow_line_are_seldom_repeated_in_vain() {
+    let mut world = World::new(6, NONE);
+    // 115,200 baud: a read of 1,096 bytes takes 0.1 s.
+    world.byte_time = Duration::from_micros(87);
+    world.attach();
+    world.stop_target();
+    let mut asked = 0;
+    for at in 0..150_u64 {
+        let count = [8, 1096, 64, 1096][at as usize % 4];
+        let reply = world.ask(Manipulate::read_virtual(VirtAddr(0x1000 * at), count));
+        assert!(matches!(reply, Event::Replied(..)), "{reply:?}");
+        asked += 1;
+    }
+    let again = world.debugger.counters().retransmissions;
+    assert!(again * 20 < asked, "{again} of {asked} requests were sent again, and nothing was lost");
 }
 
 #[test]

@@ -90,4 +90,22 @@ impl Dialect {
             },
         }
     }
+
+    /// The same of a reply. Over KDNET it is on its way behind the ACK, or behind a bridge the line below takes its time.
+    pub(super) const fn bounds_of_replies(self) -> Bounds {
+        match self {
+            Self::Kdnet => Bounds { ceiling: Duration::from_secs(2), ..self.bounds() },
+            Self::Kdcom => self.bounds(),
+        }
+    }
+
+    /// The same of the reply to a search or fill. A request that meets a target at work waits in its network card, and makes
+    /// it repeat the reply afterwards: that costs one datagram, and a lost reply half a second.
+    pub(super) const fn bounds_of_slow_replies() -> Bounds {
+        Bounds {
+            initial: Duration::from_millis(100),
+            floor: Duration::from_millis(10),
+            ceiling: Duration::from_secs(8),
+        }
+    }
 }

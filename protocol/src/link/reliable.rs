@@ -68,7 +68,14 @@ pub(super) struct Reliable {
     stray_copies: u32,
     in_flight: Option<InFlight>,
     queue: VecDeque<Outgoing>,
+    /// Until the ACK.
     round_trip: RoundTrip,
+    /// Until the reply: behind a bridge there is a slow line between the two.
+    until_reply: RoundTrip,
+    /// The same of searches and fills.
+    until_slow_reply: RoundTrip,
+    /// A reply that came when its request had been sent more than once, and how long after the first time that was.
+    reply_after_repeat: Option<(PacketId, Duration)>,
     /// RESETs of ours that are unanswered: as many of the target's are answers, which must not be answered.
     resets_pending: u32,
     outbox: VecDeque<Packet>,
@@ -96,6 +103,9 @@ impl Reliable {
             in_flight: None,
             queue: VecDeque::new(),
             round_trip: RoundTrip::new(dialect.bounds()),
+            until_reply: RoundTrip::new(dialect.bounds_of_replies()),
+            until_slow_reply: RoundTrip::new(Dialect::bounds_of_slow_replies()),
+            reply_after_repeat: None,
             resets_pending: 0,
             outbox: VecDeque::new(),
             retransmissions: 0,
@@ -108,6 +118,8 @@ impl Reliable {
     pub(super) fn restart(&mut self) -> Vec<Purpose> {
         let fresh = Self {
             round_trip: self.round_trip,
+            until_reply: self.until_reply,
+            until_slow_reply: self.until_slow_reply,
             retransmissions: self.retransmissions,
             ..Self::new(self.dialect)
         };
@@ -233,6 +245,10 @@ impl Reliable {
         }
         self.acknowledge(id);
         if self.newest_seen.is_some_and(|newest| !id.is_after(newest)) {
+            // The request was repeated although its reply was on its way.
+            if let Some((_, took)) = self.reply_after_repeat.take_if(|(reply, _)| *reply == id) {
+                self.until_reply.raise(took);
+            }
             return Arrival::Repeat;
         }
         self.newest_seen = Some(id);
@@ -364,8 +380,10 @@ impl Reliable {
         match in_flight.outgoing.purpose {
             Purpose::Request(_, ref request) if request.api_number.has_reply() => {
                 let wait = match in_flight.outgoing.is_slow {
-                    true => in_flight.outgoing.timeout,
-                    false => self.round_trip.wait_after(in_flight.tries),
+                    // Nothing is to be sent for its sake before it is done: what lies in a stream is answered late.
+                    true if self.dialect == Dialect::Kdcom => in_flight.outgoing.timeout,
+                    true => self.until_slow_reply.wait_after(in_flight.tries),
+                    false => self.until_reply.wait_after(in_flight.tries),
                 };
                 in_flight.wait(now, wait);
                 None
@@ -382,8 +400,14 @@ impl Reliable {
             return None;
         }
         let id = *id;
-        if in_flight.tries == 1 && !in_flight.outgoing.is_slow {
-            self.round_trip.measure(now - in_flight.last_sent);
+        let took = now - in_flight.first_sent;
+        let is_slow = in_flight.outgoing.is_slow;
+        self.reply_after_repeat = None;
+        match (in_flight.tries, is_slow) {
+            (1, true) => self.until_slow_reply.measure(took),
+            (1, false) => self.until_reply.measure(took),
+            (_, true) => {}
+            (_, false) => self.reply_after_repeat = self.newest_seen.map(|reply| (reply, took)),
         }
         self.break_ins_over = self.break_ins_over.max(in_flight.behind_break_ins);
         self.finish(now);
@@ -520,11 +544,22 @@ impl Reliable {
             }
             return None;
         }
-        // A RESET makes a stopped target announce its stop again, which a continue must not cause.
-        if in_flight.tries.is_multiple_of(TRIES_BEFORE_RESET) && !is_continue {
+        // A RESET makes a stopped target announce its stop again, which a continue must not cause. One that is at work
+        // would come upon it afterwards.
+        let is_at_work = in_flight.outgoing.is_slow && in_flight.acknowledged;
+        if in_flight.tries.is_multiple_of(TRIES_BEFORE_RESET) && !is_continue && !is_at_work {
             self.send_reset();
         }
         self.retransmit(now);
+        let until_slow_reply = &self.until_slow_reply;
+        if is_at_work && let Some(in_flight) = &mut self.in_flight {
+            in_flight.wait(now, until_slow_reply.wait_after(in_flight.tries));
+        }
+        let until_reply = &self.until_reply;
+        if let Some(in_flight) = self.in_flight.as_mut().filter(|it| it.acknowledged && !it.outgoing.is_slow)
+        {
+            in_flight.wait(now, until_reply.wait_after(in_flight.tries));
+        }
         if is_continue && let Some(in_flight) = &mut self.in_flight {
             in_flight.retransmit_at = in_flight.retransmit_at.min(now + CONTINUE_INTERVAL);
         }
@@ -539,6 +574,11 @@ impl Reliable {
     /// How often the packet in flight was sent without ever being acknowledged.
     pub(super) fn unheard_tries(&self) -> u32 {
         self.in_flight.as_ref().filter(|it| !it.acknowledged).map_or(0, |it| it.tries)
+    }
+
+    /// What a packet and its answer are expected to take.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.round_trip.wait_after(1).min(Duration::from_millis(200))
     }
 
     /// When [`Self::handle_timeout`] has something to do.

@@ -34,6 +34,12 @@ impl RoundTrip {
         });
     }
 
+    /// It took at least this long, and was not waited for: learns that at once.
+    pub(super) fn raise(&mut self, sample: Duration) {
+        let (mean, variation) = self.smoothed.unwrap_or_default();
+        self.smoothed = Some((mean.max(sample), variation.max(sample / 4)));
+    }
+
     /// How long to wait for an answer to a packet that was sent `tries` times: doubles with each.
     pub(super) fn wait_after(&self, tries: u32) -> Duration {
         let Bounds { initial, floor, ceiling } = self.bounds;
@@ -63,5 +69,15 @@ mod tests {
         assert_eq!(round_trip.wait_after(1), MS(3));
         assert_eq!(round_trip.wait_after(3), MS(12));
         assert_eq!(round_trip.wait_after(40), MS(500));
+    }
+
+    #[test]
+    fn what_was_repeated_in_vain_is_waited_for_the_next_time() {
+        let mut round_trip = RoundTrip::new(Bounds { initial: MS(200), floor: MS(3), ceiling: MS(500) });
+        for _ in 0..100 {
+            round_trip.measure(MS(1));
+        }
+        round_trip.raise(MS(90));
+        assert!(round_trip.wait_after(1) >= MS(90), "{:?}", round_trip.wait_after(1));
     }
 }
