@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use verikd::key::{self, KeyText};
 use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
 use verikd::sim::{
-    SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf, export_symbols,
+    Quirk, SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf, export_symbols,
 };
 
 use self::faults::FaultOptions;
@@ -36,6 +36,9 @@ pub(super) struct Options {
     /// What has happened on it
     #[arg(long, value_name = "NAME", default_value_t = Scenario::default(), value_parser = scenarios(), ignore_case = true)]
     scenario: Scenario,
+    /// What it does unlike Windows, as other kernels do; several by commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = quirks(), ignore_case = true)]
+    quirks: Vec<Quirk>,
     /// Send from this address; any free port otherwise
     #[arg(long, value_name = "ADDR:PORT")]
     source: Option<SocketAddr>,
@@ -93,6 +96,7 @@ pub(super) fn run(options: &Options) -> u8 {
         faults_to_target: Some(to_target),
         build: options.windows,
         scenario: options.scenario,
+        quirks: options.quirks.iter().copied().collect(),
         leak_every: Some(options.leak_every),
     };
     let title = match options.windows.release() {
@@ -148,6 +152,11 @@ fn builds() -> impl TypedValueParser<Value = &'static Build> {
 fn scenarios() -> impl TypedValueParser<Value = Scenario> {
     let names = PossibleValuesParser::new(Scenario::ALL.map(Scenario::name));
     names.map(|name| name.parse().expect("a possible value is a scenario's name"))
+}
+
+fn quirks() -> impl TypedValueParser<Value = Quirk> {
+    let names = Quirk::ALL.iter().map(|quirk| PossibleValue::new(quirk.name()).help(quirk.explanation()));
+    PossibleValuesParser::new(names).map(|name| name.parse().expect("a possible value is a quirk's name"))
 }
 
 fn say(text: &str) {

@@ -10,6 +10,7 @@ use kd_protocol::kd::{
 use kd_protocol::wire::Reader;
 use kd_protocol::{PhysAddr, VirtAddr};
 
+use super::quirks::{Quirk, Quirks};
 use super::windows::{Chance, Machine, Stop};
 
 /// Slots of the kernel's breakpoint table.
@@ -78,6 +79,7 @@ pub struct Debuggee {
     breakpoints: [Option<Breakpoint>; BREAKPOINTS],
     /// Data that one reply carries.
     reply_data: usize,
+    quirks: Quirks,
     /// The processor that reported the stop.
     processor: usize,
     cause: Cause,
@@ -98,12 +100,13 @@ struct Breakpoint {
 }
 
 impl Debuggee {
-    /// A machine that nobody has stopped yet, whose packets carry `reply_data` bytes of data.
+    /// A machine that nobody has stopped yet, whose packets carry `reply_data` bytes of data, and what it does unlike Windows.
     #[must_use]
-    pub const fn new(machine: Machine, reply_data: usize) -> Self {
+    pub const fn new(machine: Machine, reply_data: usize, quirks: Quirks) -> Self {
         Self {
             machine,
             reply_data,
+            quirks,
             breakpoints: [None; BREAKPOINTS],
             processor: 0,
             cause: Cause::BreakIn,
@@ -307,7 +310,10 @@ impl Debuggee {
                 return Answer::Report;
             }
             (api, _) if !api.has_reply() => return Answer::Silence,
+            (ApiNumber::GET_VERSION, _) if self.quirks.has(Quirk::NoVersion) => refuse(request),
             (ApiNumber::GET_VERSION, _) => self.version(request),
+            (_, Arm::SearchMemory(_)) if self.quirks.has(Quirk::NoSearch) => refuse(request),
+            (_, Arm::ContextEx(_)) if self.quirks.has(Quirk::NoContextEx) => refuse(request),
             (_, Arm::ReadMemory(_)) => self.read(request),
             (_, Arm::WriteMemory(_)) => self.write(request),
             (_, Arm::SearchMemory(_)) => self.search(request),
@@ -481,11 +487,18 @@ impl Debuggee {
                 request.reply(NtStatus::SUCCESS, Bytes::new())
             }
             Arm::ContextEx(mut arm) if request.api_number == ApiNumber::GET_CONTEXT_EX => {
+                let echoes = self.quirks.has(Quirk::ContextEcho);
+                let end = u64::from(arm.offset) + u64::from(arm.byte_count);
+                if echoes && end > total as u64 {
+                    return refuse(request);
+                }
                 let offset = (arm.offset as usize).min(total);
                 let piece = (total - offset).min(arm.byte_count as usize).min(reply_data);
                 self.is_context_read |= offset + piece == total;
                 arm.offset = u32::try_from(offset).expect("a context is small");
-                arm.byte_count = u32::try_from(total).expect("a context is small");
+                if !echoes {
+                    arm.byte_count = u32::try_from(total).expect("a context is small");
+                }
                 arm.bytes_copied = u32::try_from(piece).expect("a context is small");
                 let data = Bytes::copy_from_slice(&processor.context[offset..offset + piece]);
                 Manipulate { arm: Arm::ContextEx(arm), ..request.reply(NtStatus::SUCCESS, data) }

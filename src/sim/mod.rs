@@ -8,6 +8,7 @@
 //!  kernel     manipulate requests --> answers                                                     (who is asked)
 //!  network    loss, duplication, delay, damage, silence, seeded                                   (what lies between)
 //!  target     machine, answers and link, with a clock: what is due when
+//!  quirks     what others do unlike this Windows, one by one
 //!  order      what its owner can do to it; status: what its owner can ask
 //!  udp        all of it behind a UDP socket
 //!  serial     all of it behind a serial line
@@ -25,6 +26,7 @@ mod network;
 mod order;
 mod paging;
 mod physical;
+mod quirks;
 mod serial;
 mod server;
 mod status;
@@ -36,6 +38,7 @@ pub use export::{ExportError, export_isf, export_symbols};
 pub use kernel::{Answer, Debuggee, Resumed};
 pub use network::Faults;
 pub use order::AtBoot;
+pub use quirks::{NoQuirk, Quirk, Quirks};
 pub use serial::SerialPort;
 pub use server::{Simulator, SimulatorConfig, SimulatorError, SimulatorEvent, SimulatorLink};
 pub use status::MachineState;

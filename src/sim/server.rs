@@ -12,6 +12,7 @@ use tokio::sync::{mpsc as orders, oneshot};
 
 use super::network::Faults;
 use super::order::{AtBoot, Happening, Order};
+use super::quirks::Quirks;
 use super::serial::{self, Listener, SerialPort};
 use super::status::{MachineState, Status};
 use super::target::Target;
@@ -54,6 +55,8 @@ pub struct SimulatorConfig {
     pub build: &'static Build,
     /// What has happened on it. What a scenario leaves to chance is chosen by the seed of `faults`.
     pub scenario: Scenario,
+    /// What it does unlike Windows.
+    pub quirks: Quirks,
     /// How often the driver leaks once the machine has been stopped; zero for never.
     pub leak_every: Option<Duration>,
 }
@@ -78,6 +81,7 @@ impl SimulatorConfig {
             faults_to_target: None,
             build: &WINDOWS_7_SP1,
             scenario: Scenario::default(),
+            quirks: Quirks::default(),
             leak_every: None,
         }
     }

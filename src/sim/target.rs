@@ -10,12 +10,13 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use kd_protocol::kd::{DebugIo, DebugIoApi, Manipulate, NtStatus, Payload, StateChange};
+use kd_protocol::kd::{ApiNumber, DebugIo, DebugIoApi, Manipulate, NtStatus, Payload, StateChange};
 use kd_protocol::link::{TargetEvent, TargetLink};
 
 use super::clock::Clock;
 use super::kernel::{Answer, Debuggee, Resumed};
 use super::order::{AtBoot, Happening, Order};
+use super::quirks::{ANSWERED_BEFORE_SILENCE, BREAK_IN_DELAY, PROMPT_AT_BOOT, Quirk, Quirks};
 use super::server::{SimulatorConfig, SimulatorEvent};
 use super::status::{MachineState, Status};
 use super::windows::{Build, Machine, Scenario, Stop};
@@ -34,6 +35,7 @@ pub(super) struct Target {
     scenario: Scenario,
     seed: u64,
     leak_every: Option<Duration>,
+    quirks: Quirks,
     clock: Clock,
     is_off: bool,
     /// Acknowledged, to be carried out.
@@ -45,6 +47,12 @@ pub(super) struct Target {
     /// The question that the machine waits with.
     prompt: Option<String>,
     flood: Option<Flood>,
+    /// When a break-in that was heard is obeyed.
+    break_in_at: Option<Instant>,
+    /// Requests carried out since the machine stopped, or began to.
+    requests_of_stop: u64,
+    /// It has stopped once more already, and runs when it is let go again.
+    has_stopped_again: bool,
 }
 
 /// Lines printed one behind the other.
@@ -58,7 +66,7 @@ impl Target {
     /// `reply_data` is what one reply carries.
     pub(super) fn new(
         config: &SimulatorConfig,
-        link: TargetLink,
+        mut link: TargetLink,
         reply_data: usize,
         now: Instant,
         status: Arc<Status>,
@@ -68,14 +76,17 @@ impl Target {
         if let Some(interval) = config.leak_every {
             machine.leak_every(interval);
         }
-        Self {
-            debuggee: Debuggee::new(machine, reply_data),
+        config.quirks.change_link(&mut link);
+        config.quirks.change_machine(&mut machine);
+        let mut target = Self {
+            debuggee: Debuggee::new(machine, reply_data, config.quirks),
             link,
             status,
             watcher,
             scenario: config.scenario,
             seed: config.faults.seed,
             leak_every: config.leak_every,
+            quirks: config.quirks,
             clock: Clock::default(),
             is_off: false,
             request: None,
@@ -83,12 +94,17 @@ impl Target {
             happenings: VecDeque::new(),
             prompt: None,
             flood: None,
-        }
+            break_in_at: None,
+            requests_of_stop: 0,
+            has_stopped_again: false,
+        };
+        target.happen_at_boot(AtBoot::Runs);
+        target
     }
 
     /// Takes a datagram that has arrived.
     pub(super) fn datagram(&mut self, now: Instant, from: std::net::SocketAddr, datagram: &[u8]) {
-        if self.is_up() {
+        if self.is_up() && !self.is_deaf() {
             // Whatever is wrong with a datagram, the link drops it, and counts on none.
             let _ = self.link.handle_datagram(self.clock.machine(now), from, datagram);
         }
@@ -96,7 +112,7 @@ impl Target {
 
     /// Takes bytes that have arrived on a line; a machine that is switched off loses them.
     pub(super) fn stream(&mut self, now: Instant, bytes: &[u8]) {
-        if self.is_up() {
+        if self.is_up() && !self.is_deaf() {
             self.link.handle_stream(self.clock.machine(now), bytes);
         }
     }
@@ -108,12 +124,13 @@ impl Target {
 
     /// The next datagram that it sends, and where to.
     pub(super) fn poll_transmit(&mut self, datagram: &mut BytesMut) -> bool {
-        self.is_up() && self.link.poll_transmit(datagram).is_some()
+        self.is_up() && !self.is_deaf() && self.link.poll_transmit(datagram).is_some()
     }
 
     /// Appends what it writes into its line.
     pub(super) fn poll_transmit_stream(&mut self, out: &mut BytesMut) {
-        if self.is_up() {
+        let waits_for_the_stop = self.stops_again() && self.request.is_some();
+        if self.is_up() && !self.is_deaf() && !waits_for_the_stop {
             self.link.poll_transmit_stream(out);
         }
     }
@@ -125,8 +142,9 @@ impl Target {
         }
         let running = self.runs();
         let tick = running.then_some(self.ticked_at + TICK);
+        let break_in = self.break_in_at.filter(|_| running);
         let line = self.flood.as_ref().filter(|_| running).map(|flood| flood.next_at);
-        let due = tick.into_iter().chain(line).chain(self.link.poll_timeout()).min()?;
+        let due = tick.into_iter().chain(line).chain(break_in).chain(self.link.poll_timeout()).min()?;
         self.clock.outside(due)
     }
 
@@ -148,6 +166,9 @@ impl Target {
             self.ticked_at = now;
         }
         self.print_flood(now);
+        if self.runs() && self.break_in_at.take_if(|at| *at <= now).is_some() {
+            self.break_in(now);
+        }
     }
 
     /// Takes what the link has to say, and lets happen what waits for the machine to run.
@@ -177,10 +198,20 @@ impl Target {
         if !self.is_up() {
             return false;
         }
+        if self.is_deaf() {
+            return false;
+        }
         let Some(request) = self.request.take() else { return false };
+        let now = self.clock.machine(now);
+        self.requests_of_stop += 1;
+        if self.is_deaf() {
+            // Acknowledged, and never carried out.
+            self.request = Some(request);
+            return false;
+        }
         let answer = self.debuggee.answer(&request);
         self.status.publish(|snapshot| snapshot.requests += 1);
-        let now = self.clock.machine(now);
+        self.print_in_request(now, &request);
         match answer {
             Answer::Reply(reply) => self.link.reply(now, &reply),
             Answer::Silence => self.link.no_reply(now),
@@ -260,10 +291,10 @@ impl Target {
         match event {
             // A second one of the same moment was meant for the stop that it led to.
             TargetEvent::BreakIn if !self.link.is_running() => {}
-            TargetEvent::BreakIn => {
-                let change = self.debuggee.break_in();
-                self.stop(now, change);
+            TargetEvent::BreakIn if self.quirks.has(Quirk::BreaksLate) => {
+                self.break_in_at.get_or_insert(now + BREAK_IN_DELAY);
             }
+            TargetEvent::BreakIn => self.break_in(now),
             TargetEvent::Request(request) => self.request = Some(request),
             TargetEvent::Connected(host) => self.watch(SimulatorEvent::Connected(host.to_string())),
             TargetEvent::DebuggerAbsent => {
@@ -300,7 +331,14 @@ impl Target {
         self.stop(now, change);
     }
 
+    fn break_in(&mut self, now: Instant) {
+        let change = self.debuggee.break_in();
+        self.stop(now, change);
+    }
+
     fn stop(&mut self, now: Instant, change: StateChange) {
+        self.requests_of_stop = 0;
+        self.break_in_at = None;
         self.link.stop(now, change);
         self.status.publish(|snapshot| snapshot.stops += 1);
         self.watch(SimulatorEvent::Stopped);
@@ -308,6 +346,11 @@ impl Target {
 
     fn resume(&mut self, now: Instant, status: NtStatus) {
         match self.debuggee.resume(status) {
+            Resumed::Runs if self.stops_again() => {
+                self.has_stopped_again = true;
+                self.status.publish(|snapshot| snapshot.resumes += 1);
+                self.stop_by_itself(now, Stop::Breakpoint);
+            }
             Resumed::Runs => self.resumed(now),
             Resumed::Stops(change) => {
                 self.status.publish(|snapshot| {
@@ -325,6 +368,7 @@ impl Target {
     }
 
     fn resumed(&mut self, now: Instant) {
+        self.has_stopped_again = false;
         self.ticked_at = now;
         self.status.publish(|snapshot| snapshot.resumes += 1);
         self.watch(SimulatorEvent::Resumed);
@@ -339,6 +383,7 @@ impl Target {
             machine
         });
         self.debuggee.restart(another);
+        self.quirks.change_machine(&mut self.debuggee.machine);
         self.link.reboot(now);
         while self.link.poll_event().is_some() {}
         self.request = None;
@@ -346,17 +391,51 @@ impl Target {
         self.ticked_at = now;
         self.happenings.clear();
         self.flood = None;
-        self.happenings.extend(match at_boot {
-            AtBoot::Runs => None,
-            AtBoot::Stops(stop) => Some(Happening::Stop(stop)),
-            AtBoot::Asks(prompt) => Some(Happening::Ask(prompt)),
-        });
+        self.break_in_at = None;
+        self.requests_of_stop = 0;
+        self.has_stopped_again = false;
+        self.happen_at_boot(at_boot);
         self.status.publish(|snapshot| {
             snapshot.boot += 1;
             // A restart ends a stop as well.
             snapshot.resumes = snapshot.stops;
         });
         self.watch(SimulatorEvent::Rebooted);
+    }
+
+    fn happen_at_boot(&mut self, at_boot: AtBoot) {
+        if self.quirks.has(Quirk::PromptAtBoot) {
+            self.happenings.push_back(Happening::Ask(PROMPT_AT_BOOT.into()));
+        }
+        self.happenings.extend(match at_boot {
+            AtBoot::Runs => None,
+            AtBoot::Stops(stop) => Some(Happening::Stop(stop)),
+            AtBoot::Asks(prompt) => Some(Happening::Ask(prompt)),
+        });
+    }
+
+    /// With some quirks, a kernel prints while it carries out a request.
+    fn print_in_request(&mut self, now: Instant, request: &Manipulate) {
+        let is_search = request.api_number == ApiNumber::SEARCH_MEMORY;
+        if is_search && self.quirks.has(Quirk::NoSearch) {
+            self.print(now, "KdpSearchMemory is UNIMPLEMENTED\n".into());
+        }
+        if self.quirks.has(Quirk::PrintMidRequest)
+            && request.api_number.has_reply()
+            && self.requests_of_stop.is_multiple_of(3)
+        {
+            self.print(now, format!("request {} of this stop\n", self.requests_of_stop));
+        }
+    }
+
+    /// True if the machine stops once more when it is let go.
+    const fn stops_again(&self) -> bool {
+        self.quirks.has(Quirk::StopsAgain) && !self.has_stopped_again
+    }
+
+    /// True if it neither hears nor says anything, although it is on.
+    const fn is_deaf(&self) -> bool {
+        self.quirks.has(Quirk::SilentAfterBreak) && self.requests_of_stop > ANSWERED_BEFORE_SILENCE
     }
 
     fn ask(&mut self, now: Instant, prompt: String) {
@@ -421,6 +500,8 @@ fn slide(seed: u64) -> u16 {
     if seed == 0 { 0 } else { fastrand::Rng::with_seed(seed).u16(1..0x400) }
 }
 
+#[cfg(test)]
+mod quirk_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

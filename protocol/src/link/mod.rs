@@ -46,7 +46,7 @@ pub use bridge::{Bridge, BridgeEvent};
 pub use content::Content;
 pub use event::{Event, KdnetPeer, Peer, RequestError, RequestId};
 pub use host::{HostLink, LinkCounters, RunState};
-pub use target::{TargetConfig, TargetEvent, TargetLink};
+pub use target::{OfferForm, TargetConfig, TargetEvent, TargetLink};
 
 /// Where random bytes come from. Inject a real source in a program and a seeded one in a test.
 pub trait Entropy: Send {

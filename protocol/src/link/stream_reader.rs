@@ -40,6 +40,11 @@ impl StreamReader {
         self.decoder.give_up_partial()
     }
 
+    /// True in the middle of a packet.
+    pub(super) fn is_partial(&self) -> bool {
+        self.decoder.is_partial()
+    }
+
     pub(super) const fn poll_timeout(&self) -> Option<Instant> {
         self.partial_until
     }

@@ -221,6 +221,20 @@ pub(super) fn publish(kernel: &mut Kernel, version: &Version) {
     kernel.set_all(block, "_DBGKD_GET_VERSION64", &fields);
 }
 
+/// Takes the block away, and what leads to it.
+pub(super) fn remove(kernel: &mut Kernel, version: &mut Version) {
+    const DATA: u16 = 2;
+    let block = kernel.symbol("KdDebuggerDataBlock");
+    let size = kernel.layouts.release.debugger_data_size;
+    kernel.write(block, &vec![0; size as usize]);
+    kernel.write(version.debugger_data_list, &[0; 16]);
+    version.flags &= !DATA;
+    version.debugger_data_list = VirtAddr(0);
+    let version_block = kernel.symbol("KdVersionBlock");
+    let fields = [("Flags", version.flags.into()), ("DebuggerDataList", 0)];
+    kernel.set_all(version_block, "_DBGKD_GET_VERSION64", &fields);
+}
+
 /// What the kernel answers to GetVersion.
 pub(super) fn version(kernel: &Kernel) -> Version {
     Version {

@@ -123,6 +123,16 @@ impl Machine {
         globals::debug_print(&mut self.kernel, line);
     }
 
+    /// Takes from every image's header that it has a debug directory.
+    pub fn remove_debug_directories(&mut self) {
+        modules::remove_debug_directories(&mut self.kernel, self.scenario);
+    }
+
+    /// Takes the kernel's `KDDEBUGGER_DATA64` away, and everything that leads to it.
+    pub fn remove_debugger_data(&mut self) {
+        debugger_data::remove(&mut self.kernel, &mut self.version);
+    }
+
     /// The driver that [`Stop::LoadSymbols`] and [`Stop::UnloadSymbols`] are about: its path, base and size.
     #[must_use]
     pub fn driver(&self) -> (String, VirtAddr, u32) {

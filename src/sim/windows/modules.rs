@@ -130,6 +130,18 @@ fn map_image(kernel: &mut Kernel, bytes: &[u8], layout: &ImageLayout) {
     }
 }
 
+/// Takes the debug directory's place and size from the headers of every image that is loaded.
+pub(super) fn remove_debug_directories(kernel: &mut Kernel, scenario: Scenario) {
+    /// Optional header, to the seventh data directory.
+    const DEBUG_DIRECTORY: u64 = 0x70 + 6 * 8;
+    let layouts = kernel.layouts.clone();
+    for (image, layout) in layouts.images.iter().filter(|(_, layout)| scenario.is_loaded(&layout.module)) {
+        let optional_header =
+            nt_offset(image.bytes) + std::mem::offset_of!(ImageNtHeaders64, optional_header);
+        kernel.write_u64(VirtAddr(layout.base).offset(optional_header as u64 + DEBUG_DIRECTORY), 0);
+    }
+}
+
 /// Folder in `FullDllName`, as boot and demand-loaded images have it.
 fn folder(module: &str) -> &'static str {
     match module {

@@ -26,6 +26,7 @@ use crate::kd::{
 use crate::kdcom::{self, Frame};
 use crate::kdnet::{DatagramError, Flags, Key};
 
+pub use net::OfferForm;
 use net::{NetWire, Opened};
 
 /// An unacknowledged packet is sent again after this long.
@@ -33,6 +34,8 @@ const RETRANSMIT_INTERVAL: Duration = Duration::from_millis(500);
 /// Retransmissions after which a print or a module event, which nobody must see, is given up. ReactOS has 3, listings of Windows kernels
 /// 20. \[uncertain: which counts over KDNET\] The machine stands still meanwhile, so the smaller is the kinder.
 const PRINT_RETRIES: u32 = 3;
+/// A break-in that is followed by another byte within this long is taken for the beginning of a packet by some kernels.
+const BREAK_IN_SILENCE: Duration = Duration::from_millis(10);
 /// What waits while a request is being executed: a network card's ring, or a line's buffer.
 const BACKLOG: usize = 64;
 
@@ -94,7 +97,18 @@ struct Sending {
 /// What carries the packets.
 enum Wire {
     Net(Box<NetWire>),
-    Stream { reader: StreamReader, outbox: BytesMut },
+    Stream { reader: StreamReader, outbox: BytesMut, break_in: HeldBreakIn },
+}
+
+/// What becomes of a break-in between packets that is read while the kernel waits for one.
+#[derive(Clone, Copy, Debug)]
+enum HeldBreakIn {
+    /// It is a break-in.
+    Never,
+    /// It is one if no other byte follows at once: so it is with ReactOS.
+    Possible,
+    /// Such a byte is there, and silence so far.
+    Until(Instant),
 }
 
 /// The target's end of a link.
@@ -125,7 +139,11 @@ impl TargetLink {
     /// A target that has just booted and talks into a stream, whether or not there is a debugger at its other end.
     #[must_use]
     pub fn over_stream() -> Self {
-        let wire = Wire::Stream { reader: StreamReader::default(), outbox: BytesMut::new() };
+        let wire = Wire::Stream {
+            reader: StreamReader::default(),
+            outbox: BytesMut::new(),
+            break_in: HeldBreakIn::Never,
+        };
         Self::with_wire(wire, Dialect::Kdcom)
     }
 
@@ -149,6 +167,21 @@ impl TargetLink {
     /// Lets its offers say whether it is stopped. \[uncertain: which targets do\]
     pub const fn tell_in_debugger(&mut self) {
         self.tells_in_debugger = true;
+    }
+
+    /// Changes what its offers look like and how often they come. Nothing over a stream.
+    pub const fn offer_as(&mut self, form: OfferForm) {
+        if let Wire::Net(net) = &mut self.wire {
+            net.offer_as(form);
+        }
+    }
+
+    /// From now on a break-in that other bytes follow at once is lost while a packet is waited for, as ReactOS loses it: its
+    /// reader takes the byte for the beginning of a packet. Nothing over KDNET.
+    pub const fn swallow_break_ins(&mut self) {
+        if let Wire::Stream { break_in, .. } = &mut self.wire {
+            *break_in = HeldBreakIn::Possible;
+        }
     }
 
     /// Starts anew, as a machine that restarts: another random, no connection, ids from the beginning.
@@ -195,7 +228,7 @@ impl TargetLink {
     pub fn handle_stream(&mut self, now: Instant, bytes: &[u8]) {
         let mut bytes = bytes;
         while let Some((first, rest)) = bytes.split_first() {
-            let Wire::Stream { reader, .. } = &mut self.wire else { return };
+            let Wire::Stream { reader, break_in, .. } = &mut self.wire else { return };
             if self.phase.is_running() && self.sending.is_none() {
                 // A running kernel looks at the line's next byte between ticks, whatever it is a part of.
                 reader.clear();
@@ -203,6 +236,17 @@ impl TargetLink {
                 if *first == BREAK_IN {
                     self.heard(now, Content::BreakIn);
                 }
+                continue;
+            }
+            if let HeldBreakIn::Until(_) = break_in {
+                *break_in = HeldBreakIn::Possible;
+            }
+            if *first == BREAK_IN
+                && !reader.is_partial()
+                && let HeldBreakIn::Possible = break_in
+            {
+                *break_in = HeldBreakIn::Until(now + BREAK_IN_SILENCE);
+                bytes = rest;
                 continue;
             }
             reader.push(&[*first]);
@@ -241,8 +285,16 @@ impl TargetLink {
         self.set_status();
         match &mut self.wire {
             Wire::Net(net) => net.handle_timeout(now),
-            Wire::Stream { reader, .. } => {
-                if let Some(frame) = reader.handle_timeout(now) {
+            Wire::Stream { reader, break_in, .. } => {
+                let is_break_in = matches!(break_in, HeldBreakIn::Until(until) if *until <= now);
+                if is_break_in {
+                    *break_in = HeldBreakIn::Possible;
+                }
+                let given_up = reader.handle_timeout(now);
+                if is_break_in {
+                    self.frame(now, Frame::BreakIn);
+                }
+                if let Some(frame) = given_up {
                     self.frame(now, frame);
                     self.read_frames(now);
                 }
@@ -335,7 +387,10 @@ impl TargetLink {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let of_wire = match &self.wire {
             Wire::Net(net) => Some(net.poll_timeout()),
-            Wire::Stream { reader, .. } => reader.poll_timeout(),
+            Wire::Stream { reader, break_in, .. } => match break_in {
+                HeldBreakIn::Until(until) => Some(*until),
+                _ => reader.poll_timeout(),
+            },
         };
         of_wire.into_iter().chain(self.sending.as_ref().map(|it| it.resend_at)).min()
     }

@@ -17,6 +17,22 @@ const OFFER_INTERVAL: Duration = Duration::from_secs(3);
 /// The offer's timer rises by this much with each.
 const OFFER_TIMER_STEP: u64 = 3;
 
+/// How a target's offers differ from those of Windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OfferForm {
+    /// Bytes of the body: a shorter one lacks its last fields, a longer one has zeros behind them.
+    pub body_len: usize,
+    /// An offer goes out this far after the last.
+    pub interval: Duration,
+}
+
+impl Default for OfferForm {
+    /// As captured: 344 bytes, every three seconds.
+    fn default() -> Self {
+        Self { body_len: Offer::LEN, interval: OFFER_INTERVAL }
+    }
+}
+
 /// What a datagram was.
 pub(super) enum Opened {
     /// Dealt with here.
@@ -43,6 +59,7 @@ pub(super) struct NetWire {
     random: TargetRandom,
     offer_timer: u64,
     next_offer_at: Instant,
+    form: OfferForm,
     connection: Option<Connection>,
     host_connection_info: Box<[u8; 256]>,
     outbox: VecDeque<(SocketAddr, Vec<u8>)>,
@@ -60,11 +77,16 @@ impl NetWire {
             random,
             offer_timer: 0,
             next_offer_at: now,
+            form: OfferForm::default(),
             connection: None,
             host_connection_info: Box::new([0; 256]),
             outbox: VecDeque::new(),
             status: Flags::empty(),
         }
+    }
+
+    pub(super) const fn offer_as(&mut self, form: OfferForm) {
+        self.form = form;
     }
 
     pub(super) fn reboot(&mut self, now: Instant) {
@@ -134,7 +156,7 @@ impl NetWire {
     }
 
     fn offer(&mut self, now: Instant) {
-        self.next_offer_at = now + OFFER_INTERVAL;
+        self.next_offer_at = now + self.form.interval;
         self.offer_timer += OFFER_TIMER_STEP;
         self.random.counter = self.random.counter.wrapping_add(1);
         let connected_host = self.connection.as_ref().map_or(Endpoint::NONE, |it| it.host.into());
@@ -145,12 +167,14 @@ impl NetWire {
             connected_host,
             host_connection_info: self.host_connection_info.clone(),
         };
+        let mut body = Control::Offer(offer).encode().to_vec();
+        body.resize(self.form.body_len, 0);
         let datagram = Datagram {
             version: self.config.version,
             flags: Flags::CONTROL | self.status,
             direction: Direction::TargetToHost,
             sequence: self.offer_timer,
-            body: Control::Offer(offer).encode(),
+            body: body.into(),
         };
         self.outbox.push_back((self.config.host, datagram.seal(&self.control)));
         if self.connection.as_ref().is_some_and(|it| !it.is_heard) {
