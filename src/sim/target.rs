@@ -407,6 +407,7 @@ impl Target {
         if self.quirks.has(Quirk::PromptAtBoot) {
             self.happenings.push_back(Happening::Ask(PROMPT_AT_BOOT.into()));
         }
+        self.happenings.extend(self.debuggee.machine.bug_check().map(Happening::Stop));
         self.happenings.extend(match at_boot {
             AtBoot::Runs => None,
             AtBoot::Stops(stop) => Some(Happening::Stop(stop)),

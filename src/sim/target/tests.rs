@@ -1,5 +1,6 @@
 //! What a machine's owner can do to it, and what its debugger sees of that, over a network and over a line.
 
+use kd_protocol::VirtAddr;
 use kd_protocol::kd::{ApiNumber, Arm, StateDetail, WriteMemory64};
 use kd_protocol::link::Event;
 
@@ -74,7 +75,7 @@ fn a_machine_that_is_off_says_nothing_until_it_is_on_again() {
         world.order(Order::PowerOff);
         assert_eq!(world.state(), MachineState::Off);
         let sent = world.sent;
-        world.host.request(world.now, Manipulate::read_virtual(kd_protocol::VirtAddr(0), 8));
+        world.host.request(world.now, Manipulate::read_virtual(VirtAddr(0), 8));
         world.run_for(60 * SECOND);
         assert_eq!((world.state(), world.sent), (MachineState::Off, sent));
         world.order(Order::PowerOn);
@@ -134,7 +135,7 @@ fn an_access_violation_is_taken_by_the_drivers_handler_if_the_debugger_does_not(
         let stop = world.wait_for_stop();
         assert_eq!((code(&stop), is_first_chance(&stop)), (ACCESS_VIOLATION, true));
         let StateDetail::Exception(exception) = stop.detail else { unreachable!() };
-        let unmapped = kd_protocol::VirtAddr(exception.exception_information[1]);
+        let unmapped = VirtAddr(exception.exception_information[1]);
         assert_eq!((exception.number_parameters, exception.exception_information[0]), (2, 0));
         assert!(world.read(unmapped, 8).is_empty());
         world.resume(NtStatus::DBG_CONTINUE);
@@ -175,9 +176,7 @@ fn a_bug_check_prints_stops_twice_and_restarts() {
              (0x0000000000000062,0xFFFFFA8004001000,0xFFFFFA8004002000,0x000000000000000A)\n\n"
         );
         let base = world.version().kern_base;
-        let data = world.read(base.offset(0x26_6780), 40);
-        let numbers: Vec<_> =
-            data.chunks(8).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap())).collect();
+        let numbers = numbers(&world.read(base.offset(KI_BUG_CHECK_DATA), 40));
         assert_eq!((numbers[0], &numbers[1..]), (0xc4, &parameters[..]), "KiBugCheckData");
         world.resume(NtStatus::DBG_CONTINUE);
         world.wait_for_stop();
@@ -200,6 +199,71 @@ fn a_machine_that_bug_checks_alone_waits_for_whoever_comes() {
         world.change_debugger();
         world.break_in();
     }
+}
+
+#[test]
+fn scenarios_that_bug_check_do_so_with_parameters_that_lead_somewhere() {
+    for carrier in Carrier::BOTH {
+        for (scenario, code, first) in [
+            (Scenario::BugcheckC462, 0xc4, 0x62),
+            (Scenario::BugcheckC460, 0xc4, 0x60),
+            (Scenario::BugcheckC4F6, 0xc4, 0xf6),
+            (Scenario::Bugcheck7e, 0x7e, 0xffff_ffff_c000_0005),
+        ] {
+            let mut world = World::with(carrier, |config| SimulatorConfig { scenario, ..config });
+            world.wait_for_stop();
+            let base = world.version().kern_base;
+            let numbers = numbers(&world.read(base.offset(KI_BUG_CHECK_DATA), 40));
+            assert_eq!(numbers[..2], [code, first], "{scenario}");
+            let mut read = |at: u64, count| world.read(VirtAddr(at), count);
+            match scenario {
+                Scenario::BugcheckC462 => {
+                    let name: Vec<u8> = "myfault.sys\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+                    assert_eq!((&read(numbers[2], 24)[..], numbers[4]), (&name[..], 10));
+                }
+                Scenario::BugcheckC460 => assert_eq!(numbers[2..], [0, 10 * 0xf_b000, 10]),
+                Scenario::BugcheckC4F6 => {
+                    assert_eq!((numbers[2] % 4, read(numbers[3], 0x100).len()), (0, 0x100));
+                    assert!((0xffff_f880_0447_c000..0xffff_f880_0448_4000).contains(&numbers[4]));
+                }
+                _ => {
+                    let record = read(numbers[3], 0x20);
+                    assert_eq!(record[..4], [5, 0, 0, 0xc0]);
+                    assert_eq!(record[0x10..0x18], numbers[2].to_le_bytes());
+                    assert_eq!(read(numbers[4] + 0xf8, 8)[..], numbers[2].to_le_bytes());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn unloaded_drivers_are_listed_where_the_debugger_data_block_says() {
+    let mut world =
+        World::with(Carrier::Kdnet, |config| SimulatorConfig { scenario: Scenario::Unloaded, ..config });
+    world.break_in();
+    let list = world.version().debugger_data_list.0;
+    let mut pointer = |at: u64| numbers(&world.read(VirtAddr(at), 8))[0];
+    let block = pointer(list);
+    let drivers = pointer(block + 0x220);
+    let (list, last) = (pointer(drivers), pointer(block + 0x228));
+    assert_eq!(pointer(last) as u32, 2);
+    let entry = numbers(&world.read(VirtAddr(list), 0x28));
+    assert_eq!(entry[2..4], [0xffff_f880_0447_c000, 0xffff_f880_0448_4000]);
+    assert!(entry[4] > 130_160_736_000_000_000, "a time");
+    let name = world.read(VirtAddr(entry[1]), entry[0] as u32 & 0xffff);
+    assert_eq!(String::from_utf16(&halves(&name)).unwrap(), "myfault.sys");
+}
+
+/// Relative to the kernel's base, in the images of Windows 7.
+const KI_BUG_CHECK_DATA: u64 = 0x26_6780;
+
+fn numbers(bytes: &[u8]) -> Vec<u64> {
+    bytes.chunks(8).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+fn halves(bytes: &[u8]) -> Vec<u16> {
+    bytes.chunks(2).map(|bytes| u16::from_le_bytes(bytes.try_into().unwrap())).collect()
 }
 
 #[test]
@@ -338,7 +402,7 @@ fn every_build_can_be_loaded_elsewhere() {
         let mut flink = [0; 8];
         assert_eq!(moved.read_virtual(list, &mut flink), 8);
         let mut block = [0; 0x20];
-        moved.read_virtual(kd_protocol::VirtAddr(u64::from_le_bytes(flink)), &mut block);
+        moved.read_virtual(VirtAddr(u64::from_le_bytes(flink)), &mut block);
         assert_eq!(&block[0x10..0x14], b"KDBG");
         assert_eq!(u64::from_le_bytes(block[0x18..].try_into().unwrap()), moved.version().kern_base.0);
     }

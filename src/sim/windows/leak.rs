@@ -13,7 +13,7 @@ use crate::sim::physical::PAGE_SIZE;
 /// Bytes that the driver asks for each time.
 pub(super) const REQUEST: u64 = 0xf_a000;
 /// Bytes that it gets: with the eight that Driver Verifier adds, and whole pages.
-const BLOCK: u64 = (REQUEST + TRACKER_POINTER).next_multiple_of(PAGE_SIZE);
+pub(super) const BLOCK: u64 = (REQUEST + TRACKER_POINTER).next_multiple_of(PAGE_SIZE);
 /// Driver Verifier keeps a pointer to the tracker in the last bytes of each block.
 const TRACKER_POINTER: u64 = 8;
 /// Blocks that were leaked when the machine is first stopped.

@@ -109,6 +109,11 @@ impl Machine {
         self.stopped(processors);
     }
 
+    /// What it bug-checks with as soon as it runs, if its scenario is one in which it does.
+    pub fn bug_check(&mut self) -> Option<Stop> {
+        stops::bug_check_of(&mut self.kernel, self.scenario)
+    }
+
     /// What its kernel prints when it bug-checks, each line with its end. It is in the print buffer then, too.
     pub fn print_bug_check(&mut self, code: u32, parameters: [u64; 4]) -> Vec<String> {
         let lines = stops::bug_check_text(&self.kernel, code, parameters);

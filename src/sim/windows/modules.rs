@@ -6,9 +6,9 @@ use object::pe::{ImageDosHeader, ImageNtHeaders64, ImageSectionHeader};
 use object::pod;
 use object::read::pe::ImageNtHeaders;
 
-use super::Scenario;
 use super::kernel::{Kernel, span};
 use super::layout::{ImageLayout, SectionKind};
+use super::{Scenario, globals};
 use crate::sim::paging::Access;
 
 /// The entry of the kernel; those of the other images follow below it.
@@ -75,6 +75,7 @@ fn unloaded(kernel: &mut Kernel, scenario: Scenario) {
     const UNLOADED: VirtAddr = VirtAddr(0xffff_fa80_0366_2010);
     const ENTRIES: u64 = 50;
     const SIZE: u64 = 0x28;
+    const MINUTE: u64 = 60 * 10_000_000;
     kernel.pool_block(UNLOADED, ENTRIES * SIZE, b"MmDT");
     let drivers = scenario.chosen().iter().filter(|chosen| chosen.unloads > 0);
     let mut count = 0;
@@ -87,6 +88,7 @@ fn unloaded(kernel: &mut Kernel, scenario: Scenario) {
         kernel.unicode_string(at, name, &file);
         kernel.write_u64(at.offset(0x10), base);
         kernel.write_u64(at.offset(0x18), base + u64::from(size));
+        kernel.write_u64(at.offset(0x20), globals::BOOT_TIME + (count + 1) * MINUTE);
         count += 1;
     }
     kernel.write_variables(&[("MmUnloadedDrivers", UNLOADED.0, 8), ("MmLastUnloadedDriver", count, 4)]);
@@ -97,6 +99,11 @@ pub(super) fn entry_of(kernel: &Kernel, module: &str) -> VirtAddr {
     let number = kernel.layouts.images.iter().position(|(_, layout)| layout.module == module);
     let number = number.unwrap_or_else(|| panic!("no layout file for module {module}"));
     VirtAddr(FIRST_ENTRY.0 - number as u64 * ENTRY_STRIDE)
+}
+
+/// The characters of a module's file name, as the list has them.
+pub(super) fn base_name_of(kernel: &Kernel, module: &str) -> VirtAddr {
+    entry_of(kernel, module).offset(ENTRY_SIZE)
 }
 
 /// Where a module's file is, as the kernel writes it.

@@ -6,6 +6,8 @@ use super::kernel::{Kernel, span};
 use crate::sim::paging::Access;
 
 /// The thread whose system calls make myfault.sys leak.
+pub(super) const LEAKING_PROCESS: VirtAddr = VirtAddr(0xffff_fa80_044b_1060);
+/// Its thread.
 pub(super) const LEAKING_THREAD: VirtAddr = VirtAddr(0xffff_fa80_044c_eb60);
 
 /// A process, and the thread of it that is there.
@@ -149,7 +151,7 @@ const PROCESSES: [Process; 5] = [
         thread(0xffff_fa80_0441_9060, 0x1dc, 0xffff_f880_031b_8000, Some(0xff60_d2f4)),
     ),
     process(
-        0xffff_fa80_044b_1060,
+        LEAKING_PROCESS.0,
         0x9d0,
         0x6a8,
         "NotMyfault.exe",

@@ -36,6 +36,9 @@ struct Places {
 /// How many processors the machine has.
 pub(super) const COUNT: usize = 2;
 
+/// Top of the first processor's stack.
+pub(super) const FIRST_STACK: VirtAddr = VirtAddr(0xffff_f800_00ba_3000);
+
 const GDT_SIZE: u64 = 0x80;
 const IDT_SIZE: u64 = 0x1000;
 /// Offset of the task state segment's descriptor in the GDT, and of the segments of a 64-bit Windows.
@@ -273,7 +276,7 @@ fn places(kernel: &Kernel, number: usize) -> Places {
             idt: VirtAddr(0xffff_f800_00b9_5080),
             tss: VirtAddr(0xffff_f800_00b9_6080),
             idle_thread: kernel.symbol("KiInitialThread"),
-            stack: VirtAddr(0xffff_f800_00ba_3000),
+            stack: FIRST_STACK,
         },
         _ => Places {
             kpcr: VirtAddr(0xffff_f880_009e_0000),

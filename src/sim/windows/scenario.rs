@@ -35,6 +35,14 @@ pub enum Scenario {
     AdvancedTracking,
     /// As `SpecialPool` with every option that logs something: faults, IRQLs, requests, critical regions.
     Logs,
+    /// As `Myfault`, and bug-checks as soon as it runs: the driver is unloaded, and has not freed its ten blocks.
+    BugcheckC462,
+    /// The same as older kernels tell it: with the bytes that were not freed.
+    BugcheckC460,
+    /// As `Myfault`, and bug-checks: the driver took a handle of user mode for one of its own.
+    BugcheckC4F6,
+    /// As `Myfault`, and bug-checks: an access violation of the driver in a system thread.
+    Bugcheck7e,
 }
 
 /// Forces IRQL checking and I/O verification.
@@ -57,7 +65,7 @@ const STORFILT_NOT_LOADED: Chosen = Chosen { driver: &STORFILT, loads: 0, unload
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Myfault,
         Self::Many,
         Self::SpecialPool,
@@ -69,6 +77,10 @@ impl Scenario {
         Self::BigLog,
         Self::AdvancedTracking,
         Self::Logs,
+        Self::BugcheckC462,
+        Self::BugcheckC460,
+        Self::BugcheckC4F6,
+        Self::Bugcheck7e,
     ];
 
     /// Its name: `special-pool`.
@@ -86,6 +98,10 @@ impl Scenario {
             Self::BigLog => "big-log",
             Self::AdvancedTracking => "advanced-tracking",
             Self::Logs => "logs",
+            Self::BugcheckC462 => "bugcheck-c4-62",
+            Self::BugcheckC460 => "bugcheck-c4-60",
+            Self::BugcheckC4F6 => "bugcheck-c4-f6",
+            Self::Bugcheck7e => "bugcheck-7e",
         }
     }
 
@@ -134,6 +150,9 @@ impl Scenario {
             Self::Unloaded => &[MYFAULT_UNLOADED, NETFILT_RELOADED, STORFILT_NOT_LOADED],
             Self::AdvancedTracking => &[MYFAULT_LOADED, NETFILT_LOADED],
             Self::Myfault | Self::SpecialPool | Self::Torn | Self::BigLog | Self::Logs => &[MYFAULT_LOADED],
+            Self::BugcheckC462 | Self::BugcheckC460 | Self::BugcheckC4F6 | Self::Bugcheck7e => {
+                &[MYFAULT_LOADED]
+            }
         }
     }
 
@@ -170,7 +189,13 @@ impl Scenario {
                     pool_log::start(kernel, length, Vec::new());
                 }
             }
-            Self::Myfault | Self::Torn | Self::BigLog => {
+            Self::Myfault
+            | Self::Torn
+            | Self::BigLog
+            | Self::BugcheckC462
+            | Self::BugcheckC460
+            | Self::BugcheckC4F6
+            | Self::Bugcheck7e => {
                 verifier::start(kernel, tracking, self.chosen());
                 let events = leak::until_first_stop(kernel, of_the_leak);
                 pool_log::start(kernel, if self == Self::BigLog { BIG_LOG_LENGTH } else { length }, events);

@@ -4,9 +4,8 @@
 
 use kd_protocol::VirtAddr;
 
-use super::Scenario;
 use super::kernel::{Kernel, Site};
-use super::modules;
+use super::{Scenario, leak, modules, processes, processors, verifier};
 
 /// Why a machine stops by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +117,53 @@ pub(super) fn bug_check_text(kernel: &Kernel, code: u32, parameters: [u64; 4]) -
         ));
     }
     lines
+}
+
+/// What a machine in this scenario bug-checks with as soon as it runs, if it does. Writes what the parameters lead to.
+///
+/// Source: Microsoft's pages on bug checks C4 and 7E. \[uncertain: whether C4/62 has the driver's name as characters or as a
+/// UNICODE_STRING; these are characters\]
+pub(super) fn bug_check_of(kernel: &mut Kernel, scenario: Scenario) -> Option<Stop> {
+    const VIOLATION: u32 = 0xc4;
+    const THREAD_EXCEPTION: u32 = 0x7e;
+    const ACCESS_VIOLATION: u64 = 0xffff_ffff_c000_0005;
+    const USER_HANDLE: u64 = 0x1a4;
+    let in_driver = driver_code(kernel, scenario).0;
+    let (code, parameters) = match scenario {
+        Scenario::BugcheckC462 => {
+            let name = modules::base_name_of(kernel, driver(scenario).0);
+            (VIOLATION, [0x62, name.0, verifier::MYFAULT.entry.0, leak::BLOCKS_AT_FIRST_STOP])
+        }
+        Scenario::BugcheckC460 => {
+            let blocks = leak::BLOCKS_AT_FIRST_STOP;
+            (VIOLATION, [0x60, 0, blocks * leak::BLOCK, blocks])
+        }
+        Scenario::BugcheckC4F6 => (VIOLATION, [0xf6, USER_HANDLE, processes::LEAKING_PROCESS.0, in_driver]),
+        Scenario::Bugcheck7e => {
+            let (record, context) = exception_records(kernel, in_driver);
+            (THREAD_EXCEPTION, [ACCESS_VIOLATION, in_driver, record.0, context.0])
+        }
+        _ => return None,
+    };
+    Some(Stop::BugCheck { code, parameters })
+}
+
+/// Writes an EXCEPTION_RECORD and a CONTEXT of an access violation below what the stack of the first processor uses.
+fn exception_records(kernel: &mut Kernel, at: u64) -> (VirtAddr, VirtAddr) {
+    let record = VirtAddr(processors::FIRST_STACK.0 - 0x2000);
+    let context = record.offset(0x100);
+    const ACCESS_VIOLATION: u64 = 0xc000_0005;
+    const READ: u64 = 0;
+    // Code, Flags; ExceptionRecord; ExceptionAddress; NumberParameters; ExceptionInformation.
+    for (offset, value) in
+        [(0, ACCESS_VIOLATION), (8, 0), (0x10, at), (0x18, 2), (0x20, READ), (0x28, UNMAPPED)]
+    {
+        kernel.write_u64(record.offset(offset), value);
+    }
+    let fields =
+        [("ContextFlags", 0x10_001f), ("SegCs", 0x10), ("EFlags", 0x1_0246), ("Rip", at), ("Rcx", UNMAPPED)];
+    kernel.set_all(context, "_CONTEXT", &fields);
+    (record, context)
 }
 
 /// The driver that is loaded or unloaded at a stop of that kind: its path, base and size.
