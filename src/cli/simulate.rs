@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use verikd::key::{self, KeyText};
-use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
+use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1, WINDOWS_XP_X86};
 use verikd::sim::{
     Quirk, SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf, export_symbols,
 };
@@ -34,8 +34,10 @@ pub(super) struct Options {
     #[arg(long, value_name = "BUILD", default_value = WINDOWS_7_SP1.name, value_parser = builds(), ignore_case = true)]
     windows: &'static Build,
     /// What has happened on it
-    #[arg(long, value_name = "NAME", default_value_t = Scenario::default(), value_parser = scenarios(), ignore_case = true)]
-    scenario: Scenario,
+    ///
+    /// myfault unless it says otherwise; on a 32-bit Windows verifier-off
+    #[arg(long, value_name = "NAME", value_parser = scenarios(), ignore_case = true)]
+    scenario: Option<Scenario>,
     /// What it does unlike Windows, as other kernels do; several by commas
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = quirks(), ignore_case = true)]
     quirks: Vec<Quirk>,
@@ -62,7 +64,9 @@ enum SymbolFormat {
 }
 
 pub(super) fn run(options: &Options) -> u8 {
-    if let Err(error) = options.scenario.check(options.windows) {
+    let usual = if options.windows.is_32_bit() { Scenario::VerifierOff } else { Scenario::default() };
+    let scenario = options.scenario.unwrap_or(usual);
+    if let Err(error) = scenario.check(options.windows) {
         return fail(&error);
     }
     if let Some(directory) = &options.export_symbols {
@@ -95,7 +99,7 @@ pub(super) fn run(options: &Options) -> u8 {
         faults: to_host,
         faults_to_target: Some(to_target),
         build: options.windows,
-        scenario: options.scenario,
+        scenario,
         quirks: options.quirks.iter().copied().collect(),
         leak_every: Some(options.leak_every),
     };
@@ -145,7 +149,8 @@ fn serial_port(text: &str) -> Result<SerialPort, String> {
 }
 
 fn builds() -> impl TypedValueParser<Value = &'static Build> {
-    let names = PossibleValuesParser::new(BUILDS.iter().map(|build| build.name));
+    let names =
+        PossibleValuesParser::new(BUILDS.iter().copied().chain([&WINDOWS_XP_X86]).map(|build| build.name));
     names.map(|name| Build::find(&name).expect("a possible value is a build's name"))
 }
 

@@ -4,14 +4,13 @@
 
 use bytes::Bytes;
 use kd_protocol::kd::{
-    ApiNumber, Arm, Context, ControlReport, Exception, GetVersion64, LoadSymbols, Manipulate, NewState,
-    NtStatus, StateChange, StateDetail, VersionFlags,
+    ApiNumber, Arm, Exception, GetVersion64, LoadSymbols, Manipulate, NewState, NtStatus, StateChange,
+    StateDetail, VersionFlags,
 };
-use kd_protocol::wire::Reader;
 use kd_protocol::{PhysAddr, VirtAddr};
 
 use super::quirks::{Quirk, Quirks};
-use super::windows::{Chance, Machine, Stop};
+use super::windows::{Chance, Stop, System};
 
 /// Slots of the kernel's breakpoint table.
 const BREAKPOINTS: usize = 32;
@@ -75,7 +74,7 @@ enum Cause {
 #[derive(Debug)]
 pub struct Debuggee {
     /// The machine.
-    pub machine: Machine,
+    pub machine: System,
     breakpoints: [Option<Breakpoint>; BREAKPOINTS],
     /// Data that one reply carries.
     reply_data: usize,
@@ -102,7 +101,7 @@ struct Breakpoint {
 impl Debuggee {
     /// A machine that nobody has stopped yet, whose packets carry `reply_data` bytes of data, and what it does unlike Windows.
     #[must_use]
-    pub const fn new(machine: Machine, reply_data: usize, quirks: Quirks) -> Self {
+    pub const fn new(machine: System, reply_data: usize, quirks: Quirks) -> Self {
         Self {
             machine,
             reply_data,
@@ -128,7 +127,7 @@ impl Debuggee {
         const READ: u64 = 0;
         self.machine.stop_by_itself(stop);
         let exception = |code, chance, parameters| Cause::Exception { code, chance, parameters };
-        let rcx = self.context_of(0).rcx;
+        let rcx = self.machine.counter(0);
         self.stopped(match stop {
             Stop::Breakpoint => exception(NtStatus::BREAKPOINT, Chance::First, [0; 2]),
             Stop::Assertion => exception(ASSERTION_FAILURE, Chance::First, [0; 2]),
@@ -165,7 +164,7 @@ impl Debuggee {
         }
         // The others idle.
         self.processor = 0;
-        let rip = self.context().rip;
+        let rip = self.machine.program_counter(self.processor);
         let mut instruction = [0; 2];
         let read = self.machine.read_virtual(rip, &mut instruction);
         let code = match (&instruction[..read], cause) {
@@ -186,13 +185,13 @@ impl Debuggee {
     fn stopped(&mut self, cause: Cause) -> StateChange {
         self.processor = 0;
         self.cause = cause;
-        self.stopped_at = self.context().rip;
+        self.stopped_at = self.machine.program_counter(self.processor);
         self.report()
     }
 
     fn stops_again(&mut self, cause: Cause) -> Resumed {
         self.cause = cause;
-        self.stopped_at = self.context().rip;
+        self.stopped_at = self.machine.program_counter(self.processor);
         Resumed::Stops(Box::new(self.report()))
     }
 
@@ -200,13 +199,12 @@ impl Debuggee {
     pub fn report(&mut self) -> StateChange {
         self.is_context_read = false;
         self.pending_context.clear();
-        let context = self.context();
         let report = StateChange {
             processor_level: PROCESSOR_LEVEL,
             processor: u16::try_from(self.processor).expect("a few processors"),
             number_processors: u32::try_from(self.machine.processors().len()).expect("a few processors"),
             thread: self.machine.processors()[self.processor].thread,
-            ..StateChange::exception(self.exception(&context), self.control_report(&context))
+            ..StateChange::exception(self.exception(), self.machine.control_report(self.processor))
         };
         let (load, path) = match self.cause {
             Cause::Module { is_unloaded } => self.load_symbols(is_unloaded),
@@ -221,7 +219,7 @@ impl Debuggee {
         }
     }
 
-    fn exception(&self, context: &Context) -> Exception {
+    fn exception(&self) -> Exception {
         let mut exception_information = [0; 15];
         let (code, chance, number_parameters) = match self.cause {
             Cause::Exception { code, chance, parameters } => {
@@ -229,7 +227,7 @@ impl Debuggee {
                 (code, chance, if code == ACCESS_VIOLATION { 2 } else { 1 })
             }
             _ => {
-                exception_information[1] = context.rax;
+                exception_information[1] = self.machine.accumulator(self.processor);
                 (NtStatus::BREAKPOINT, Chance::First, 1)
             }
         };
@@ -237,29 +235,12 @@ impl Debuggee {
             exception_code: code,
             exception_flags: 0,
             exception_record: VirtAddr(0),
-            exception_address: context.rip,
+            exception_address: self.machine.program_counter(self.processor),
             number_parameters,
             padding: 0,
             exception_information,
             first_chance: u32::from(chance == Chance::First),
             tail_padding: 0,
-        }
-    }
-
-    fn control_report(&self, context: &Context) -> ControlReport {
-        let mut instruction_stream = [0; 16];
-        let instruction_count = self.machine.read_virtual(context.rip, &mut instruction_stream);
-        ControlReport {
-            dr6: context.dr6,
-            dr7: context.dr7,
-            e_flags: context.e_flags,
-            instruction_count: u16::try_from(instruction_count).expect("at most 16"),
-            report_flags: 3,
-            instruction_stream,
-            seg_cs: context.seg_cs,
-            seg_ds: context.seg_ds,
-            seg_es: context.seg_es,
-            seg_fs: context.seg_fs,
         }
     }
 
@@ -285,7 +266,7 @@ impl Debuggee {
     }
 
     /// Starts the machine anew, as another one if there is one.
-    pub fn restart(&mut self, another: Option<Machine>) {
+    pub fn restart(&mut self, another: Option<System>) {
         match another {
             Some(machine) => self.machine = machine,
             None => self.machine.reboot(),
@@ -313,7 +294,11 @@ impl Debuggee {
             (ApiNumber::GET_VERSION, _) if self.quirks.has(Quirk::NoVersion) => refuse(request),
             (ApiNumber::GET_VERSION, _) => self.version(request),
             (_, Arm::SearchMemory(_)) if self.quirks.has(Quirk::NoSearch) => refuse(request),
-            (_, Arm::ContextEx(_)) if self.quirks.has(Quirk::NoContextEx) => refuse(request),
+            // Neither is there in Windows XP: its highest API is 315c.
+            (_, Arm::ContextEx(_)) if self.quirks.has(Quirk::NoContextEx) || self.machine.is_32_bit() => {
+                refuse(request)
+            }
+            (_, Arm::Msr(_)) if self.machine.is_32_bit() => refuse(request),
             (_, Arm::ReadMemory(_)) => self.read(request),
             (_, Arm::WriteMemory(_)) => self.write(request),
             (_, Arm::SearchMemory(_)) => self.search(request),
@@ -326,15 +311,6 @@ impl Debuggee {
             _ => refuse(request),
         };
         Answer::Reply(Box::new(reply))
-    }
-
-    fn context(&self) -> Context {
-        self.context_of(self.processor)
-    }
-
-    fn context_of(&self, processor: usize) -> Context {
-        let bytes = &self.machine.processors()[processor].context;
-        Context::decode(&mut Reader::new("CONTEXT", bytes)).expect("a machine's context is whole")
     }
 
     fn version(&self, request: &Manipulate) -> Manipulate {
@@ -370,7 +346,7 @@ impl Debuggee {
                 (self.machine.read_physical(PhysAddr(arm.target_base_address), &mut data), asked)
             }
             ApiNumber::READ_CONTROL_SPACE => {
-                match self.control_space(request.processor, arm.target_base_address) {
+                match self.machine.control_space(request.processor.into(), arm.target_base_address) {
                     Some(item) => {
                         // A longer request is clipped to the item, and that is success.
                         let len = item.len().min(asked);
@@ -389,17 +365,6 @@ impl Debuggee {
         Manipulate { arm: Arm::ReadMemory(arm), ..request.reply(status, data.into()) }
     }
 
-    fn control_space(&self, processor: u16, selector: u64) -> Option<Vec<u8>> {
-        let processor = self.machine.processors().get(usize::from(processor))?;
-        match selector {
-            0 => Some(processor.kpcr.0.to_le_bytes().to_vec()),
-            1 => Some(processor.kprcb.0.to_le_bytes().to_vec()),
-            2 => Some(processor.special_registers.clone()),
-            3 => Some(processor.thread.0.to_le_bytes().to_vec()),
-            _ => None,
-        }
-    }
-
     fn write(&mut self, request: &Manipulate) -> Manipulate {
         let Arm::WriteMemory(mut arm) = request.arm else { return refuse(request) };
         let data = &request.data[..request.data.len().min(arm.transfer_count as usize)];
@@ -410,7 +375,9 @@ impl Debuggee {
             ApiNumber::WRITE_PHYSICAL_MEMORY => {
                 self.machine.write_physical(PhysAddr(arm.target_base_address), data)
             }
-            ApiNumber::WRITE_CONTROL_SPACE if arm.target_base_address == 2 => {
+            ApiNumber::WRITE_CONTROL_SPACE
+                if arm.target_base_address == self.machine.special_registers_selector() =>
+            {
                 match self.machine.processor_mut(request.processor.into()) {
                     Some(processor) => {
                         let len = data.len().min(processor.special_registers.len());

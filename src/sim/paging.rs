@@ -1,11 +1,13 @@
-//! x64 page tables: four levels, written into physical memory and walked there.
+//! x64 page tables: four levels, written into physical memory and walked there. Those of a 32-bit machine with PAE are their
+//! lower three, with four entries at the top.
 //!
 //! ```text
 //!  bits 47..39      38..30      29..21      20..12     11..0
 //!      PML4 ------> PDPT -----> PD -------> PT ------> byte
 //!   CR3             or 1 GiB    or 2 MiB    4 KiB
+//!                   CR3 with PAE
 //! ```
-//! Source: AMD64 Architecture Programmer's Manual, volume 2, section 5.3 (long-mode page translation).
+//! Source: AMD64 Architecture Programmer's Manual, volume 2, sections 5.2.3 (PAE paging) and 5.3 (long-mode page translation).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +23,16 @@ pub(crate) struct VirtualMemory {
     root: PhysAddr,
     /// First page that was not handed out.
     next_page: u64,
+    /// The lowest bit of an address that chooses an entry, level by level from the top one.
+    levels: &'static [u32],
 }
+
+/// Levels of a 64-bit machine.
+const LONG_MODE: &[u32] = &[39, 30, 21, 12];
+/// Levels of a 32-bit machine with PAE.
+const PAE: &[u32] = &[30, 21, 12];
+/// Bytes that are searched at a time.
+const MAX_SEARCH_PIECE: u64 = 0x20_0000;
 
 /// What a mapped page may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +74,12 @@ impl VirtualMemory {
     /// Empty page tables in `ram` bytes of RAM. Pages below `first_page` are not handed out, as a PC's firmware keeps some.
     pub(crate) fn new(ram: u64, first_page: u64) -> Self {
         let root = PhysAddr(first_page * PAGE_SIZE);
-        Self { physical: PhysicalMemory::new(ram), root, next_page: first_page + 1 }
+        Self { physical: PhysicalMemory::new(ram), root, next_page: first_page + 1, levels: LONG_MODE }
+    }
+
+    /// The same of a 32-bit machine with PAE: of an address, the lower half counts.
+    pub(crate) fn pae(ram: u64, first_page: u64) -> Self {
+        Self { levels: PAE, ..Self::new(ram, first_page) }
     }
 
     /// Physical address of the top table: what CR3 holds.
@@ -118,7 +134,7 @@ impl VirtualMemory {
     /// Takes the mapping of a 4 KiB page away, if there is one. What the page held is not reachable any more.
     pub(crate) fn unmap(&mut self, address: VirtAddr) {
         let mut table = self.root;
-        for shift in [39, 30, 21, 12] {
+        for shift in LONG_MODE.iter().copied() {
             let entry_at = table.offset((address.0 >> shift & 0x1ff) * 8);
             let entry = self.physical.read_u64(entry_at);
             if entry & PRESENT == 0 || shift != 12 && entry & LARGE != 0 {
@@ -185,6 +201,37 @@ impl VirtualMemory {
         done
     }
 
+    /// The first match of `pattern` that starts in the `length` bytes from `start` on; it may end behind them.
+    ///
+    /// Bytes that are not mapped match nothing and are no error.
+    pub(crate) fn search(&self, start: VirtAddr, length: u64, pattern: &[u8]) -> Option<VirtAddr> {
+        if pattern.is_empty() {
+            return None;
+        }
+        let finder = memchr::memmem::Finder::new(pattern);
+        let end = start.0.saturating_add(length);
+        let mut at = start.0;
+        let mut bytes = Vec::new();
+        while at < end {
+            let left = match self.translate(VirtAddr(at)) {
+                Translation::Hole { left } => left,
+                Translation::Mapped { left, .. } => {
+                    // Matches start in this piece and may end behind it.
+                    let piece = left.min(end - at).min(MAX_SEARCH_PIECE);
+                    let starts = usize::try_from(piece).expect("a piece fits in memory");
+                    bytes.resize(starts + pattern.len() - 1, 0);
+                    let read = self.read(VirtAddr(at), &mut bytes);
+                    if let Some(offset) = finder.find(&bytes[..read]) {
+                        return Some(VirtAddr(at + offset as u64));
+                    }
+                    piece
+                }
+            };
+            at = at.saturating_add(left);
+        }
+        None
+    }
+
     /// The physical address of a mapped byte, and how many of the next `wanted` bytes follow it in the same page.
     fn run(&self, address: VirtAddr, wanted: usize) -> Option<(PhysAddr, usize)> {
         let Translation::Mapped { at, left } = self.translate(address) else { return None };
@@ -194,17 +241,18 @@ impl VirtualMemory {
     fn walk(&self, address: VirtAddr) -> Walk {
         const CANONICAL: u64 = 1 << 47;
         let upper = address.0 >> 47;
-        if upper != 0 && upper != 0x1_ffff {
+        if !self.is_pae() && upper != 0 && upper != 0x1_ffff {
             return Walk::Hole { size: CANONICAL };
         }
+        let address = self.cut(address);
         let mut table = self.root;
-        for shift in [39, 30, 21, 12] {
+        for shift in self.levels.iter().copied() {
             let entry_at = table.offset((address.0 >> shift & 0x1ff) * 8);
             let entry = self.physical.read_u64(entry_at);
             if entry & PRESENT == 0 {
                 return Walk::Hole { size: 1 << shift };
             }
-            let may_be_large = shift == 30 || shift == 21;
+            let may_be_large = shift == 30 && !self.is_pae() || shift == 21;
             if shift == 12 || may_be_large && entry & LARGE != 0 {
                 let size: u64 = 1 << shift;
                 return Walk::Page { at: PhysAddr(entry & FRAME & !(size - 1)), size };
@@ -215,7 +263,8 @@ impl VirtualMemory {
     }
 
     fn map_page(&mut self, page: VirtAddr, frame: PhysAddr, access: Access) -> Result<(), OutOfMemory> {
-        let table = self.table(page, &[39, 30, 21])?;
+        let page = self.cut(page);
+        let table = self.table(page, &self.levels[..self.levels.len() - 1])?;
         let entry = frame.0 | PRESENT | ACCESSED | GLOBAL | access.bits();
         self.physical.write(table.offset((page.0 >> 12 & 0x1ff) * 8), &entry.to_le_bytes());
         Ok(())
@@ -228,12 +277,24 @@ impl VirtualMemory {
             let entry_at = table.offset((page.0 >> shift & 0x1ff) * 8);
             let mut entry = self.physical.read_u64(entry_at);
             if entry & PRESENT == 0 {
-                entry = self.take_page()?.0 | PRESENT | WRITABLE | ACCESSED | DIRTY;
+                // With PAE, the top table's entries have no such bits.
+                let is_top_of_pae = self.is_pae() && *shift == PAE[0];
+                let bits = if is_top_of_pae { PRESENT } else { PRESENT | WRITABLE | ACCESSED | DIRTY };
+                entry = self.take_page()?.0 | bits;
                 self.physical.write(entry_at, &entry.to_le_bytes());
             }
             table = PhysAddr(entry & FRAME);
         }
         Ok(table)
+    }
+
+    fn is_pae(&self) -> bool {
+        self.levels == PAE
+    }
+
+    /// The part of an address that the tables look at.
+    fn cut(&self, address: VirtAddr) -> VirtAddr {
+        if self.is_pae() { VirtAddr(address.0 & 0xffff_ffff) } else { address }
     }
 
     fn take_page(&mut self) -> Result<PhysAddr, OutOfMemory> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kd_protocol::link::{OfferForm, TargetLink};
 
-use super::windows::Machine;
+use super::windows::System;
 
 macro_rules! quirks {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)*) => {
@@ -118,7 +118,7 @@ impl Quirks {
     }
 
     /// Changes what a machine that has just started holds.
-    pub(super) fn change_machine(self, machine: &mut Machine) {
+    pub(super) fn change_machine(self, machine: &mut System) {
         if self.has(Quirk::NoDebugDirectory) {
             machine.remove_debug_directories();
         }

@@ -107,6 +107,9 @@ pub enum SimulatorError {
         /// Why not.
         source: io::Error,
     },
+    /// Its scenario cannot be on its Windows.
+    #[error(transparent)]
+    Scenario(#[from] NotOnBuild),
     /// No thread, no runtime, or the socket failed.
     #[error("the simulated target cannot run: {0}")]
     Io(#[from] io::Error),
@@ -157,6 +160,7 @@ impl Simulator {
     pub fn start(config: SimulatorConfig) -> Result<Self, SimulatorError> {
         let status = Arc::new(Status::default());
         let scenario = config.scenario;
+        scenario.check(config.build)?;
         let (watcher, events) = mpsc::channel();
         let (place, address, start) = match &config.link {
             SimulatorLink::Kdnet { connect, source, key } => {

@@ -19,7 +19,7 @@ use super::order::{AtBoot, Happening, Order};
 use super::quirks::{ANSWERED_BEFORE_SILENCE, BREAK_IN_DELAY, PROMPT_AT_BOOT, Quirk, Quirks};
 use super::server::{SimulatorConfig, SimulatorEvent};
 use super::status::{MachineState, Status};
-use super::windows::{Build, Machine, Scenario, Stop};
+use super::windows::{Build, Scenario, Stop, System};
 
 /// A running machine's time advances in steps of this.
 const TICK: Duration = Duration::from_millis(50);
@@ -72,7 +72,7 @@ impl Target {
         status: Arc<Status>,
         watcher: mpsc::Sender<SimulatorEvent>,
     ) -> Self {
-        let mut machine = Machine::with_scenario(config.build, config.scenario, config.faults.seed);
+        let mut machine = System::new(config.build, config.scenario, config.faults.seed, 0);
         if let Some(interval) = config.leak_every {
             machine.leak_every(interval);
         }
@@ -108,6 +108,7 @@ impl Target {
             // Whatever is wrong with a datagram, the link drops it, and counts on none.
             let _ = self.link.handle_datagram(self.clock.machine(now), from, datagram);
         }
+        self.settle(now);
     }
 
     /// Takes bytes that have arrived on a line; a machine that is switched off loses them.
@@ -115,6 +116,7 @@ impl Target {
         if self.is_up() && !self.is_deaf() {
             self.link.handle_stream(self.clock.machine(now), bytes);
         }
+        self.settle(now);
     }
 
     /// False while what arrives on a line stays there.
@@ -376,7 +378,7 @@ impl Target {
 
     fn boot(&mut self, now: Instant, at_boot: AtBoot, another: Option<(&'static Build, u64)>) {
         let another = another.map(|(build, seed)| {
-            let mut machine = Machine::moved(build, self.scenario, self.seed, slide(seed));
+            let mut machine = System::new(build, self.scenario, self.seed, slide(seed));
             if let Some(interval) = self.leak_every {
                 machine.leak_every(interval);
             }
@@ -507,3 +509,5 @@ mod quirk_tests;
 mod tests;
 #[cfg(test)]
 mod world;
+#[cfg(test)]
+mod x86_tests;

@@ -115,7 +115,6 @@ impl Server {
         let now = Instant::now();
         while let Some(datagram) = self.to_target.receive(now) {
             self.target.datagram(now, self.connect, &datagram);
-            self.target.settle(now);
         }
         self.target.due(now);
     }

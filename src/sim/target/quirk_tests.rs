@@ -102,7 +102,6 @@ fn stops_again_acknowledges_and_stops_in_one_piece_over_a_line() {
     let mut bytes = BytesMut::new();
     world.host.poll_transmit_stream(&mut bytes);
     world.target.stream(world.now, &bytes);
-    world.target.settle(world.now);
     let mut sent = BytesMut::new();
     world.target.poll_transmit_stream(&mut sent);
     assert!(sent.is_empty(), "not the acknowledgement alone");
@@ -240,7 +239,6 @@ fn swallows_break_loses_one_that_a_packet_follows_and_heeds_one_in_silence() {
         let mut world = printing(quirk);
         for bytes in bytes {
             world.target.stream(world.now, bytes);
-            world.target.settle(world.now);
             world.now += pause;
             world.target.due(world.now);
         }

@@ -6,7 +6,7 @@ use kd_protocol::link::Event;
 
 use super::world::{Carrier, World, code, is_first_chance};
 use super::*;
-use crate::sim::windows::{BUILDS, Chance};
+use crate::sim::windows::{BUILDS, Chance, Machine};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ASSERTION_FAILURE: NtStatus = NtStatus(0xc000_0420);
@@ -30,6 +30,30 @@ fn a_machine_that_is_let_go_runs_and_its_stops_are_counted() {
         world.step_over(1);
         world.wait_for_state(MachineState::Running);
         assert_eq!(counts(&world), (2, 2));
+    }
+}
+
+#[test]
+fn no_time_passes_between_a_continue_that_is_heard_and_the_stop_that_it_leads_to() {
+    for carrier in Carrier::BOTH {
+        let mut world = World::stopped(carrier);
+        world.now += 60 * SECOND;
+        world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+        let mut sent = BytesMut::new();
+        match carrier {
+            Carrier::Kdnet => {
+                world.host.poll_transmit(&mut sent).unwrap();
+                world.target.datagram(world.now, "192.168.2.1:50000".parse().unwrap(), &sent);
+            }
+            Carrier::Serial => {
+                world.host.poll_transmit_stream(&mut sent);
+                world.target.stream(world.now, &sent);
+            }
+        }
+        world.target.due(world.now);
+        assert_eq!(world.state(), MachineState::Stopped);
+        assert!(world.target.debuggee.machine.running() < SECOND);
+        world.wait_for_stop();
     }
 }
 

@@ -250,7 +250,6 @@ impl World {
                     while self.host.poll_transmit(&mut datagram).is_some() {
                         if self.is_plugged {
                             self.target.datagram(self.now, HOST, &datagram);
-                            self.target.settle(self.now);
                         }
                         is_busy = true;
                     }

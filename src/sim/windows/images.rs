@@ -18,7 +18,13 @@ impl Build {
     /// The build of this name, in any case: `11-24h2`.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
-        BUILDS.iter().copied().find(|build| build.name.eq_ignore_ascii_case(name))
+        BUILDS.iter().copied().chain([&WINDOWS_XP_X86]).find(|build| build.name.eq_ignore_ascii_case(name))
+    }
+
+    /// True for a 32-bit one, which has no images with symbols.
+    #[must_use]
+    pub const fn is_32_bit(&self) -> bool {
+        self.images.is_empty()
     }
 
     /// What is known of it beside structures and images.
@@ -31,7 +37,8 @@ impl Build {
 
     /// Every image that a machine with this Windows may load: its own, and those of [`FILTER_DRIVERS`].
     pub fn all_images(&self) -> impl Iterator<Item = &'static Image> {
-        self.images.iter().chain(FILTER_DRIVERS)
+        let drivers = if self.is_32_bit() { &[] } else { FILTER_DRIVERS };
+        self.images.iter().chain(drivers)
     }
 
     /// The structures of this build's kernel.
@@ -113,7 +120,11 @@ pub static FILTER_DRIVERS: &[Image] = &[
 /// Windows 7 SP1 x64, build 7601.
 pub static WINDOWS_7_SP1: Build = build!("7sp1", types: ["7sp1/types.toml"], nt: ["7sp1/nt.toml"]);
 
-/// Every simulated build, the oldest first.
+/// Windows XP SP3 x86, build 2600: a 32-bit machine with a PAE kernel. It has no images of its own and no symbols.
+pub static WINDOWS_XP_X86: Build =
+    Build { name: "xp-x86", release: include_str!("xp-x86/release.toml"), types: &[], images: &[] };
+
+/// Every simulated build of x64, the oldest first.
 pub static BUILDS: &[&Build] = &[
     &WINDOWS_7_SP1,
     &build!(
@@ -174,6 +185,7 @@ mod tests {
 
     #[test]
     fn committed_layouts_are_as_their_images() {
+        assert_eq!(WINDOWS_XP_X86.release().unwrap().number, 2600);
         for build in BUILDS {
             build.types().unwrap();
             build.release().unwrap();

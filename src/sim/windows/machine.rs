@@ -16,8 +16,6 @@ use crate::sim::paging::Translation;
 
 /// Bytes of RAM.
 const RAM: u64 = 0x8000_0000;
-/// Bytes that are searched at a time.
-const MAX_SEARCH_PIECE: u64 = 0x20_0000;
 /// The kernel is moved by multiples of this.
 const SLIDE: u64 = 0x20_0000;
 /// How often it leaks, unless told otherwise.
@@ -224,31 +222,7 @@ impl Machine {
     /// Bytes that are not mapped match nothing and are no error.
     #[must_use]
     pub fn search_virtual(&self, start: VirtAddr, length: u64, pattern: &[u8]) -> Option<VirtAddr> {
-        if pattern.is_empty() {
-            return None;
-        }
-        let finder = memchr::memmem::Finder::new(pattern);
-        let end = start.0.saturating_add(length);
-        let mut at = start.0;
-        let mut bytes = Vec::new();
-        while at < end {
-            let left = match self.kernel.memory.translate(VirtAddr(at)) {
-                Translation::Hole { left } => left,
-                Translation::Mapped { left, .. } => {
-                    // Matches start in this piece and may end behind it.
-                    let piece = left.min(end - at).min(MAX_SEARCH_PIECE);
-                    let starts = usize::try_from(piece).expect("a piece fits in memory");
-                    bytes.resize(starts + pattern.len() - 1, 0);
-                    let read = self.read_virtual(VirtAddr(at), &mut bytes);
-                    if let Some(offset) = finder.find(&bytes[..read]) {
-                        return Some(VirtAddr(at + offset as u64));
-                    }
-                    piece
-                }
-            };
-            at = at.saturating_add(left);
-        }
-        None
+        self.kernel.memory.search(start, length, pattern)
     }
 
     /// The physical address of a mapped byte.

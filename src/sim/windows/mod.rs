@@ -10,6 +10,7 @@
 //!   leak, flood, special_pool, traces, damage: what drivers did with it
 //!            ^
 //!   scenario --> Machine <-- stops: where and why it stops by itself
+//!                   `--> system: a machine of either width <-- x86: Windows XP with PAE
 //! ```
 //! Each Windows build is one directory of layout files; what builds have in common they share. The images made from them
 //! are committed beside them and are part of the program, so nothing has to be built or fetched to run the simulation.
@@ -33,12 +34,16 @@ mod processors;
 mod scenario;
 mod special_pool;
 mod stops;
+mod system;
 mod traces;
 mod verifier;
+mod x86;
 
 pub use debugger_data::Version;
-pub use images::{BUILDS, Build, FILTER_DRIVERS, Image, WINDOWS_7_SP1};
+pub use images::{BUILDS, Build, FILTER_DRIVERS, Image, WINDOWS_7_SP1, WINDOWS_XP_X86};
 pub use machine::Machine;
 pub use processors::Processor;
 pub use scenario::{NoScenario, NotOnBuild, Scenario};
 pub use stops::{Chance, Stop};
+pub use system::System;
+pub use x86::X86Machine;

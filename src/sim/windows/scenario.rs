@@ -110,6 +110,12 @@ impl Scenario {
     /// # Errors
     /// [`NotOnBuild`] says what its kernel lacks.
     pub fn check(self, build: &Build) -> Result<(), NotOnBuild> {
+        if build.is_32_bit() {
+            return match self {
+                Self::VerifierOff | Self::Bugcheck7e => Ok(()),
+                _ => Err(NotOnBuild { scenario: self, build: build.name, needed: "VfPoolTraces" }),
+            };
+        }
         let needed = match self {
             Self::AdvancedTracking => advanced::BLOCKS_TREE,
             _ => return Ok(()),
@@ -286,6 +292,9 @@ mod tests {
     fn what_a_build_lacks_is_named() {
         let check = |build: &str| Scenario::AdvancedTracking.check(Build::find(build).unwrap());
         assert_eq!(check("2022"), Ok(()));
+        let x86 = Build::find("xp-x86").unwrap();
+        assert_eq!(Scenario::VerifierOff.check(x86), Ok(()));
+        assert!(Scenario::Myfault.check(x86).unwrap_err().to_string().contains("no nt!VfPoolTraces"));
         assert_eq!(
             check("7sp1").unwrap_err().to_string(),
             "a machine with Windows 7sp1 cannot be in scenario advanced-tracking: its kernel has no nt!ViPoolInfoAvl"

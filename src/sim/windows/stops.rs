@@ -94,12 +94,6 @@ pub(super) fn bug_check_place(kernel: &Kernel, scenario: Scenario, status: u64) 
 ///
 /// Source: its text in published sessions of WinDbg; addresses in capitals, as the kernel's `%p` prints them.
 pub(super) fn bug_check_text(kernel: &Kernel, code: u32, parameters: [u64; 4]) -> Vec<String> {
-    let [first, second, third, fourth] = parameters;
-    let mut lines = vec![
-        "\n".to_owned(),
-        format!("*** Fatal System Error: 0x{code:08x}\n"),
-        format!("                       (0x{first:016X},0x{second:016X},0x{third:016X},0x{fourth:016X})\n\n"),
-    ];
     let place =
         PLACES_OF_BUG_CHECKS.iter().find(|(of, _)| *of == code).map(|(_, number)| parameters[*number]);
     let driver = place.and_then(|place| {
@@ -107,13 +101,28 @@ pub(super) fn bug_check_text(kernel: &Kernel, code: u32, parameters: [u64; 4]) -
         images
             .filter(|layout| layout.module != "nt")
             .find(|layout| (layout.base..layout.base + u64::from(layout.size_of_image())).contains(&place))
-            .map(|layout| (place, layout))
+            .map(|layout| (place, &*layout.file, layout.base, layout.timestamp))
     });
-    if let Some((place, layout)) = driver {
+    bug_check_lines(16, code, parameters, driver)
+}
+
+/// The same for addresses of so many digits, and the driver at fault: where, its file, base and timestamp.
+pub(super) fn bug_check_lines(
+    digits: usize,
+    code: u32,
+    parameters: [u64; 4],
+    driver: Option<(u64, &str, u64, u32)>,
+) -> Vec<String> {
+    let [first, second, third, fourth] = parameters.map(|parameter| format!("{parameter:0digits$X}"));
+    let mut lines = vec![
+        "\n".to_owned(),
+        format!("*** Fatal System Error: 0x{code:08x}\n"),
+        format!("                       (0x{first},0x{second},0x{third},0x{fourth})\n\n"),
+    ];
+    if let Some((place, file, base, timestamp)) = driver {
         lines.push("Driver at fault: \n".to_owned());
         lines.push(format!(
-            "***    {} - Address {place:016X} base at {:016X}, DateStamp {:08x}\n.\n",
-            layout.file, layout.base, layout.timestamp
+            "***    {file} - Address {place:0digits$X} base at {base:0digits$X}, DateStamp {timestamp:08x}\n.\n"
         ));
     }
     lines
