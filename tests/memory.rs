@@ -63,6 +63,45 @@ fn a_display_ends_where_reading_was_broken_off() {
     assert_eq!(answer.to_json().unwrap()["elements"].as_array().unwrap().len(), 0x100 * 0x1000 / 8 - 1);
 }
 
+#[test]
+fn a_target_that_does_not_search_is_read_and_asked_once() {
+    let lines = [
+        "s -b fffff88004960000 L10000 4c 65 61 31",
+        "s -a fffff88004960000 L10000 \"Lea1\"",
+        "s -[1]b nt L10000 4c 65",
+        "s -b fffff8800496d000 L4000 3a 3b",
+        "s -b 0 L1000 4d",
+    ];
+    let booted = booted();
+    let truth: Vec<_> = lines.iter().map(|line| shown(&booted, line)).collect();
+    assert!(truth[0].contains("fffff880`0496e3b0"), "{}", truth[0]);
+    for refusal in [
+        ReadCause::Status(0xc000_0001),
+        ReadCause::Unsupported("search"),
+        ReadCause::NoAnswer { seconds: 10 },
+    ] {
+        let is_learned = !refusal.is_of_link();
+        let blind = world().boot_blind(refusal.clone());
+        for (line, expected) in lines.iter().zip(&truth) {
+            assert_eq!(&shown(&blind, line), expected, "{line}, {refusal}");
+        }
+        let said = notes(&blind.target(), lines[0]);
+        assert!(said[0].text.contains(&format!("did not search its memory ({refusal})")), "{said:?}");
+        blind.memory.reset();
+        shown(&blind, lines[0]);
+        assert_eq!(blind.memory.searches() == 0, is_learned, "{refusal}");
+    }
+    // A match on the seam of two pieces, and a range that is nowhere.
+    let mut world = world();
+    let seam = VirtAddr(0xffff_f980_0000_fffe);
+    world.map(VirtAddr(0xffff_f980_0000_0000), 0x2_0000);
+    world.write(seam, b"Seam");
+    let blind = world.boot_blind(ReadCause::Status(0xc000_0001));
+    assert_eq!(shown(&blind, "s -[1]a fffff98000000000 L20000 \"Seam\""), "0xfffff980`0000fffe\n");
+    let said = notes(&blind.target(), "s -b ffff900000000000 L?100000000 1");
+    assert!(said.iter().any(|note| note.text.contains("and beyond was not read")), "{said:?}");
+}
+
 /// A kernel with a few bytes at `AT`, the page behind which is not mapped.
 fn booted() -> Booted {
     world().boot()

@@ -1,13 +1,13 @@
 //! One booted kernel: where it is and which symbols were found, kept from stop to stop.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::error::MissingSymbols;
 use super::image::{Image, ImageError};
 use super::width::Width;
 use super::{Module, ModuleList};
-use crate::memory::{Memory, StopId, VirtAddr};
+use crate::memory::{Memory, ReadCause, StopId, VirtAddr};
 use crate::symbols::store::{SymbolPath, SymbolSource};
 use crate::symbols::{ExportSymbols, Symbols};
 
@@ -42,6 +42,8 @@ pub struct Kernel {
     exports: Mutex<HashMap<(VirtAddr, u32), Exports>>,
     modules: Mutex<Option<(StopId, Arc<ModuleList>)>>,
     display: Mutex<Option<DisplayPosition>>,
+    /// Why its memory is read instead of searched.
+    no_search: OnceLock<ReadCause>,
 }
 
 /// Where the last command that displays memory ended: the next one without an address goes on there.
@@ -93,6 +95,7 @@ impl Kernel {
             exports: Mutex::default(),
             modules: Mutex::default(),
             display: Mutex::default(),
+            no_search: OnceLock::new(),
         }
     }
 
@@ -117,6 +120,26 @@ impl Kernel {
     /// Remembers where a display of memory ended.
     pub fn set_display_position(&self, position: DisplayPosition) {
         *lock(&self.display) = Some(position);
+    }
+
+    /// Why this kernel's memory is read instead of searched; nothing as long as it was not found to refuse a search.
+    pub(super) fn refuses_search(&self) -> Option<ReadCause> {
+        self.no_search.get().cloned()
+    }
+
+    /// Remembers that this kernel does not search, if that is what `cause` means: it is asked once only.
+    ///
+    /// Who is silent may only have been lost on the way, and another status may be about the range.
+    pub fn remember_refusal(&self, cause: &ReadCause) {
+        /// `STATUS_UNSUCCESSFUL`, what KD answers to what it does not know; `NOT_IMPLEMENTED`, `NOT_SUPPORTED`.
+        const NO_SUCH_API: [u32; 3] = [0xc000_0001, 0xc000_0002, 0xc000_00bb];
+        let is_missing = match cause {
+            ReadCause::Status(status) => NO_SUCH_API.contains(status),
+            cause => matches!(cause, ReadCause::Unsupported(_)),
+        };
+        if is_missing {
+            self.no_search.get_or_init(|| cause.clone());
+        }
     }
 
     /// Looks for symbols elsewhere from here on; those that were missing are looked for again.

@@ -22,6 +22,7 @@ mod progress;
 mod record;
 mod registers;
 mod scatter;
+mod search;
 mod sparse;
 pub mod walk;
 mod width;
@@ -43,6 +44,7 @@ pub use patience::is_over;
 pub use progress::Progress;
 pub use record::{Layout, Record, Records};
 pub use registers::{Register, Registers};
+pub use search::Searched;
 pub use sparse::SparseBytes;
 pub use walk::{SListHead, WalkEnd};
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use memchr::memmem;
+
 use super::{Target, is_over};
 use crate::memory::{ReadCause, VirtAddr};
 
@@ -38,6 +40,20 @@ impl SparseBytes {
         let mut word = [0; 8];
         word.get_mut(..size)?.copy_from_slice(self.get(offset..offset.checked_add(size)?)?);
         Some(u64::from_le_bytes(word))
+    }
+
+    /// Where `pattern` first lies whole in what could be read.
+    #[must_use]
+    pub fn find(&self, pattern: &[u8]) -> Option<usize> {
+        let mut joined: Vec<Range<usize>> = Vec::new();
+        // Reads that follow one another without a hole are one run.
+        for run in &self.readable {
+            match joined.last_mut().filter(|last| last.end == run.start) {
+                Some(last) => last.end = run.end,
+                None => joined.push(run.clone()),
+            }
+        }
+        joined.into_iter().find_map(|run| Some(run.start + memmem::find(&self.bytes[run], pattern)?))
     }
 
     /// All of the range, with zeros where nothing could be read.

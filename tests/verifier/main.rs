@@ -68,7 +68,8 @@ fn json_has_the_facts_of_the_text_with_addresses_as_strings() {
     assert_eq!((&driver["name"], &driver["loads"]), (&json!("myfault.sys"), &json!(1)));
     assert_eq!(driver["allocations"]["pages_end"], "null");
     let block = json!({
-        "address": "0xfffffa8005400000", "size": 0xf_b000, "tag": "Leak", "caller": "0xfffff8800447d634",
+        "address": "0xfffffa8005400000", "size": 0xf_b000, "tag": "Leak",
+            "tag_number": "0x6b61654c", "caller": "0xfffff8800447d634",
         "caller_symbol": "myfault!MyfaultDeviceControl+0x358", "tracker": "0xfffffa8003220ec0", "odd_size": false,
     });
     assert_eq!(driver["allocations"]["blocks"][0], block);

@@ -10,7 +10,8 @@
 //! fffff800`01425150  37 36 30 31 2e 32 34 35-34 30 2e 61 6d 64 36 34  7601.24540.amd64
 //! fffff800`01425230  37 36 30 31 2e 32 34 35-34 30 2e 61 6d 64 36 34  7601.24540.amd64
 //! ```
-//! The target searches by itself, so a megabyte costs one request; what is not mapped matches nothing.
+//! The target searches by itself, so a megabyte costs one request; one that does not is read. What is not mapped matches
+//! nothing.
 
 use std::fmt;
 
@@ -19,9 +20,9 @@ use serde::{Serialize, Serializer};
 use super::Format;
 use super::text::write_line;
 use crate::commands::arguments::Arguments;
-use crate::commands::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run};
+use crate::commands::{Answer, Answered, CommandSpec, Needs, Note, NoteKind, QueryError, Run};
 use crate::output;
-use crate::target::{Target, TargetError, VirtAddr, is_over};
+use crate::target::{Searched, Target, TargetError, VirtAddr, is_over};
 
 pub(in crate::commands) static S: CommandSpec = CommandSpec {
     names: &["s"],
@@ -120,7 +121,7 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
             Match { address, bytes }
         })
         .collect();
-    if found.matches.is_empty() && found.notes.is_empty() {
+    if found.matches.is_empty() && found.notes.iter().all(|note| note.kind == NoteKind::Remark) {
         found.notes.push(Note::remark("not found"));
     }
     Ok(Box::new(found))
@@ -141,7 +142,17 @@ fn search(
         if from >= end {
             return Ok(addresses);
         }
-        let at = match target.memory().search_virtual(from..end, pattern) {
+        let searched = target.search(from..end, pattern);
+        if let Ok(Searched { refusal: Some(cause), .. }) = &searched
+            && from == start
+        {
+            let why = format!("The target did not search its memory ({cause}), so it was read");
+            notes.push(Note::remark(why));
+        }
+        if let Ok(Searched { given_up: Some(at), .. }) = &searched {
+            notes.push(Note::partial(format!("What lies at {at} and beyond was not read")));
+        }
+        let at = match searched.map(|searched| searched.found) {
             Ok(Some(at))
                 if at >= from && at.0.checked_add(pattern.len() as u64).is_some_and(|last| last <= end.0) =>
             {

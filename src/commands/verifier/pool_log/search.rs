@@ -48,7 +48,11 @@ enum GiveUp {
 
 /// Searches for entries of blocks that `address` lies in, and adds them newest first. False if the log has to be read.
 pub(super) fn find(source: &Log, target: &Target<'_>, address: VirtAddr, log: &mut PoolLog) -> bool {
-    let mut carry_out = |step| carry_out(step, source, target, address, log);
+    let refusal = target.refuses_search();
+    let mut carry_out = |step| match &refusal {
+        Some(cause) => Err(GiveUp::Refused(cause.clone())),
+        None => carry_out(step, source, target, address, log),
+    };
     let (step, outcome) = match carry_out(&EXACT) {
         // The upper bytes of a 32-bit address are too few to be told from anything else.
         Ok(false) if source.ring.pointer_size < 8 => return false,
@@ -76,6 +80,7 @@ pub(super) fn find(source: &Log, target: &Target<'_>, address: VirtAddr, log: &m
             true
         }
         Err(GiveUp::Refused(cause)) => {
+            target.kernel().remember_refusal(&cause);
             let why = format!("The target did not search its memory ({cause}), so the log was read");
             log.notes.push(Note::remark(why));
             false
