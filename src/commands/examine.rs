@@ -192,6 +192,9 @@ pub(super) struct Nearest {
     #[serde(serialize_with = "output::address")]
     address: VirtAddr,
     module: Option<String>,
+    /// The file name of the driver that was loaded there before, if no module is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unloaded: Option<TargetText>,
     /// The nearest symbol at or below; nothing where the module has none.
     symbol: Option<TargetText>,
     #[serde(serialize_with = "output::address_or_null")]
@@ -217,6 +220,7 @@ impl Nearest {
         let mut nearest = Self {
             address,
             module: None,
+            unloaded: None,
             symbol: None,
             start: None,
             displacement: 0,
@@ -235,7 +239,8 @@ impl Nearest {
             });
             return nearest;
         };
-        let SymbolAt { module, symbol, displacement, missing, .. } = at;
+        let SymbolAt { module, symbol, displacement, missing, unloaded, .. } = at;
+        nearest.unloaded = unloaded.map(TargetText::from);
         nearest.module = module.map(|module| module.to_string());
         (nearest.symbol, nearest.start, nearest.displacement) =
             (symbol.map(TargetText::from), Some(start), displacement);
@@ -255,7 +260,9 @@ impl Nearest {
 
 impl Answer for Nearest {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        let (Some(module), Some(start)) = (&self.module, self.start) else { return Ok(()) };
+        let Some(start) = self.start else { return Ok(()) };
+        let unloaded = self.unloaded.as_ref().map(|file| format!("<Unloaded_{file}>"));
+        let Some(module) = self.module.clone().or(unloaded) else { return Ok(()) };
         let name = self.symbol.as_ref().map_or_else(|| module.clone(), |symbol| format!("{module}!{symbol}"));
         let shown = |address| output::Address { address, pointer_size: self.pointer_size };
         write!(out, "({})   {name}", shown(start))?;

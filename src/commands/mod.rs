@@ -208,9 +208,9 @@ pub fn told(answered: Answered, target: &Target<'_>) -> Answered {
         added.push(Note::partial(format!(
             "Reading was broken off: {cause}. What is missing here is not known."
         )));
-    } else if let Some(trouble) = target.module_trouble().filter(|trouble| !is_said(trouble)) {
+    } else if let Some(trouble) = target.missed_names().filter(|trouble| !is_said(trouble)) {
         added.push(Note::partial(format!(
-            "The list of modules is not whole, so modules and names may be missing: {trouble}"
+            "Some addresses have no name, because the list of modules is not whole: {trouble}"
         )));
     }
     added.extend(target.built_in_note().map(Note::remark));

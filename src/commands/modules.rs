@@ -31,7 +31,7 @@ use super::arguments::Arguments;
 use super::pattern::Pattern;
 use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
 use crate::output::{self, TargetText};
-use crate::target::{Module, SymbolKind, Target, VirtAddr, WalkEnd};
+use crate::target::{Module, SymbolKind, Target, TargetError, VirtAddr, WalkEnd, module_name};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["lm"],
@@ -58,6 +58,8 @@ pub struct Modules {
     pub columns: Columns,
     /// By name instead of address.
     pub by_name: bool,
+    /// Not those that were unloaded.
+    pub only_loaded: bool,
 }
 
 /// What is printed of each module.
@@ -78,12 +80,24 @@ pub enum Columns {
 #[derive(Clone, Debug, Serialize)]
 pub struct ModuleTable {
     modules: Vec<Row>,
+    /// Those that were loaded before, the last first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unloaded: Vec<Unloaded>,
     end: WalkEnd,
     notes: Vec<Note>,
     #[serde(skip)]
     pointer_size: usize,
     #[serde(skip)]
     columns: Columns,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Unloaded {
+    #[serde(serialize_with = "output::address")]
+    start: VirtAddr,
+    #[serde(serialize_with = "output::address")]
+    end: VirtAddr,
+    image_name: TargetText,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -135,6 +149,7 @@ impl Query for Modules {
         };
         let mut table = ModuleTable {
             modules: Vec::new(),
+            unloaded: Vec::new(),
             end: list.end().clone(),
             notes: Vec::new(),
             columns: self.columns,
@@ -173,13 +188,17 @@ impl Query for Modules {
             }
             table.modules.push(row);
         }
+        // Whose symbols were or were not found is asked of loaded modules only, and names alone are theirs.
+        if self.found.is_none() && self.columns != Columns::Name && !self.only_loaded {
+            table.add_unloaded(self, pattern.as_ref(), target);
+        }
         if self.by_name {
             table.modules.sort_by_cached_key(|row| row.name.to_lowercase());
         }
         if !list.end().is_complete() {
             table.notes.push(Note::partial(format!("the list of modules breaks off: {}", list.end())));
         }
-        if table.modules.is_empty() {
+        if table.modules.is_empty() && table.unloaded.is_empty() {
             let nothing = match (&self.pattern, self.address) {
                 (Some(pattern), _) => format!("no loaded module's name fits {pattern}"),
                 (_, Some(address)) => format!("{address} lies in no loaded module"),
@@ -198,6 +217,26 @@ impl Query for Modules {
 }
 
 impl ModuleTable {
+    fn add_unloaded(&mut self, query: &Modules, pattern: Option<&Pattern>, target: &Target<'_>) {
+        let mut add = || -> Result<(), TargetError> {
+            for driver in &*target.unloaded_modules()? {
+                if query.address.is_some_and(|address| !driver.contains(address)) {
+                    continue;
+                }
+                let name = target.unloaded_name(driver)?;
+                let fits = |pattern: &Pattern| pattern.matches(&name) || pattern.matches(&module_name(&name));
+                if pattern.is_none_or(fits) {
+                    let (start, end, image_name) = (driver.base, driver.end, name.into());
+                    self.unloaded.push(Unloaded { start, end, image_name });
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = add() {
+            self.notes.push(Note::partial(format!("unloaded modules: {error}")));
+        }
+    }
+
     fn add_headers(&mut self, row: &mut Row, module: &Module, target: &Target<'_>) {
         match target.image(module) {
             Ok(image) => {
@@ -266,7 +305,12 @@ impl Answer for ModuleTable {
                 write_headers(row, headers, out)?;
             }
         }
-        Ok(())
+        if !self.unloaded.is_empty() {
+            writeln!(out, "\nUnloaded modules:")?;
+        }
+        self.unloaded.iter().try_for_each(|Unloaded { start, end, image_name }| {
+            writeln!(out, "{} {}   {image_name}", shown(*start), shown(*end))
+        })
     }
 
     fn notes(&self) -> &[Note] {
@@ -363,8 +407,12 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
                     }
                     rest
                 }
-                // Kernel modules, loaded ones, and links to click on: there are no others here.
-                ('k' | 'o' | 'D', rest) => rest,
+                ('o', rest) => {
+                    query.only_loaded = true;
+                    rest
+                }
+                // Kernel modules, full paths of symbol files, links to click on: so it is.
+                ('k' | 'f' | 'D', rest) => rest,
                 _ => return Err(arguments.usage(format!("cannot read `{word}`"))),
             };
         }

@@ -33,6 +33,7 @@ impl DebuggerData {
     const PS_LOADED_MODULE_LIST: usize = 0x48;
     const KI_BUGCHECK_DATA: usize = 0x88;
     const NT_BUILD_LAB: usize = 0x208;
+    const MM_UNLOADED_DRIVERS: usize = 0x220;
     const MM_VERIFIER_DATA: usize = 0x248;
 
     /// Reads the first block of the list whose head is at `list`, in two reads.
@@ -110,6 +111,12 @@ impl DebuggerData {
     #[must_use]
     pub fn nt_build_lab(&self) -> Option<VirtAddr> {
         self.field(Self::NT_BUILD_LAB)
+    }
+
+    /// The variable that points to the array of unloaded drivers.
+    #[must_use]
+    pub fn mm_unloaded_drivers(&self) -> Option<VirtAddr> {
+        self.field(Self::MM_UNLOADED_DRIVERS)
     }
 
     /// Driver Verifier's level and counters, `_MM_DRIVER_VERIFIER_DATA`.

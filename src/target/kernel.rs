@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::error::MissingSymbols;
 use super::image::{Image, ImageError};
 use super::width::Width;
-use super::{Module, ModuleList};
+use super::{Module, ModuleList, UnloadedModule};
 use crate::memory::{Memory, ReadCause, StopId, VirtAddr};
 use crate::symbols::store::{SymbolPath, SymbolSource};
 use crate::symbols::{ExportSymbols, Symbols};
@@ -42,6 +42,7 @@ pub struct Kernel {
     exports: Mutex<HashMap<(VirtAddr, u32), Exports>>,
     modules: Mutex<Option<(StopId, Arc<ModuleList>)>>,
     display: Mutex<Option<DisplayPosition>>,
+    unloaded: Mutex<Option<(StopId, Arc<[UnloadedModule]>)>>,
     /// Why its memory is read instead of searched.
     no_search: OnceLock<ReadCause>,
 }
@@ -95,6 +96,7 @@ impl Kernel {
             exports: Mutex::default(),
             modules: Mutex::default(),
             display: Mutex::default(),
+            unloaded: Mutex::default(),
             no_search: OnceLock::new(),
         }
     }
@@ -152,6 +154,7 @@ impl Kernel {
         lock(&self.symbols).clear();
         lock(&self.exports).clear();
         lock(&self.modules).take();
+        lock(&self.unloaded).take();
         self.source.look_again(false);
     }
 
@@ -223,6 +226,20 @@ impl Kernel {
             lock(&self.symbols).insert(base, Found { image_size, symbols: symbols.clone(), generation });
         }
         symbols
+    }
+
+    /// The drivers unloaded before one stop, read once in it.
+    pub(super) fn unloaded<E>(
+        &self,
+        stop: StopId,
+        read: impl FnOnce() -> Result<Arc<[UnloadedModule]>, E>,
+    ) -> Result<Arc<[UnloadedModule]>, E> {
+        if let Some((_, known)) = lock(&self.unloaded).as_ref().filter(|(at, _)| *at == stop) {
+            return Ok(Arc::clone(known));
+        }
+        let list = read()?;
+        *lock(&self.unloaded) = Some((stop, Arc::clone(&list)));
+        Ok(list)
     }
 
     /// The list of modules of one stop, read once in it.

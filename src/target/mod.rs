@@ -24,11 +24,12 @@ mod registers;
 mod scatter;
 mod search;
 mod sparse;
+mod unloaded;
 pub mod walk;
 mod width;
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ pub use record::{Layout, Record, Records};
 pub use registers::{Register, Registers};
 pub use search::Searched;
 pub use sparse::SparseBytes;
+pub use unloaded::UnloadedModule;
 pub use walk::{SListHead, WalkEnd};
 
 // Commands see memory and symbols through the target only.
@@ -75,6 +77,9 @@ pub struct Target<'a> {
     progress: Option<&'a dyn Progress>,
     registers: OnceCell<Result<Registers, ReadCause>>,
     modules: OnceCell<Result<Arc<ModuleList>, TargetError>>,
+    unloaded: OnceCell<Result<Arc<[UnloadedModule]>, TargetError>>,
+    /// An address got no name, and the list of modules is not whole.
+    missed_name: Cell<bool>,
     built_in: fallback::BuiltInUsed,
 }
 
@@ -89,6 +94,8 @@ impl<'a> Target<'a> {
             progress: None,
             registers: OnceCell::new(),
             modules: OnceCell::new(),
+            unloaded: OnceCell::new(),
+            missed_name: Cell::new(false),
             built_in: fallback::BuiltInUsed::new(std::collections::BTreeSet::new()),
         }
     }
@@ -455,14 +462,35 @@ impl<'a> Target<'a> {
         let modules = self.modules();
         match modules.as_ref().ok().and_then(|modules| modules.containing(address)) {
             Some(module) => self.symbol_in(address, module),
-            None => SymbolAt {
-                address,
-                module: None,
-                symbol: None,
-                displacement: 0,
-                missing: None,
-                pointer_size: self.pointer_size(),
-            },
+            None => self.unloaded_symbol(address),
+        }
+    }
+}
+
+impl Target<'_> {
+    /// What is wrong with the list of modules, if an address got no name for it.
+    #[must_use]
+    pub fn missed_names(&self) -> Option<String> {
+        self.module_trouble().filter(|_| self.missed_name.get())
+    }
+
+    /// What an address outside of all loaded modules is called: what was loaded there before, if that is known.
+    fn unloaded_symbol(&self, address: VirtAddr) -> SymbolAt {
+        if self.is_kernel(address) && self.module_trouble().is_some() {
+            self.missed_name.set(true);
+        }
+        let driver = self.unloaded_at(address).ok().flatten();
+        let displacement = driver.as_ref().map_or(0, |driver| address.since(driver.base));
+        // A name that cannot be read leaves what is known: that a driver was there.
+        let name = |driver| self.unloaded_name(&driver).unwrap_or_else(|_| "unknown".to_owned());
+        SymbolAt {
+            address,
+            module: None,
+            symbol: None,
+            displacement,
+            missing: None,
+            unloaded: driver.map(name),
+            pointer_size: self.pointer_size(),
         }
     }
 }
@@ -475,8 +503,8 @@ impl fmt::Debug for Target<'_> {
 
 /// What an address is called.
 ///
-/// Prints as WinDbg does: `nt!VeAllocatePoolWithTagPriority+0x2b6`; without symbols `myfault+0x634`; outside every
-/// module the address alone.
+/// Prints as WinDbg does: `nt!VeAllocatePoolWithTagPriority+0x2b6`; without symbols `myfault+0x634`; where a driver was
+/// unloaded `<Unloaded_myfault.sys>+0x634`; else the address alone.
 #[derive(Clone, Debug)]
 pub struct SymbolAt {
     /// The address.
@@ -489,11 +517,19 @@ pub struct SymbolAt {
     pub displacement: u64,
     /// Why the module has no symbol file; the symbol is an export then.
     pub missing: Option<MissingSymbols>,
+    /// The file name of the driver that was loaded there before, if no module is.
+    pub unloaded: Option<String>,
     /// Bytes of a pointer in the target.
     pub pointer_size: usize,
 }
 
 impl SymbolAt {
+    /// True if the address has a name: that of a loaded module, or of one that was unloaded.
+    #[must_use]
+    pub const fn is_named(&self) -> bool {
+        self.module.is_some() || self.unloaded.is_some()
+    }
+
     fn new(
         address: VirtAddr,
         module: &Module,
@@ -511,6 +547,7 @@ impl SymbolAt {
             symbol,
             displacement,
             missing,
+            unloaded: None,
             pointer_size: 8,
         }
     }
@@ -518,10 +555,11 @@ impl SymbolAt {
 
 impl fmt::Display for SymbolAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.module, &self.symbol) {
-            (Some(module), Some(symbol)) => write!(f, "{module}!{}", Escaped(symbol))?,
-            (Some(module), None) => f.write_str(module)?,
-            _ => {
+        match (&self.module, &self.symbol, &self.unloaded) {
+            (Some(module), Some(symbol), _) => write!(f, "{module}!{}", Escaped(symbol))?,
+            (Some(module), None, _) => f.write_str(module)?,
+            (None, _, Some(unloaded)) => write!(f, "<Unloaded_{}>", Escaped(unloaded))?,
+            (None, _, None) => {
                 let Self { address, pointer_size, .. } = *self;
                 return Pointer { address, pointer_size }.fmt(f);
             }

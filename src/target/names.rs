@@ -123,11 +123,14 @@ impl Target<'_> {
         Some(symbols.or_else(|missing| exports().map(|exports| exports as _).ok_or(missing)))
     }
 
-    /// The symbols around `address`; nothing if it lies in no module.
+    /// The symbols around `address`; nothing if it lies in no module, nor in one that was unloaded.
     #[must_use]
     pub fn neighbours(&self, address: VirtAddr) -> Option<Neighbours> {
         let symbol = self.symbol_at(address);
         let start = VirtAddr(address.0.wrapping_sub(symbol.displacement));
+        if symbol.module.is_none() && symbol.is_named() {
+            return Some(Neighbours { at: symbol, start, exact: Vec::new(), above: None });
+        }
         let Ok((module, symbols)) = self.module_names(symbol.module.as_deref()?) else {
             return Some(Neighbours { at: symbol, start, exact: Vec::new(), above: None });
         };

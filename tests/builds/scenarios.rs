@@ -80,11 +80,28 @@ fn unloaded_drivers_are_explained_and_their_frees_are_in_the_log() {
         assert!(note.text.contains("has not been loaded yet"), "{}", note.text);
         let shown = text_in(VerifierFormat::Old, target, "!verifier 1");
         assert!(shown.contains("fffffa80031b7830 Loaded and Unloaded 000017b0"), "{shown}");
-        assert!(!text(target, "lm").contains("myfault"));
+        assert_unloaded(target);
         let log = json(target, "!verifier 80 fffffa8005400000");
         let sizes: Vec<_> = log["entries"].as_array().unwrap().iter().map(|entry| &entry["size"]).collect();
         assert_eq!(sizes, [&json!(0xf_b000), &json!(0xf_a000)], "the free, then the older allocation");
     });
+}
+
+/// The driver that is gone is known by its file wherever an address leads there.
+fn assert_unloaded(target: &Target<'_>) {
+    let listed = text(target, "lm");
+    let (loaded, unloaded) = listed.split_once("\nUnloaded modules:\n").unwrap();
+    assert!(
+        !loaded.contains("myfault")
+            && unloaded.contains("fffff880`0447c000 fffff880`04484000   myfault.sys\n")
+    );
+    assert_eq!(text(target, "lm m myf*").matches("myfault.sys").count(), 1);
+    assert!(text(target, "lma fffff8800447d634").ends_with("   myfault.sys\n"));
+    assert!(!text(target, "lmo").contains("myfault") && !text(target, "lm m nt").contains("myfault"));
+    assert_eq!(text(target, "ln fffff8800447d634"), "(fffff880`0447c000)   <Unloaded_myfault.sys>+0x1634\n");
+    assert_eq!(json(target, "ln fffff8800447d634")["unloaded"], "myfault.sys");
+    let log = text_in(VerifierFormat::Old, target, "!verifier 80 fffffa8004a66000");
+    assert!(log.contains("fffff8800447d634 <Unloaded_myfault.sys>+0x1634\n"), "{log}");
 }
 
 #[test]

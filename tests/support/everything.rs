@@ -11,6 +11,8 @@ use super::verifier::{Build, MYFAULT, MYFAULT_SIZE, SUSPECT, leak};
 pub const OTHER: VirtAddr = VirtAddr(0xffff_f880_0500_0000);
 const ENTRY: VirtAddr = VirtAddr(0xffff_fa80_0330_0200);
 const OTHER_ENTRY: VirtAddr = VirtAddr(0xffff_fa80_0330_0600);
+const UNLOADED: VirtAddr = VirtAddr(0xffff_fa80_0b00_0000);
+const GONE: VirtAddr = VirtAddr(0xffff_f880_0600_0000);
 const THING: VirtAddr = VirtAddr(0xffff_fa80_0a00_0000);
 
 /// Each with everything that a command may print of a target.
@@ -30,6 +32,9 @@ pub const LINES: &[&str] = &[
     "ln fffff8800447c010",
     "ln fffff8800447c000",
     "ln fffff88005000010",
+    "ln fffff88006000010",
+    "ln fffff88007000010",
+    "lma fffff88006000010",
     "dt myfault!*",
     "dt myfault!_T* fffffa800a000000",
     "dt -v myfault!_THING fffffa800a000000",
@@ -45,7 +50,7 @@ pub const LINES: &[&str] = &[
     "db fffffa800a000100 L80",
     "dc fffffa800a000100 L20",
     "dw fffffa800a000100 L20",
-    "s -b fffffa800a000100 L80 1b",
+    "s -b fffffa800a000100 L80 2e 73 79 73",
     "!verifier",
     "!verifier 1",
     "!verifier 3",
@@ -103,6 +108,12 @@ pub fn named(name: &str) -> World {
         .enumeration("_K", &[(name, 1)])
         .types(&types);
     world.symbols(MYFAULT, MYFAULT_SIZE, symbols);
+    let gone = world.global("MmUnloadedDrivers");
+    world.put_pointers(gone, &[UNLOADED.0]);
+    world.map(UNLOADED, 50 * 0x28);
+    world.put_string(UNLOADED, UNLOADED.offset(0x900), &format!("gone{file}"));
+    world.put_pointers(UNLOADED.offset(0x10), &[GONE.0, GONE.0 + 0x8000]);
+    world.put_pointers(THING.offset(0x28), &[GONE.0 + 0x10]);
     world.write(THING, &[1, 0, 0, 0, 0, 0, 0, 0]);
     world.put_pointers(THING.offset(8), &[MYFAULT.0 + 4]);
     world.write(THING.offset(0x10), &file.as_bytes()[..file.len().min(15)]);

@@ -44,6 +44,7 @@ const GLOBALS: &[(&str, u32)] = &[
     ("VfPoolTracesIndex", 0x54_a14c),
     ("VfPoolTracesLength", 0x54_a058),
     ("PsLoadedModuleList", 0x23_9c90),
+    ("MmUnloadedDrivers", 0x29_d1f0),
     ("ViFaultTraces", 0x4f_c130),
     ("ViFaultTracesIndex", 0x4f_c15c),
     ("ViFaultTracesLength", 0x4f_c06c),

@@ -282,7 +282,9 @@ impl<'a> Builder<'a> {
     /// `myfault!Dispatch+0`, as WinDbg writes what a pointer to code points to.
     fn code_at(&self, address: VirtAddr) -> Option<String> {
         let at = self.target.symbol_at(address);
-        let module = at.module?;
+        let Some(module) = at.module.clone() else {
+            return at.is_named().then(|| at.to_string());
+        };
         let name = at.symbol.map_or_else(
             || module.to_string(),
             |symbol| format!("{module}!{}", crate::output::Escaped(&symbol)),

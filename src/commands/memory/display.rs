@@ -142,7 +142,7 @@ impl crate::commands::Answer for MemoryDisplay {
 /// What lies at `address`; nothing outside of every module.
 fn symbol(target: &Target<'_>, address: u64) -> Option<String> {
     let at = target.symbol_at(VirtAddr(address));
-    at.module.is_some().then(|| at.to_string())
+    at.is_named().then(|| at.to_string())
 }
 
 fn run(spec: &'static CommandSpec, format: Option<Format>, text: &str, target: &Target<'_>) -> Answered {

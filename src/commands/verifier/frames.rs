@@ -16,7 +16,7 @@ pub struct Frame {
     /// The address.
     #[serde(serialize_with = "output::address")]
     pub address: VirtAddr,
-    /// `nt!IovCallDriver+0xa0`; nothing outside of every module.
+    /// `nt!IovCallDriver+0xa0`, `<Unloaded_a.sys>+0x10`; nothing outside of every module.
     #[serde(serialize_with = "shared_text")]
     pub symbol: Option<Arc<str>>,
 }
@@ -96,15 +96,11 @@ impl<'a> Names<'a> {
     }
 
     fn remember(&mut self, at: &SymbolAt) -> Option<Arc<str>> {
-        let named: Option<Arc<str>> = at.module.as_ref().map(|module| {
-            if let Some(why) = &at.missing {
-                let has = if at.symbol.is_some() { "only export symbols" } else { "no symbols" };
-                self.missing
-                    .entry(Arc::clone(module))
-                    .or_insert_with(|| format!("{module} has {has}: {why}"));
-            }
-            at.to_string().into()
-        });
+        if let (Some(module), Some(why)) = (&at.module, &at.missing) {
+            let has = if at.symbol.is_some() { "only export symbols" } else { "no symbols" };
+            self.missing.entry(Arc::clone(module)).or_insert_with(|| format!("{module} has {has}: {why}"));
+        }
+        let named: Option<Arc<str>> = at.is_named().then(|| at.to_string().into());
         self.known.insert(at.address, named.clone());
         named
     }

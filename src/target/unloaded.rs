@@ -1,0 +1,118 @@
+//! Drivers that were unloaded: who hunts a leak at unload meets their return addresses in logs and on stacks.
+//!
+//! ```text
+//!  nt!MmUnloadedDrivers -> | Name 16 | StartAddress 8 | EndAddress 8 | CurrentTime 8 | x 50      0x28 bytes each
+//!                     x86  | Name 8  | 4              | 4            | 8             |           0x18
+//! ```
+//! No build's symbols have the structure; where the array is, the kernel's symbols say or its debugger data block. Names lie
+//! in pool of their own, so they are read when they are shown.
+//!
+//! Source: kdnet.md 12 for the variable; the entry is what public readers of kernel dumps and of live kernels agree on.
+
+use std::sync::Arc;
+
+use super::width::Width;
+use super::{FileName, Target, TargetError};
+use crate::memory::{Memory, VirtAddr};
+
+/// Entries of the kernel's array.
+const ENTRIES: usize = 50;
+/// No image is longer; an entry that says so is none.
+const MAX_SIZE: u64 = 0x4000_0000;
+
+/// One driver that was unloaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnloadedModule {
+    /// Where its image was.
+    pub base: VirtAddr,
+    /// First address past the image.
+    pub end: VirtAddr,
+    /// When it was unloaded: units of 100 ns since 1601.
+    pub time: u64,
+    /// Where its file name is, and its length in bytes.
+    name: (VirtAddr, usize),
+}
+
+impl UnloadedModule {
+    /// True if `address` lay in the image.
+    #[must_use]
+    pub fn contains(&self, address: VirtAddr) -> bool {
+        (self.base..self.end).contains(&address)
+    }
+}
+
+impl Target<'_> {
+    /// The drivers that were unloaded, the last first; read at most once per stop. None if the kernel does not say.
+    ///
+    /// # Errors
+    /// [`TargetError::Read`].
+    pub fn unloaded_modules(&self) -> Result<Arc<[UnloadedModule]>, TargetError> {
+        let read = || self.unloaded.get_or_init(|| self.read_unloaded()).clone();
+        self.kernel.unloaded(self.memory.stop(), read)
+    }
+
+    fn read_unloaded(&self) -> Result<Arc<[UnloadedModule]>, TargetError> {
+        let by_symbol = self.address_of("nt!MmUnloadedDrivers").ok();
+        let by_block = || self.debugger_data().ok()?.mm_unloaded_drivers();
+        let Some(variable) = by_symbol.or_else(by_block) else { return Ok(Arc::new([])) };
+        let width = self.width();
+        let failed = |error| TargetError::read("nt!MmUnloadedDrivers", error);
+        let mut pointer = [0; 8];
+        self.memory.read_virtual(variable, &mut pointer[..width.bytes()]).map_err(failed)?;
+        let array = VirtAddr(u64::from_le_bytes(pointer));
+        if array.is_null() {
+            return Ok(Arc::new([]));
+        }
+        let size = if width == Width::Bits32 { 0x18 } else { 0x28 };
+        let mut bytes = vec![0; ENTRIES * size];
+        self.memory.read_virtual(array, &mut bytes).map_err(failed)?;
+        let entries = bytes.chunks_exact(size).map(|entry| decode(entry, width.bytes()));
+        let is_driver = |driver: &UnloadedModule| {
+            let size = driver.end.0.checked_sub(driver.base.0);
+            self.is_kernel(driver.base) && size.is_some_and(|size| (1..=MAX_SIZE).contains(&size))
+        };
+        let mut drivers: Vec<_> = entries.filter(is_driver).collect();
+        // The array is a ring, in which the times tell the order; of one time, the later entry is the later one.
+        drivers.reverse();
+        drivers.sort_by_key(|driver| std::cmp::Reverse(driver.time));
+        Ok(drivers.into())
+    }
+
+    /// The driver that `address` lay in, the last one if there were several. Nothing if it lay in none.
+    ///
+    /// # Errors
+    /// As [`unloaded_modules`](Self::unloaded_modules).
+    pub fn unloaded_at(&self, address: VirtAddr) -> Result<Option<UnloadedModule>, TargetError> {
+        if !self.is_kernel(address) {
+            return Ok(None);
+        }
+        Ok(self.unloaded_modules()?.iter().find(|driver| driver.contains(address)).cloned())
+    }
+
+    /// The file name of a driver that was unloaded.
+    ///
+    /// # Errors
+    /// [`TargetError::Read`].
+    pub fn unloaded_name(&self, driver: &UnloadedModule) -> Result<String, TargetError> {
+        let (at, length) = driver.name;
+        let mut bytes = vec![0; FileName::bytes_to_read(length)];
+        let read = self.memory.read_virtual(at, &mut bytes);
+        read.map_err(|error| TargetError::read("name of an unloaded driver", error))?;
+        Ok(FileName::new(&bytes, length).text)
+    }
+}
+
+/// An entry of the array; `pointer` is bytes of a pointer.
+fn decode(entry: &[u8], pointer: usize) -> UnloadedModule {
+    let uint = |at: usize, size: usize| {
+        let mut word = [0; 8];
+        word[..size].copy_from_slice(&entry[at..at + size]);
+        u64::from_le_bytes(word)
+    };
+    UnloadedModule {
+        name: (VirtAddr(uint(pointer, pointer)), uint(0, 2) as usize),
+        base: VirtAddr(uint(2 * pointer, pointer)),
+        end: VirtAddr(uint(3 * pointer, pointer)),
+        time: uint(4 * pointer, 8),
+    }
+}
