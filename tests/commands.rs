@@ -269,6 +269,64 @@ fn a_module_has_one_name_everywhere() {
     }
 }
 
+/// Forms that fingers type, and a form that is known to be answered with the same.
+#[test]
+fn reflexes_of_windbg_users_work() {
+    let (machine, kernel) = stopped("commands_reflexes");
+    let shown = |line: &str| {
+        let target = Target::new(&machine, &kernel).with_cpu(&machine);
+        text(&target, line)
+    };
+    for (typed, same) in [
+        ("dS poi(nt!PsLoadedModuleList)+58", "du poi(poi(nt!PsLoadedModuleList)+60) Lc"),
+        ("dd/c4 nt L8", "dd nt L8"),
+        ("dd /c 4 nt L8", "dd nt L8"),
+        ("s-b nt L1000 50 45 0 0", "s -b nt L1000 50 45 0 0"),
+        ("s -a nt Lf000 7601.24540.amd64", "s -a nt Lf000 \"7601.24540.amd64\""),
+        ("x /t nt!VfPoolTraces", "x nt!VfPoolTraces"),
+        ("x /v nt!VfPoolTraces", "x nt!VfPoolTraces"),
+        (
+            "dt nt!_EPROCESS poi(nt!PsInitialSystemProcess) Pcb->DirectoryTableBase",
+            "dt nt!_EPROCESS poi(nt!PsInitialSystemProcess) Pcb.DirectoryTableBase",
+        ),
+        ("!kdexts.verifier 3 myfault.sys", "!verifier 3 myfault.sys"),
+        ("!verifier /?", "!verifier -?"),
+        ("!help verifier", ".help verifier"),
+        ("? @$ip", "? @rip"),
+        ("? $csp + @$t0 + $t19", "? @rsp"),
+        ("lmk", "lm"),
+        (".reload/v", ".reload"),
+        (".reload /n /v", ".reload"),
+        ("lmo", "lm"),
+    ] {
+        let expected = shown(same);
+        assert!(!expected.is_empty() && !expected.contains("usage:"), "{same}: {expected}");
+        assert_eq!(shown(typed), expected, "{typed}");
+    }
+    assert_eq!(shown("? 'dcba'"), "Evaluate expression: 1684234849 = 00000000`64636261\n");
+    assert_eq!(shown("dd /c1 nt L2").lines().count(), 2);
+    assert_eq!(shown("db /c8 nt L20").lines().count(), 4);
+    shown("dp nt!PsLoadedModuleList L1");
+    assert_eq!(shown("? $p"), shown("? poi(nt!PsLoadedModuleList)"));
+    assert!(shown("lmf").contains("nt       \\SystemRoot\\system32\\ntoskrnl.exe"), "{}", shown("lmf"));
+    assert!(shown("version").ends_with(&format!("verikd {}\n", env!("CARGO_PKG_VERSION"))));
+    assert!(shown("version").starts_with(&shown("vertarget")));
+    for (typed, said) in [
+        ("? @$thread", "the pseudo-register $thread is not known here; $ip, $csp"),
+        ("dt -l Flink nt!_LIST_ENTRY 0", "show each element by its address"),
+        (".reload /i", "symbols of another build"),
+        (".reload x.sys=fffff80000000000,1000", "cannot be declared"),
+        ("!lmi nt", "`lmv m NAME`"),
+        ("dpp @rsp", "`dps` shows pointers"),
+        ("dD nt", "`dps` shows pointers"),
+        ("!list", "lists are not walked here"),
+        ("dd /c0 nt", "a line has 1 to"),
+        ("!process 0 0", "processes and threads are not listed here"),
+    ] {
+        assert!(shown(typed).contains(said), "{typed}: {}", shown(typed));
+    }
+}
+
 /// Types every line of a transcript and compares what is printed, notes included.
 fn follow(name: &str) {
     let (machine, kernel) = stopped(&format!("transcript_{name}"));

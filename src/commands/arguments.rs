@@ -40,6 +40,13 @@ impl<'a> Arguments<'a> {
         self.rest.split_whitespace().next()
     }
 
+    /// Passes over `text` if it comes next, whatever is glued to it. True if it did.
+    pub(super) fn skip(&mut self, text: &str) -> bool {
+        let found = self.rest.strip_prefix(text).map(str::trim_start);
+        self.rest = found.unwrap_or(self.rest);
+        found.is_some()
+    }
+
     /// The next word.
     pub(super) fn word(&mut self) -> Option<&'a str> {
         let word = self.peek()?;

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use super::arguments::Arguments;
 use super::{Answer, Answered, CommandSpec, Needs, Run};
-use crate::output::{general, unix_time};
+use crate::output::{Address, general, unix_time};
 use crate::target::{Target, VirtAddr};
 
 pub(super) static EVALUATE: CommandSpec = CommandSpec {
@@ -47,12 +47,25 @@ pub(super) struct Evaluated {
     #[serde(serialize_with = "crate::output::address")]
     value: VirtAddr,
     decimal: i64,
+    #[serde(skip)]
+    width: usize,
 }
 
 impl Answer for Evaluated {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        writeln!(out, "Evaluate expression: {} = {}", self.decimal, self.value)
+        let value = Address { address: self.value, pointer_size: self.width };
+        writeln!(out, "Evaluate expression: {} = {value}", self.decimal)
     }
+}
+
+/// Bytes of a value in a target: on a 32-bit one what fits in 32 bits has no more.
+const fn width(value: u64, target: &Target<'_>) -> usize {
+    if target.pointer_size() == 4 && value >> 32 == 0 { 4 } else { 8 }
+}
+
+/// A value of `width` bytes as a signed number.
+const fn decimal(value: u64, width: usize) -> i64 {
+    if width == 4 { value as i32 as i64 } else { value as i64 }
 }
 
 /// A number in every format.
@@ -69,23 +82,27 @@ pub(super) struct Formats {
     float_low: f32,
     float_high: f32,
     double: f64,
+    #[serde(skip)]
+    width: usize,
 }
 
 impl Formats {
-    fn of(value: u64) -> Self {
+    fn of(value: u64, width: usize) -> Self {
         let bytes = value.to_be_bytes();
+        let bytes = &bytes[8 - width..];
         let binary: Vec<_> = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
         let char_of = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { *byte as char } else { '.' };
         Self {
             value: VirtAddr(value),
-            decimal: value as i64,
-            octal: format!("{value:022o}"),
+            decimal: decimal(value, width),
+            octal: format!("{value:00$o}", if width == 4 { 11 } else { 22 }),
             binary: binary.join(" "),
             chars: bytes.iter().map(char_of).collect(),
             time: time(value),
             float_low: f32::from_bits(value as u32),
             float_high: f32::from_bits((value >> 32) as u32),
             double: f64::from_bits(value),
+            width,
         }
     }
 }
@@ -93,7 +110,7 @@ impl Formats {
 impl Answer for Formats {
     fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "Evaluate expression:")?;
-        writeln!(out, "  Hex:     {}", self.value)?;
+        writeln!(out, "  Hex:     {}", Address { address: self.value, pointer_size: self.width })?;
         writeln!(out, "  Decimal: {}", self.decimal)?;
         writeln!(out, "  Octal:   {}", self.octal)?;
         writeln!(out, "  Binary:  {}", self.binary)?;
@@ -121,11 +138,13 @@ fn time(value: u64) -> Option<String> {
 
 fn evaluate(arguments: &str, target: &Target<'_>) -> Answered {
     let value = only_expression(&EVALUATE, arguments, target)?;
-    Ok(Box::new(Evaluated { value: VirtAddr(value), decimal: value as i64 }))
+    let width = width(value, target);
+    Ok(Box::new(Evaluated { value: VirtAddr(value), decimal: decimal(value, width), width }))
 }
 
 fn formats(arguments: &str, target: &Target<'_>) -> Answered {
-    Ok(Box::new(Formats::of(only_expression(&FORMATS, arguments, target)?)))
+    let value = only_expression(&FORMATS, arguments, target)?;
+    Ok(Box::new(Formats::of(value, width(value, target))))
 }
 
 fn only_expression(
@@ -149,7 +168,7 @@ mod tests {
     #[test]
     fn formats_are_those_of_microsofts_example() {
         let mut text = String::new();
-        Answer::write_text(&Formats::of(0x1c40_7e62), &mut text).unwrap();
+        Answer::write_text(&Formats::of(0x1c40_7e62, 8), &mut text).unwrap();
         let expected = "\
 Evaluate expression:
   Hex:     00000000`1c407e62
@@ -162,11 +181,26 @@ Evaluate expression:
   Double:  2.34182e-315
 ";
         assert_eq!(text, expected);
+        // Microsoft's own example is of a 32-bit target.
+        let mut text = String::new();
+        Answer::write_text(&Formats::of(0x1c40_7e62, 4), &mut text).unwrap();
+        let expected = "\
+Evaluate expression:
+  Hex:     1c407e62
+  Decimal: 473988706
+  Octal:   03420077142
+  Binary:  00011100 01000000 01111110 01100010
+  Chars:   .@~b
+  Time:    Mon Jan  7 23:31:46 1985
+  Float:   low 6.36908e-22 high 0
+  Double:  2.34182e-315
+";
+        assert_eq!(text, expected);
     }
 
     #[test]
     fn a_long_number_is_a_filetime_or_no_time() {
-        let time = |value| Formats::of(value).time;
+        let time = |value| Formats::of(value, 8).time;
         assert_eq!(time(0x01d7_0000_0000_0000).as_deref(), Some("Wed Feb 10 22:56:43.071 2021 (UTC)"));
         assert_eq!(time(0xffff_f800_0141_b000), None);
         assert_eq!(time(0).as_deref(), Some("Thu Jan  1 00:00:00 1970"));

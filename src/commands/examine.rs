@@ -129,14 +129,15 @@ pub(super) fn modules_for(pattern: &str, target: &Target<'_>) -> Result<FittingM
 
 fn examine(text: &str, target: &Target<'_>) -> Answered {
     let mut arguments = Arguments::new(&EXAMINE, text);
-    let (mut columns, mut by_name) = (Columns::All, false);
+    let (mut columns, mut by_name, mut wants_types) = (Columns::All, false, false);
     let pattern = loop {
         match arguments.word() {
             Some("/0") => columns = Columns::Address,
             Some("/1") => columns = Columns::Name,
             Some("/n") => by_name = true,
             // In order of address, with addresses and names, without links to click on: so it is.
-            Some("/2" | "/a" | "/d" | "/D") => {}
+            Some("/2" | "/a" | "/d" | "/D" | "/f" | "/p") => {}
+            Some("/t" | "/v" | "/s" | "/q") => wants_types = true,
             Some(option) if option.starts_with('/') => {
                 return Err(arguments.usage(format!("{option} is not among the options of this version")));
             }
@@ -171,6 +172,11 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
         list.symbols.truncate(MAX_SYMBOLS);
         list.notes
             .push(Note::partial(format!("Only the first {MAX_SYMBOLS:#x} of {count:#x} symbols are listed")));
+    }
+    if wants_types && !list.symbols.is_empty() {
+        list.notes.push(Note::remark(
+            "Public symbols have neither types nor sizes, so names and addresses are all",
+        ));
     }
     let unread = found.modules.iter().filter_map(|(module, symbols)| {
         let exports = (symbols.kind() == SymbolKind::Export).then(|| target.exports(module)).flatten()?;

@@ -139,8 +139,8 @@ const KNOWN: &[(&[&str], &str)] = &[
         "lists are not walked here; `dt nt!_LIST_ENTRY ADDRESS` shows one link of them",
     ),
     (
-        &["dg", "ddp", "dqp", "dda", "dqa", "ddu", "dqu", "df", "dyb", "dyd"],
-        "memory is not shown so here; `.help` lists the `d` commands there are",
+        &["dg", "dD", "dpp", "dpu", "dpa", "ddp", "dqp", "dda", "dqa", "ddu", "dqu", "df", "dyb", "dyd"],
+        "memory is not shown so here; `dps` shows pointers and their symbols, `da` and `du` the text at one, `.help` the other `d` commands",
     ),
     (
         &[
@@ -196,6 +196,7 @@ const KNOWN: &[(&[&str], &str)] = &[
         ],
         "that setting of the debugger's window or output does nothing here",
     ),
+    (&["!lmi"], "`lmv m NAME` shows what the headers of a module say"),
     (&[".printf"], "formats are not printed here; `.echo TEXT` prints a text, `? EXPRESSION` a value"),
     (
         &[".remote", ".server", ".clients", ".endsrv", ".servers", ".noshell", ".sleep", ".wake"],
@@ -212,6 +213,11 @@ const KNOWN: &[(&[&str], &str)] = &[
         "user mode is not looked at here",
     ),
 ];
+
+/// True for names that differ from a command's in case only, and mean another command of WinDbg's: `dD` is no `dd`.
+pub(super) fn is_exact(name: &str) -> bool {
+    name == "dD"
+}
 
 /// What is said of a command that WinDbg has and this program lacks.
 pub(super) fn sentence(name: &str) -> Option<&'static str> {
@@ -285,7 +291,9 @@ mod tests {
     #[test]
     fn no_known_name_is_a_command_that_is_here() {
         let here = |name: &&&str| {
-            COMMANDS.iter().any(|spec| spec.names.iter().any(|it| it.eq_ignore_ascii_case(name)))
+            COMMANDS
+                .iter()
+                .any(|spec| spec.names.iter().any(|it| it.eq_ignore_ascii_case(name) && !is_exact(name)))
         };
         let both: Vec<_> = KNOWN.iter().flat_map(|(names, _)| *names).filter(here).collect();
         assert!(both.is_empty(), "{both:?}");

@@ -500,6 +500,8 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &memory::DPS,
     &memory::DQ,
     &memory::DQS,
+    &memory::DS_ANSI,
+    &memory::DS_UNICODE,
     &memory::DU,
     &memory::DW,
     &memory::S,
@@ -508,6 +510,7 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &evaluate::FORMATS,
     &echo::COMMAND,
     &version::COMMAND,
+    &version::VERSION,
     &bugcheck::COMMAND,
     &symbol_path::SYMFIX,
     &symbol_path::SYMPATH,
@@ -562,8 +565,11 @@ static QUIT_DETACH: CommandSpec = CommandSpec {
     run: Run::Control(ControlCommand::QuitDetach),
 };
 
-/// Commands whose arguments may follow without a space.
-const GLUED: [&str; 2] = ["?", "lm"];
+/// Commands whose arguments may follow without a space, and what glues them: `?1+2`, `lmvm`, `s-d`. Options with a slash
+/// may follow any.
+const GLUED: [(&str, &str); 5] = [("?", ""), ("lm", ""), ("s", "-"), ("dt", "-"), ("!verifier", "-")];
+/// The extensions whose commands are built in: `!kdexts.verifier`.
+const EXTENSIONS: [&str; 4] = ["!kdexts.", "!kext.", "!ext.", "!ntsdexts."];
 
 /// The command that a line of the prompt names, and its arguments.
 ///
@@ -575,16 +581,38 @@ pub fn find(line: &str) -> Result<(&'static CommandSpec, &str), QueryError> {
     let (name, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     // `?` alone asks for help, with an expression for its value.
     let name = if line == "?" { help::COMMAND.names[0] } else { name };
+    let extension = EXTENSIONS.iter().find(|extension| {
+        name.get(..extension.len()).is_some_and(|start| start.eq_ignore_ascii_case(extension))
+    });
+    let own;
+    let name = match extension {
+        Some(extension) => {
+            own = format!("!{}", &name[extension.len()..]);
+            own.as_str()
+        }
+        None => name,
+    };
+    // `ds` and `dS` are two commands, `dd` and WinDbg's `dD` too; elsewhere case says nothing.
+    let exact = |spec: &&&CommandSpec| spec.names.contains(&name);
     let named = |spec: &&&CommandSpec| spec.names.iter().any(|known| known.eq_ignore_ascii_case(name));
-    if let Some(spec) = COMMANDS.iter().find(named) {
+    if known::is_exact(name) {
+        return Err(QueryError::unknown(name));
+    }
+    if let Some(spec) = COMMANDS.iter().find(exact).or_else(|| COMMANDS.iter().find(named)) {
         return checked(spec, arguments.trim());
     }
     // WinDbg's users type `?1+2`, `lmvm nt` and `.reload/f`.
     let glued = |spec: &&&CommandSpec| {
-        let glue = if GLUED.contains(&spec.names[0]) { "" } else { "/" };
-        name.strip_prefix(spec.names[0]).is_some_and(|rest| rest.starts_with(glue))
+        let glue = GLUED.iter().find(|(known, _)| *known == spec.names[0]).map_or("/", |(_, glue)| glue);
+        let rest = name.strip_prefix(spec.names[0]).filter(|rest| !rest.is_empty());
+        rest.is_some_and(|rest| rest.starts_with(glue) || rest.starts_with('/'))
     };
-    match COMMANDS.iter().find(glued).filter(|_| known::sentence(name).is_none()) {
+    match COMMANDS
+        .iter()
+        .find(glued)
+        .filter(|_| extension.is_none())
+        .filter(|_| known::sentence(name).is_none())
+    {
         Some(spec) => checked(spec, line[spec.names[0].len()..].trim()),
         None => Err(QueryError::unknown(name)),
     }
@@ -628,6 +656,18 @@ mod tests {
             let (spec, arguments) = find(line).unwrap();
             assert_eq!((spec.names[0], arguments), (name, rest));
         }
+        for (line, name, rest) in [
+            ("!kdexts.verifier 3 x", "!verifier", "3 x"),
+            ("s-d nt L4 1", "s", "-d nt L4 1"),
+            ("!verifier/?", "!verifier", "/?"),
+            ("dS nt", "dS", "nt"),
+            ("ds nt", "ds", "nt"),
+            ("DD nt", "dd", "nt"),
+        ] {
+            let (spec, arguments) = find(line).unwrap();
+            assert_eq!((spec.names[0], arguments), (name, rest), "{line}");
+        }
+        assert!(find("dD nt").is_err() && find("!kdexts.process").is_err());
         for (line, name, rest) in
             [("?", ".help", ""), (".reload/f", ".reload", "/f"), ("help lm", ".help", "lm")]
         {

@@ -3,7 +3,8 @@
 //! ```text
 //!  lm                     all          lm m PATTERN   those whose names fit     lm a ADDRESS   the one there
 //!  lmv m NAME, lmvm NAME  and what its headers say                              lml, lme       with symbols, without a file
-//!  lmn, lmt, lmnt         image names, times, instead of symbols                lmsm, lm1m     by name, names alone
+//!  lmn, lmf, lmt, lmnt    image names, paths, times, instead of symbols         lmsm, lm1m     by name, names alone
+//!  lmo                    loaded ones only, not those that were unloaded
 //! ```
 //! ```text
 //! 0: kd> lm
@@ -35,7 +36,7 @@ use crate::target::{Module, SymbolKind, Target, TargetError, VirtAddr, WalkEnd, 
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["lm"],
-    usage: "lm[v][n][t][l|e][sm|1m] [m PATTERN | a ADDRESS]",
+    usage: "lm[v][n|f][t][l|e|o][sm|1m] [m PATTERN | a ADDRESS]",
     summary: "list loaded modules, their addresses and where their symbols come from",
     needs: Needs::Stopped,
     run: Run::Query(run),
@@ -60,6 +61,8 @@ pub struct Modules {
     pub by_name: bool,
     /// Not those that were unloaded.
     pub only_loaded: bool,
+    /// Those of user mode, of which none are known.
+    pub of_user_mode: bool,
 }
 
 /// What is printed of each module.
@@ -70,6 +73,8 @@ pub enum Columns {
     Symbols,
     /// The name of its image, and when that was linked if it was asked for.
     Image,
+    /// The path of its image.
+    Path,
     /// When its image was linked.
     Time,
     /// Its name alone.
@@ -109,6 +114,9 @@ struct Row {
     name: String,
     image_name: TargetText,
     symbols: SymbolStatus,
+    /// Where the kernel loaded it from, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<TargetText>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,6 +163,12 @@ impl Query for Modules {
             columns: self.columns,
             pointer_size: target.pointer_size(),
         };
+        if self.of_user_mode {
+            table
+                .notes
+                .push(Note::remark("Modules of user mode are not looked at here; lm lists the kernel's"));
+            return Ok(table);
+        }
         for module in list.modules().iter().filter(fits) {
             let symbols = status(module, target);
             let is_wanted = match (self.found, &symbols) {
@@ -172,9 +186,18 @@ impl Query for Modules {
                 name: module.name.to_string(),
                 image_name: module.image_name.as_str().into(),
                 symbols,
+                path: None,
                 timestamp: None,
                 headers: None,
             };
+            if self.columns == Columns::Path {
+                match target.image_path(module) {
+                    Ok(path) => row.path = Some(path.into()),
+                    Err(error) => {
+                        table.notes.push(Note::partial(format!("path of {}: {error}", module.name)));
+                    }
+                }
+            }
             if self.with_time {
                 match target.timestamp(module) {
                     Ok(time) => row.timestamp = Some(time),
@@ -324,8 +347,14 @@ fn write_image(
     columns: Columns,
     out: &mut dyn fmt::Write,
 ) -> fmt::Result {
-    let Row { name, image_name, timestamp, .. } = row;
-    let image = if columns == Columns::Image { format!("{image_name:<12} ") } else { String::new() };
+    let Row { name, image_name, path, timestamp, .. } = row;
+    let image = match columns {
+        Columns::Image => format!("{image_name:<12} "),
+        Columns::Path => {
+            format!("{:<12} ", path.as_ref().map_or_else(|| image_name.to_string(), TargetText::to_string))
+        }
+        _ => String::new(),
+    };
     let time = timestamp.map(|time| format!("{} ({time:08X})", output::unix_time(time.into())));
     let line = format!("{start} {end}   {name:<8} {image}{}", time.unwrap_or_default());
     writeln!(out, "{}", line.trim_end())
@@ -411,8 +440,20 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
                     query.only_loaded = true;
                     rest
                 }
-                // Kernel modules, full paths of symbol files, links to click on: so it is.
-                ('k' | 'f' | 'D', rest) => rest,
+                ('f', rest) => {
+                    query.columns = Columns::Path;
+                    rest
+                }
+                ('u', rest) => {
+                    query.of_user_mode = true;
+                    rest
+                }
+                ('i', rest) => {
+                    query.columns = Columns::Image;
+                    rest
+                }
+                // Kernel modules, links to click on: so it is.
+                ('k' | 'D', rest) => rest,
                 _ => return Err(arguments.usage(format!("cannot read `{word}`"))),
             };
         }

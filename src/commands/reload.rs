@@ -192,7 +192,22 @@ fn parse(arguments: &str) -> Result<(Switches, Option<&str>), QueryError> {
         match word.strip_prefix(['/', '-']) {
             Some("f" | "F") => switches.force = true,
             Some("u" | "U") => switches.unload = true,
+            // Told as it goes, the kernel alone, quick and deferred: so it is.
+            Some("v" | "n" | "d" | "D" | "o" | "s" | "w") => {}
+            Some("i" | "I") => {
+                return Err(usage(
+                    "/i would take symbols of another build, which would be told as this one's",
+                ));
+            }
+            Some("user" | "l" | "a" | "P" | "unl") => {
+                return Err(usage(&format!(
+                    "{word}: modules of user mode and unloaded ones have no symbols here"
+                )));
+            }
             Some(_) => return Err(usage(&format!("{word} is not among the switches of this version"))),
+            None if word.contains('=') => {
+                return Err(usage("an image cannot be declared; modules are those of the target's own list"));
+            }
             None if module.is_none() => module = Some(word),
             None => return Err(usage(&format!("`{word}` is one argument too many"))),
         }

@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
+use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer, told};
 use crate::output;
-use crate::target::{Target, VirtAddr};
+use crate::target::{SymbolSource, Target, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["vertarget"],
@@ -14,6 +14,14 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     summary: "show which Windows the target runs and where its kernel is",
     needs: Needs::Stopped,
     run: Run::Query(run),
+};
+
+pub(super) static VERSION: CommandSpec = CommandSpec {
+    names: &["version", "vercommand"],
+    usage: "version",
+    summary: "show verikd's version, and which Windows the target runs",
+    needs: Needs::Nothing,
+    run: Run::Symbols(both),
 };
 
 /// Longest build text read; the kernel's own array has 128 bytes.
@@ -97,6 +105,33 @@ impl Answer for TargetVersion {
     fn notes(&self) -> &[Note] {
         &self.notes
     }
+}
+
+/// Which program this is, and which Windows a stopped target runs.
+#[derive(Clone, Debug, Serialize)]
+struct Versions {
+    verikd: &'static str,
+    target: Option<TargetVersion>,
+}
+
+impl Answer for Versions {
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        if let Some(target) = &self.target {
+            target.write_text(out)?;
+        }
+        writeln!(out, "verikd {}", self.verikd)
+    }
+
+    fn notes(&self) -> &[Note] {
+        self.target.as_ref().map_or(&[], |target| &target.notes)
+    }
+}
+
+fn both(_arguments: &str, _source: &SymbolSource, target: Option<&Target<'_>>) -> Answered {
+    let verikd = env!("CARGO_PKG_VERSION");
+    let Some(target) = target else { return Ok(Box::new(Versions { verikd, target: None })) };
+    let answer = Version.run(target).map(|version| Box::new(Versions { verikd, target: Some(version) }) as _);
+    told(answer, target)
 }
 
 fn run(_arguments: &str, target: &Target<'_>) -> Answered {

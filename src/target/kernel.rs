@@ -54,6 +54,8 @@ pub struct DisplayPosition {
     pub command: &'static str,
     /// First byte after what it displayed.
     pub next: VirtAddr,
+    /// The last value that it displayed: `$p`.
+    pub value: Option<u64>,
 }
 
 /// A module's symbols, or why it has none.

@@ -202,6 +202,31 @@ fn assert_prints_samples(windows_8_1: World, windows_7: World) {
 
 /// Columns as in sample S13, whose source line is in no public symbols.
 #[test]
+fn expressions_of_a_32_bit_target_have_32_bits() {
+    let booted = windows_8_1().boot();
+    let shown = |line: &str| text(&booted.target(), line);
+    for (line, value) in [
+        ("? 86491d10", "-2042028784 = 86491d10"),
+        ("? -1", "-1 = ffffffff"),
+        ("? ffffffff + 2", "1 = 00000001"),
+        ("? ~0", "-1 = ffffffff"),
+        ("? 1 << 1f", "-2147483648 = 80000000"),
+        ("? 1 << 20", "0 = 00000000"),
+        ("? 80000000 >>> 1", "-1073741824 = c0000000"),
+        ("? 80000000 >> 1", "1073741824 = 40000000"),
+        ("? 80000000 > 1", "1 = 00000001"),
+        ("? ffffffff * ffffffff", "1 = 00000001"),
+        ("? 100000000 + 1", "4294967297 = 00000001`00000001"),
+        ("? @$ptrsize", "4 = 00000004"),
+    ] {
+        assert_eq!(shown(line), format!("Evaluate expression: {value}\n"), "{line}");
+    }
+    assert!(shown("? nosuch").contains("no module is called nosuch"));
+    let error = shown("? poi(10)");
+    assert!(error.contains("at 00000010: not mapped"), "{error}");
+}
+
+#[test]
 fn other_commands_print_eight_digits_too() {
     let mut world = windows_8_1();
     let code = VirtAddr(0x9a3b_f6a0);

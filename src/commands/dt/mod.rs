@@ -214,6 +214,11 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
             arguments.word();
             if flag == "v" {
                 query.verbose = true;
+            } else if flag.starts_with('l') {
+                let problem = format!(
+                    "`{word}` would walk a list, which is not done here; show each element by its address"
+                );
+                return Err(arguments.usage(problem));
             } else if let Some(depth) = flag.strip_prefix('r') {
                 query.depth = depth_of(depth, &mut arguments)?;
             } else {
@@ -228,7 +233,8 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
         } else if query.address.is_none() && (query.name.is_empty() || !is_field(word, &query.name, target)) {
             query.address = Some(arguments.address_before_names(target)?);
         } else {
-            query.fields.push(arguments.word().unwrap_or_default().to_owned());
+            // `Field->Sub` leads on as `Field.Sub` does.
+            query.fields.push(arguments.word().unwrap_or_default().replace("->", "."));
         }
     }
     if query.name.is_empty() {
@@ -268,6 +274,6 @@ fn is_field(word: &str, ty: &str, target: &Target<'_>) -> bool {
         return true;
     }
     let Ok(NamedType { layout, .. }) = target.named_type(ty) else { return false };
-    let first = Pattern::new(word.split('.').next().unwrap_or_default());
+    let first = Pattern::new(word.split(['.', '-']).next().unwrap_or_default());
     layout.fields().iter().any(|field| first.matches(&field.name))
 }

@@ -7,18 +7,23 @@ pub(super) fn value(node: &Node, text: &str, target: &Target<'_>) -> Result<u64,
     match node {
         Node::Number(value) => Ok(*value),
         Node::Register(place) => register(place, text, target),
+        Node::Pseudo(place) => pseudo(place, text, target),
         Node::Name(place) => {
             let address = target.resolve(&place.name);
             address.map(|address| address.0).map_err(|error| failed(text, place.at, error))
         }
         Node::Unary(operator, operand, at) => {
             let operand = value(operand, text, target)?;
-            unary(*operator, operand, target).map_err(|error| failed(text, *at, error))
+            let value = unary(*operator, operand, target).map_err(|error| failed(text, *at, error))?;
+            Ok(if is_narrow(operand, target) && *operator != Unary::QuadWord { low(value) } else { value })
         }
         Node::Binary(operator, left, right, at) => {
             let (left, right) = (value(left, text, target)?, value(right, text, target)?);
             let divided = || ExpressionError::new(rest(text, *at), ExpressionCause::DivisionByZero);
-            binary(*operator, left, right).ok_or_else(divided)
+            let is_narrow = is_narrow(left, target) && is_narrow(right, target);
+            let left = if is_narrow && *operator == Binary::ShiftRightSigned { signed(left) } else { left };
+            let value = binary(*operator, left, right).ok_or_else(divided)?;
+            Ok(if is_narrow { low(value) } else { value })
         }
     }
 }
@@ -27,6 +32,40 @@ fn register(place: &Place, text: &str, target: &Target<'_>) -> Result<u64, Expre
     let registers = target.registers().map_err(|error| failed(text, place.at, error))?;
     let found = registers.get(&place.name).map(|register| register.value);
     found.ok_or_else(|| ExpressionError::syntax(rest(text, place.at), "no register has this name"))
+}
+
+/// The value of a register of the debugger's own.
+fn pseudo(place: &Place, text: &str, target: &Target<'_>) -> Result<u64, ExpressionError> {
+    let register = |name: &str| register(&Place { name: name.to_owned(), at: place.at }, text, target);
+    match place.name.as_str() {
+        "ip" => register("rip"),
+        "csp" => register("rsp"),
+        "retreg" => register("rax"),
+        "ptrsize" => Ok(target.pointer_size() as u64),
+        "pagesize" => Ok(0x1000),
+        "p" => {
+            let shown = target.kernel().display_position().and_then(|position| position.value);
+            let missing =
+                || ExpressionError::syntax(rest(text, place.at), "no d command has shown a value yet");
+            shown.ok_or_else(missing)
+        }
+        // Nothing here sets them, and unset ones are 0.
+        _ => Ok(0),
+    }
+}
+
+/// True for a value that has 32 bits on a 32-bit target.
+const fn is_narrow(value: u64, target: &Target<'_>) -> bool {
+    target.pointer_size() == 4 && value >> 32 == 0
+}
+
+const fn low(value: u64) -> u64 {
+    value & 0xffff_ffff
+}
+
+/// A value of 32 bits as one of 64 with the same sign.
+const fn signed(value: u64) -> u64 {
+    value as u32 as i32 as i64 as u64
 }
 
 fn unary(operator: Unary, operand: u64, target: &Target<'_>) -> Result<u64, TargetError> {

@@ -3,14 +3,17 @@
 //! ```text
 //!  80  0x80  0n128  0t200  0y1010  fffff880`0447c000        hexadecimal unless a prefix says otherwise
 //!  nt!VfPoolTraces  myfault  VfPoolTraces                   a symbol, a module's base, a symbol of any loaded PDB
+//!  'Leak'                                                   characters, the first one the highest: 0x4c65616b
 //!  @rsp  rip  .                                             a register; . is the program counter
+//!  @$ip  $csp  $p  $retreg  $ptrsize  $pagesize  $t0..$t19  $p is the last value that a d command showed
 //!  poi(nt!VfPoolTraces)+10                                  by wo dwo qwo poi: what lies at an address
 //!
 //!  binds most   - ~ + not hi low by wo dwo qwo poi
 //!               * / % mod     + -     << >> >>>
 //!               = == != < > <= >=     & and     ^ xor     | or
 //! ```
-//! Everything is 64 bits wide, unsigned, and wraps. `>>>` keeps the sign. A comparison gives 1 or 0; `not` gives 1 for
+//! Everything is 64 bits wide, unsigned, and wraps; on a 32-bit target what fits in 32 bits stays in them. `>>>` keeps the
+//! sign. A comparison gives 1 or 0; `not` gives 1 for
 //! 0, and 0 otherwise. A name that is also a number is a number: `fade` is 0xfade, `nt!fade` a symbol.
 //!
 //! Source: Microsoft, "MASM Numbers and Operators".
@@ -35,6 +38,8 @@ pub struct Expression {
 enum Node {
     Number(u64),
     Register(Place),
+    /// A register of the debugger's own: `$p`.
+    Pseudo(Place),
     Name(Place),
     Unary(Unary, Box<Self>, usize),
     Binary(Binary, Box<Self>, Box<Self>, usize),
@@ -133,6 +138,7 @@ impl fmt::Display for Node {
         match self {
             Self::Number(value) => write!(f, "{value:#x}"),
             Self::Register(place) => write!(f, "@{}", place.name),
+            Self::Pseudo(place) => write!(f, "@${}", place.name),
             Self::Name(place) => write!(f, "@!\"{}\"", place.name),
             Self::Unary(operator, operand, _) => {
                 let word = scan::UNARY.iter().find(|(_, known)| known == operator);

@@ -124,12 +124,17 @@ impl<'a> Scanner<'a> {
             self.at += 1;
             return Ok(Node::Register(Place { name: "rip".to_owned(), at: start }));
         }
+        if let Some(quoted) = rest.strip_prefix('\'') {
+            return self.characters(quoted);
+        }
         let word = &rest[..word_len(rest)];
         if word.is_empty() {
             return Err(ExpressionError::syntax(rest, "a number, a symbol or a register should stand here"));
         }
-        if word.starts_with('$') {
-            return Err(pseudo_register(rest, word));
+        if let Some(name) = word.strip_prefix('$') {
+            let node = pseudo_register(rest, name, start)?;
+            self.at += word.len();
+            return Ok(node);
         }
         self.at += word.len();
         if let Some(number) = number(word) {
@@ -148,6 +153,18 @@ impl<'a> Scanner<'a> {
         Ok(Node::Name(place))
     }
 
+    /// The number that characters in single quotes are, of which this follows the first quote.
+    fn characters(&mut self, quoted: &str) -> Result<Node, ExpressionError> {
+        let inside = quoted.split_once('\'').map(|(inside, _)| inside);
+        let inside = inside.filter(|inside| (1..=8).contains(&inside.len()) && inside.is_ascii());
+        let Some(inside) = inside else {
+            let problem = "1 to 8 characters should stand between single quotes";
+            return Err(ExpressionError::syntax(self.rest(), problem));
+        };
+        self.at += inside.len() + 2;
+        Ok(Node::Number(inside.bytes().fold(0, |value, byte| value << 8 | u64::from(byte))))
+    }
+
     /// What follows an `@`.
     fn register(&mut self, after: &'a str) -> Result<Node, ExpressionError> {
         let (start, rest) = (self.at, self.rest());
@@ -161,8 +178,11 @@ impl<'a> Scanner<'a> {
         if after.starts_with('@') {
             return Err(ExpressionError::syntax(rest, "C++ expressions are not read; MASM expressions are"));
         }
-        if after.starts_with('$') {
-            return Err(pseudo_register(rest, &after[..word_len(after)]));
+        if let Some(name) = after.strip_prefix('$') {
+            let name = &name[..name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len())];
+            let node = pseudo_register(rest, name, start)?;
+            self.at += "@$".len() + name.len();
+            return Ok(node);
         }
         let name = &after[..after.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(after.len())];
         if name.is_empty() {
@@ -173,10 +193,21 @@ impl<'a> Scanner<'a> {
     }
 }
 
-fn pseudo_register(rest: &str, name: &str) -> ExpressionError {
-    let problem =
-        format!("pseudo-registers such as {name} are not known here; of registers, @rip and the like are");
-    ExpressionError::syntax(rest, problem)
+/// The debugger's own registers; `t0` to `t19` beside them.
+const PSEUDO: [&str; 6] = ["ip", "csp", "retreg", "p", "ptrsize", "pagesize"];
+
+fn pseudo_register(rest: &str, name: &str, at: usize) -> Result<Node, ExpressionError> {
+    let lower = name.to_ascii_lowercase();
+    let is_user_s =
+        lower.strip_prefix('t').and_then(|number| number.parse::<u8>().ok()).is_some_and(|it| it < 20);
+    if PSEUDO.contains(&lower.as_str()) || is_user_s {
+        return Ok(Node::Pseudo(Place { name: lower, at }));
+    }
+    let problem = format!(
+        "the pseudo-register ${name} is not known here; ${}, $t0 to $t19 are, and registers such as @rip",
+        PSEUDO.join(", $")
+    );
+    Err(ExpressionError::syntax(rest, problem))
 }
 
 const fn is_name_char(c: char) -> bool {

@@ -128,8 +128,12 @@ fn an_error_points_at_where_it_is_and_says_what_should_be_there() {
         ),
         ("nt!Countre+1", "Couldn't resolve error at 'nt!Countre+1': nt!Countre not found in nt.pdb", ""),
         ("Countre", "Couldn't resolve error at 'Countre': no module is called Countre", "no symbol in nt"),
-        ("@$proc", "Couldn't resolve error at '@$proc': pseudo-registers such as $proc are not known", ""),
-        ("$t0", "Couldn't resolve error at '$t0': pseudo-registers such as $t0 are not known", ""),
+        (
+            "@$proc",
+            "Couldn't resolve error at '@$proc': the pseudo-register $proc is not known here; $ip, $csp",
+            "$t0 to $t19",
+        ),
+        ("$t20", "Couldn't resolve error at '$t20': the pseudo-register $t20 is not known here", ""),
     ] {
         let error = evaluate(text).unwrap_err();
         assert!(error.starts_with(start) && error.contains(part), "{text}: {error}");

@@ -4,9 +4,9 @@ use serde::{Serialize, Serializer};
 
 use super::Format;
 use crate::commands::arguments::Arguments;
-use crate::commands::{Answered, CommandSpec, Needs, Note, Query, QueryError, Run};
+use crate::commands::{Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
 use crate::output;
-use crate::target::{DisplayPosition, ReadCause, SparseBytes, Target, VirtAddr};
+use crate::target::{DisplayPosition, ReadCause, SparseBytes, Target, TargetError, VirtAddr};
 
 /// Most bytes shown by one command.
 const MAX_SHOWN: u64 = 0x10_0000;
@@ -15,7 +15,7 @@ macro_rules! display_commands {
     ($($spec:ident $name:literal $format:expr, $summary:literal;)*) => {$(
         pub(in crate::commands) static $spec: CommandSpec = CommandSpec {
             names: &[$name],
-            usage: concat!($name, " [ADDRESS [L COUNT | END]]"),
+            usage: concat!($name, " [/cCOLUMNS] [ADDRESS [L COUNT | END]]"),
             summary: $summary,
             needs: Needs::Stopped,
             run: Run::Query(|arguments, target| run(&$spec, $format, arguments, target)),
@@ -38,6 +38,23 @@ display_commands! {
     DW "dw" Some(Format::Words), "show memory in words of two bytes";
 }
 
+/// `ds` and `dS`, which differ in case only.
+pub(in crate::commands) static DS_ANSI: CommandSpec = CommandSpec {
+    names: &["ds"],
+    usage: "ds ADDRESS",
+    summary: "show the text of the _STRING at an address",
+    needs: Needs::Stopped,
+    run: Run::Query(|arguments, target| string(&DS_ANSI, Format::Ascii, arguments, target)),
+};
+
+pub(in crate::commands) static DS_UNICODE: CommandSpec = CommandSpec {
+    names: &["dS"],
+    usage: "dS ADDRESS",
+    summary: "show the text of the _UNICODE_STRING at an address",
+    needs: Needs::Stopped,
+    run: Run::Query(|arguments, target| string(&DS_UNICODE, Format::Unicode, arguments, target)),
+};
+
 /// Asks for the bytes of a range.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MemoryQuery {
@@ -47,6 +64,8 @@ pub(super) struct MemoryQuery {
     len: usize,
     /// How they are to be shown.
     format: Format,
+    /// Bytes of a line.
+    line: usize,
 }
 
 /// The bytes of a range.
@@ -64,6 +83,8 @@ pub(super) struct MemoryDisplay {
     /// The text, if it was asked for; characters that cannot be read are `?`.
     pub(super) text: Option<String>,
     notes: Vec<Note>,
+    #[serde(skip)]
+    pub(super) line: usize,
     #[serde(skip)]
     pub(super) bytes: SparseBytes,
     #[serde(skip)]
@@ -91,6 +112,7 @@ impl Query for MemoryQuery {
             symbols: Vec::new(),
             text: None,
             notes: Vec::new(),
+            line: self.line,
             bytes,
             pointer_size: target.pointer_size(),
         };
@@ -147,6 +169,7 @@ fn symbol(target: &Target<'_>, address: u64) -> Option<String> {
 
 fn run(spec: &'static CommandSpec, format: Option<Format>, text: &str, target: &Target<'_>) -> Answered {
     let mut arguments = Arguments::new(spec, text);
+    let columns = columns(&mut arguments, target)?;
     let before = target.kernel().display_position();
     let format = format.or_else(|| format_of(before?.command)).unwrap_or(Format::Bytes);
     let pointers = matches!(spec.names[0], "dp" | "dps") && target.pointer_size() == 4;
@@ -168,12 +191,51 @@ fn run(spec: &'static CommandSpec, format: Option<Format>, text: &str, target: &
     if len > MAX_SHOWN {
         return Err(arguments.usage(format!("{len:#x} bytes are more than the {MAX_SHOWN:#x} shown at once")));
     }
-    let query = MemoryQuery { start, len: len as usize, format };
+    let line = columns.map_or(format.line(), |columns| columns * format.unit());
+    let query = MemoryQuery { start, len: len as usize, format, line };
     let display = query.run(target)?;
     let command =
         if spec.names[0] == "d" { before.map_or("db", |before| before.command) } else { spec.names[0] };
-    target.kernel().set_display_position(DisplayPosition { command, next: display.end() });
+    target.kernel().set_display_position(DisplayPosition {
+        command,
+        next: display.end(),
+        value: display.elements.last().copied().flatten(),
+    });
     Ok(Box::new(display))
+}
+
+/// How many elements a line has, if `/cCOLUMNS` says it: `/c1`, `/c 1`.
+fn columns(arguments: &mut Arguments<'_>, target: &Target<'_>) -> Result<Option<usize>, QueryError> {
+    /// A line of a terminal has no more.
+    const MOST: u64 = 0x80;
+    if !arguments.skip("/c") {
+        return Ok(None);
+    }
+    match arguments.expression(target)? {
+        columns @ 1..=MOST => Ok(Some(columns as usize)),
+        other => Err(arguments.usage(format!("a line has 1 to {MOST:#x} columns, not {other:#x}"))),
+    }
+}
+
+/// The text of a `_STRING` or `_UNICODE_STRING`: length, room, and where it is.
+fn string(spec: &'static CommandSpec, format: Format, text: &str, target: &Target<'_>) -> Answered {
+    let mut arguments = Arguments::new(spec, text);
+    if arguments.is_empty() {
+        return Err(arguments.usage("the address of a string is missing"));
+    }
+    let at = arguments.address(target)?;
+    arguments.end()?;
+    let pointer = target.pointer_size();
+    let mut bytes = vec![0; 2 * pointer];
+    let read = target.memory().read_virtual(at, &mut bytes);
+    let failed =
+        |error| QueryError::Target { command: spec.names[0], source: TargetError::read("string", error) };
+    read.map_err(failed)?;
+    let mut buffer = [0; 8];
+    buffer[..pointer].copy_from_slice(&bytes[pointer..]);
+    let (start, len) =
+        (VirtAddr(u64::from_le_bytes(buffer)), usize::from(u16::from_le_bytes([bytes[0], bytes[1]])));
+    answer(&MemoryQuery { start, len: len & !(format.unit() - 1), format, line: format.line() }, target)
 }
 
 /// What the command called `name` shows.

@@ -4,6 +4,7 @@
 //!  db dw dd dq dc     bytes, words of 2, 4 and 8 bytes, 4 bytes with characters
 //!  dp dps dqs dds     pointers; one a line with what they point to; the same in 8 and 4 bytes
 //!  da du              text of one or two bytes a character, up to its 0
+//!  ds dS              the text of a _STRING, of a _UNICODE_STRING
 //!  d                  as the d command before
 //! ```
 //! ```text
@@ -21,6 +22,6 @@ mod format;
 mod search;
 mod text;
 
-pub(super) use display::{D, DA, DB, DC, DD, DDS, DP, DPS, DQ, DQS, DU, DW};
+pub(super) use display::{D, DA, DB, DC, DD, DDS, DP, DPS, DQ, DQS, DS_ANSI, DS_UNICODE, DU, DW};
 use format::Format;
 pub(super) use search::S;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  s [-b] RANGE BYTE ...          -w -d -q  words of 2, 4 and 8 bytes, at multiples of their size from the start
-//!  s -a RANGE "TEXT"              -u        text of one and two bytes a character
+//!  s -a RANGE "TEXT"              -u        text of one and two bytes a character; quotes are needed for spaces at its ends
 //!  -[1]b                          addresses only
 //! ```
 //! ```text
@@ -70,7 +70,7 @@ impl Answer for Matches {
         for Match { address, bytes } in &self.matches {
             let address = output::Address { address: *address, pointer_size: self.pointer_size };
             match self.format {
-                Some(format) => write_line(address, bytes, format, true, out)?,
+                Some(format) => write_line(address, bytes, (format, format.line()), true, out)?,
                 None => writeln!(out, "0x{address}")?,
             }
         }
@@ -202,8 +202,14 @@ fn kind(arguments: &mut Arguments<'_>) -> Result<Kind, QueryError> {
 }
 
 fn text_pattern(arguments: &Arguments<'_>, unit: usize) -> Result<Vec<u8>, QueryError> {
-    let quoted = arguments.rest().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let text = quoted.ok_or_else(|| arguments.usage("a text in quotes should stand last"))?;
+    // Without quotes the text is the rest of the line, as in WinDbg.
+    let rest = arguments.rest();
+    let text = match rest.strip_prefix('"') {
+        Some(quoted) => {
+            quoted.strip_suffix('"').ok_or_else(|| arguments.usage("the text's quote is not closed"))?
+        }
+        None => rest,
+    };
     if unit == 2 {
         Ok(text.encode_utf16().flat_map(u16::to_le_bytes).collect())
     } else {

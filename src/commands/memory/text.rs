@@ -22,10 +22,10 @@ fn write_numbers(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
     let format = display.format;
     let has_characters = matches!(format, Format::Bytes | Format::DoubleWordsAndCharacters);
     let len = display.elements.len() * format.unit();
-    for (index, from) in (0..len).step_by(format.line()).enumerate() {
-        let offsets = from..len.min(from + format.line());
+    for (index, from) in (0..len).step_by(display.line).enumerate() {
+        let offsets = from..len.min(from + display.line);
         let bytes: Vec<_> = offsets.map(|offset| display.bytes.uint(offset, 1)).collect();
-        write_line(at(display, index), &bytes, format, has_characters, out)?;
+        write_line(at(display, index), &bytes, (format, display.line), has_characters, out)?;
     }
     Ok(())
 }
@@ -34,7 +34,7 @@ fn write_numbers(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
 pub(super) fn write_line(
     at: Address,
     bytes: &[Option<u64>],
-    format: Format,
+    (format, len): (Format, usize),
     has_characters: bool,
     out: &mut dyn Write,
 ) -> fmt::Result {
@@ -49,7 +49,7 @@ pub(super) fn write_line(
     }
     write!(out, "{at}  {line}")?;
     if has_characters {
-        let width = format.line() / unit * (number(None, unit).len() + 1) - 1;
+        let width = len / unit * (number(None, unit).len() + 1) - 1;
         write!(out, "{:1$}  {2}", "", width - line.len(), characters(bytes))?;
     }
     out.write_char('\n')
@@ -57,7 +57,9 @@ pub(super) fn write_line(
 
 fn write_symbols(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
     for (index, (element, symbol)) in display.elements.iter().zip(&display.symbols).enumerate() {
-        write!(out, "{}  {}", at(display, index), number(*element, display.format.unit()))?;
+        let address = display.start.offset((index * display.format.unit()) as u64);
+        let address = Address { address, pointer_size: display.pointer_size };
+        write!(out, "{address}  {}", number(*element, display.format.unit()))?;
         match symbol {
             Some(symbol) => writeln!(out, " {symbol}")?,
             None => writeln!(out)?,
@@ -67,7 +69,7 @@ fn write_symbols(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
 }
 
 fn write_text(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
-    let a_line = display.format.line() / display.format.unit();
+    let a_line = display.line / display.format.unit();
     let text: Vec<char> = display.text.iter().flat_map(|text| text.chars()).collect();
     if text.is_empty() {
         let unreadable = display.bytes.get(0..1).is_none();
@@ -82,7 +84,7 @@ fn write_text(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
 
 /// The address of a line.
 fn at(display: &MemoryDisplay, line: usize) -> Address {
-    let address = display.start.offset((line * display.format.line()) as u64);
+    let address = display.start.offset((line * display.line) as u64);
     Address { address, pointer_size: display.pointer_size }
 }
 

@@ -130,7 +130,7 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
         return answer(&VerifierQuery::default(), target);
     };
     match first {
-        "-?" | "?" => return Ok(Box::new(Manual::new())),
+        "-?" | "?" | "/?" | "-h" | "/h" | "-help" | "/help" => return Ok(Box::new(Manual::new())),
         "-disable" => {
             return Err(usage("-disable would write to the target's memory, which verikd doesn't".into()));
         }
