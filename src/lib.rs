@@ -13,6 +13,7 @@
 //!   |    |         |          |            `------------`-----> output   (leaf: how text of the target's is shown)
 //!   |    |         |          `--> session --> memory (implements Memory)
 //!   |    |         |                  `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
+//!   |    |----> doctor --> session
 //!   |    `----> sim --> kd-protocol, memory
 //!   `---------> capture --> kd-protocol
 //! session --> capture (a trace of it); session, capture --> key (leaf: where a KDNET key comes from)
@@ -41,6 +42,7 @@
 pub mod capture;
 pub mod commands;
 pub mod debugger;
+pub mod doctor;
 pub mod key;
 pub mod memory;
 pub mod output;

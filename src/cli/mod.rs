@@ -1,10 +1,12 @@
 //! The command line.
 //!
 //! Exit codes: 0 all well; 1 something failed; 2 the command line, or a command, was not understood; 3 an answer has gaps.
+//! From 10 on: what `doctor` has found.
 
 mod bridge;
 mod debug;
 mod demo;
+mod doctor;
 mod simulate;
 mod symbols;
 
@@ -60,6 +62,8 @@ enum Command {
     Sim(Box<simulate::Options>),
     /// Show a target with a serial line to KDNET debuggers, over the network
     Bridge(bridge::Options),
+    /// Tell why no target connects, and what to do
+    Doctor(doctor::Options),
     /// Look into symbol files
     Symbols(symbols::Options),
     /// Show what a debugger and a target said to each other, from a packet capture
@@ -77,6 +81,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::Sim(options)) => simulate::run(&options),
         Some(Command::Bridge(options)) => bridge::run(&options),
+        Some(Command::Doctor(options)) => doctor::run(&options),
         Some(Command::Symbols(options)) => symbols::run(&options),
         Some(Command::Capture(options)) => run_capture(&options),
     };

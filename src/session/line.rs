@@ -21,10 +21,10 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes taken from the stream at a time.
 const PIECE: usize = 16 << 10;
 
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-type Stream = Box<dyn Duplex>;
+pub(super) type Stream = Box<dyn Duplex>;
 
 /// What happened on the line.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ async fn open_line(port: ComPort, wait: Duration) -> io::Result<OpenLine> {
     Ok(OpenLine { received, to_send, reader, writer })
 }
 
-async fn open(port: &ComPort) -> io::Result<Stream> {
+pub(super) async fn open(port: &ComPort) -> io::Result<Stream> {
     Ok(match port {
         ComPort::Pipe(path) => open_pipe(path).await?,
         ComPort::Tcp { host, port } => {

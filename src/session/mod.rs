@@ -20,6 +20,7 @@ mod line;
 mod live_memory;
 mod monitor;
 mod order;
+mod raw_line;
 mod rescue;
 mod signals;
 mod trace;
@@ -46,6 +47,7 @@ pub use error::{AttachError, BreakInError, OpenError};
 pub use leaving::Resumed;
 pub use live_memory::LiveMemory;
 pub use monitor::{BootId, News, Quit, Standing, Step, Traffic, Wait};
+pub use raw_line::RawLine;
 pub use signals::Signal;
 pub use trace::{Tap, Trace, TraceConfig, TraceNews};
 
