@@ -106,6 +106,19 @@ fn options_of_other_programs_and_systems_are_named() {
 }
 
 #[test]
+fn options_of_kd_are_understood_or_named() {
+    let nobody = ["-k", "com:pipe,port=/no/such", "-c", "q", "--connect-timeout", "10ms"];
+    let Finished { code, err, .. } = verikd(&[&["-Q", "-n", "-v"], &nobody[..]].concat());
+    assert_eq!(code, 1, "it is the line that is missing: {err}");
+    assert_eq!(err.matches("is ignored").count(), 3, "{err}");
+    for option in [&["-z", "memory.dmp"][..], &["-d"], &["-logo", "log.txt"], &["-p", "4"]] {
+        let Finished { code, err, .. } = verikd(&[option, &nobody[..]].concat());
+        assert_eq!(code, 2, "{option:?}");
+        assert!(err.starts_with(&format!("verikd: {}: ", option[0])), "{err}");
+    }
+}
+
+#[test]
 #[cfg(unix)]
 fn advice_for_a_line_that_is_not_there_fits_its_kind() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -8,9 +8,9 @@ mod debug;
 mod demo;
 mod doctor;
 mod simulate;
+mod spelling;
 mod symbols;
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -72,7 +72,17 @@ enum Command {
 
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
-    let arguments = match Arguments::try_parse_from(std::env::args_os().map(windbg_spelling)) {
+    let spelling::Spelled { arguments, notes } = match spelling::translate(std::env::args_os()) {
+        Ok(spelled) => spelled,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "verikd: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    for note in notes {
+        let _ = writeln!(io::stderr(), "note: {note}");
+    }
+    let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
@@ -86,11 +96,6 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Capture(options)) => run_capture(&options),
     };
     ExitCode::from(code)
-}
-
-/// WinDbg's two-letter `-cf`, which the argument parser would read as `-c f`.
-fn windbg_spelling(argument: OsString) -> OsString {
-    if argument == "-cf" { "--command-file".into() } else { argument }
 }
 
 fn run_capture(options: &capture::Options) -> u8 {
