@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kd_protocol::link::Peer;
 use verikd::commands::{Style, VerifierFormat};
-use verikd::debugger::Debugger;
+use verikd::debugger::{DebugError, Debugger};
 use verikd::session::{
-    AttachError, Connection, Prompts, Quit, Session, SessionConfig, TraceConfig, TraceNews,
+    AttachError, BreakInError, Connection, Prompts, Quit, Session, SessionConfig, Signal, TraceConfig,
+    TraceNews,
 };
 use verikd::shell::{
     Drained, Format, Report, Script, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
@@ -23,6 +24,8 @@ use super::{PromptAnswer, USAGE, fail, warn_of_visible_key};
 /// A script's target connects within this, unless told otherwise: its next offer is three seconds away at most, a
 /// restart of the machine a minute or so.
 const SCRIPT_CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Whoever ends the program waits this long for what is still to be written.
+const LAST_WORDS: Duration = Duration::from_millis(150);
 /// SIGPIPE's, as shells tell it.
 const READER_GONE: u8 = 128 + 13;
 /// Without a target for this long, a person is told what is missing.
@@ -154,7 +157,9 @@ pub(super) fn run(options: &Options) -> u8 {
     report.status(&format!("Waiting for a target on {}", session.place()));
     if let Err(error) = wait_for_target(&session, &report, timeout) {
         report.status(&format!("verikd: {error}"));
-        return ended(&session, &report, Worst::Failed);
+        let ended_by = (error == AttachError::Interrupted)
+            .then_some(session.quit().unwrap_or(Quit::Signal(Signal::Interrupt)));
+        return ended(&session, &report, Worst::Failed, ended_by);
     }
     session.set_freeze_budget(options.freeze_budget);
     let watch = Box::new(TerminalWatch::new(session.watcher()));
@@ -163,37 +168,40 @@ pub(super) fn run(options: &Options) -> u8 {
     let style = Style { verifier: options.verifier_format };
     let mut shell = Shell::new(debugger, report.clone()).with_style(style);
     let result = debug(&mut shell, options.break_in, script.as_ref(), deadlines.break_timeout);
+    let is_interrupted =
+        matches!(&result, Err(ShellError::Debug(DebugError::BreakIn(BreakInError::Interrupted))));
+    let interrupted = Quit::Signal(Signal::Interrupt);
+    let ended_by = shell.ended_by().or(is_interrupted.then_some(interrupted));
     let mut worst = shell.worst();
     if let Err(error) = result {
         worst = worst.max(Worst::Failed);
         report.status(&format!("verikd: {error}"));
     }
     drop(shell);
-    ended(&session, &report, worst)
+    ended(&session, &report, worst, ended_by)
 }
 
-/// Lets a target run that is held still, waits until everything is written, and returns the exit code.
-pub(super) fn ended(session: &Session, report: &Report, worst: Worst) -> u8 {
-    let watcher = session.watcher();
+/// Waits until everything is written, unless somebody wants the program to end, and returns the exit code.
+pub(super) fn ended(session: &Session, report: &Report, worst: Worst, ended_by: Option<Quit>) -> u8 {
     let interrupts = session.interrupts();
-    let is_wanted = || session.quit().is_none() && session.interrupts() == interrupts;
+    let since = Instant::now();
+    let is_wanted = || {
+        let has_to_end = ended_by.is_some() || session.quit().is_some() || session.interrupts() != interrupts;
+        !has_to_end || since.elapsed() < LAST_WORDS
+    };
     let drained = report.writer().drain(is_wanted);
-    drop(watcher);
     if worst == Worst::MayBeStopped {
         return worst.exit_code();
     }
-    match (drained, session.quit()) {
-        (_, Some(quit @ Quit::Signal(_))) => exit_code_of(quit),
+    let interrupted = Quit::Signal(Signal::Interrupt);
+    match (drained, session.quit().or(ended_by)) {
+        (_, Some(quit)) => exit_code_of(quit),
+        (Drained::GivenUp, None) => exit_code_of(interrupted),
         // A reader that has gone away, as head(1) does, ends what is written to it.
-        (Drained::Failed(error), _) if error.kind() == io::ErrorKind::BrokenPipe => READER_GONE,
-        (Drained::Failed(error), _) => {
+        (Drained::Failed(error), None) if error.kind() == io::ErrorKind::BrokenPipe => READER_GONE,
+        (Drained::Failed(error), None) => {
             let _ = writeln!(io::stderr(), "verikd: cannot write the answer: {error}");
             Worst::Failed.exit_code()
-        }
-        (_, Some(quit)) => worst.exit_code().max(exit_code_of(quit)),
-        (Drained::GivenUp, None) => exit_code_of(Quit::Signal(verikd::session::Signal::Interrupt)),
-        (Drained::All, None) if session.interrupts() > 0 && worst == Worst::Failed => {
-            exit_code_of(Quit::Signal(verikd::session::Signal::Interrupt))
         }
         (Drained::All, None) => worst.exit_code(),
     }
@@ -207,6 +215,9 @@ fn debug(
 ) -> Result<(), ShellError> {
     let attached = if break_in { shell.break_in() } else { shell.identify() };
     if attached.is_err() {
+        if session_interrupted(shell) {
+            shell.session().hurry();
+        }
         shell.leave();
     }
     attached?;
@@ -214,6 +225,11 @@ fn debug(
         Some(script) => run_script(shell, script),
         None => prompt(shell, break_in_timeout),
     }
+}
+
+/// True if somebody pressed Ctrl+C, or wants the program to end.
+fn session_interrupted(shell: &Shell) -> bool {
+    shell.session().interrupts() > 0 || shell.session().quit().is_some()
 }
 
 /// The script of `-c`, `-cf` or a standard input that is no terminal.

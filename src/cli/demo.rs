@@ -70,11 +70,12 @@ fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
         }
         prompt(&mut shell, PATIENCE)
     };
+    let ended_by = shell.ended_by();
     let mut worst = shell.worst();
     if let Err(error) = result {
         worst = worst.max(Worst::Failed);
         report.status(&format!("verikd: {error}"));
     }
     drop(shell);
-    Ok(super::debug::ended(&session, &report, worst))
+    Ok(super::debug::ended(&session, &report, worst, ended_by))
 }

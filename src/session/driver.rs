@@ -454,6 +454,7 @@ impl Driver {
             state.set_run_state(RunState::Stopped);
             state.stopped = Some(change);
             state.is_held = true;
+            state.has_left = false;
             state.is_break_in = std::mem::take(&mut state.wants_break_in);
         });
         // The link stops a target again that it cannot prove to run otherwise; and one may stop again at once by itself.

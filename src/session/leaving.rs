@@ -23,6 +23,8 @@ use super::{Halt, Session, version};
 const LATE_STOP: Duration = Duration::from_millis(1200);
 /// A machine that has something to say as soon as it runs, another bug check, a prompt, an assertion, says it within this.
 const MOMENT: Duration = Duration::from_millis(200);
+/// One that goes on talking, as a bug-checking kernel does before it stops, is listened to for this long.
+const LONGEST_TALK: Duration = Duration::from_secs(5);
 /// The same for whoever has to go.
 const HURRIED_LATE_STOP: Duration = Duration::from_millis(700);
 /// Whoever has to go gives a target that says something this long, ...
@@ -70,6 +72,12 @@ impl Session {
     /// Lets the target run for good: also one that stops again at once, as long as that takes. Nothing is done if this
     /// session does not hold it.
     pub fn leave(&self) -> Resumed {
+        let resumed = self.leave_each_stop();
+        self.monitor.note(|state| state.has_left = true);
+        resumed
+    }
+
+    fn leave_each_stop(&self) -> Resumed {
         let going = Going::new(self);
         for _ in 0..MOST_STOPS {
             let Some(stop) = self.stopped() else { return going.without_stop() };
@@ -109,13 +117,13 @@ impl Session {
 
 impl<'a> Going<'a> {
     fn new(session: &'a Session) -> Self {
-        let is_hurried = session.quit().is_some().into();
-        Self { session, since: Instant::now(), patience: session.leave_timeout, is_hurried }
+        Self { session, since: Instant::now(), patience: session.leave_timeout, is_hurried: Cell::new(false) }
     }
 
     /// True once somebody has to go: the program is to end, or Ctrl+C was pressed at what takes long.
     fn is_hurried(&self) -> bool {
-        if self.session.quit().is_some() || self.session.take_interrupt() {
+        let has_to_go = self.session.monitor.get(|state| state.is_hurried) || self.session.quit().is_some();
+        if has_to_go || self.session.take_interrupt() {
             self.is_hurried.set(true);
         }
         self.is_hurried.get()
@@ -208,15 +216,16 @@ impl<'a> Going<'a> {
         }
     }
 
-    /// Waits for a stop that `is_wanted` until nothing was heard for this long, but for [`LATE_STOP`] at most where the target
-    /// goes on talking. A prompt is answered: who is leaving asks nobody.
+    /// Waits for a stop that `is_wanted` until nothing was heard for this long, but for [`LONGEST_TALK`] at most where the
+    /// target goes on talking. A prompt is answered: who is leaving asks nobody.
     fn stops_within(
         &self,
         time: Duration,
         is_wanted: impl Fn(&StateChange) -> bool,
     ) -> Option<Box<StateChange>> {
         let start = Instant::now();
-        let latest = start + time.max(self.late_stop());
+        let talk = if self.is_hurried() { HURRIED_LATE_STOP } else { LONGEST_TALK };
+        let latest = start + time.max(talk);
         let mut deadline = start + time;
         loop {
             let find = |state: &mut State| {

@@ -497,6 +497,22 @@ impl Session {
         self.monitor.get(|state| state.freeze_budget)
     }
 
+    /// How often the program was suspended.
+    #[must_use]
+    pub fn suspensions(&self) -> u64 {
+        self.monitor.get(|state| state.suspensions)
+    }
+
+    /// Waits until a suspension that has begun is over.
+    pub fn wait_out_suspension(&self) {
+        self.monitor.wait_out_suspension();
+    }
+
+    /// The target is let run as fast as that goes from now on: somebody waits for the program to end.
+    pub fn hurry(&self) {
+        self.monitor.note(|state| state.is_hurried = true);
+    }
+
     /// How often Ctrl+C was pressed.
     #[must_use]
     pub fn interrupts(&self) -> u64 {
@@ -609,8 +625,10 @@ impl Watcher {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Whoever cares how that went has left before.
-        self.leave();
+        // Whoever cares how that went has left before; and what was tried is not tried again.
+        if !self.monitor.get(|state| state.has_left) {
+            self.leave();
+        }
         self.order(Order::End);
         if let Some(driver) = self.driver.take() {
             let _ = driver.join();

@@ -170,6 +170,11 @@ pub(super) struct State {
     interrupted: bool,
     pub(super) interrupts: u64,
     suspends: bool,
+    pub(super) suspensions: u64,
+    /// Whoever lets the target run has to go.
+    pub(super) is_hurried: bool,
+    /// It was tried to let the target run for good.
+    pub(super) has_left: bool,
     quit: Option<Quit>,
     ended: Option<String>,
     next_ticket: u64,
@@ -277,6 +282,9 @@ impl Default for Monitor {
             interrupted: false,
             interrupts: 0,
             suspends: false,
+            suspensions: 0,
+            is_hurried: false,
+            has_left: false,
             quit: None,
             ended: None,
             next_ticket: 0,
@@ -489,7 +497,10 @@ impl Monitor {
                 state.interrupted = true;
                 state.interrupts += 1;
             }
-            Signal::Suspend => state.suspends = true,
+            Signal::Suspend => {
+                state.suspends = true;
+                state.suspensions += 1;
+            }
             Signal::Terminate | Signal::HangUp => {
                 state.quit.get_or_insert(Quit::Signal(signal));
             }
@@ -504,6 +515,12 @@ impl Monitor {
             Wait::Done(quit) => quit,
             _ => None,
         }
+    }
+
+    /// Waits until a suspension that has begun is over.
+    pub(super) fn wait_out_suspension(&self) {
+        let mut find = |state: &mut State| (!state.suspends).then_some(());
+        let _ = self.wait_unless(None, &mut find, |state| state.quit.map(|_| Wait::Interrupted));
     }
 
     /// The program goes on after a suspension.

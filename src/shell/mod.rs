@@ -120,6 +120,8 @@ pub struct Shell {
     last: Worst,
     /// Of the command that is running.
     remarks: Vec<String>,
+    /// What ended the script before its time.
+    ended_by: Option<Quit>,
     /// The stop that was announced last, and its boot.
     announced: Option<(BootId, StopId)>,
 }
@@ -137,6 +139,7 @@ impl Shell {
             worst: Worst::Fine,
             last: Worst::Fine,
             remarks: Vec::new(),
+            ended_by: None,
             announced: None,
         }
     }
@@ -157,6 +160,12 @@ impl Shell {
     #[must_use]
     pub const fn worst(&self) -> Worst {
         self.worst
+    }
+
+    /// What ended the script before its time, if something did.
+    #[must_use]
+    pub const fn ended_by(&self) -> Option<Quit> {
+        self.ended_by
     }
 
     /// Stops the target and says where.

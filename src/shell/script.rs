@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{After, Shell, ShellError, Worst};
 use crate::commands::line::{Line, lines};
-use crate::session::{BootId, Halt, Session, Step, Wait};
+use crate::session::{BootId, Halt, Quit, Session, Signal, Step, Wait};
 
 /// What a script is, and what bounds it.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ enum Ended {
     /// It has taken as long as it may.
     BudgetSpent,
     /// Somebody wants it to end.
-    Told(String),
+    Told(Quit),
 }
 
 /// Runs each command of `script`, waiting for the next stop where one lets the target run, and leaves the target
@@ -38,9 +38,13 @@ enum Ended {
 /// [`ShellError`] if the target is lost while it is waited for.
 pub fn run_script(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
     let result = run_commands(shell, script);
+    let interrupts = shell.session().interrupts();
     // Whatever was not answered, and whoever does not read what was.
     shell.leave();
     shell.teller.tell();
+    if shell.session().interrupts() != interrupts {
+        shell.ended_by.get_or_insert(Quit::Signal(Signal::Interrupt));
+    }
     result
 }
 
@@ -49,6 +53,7 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
     let lines = lines(&script.text);
     let mut interrupts = session.interrupts();
     let mut boot = session.boot();
+    let suspensions = session.suspensions();
     let mut is_waiting = !shell.is_stopped();
     for (number, line) in lines.iter().enumerate() {
         let mut is_whole = shell.takes(line);
@@ -71,7 +76,7 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
                 shell.break_in()?;
                 boot = session.boot();
             }
-            if let Some(ended) = ended(shell, boot, interrupts) {
+            if let Some(ended) = ended(shell, boot, interrupts, suspensions) {
                 end(shell, &ended, left());
                 return Ok(());
             }
@@ -85,17 +90,26 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
             }
         }
     }
+    // What ended the last command has to be told too.
+    match ended(shell, boot, interrupts, suspensions) {
+        Some(told @ (Ended::Told(_) | Ended::Failed(_))) if !is_waiting => end(shell, &told, [].iter()),
+        _ => {}
+    }
     Ok(())
 }
 
 /// Why the rest is not run, if it is not.
-fn ended(shell: &Shell, boot: BootId, interrupts: u64) -> Option<Ended> {
+fn ended(shell: &Shell, boot: BootId, interrupts: u64, suspensions: u64) -> Option<Ended> {
     let session = shell.session();
+    session.wait_out_suspension();
     if let Some(quit) = session.quit() {
-        return Some(Ended::Told(format!("{quit} ended the script while it waited for {}", session.step())));
+        return Some(Ended::Told(quit));
     }
     if session.interrupts() != interrupts {
-        return Some(Ended::Told("Ctrl+C ended the script".into()));
+        return Some(Ended::Told(Quit::Signal(Signal::Interrupt)));
+    }
+    if session.suspensions() != suspensions {
+        return Some(Ended::Failed("verikd was suspended, and the target ran meanwhile".into()));
     }
     if session.boot() != boot {
         return Some(Ended::Failed("the target restarted; --reattach goes on with the new boot".into()));
@@ -108,11 +122,23 @@ fn ended(shell: &Shell, boot: BootId, interrupts: u64) -> Option<Ended> {
 
 /// Lets the target run, and says what was not done, and why.
 fn end<'a>(shell: &mut Shell, ended: &Ended, left: impl Iterator<Item = &'a String>) {
+    let step = shell.session().step();
+    if let Ended::Told(quit) = ended {
+        shell.ended_by = Some(*quit);
+        shell.session().hurry();
+        shell.report.status(&format!("{quit} ended the script while it waited for {step}"));
+    }
     shell.leave();
+    let told;
     let why = match ended {
-        Ended::Failed(why) | Ended::Told(why) => {
+        Ended::Failed(why) => {
             shell.worst = shell.worst.max(Worst::Failed);
             why.as_str()
+        }
+        Ended::Told(quit) => {
+            shell.worst = shell.worst.max(Worst::Failed);
+            told = format!("{quit} ended the script");
+            &told
         }
         Ended::BudgetSpent => {
             if shell.worst != Worst::MayBeStopped {
@@ -165,7 +191,15 @@ fn wait_for_stop(shell: &mut Shell, script: &Script) -> Result<Option<Ended>, Sh
                 deadline = Some(Instant::now() + script.break_in_timeout);
             }
             wait => {
+                if let Some(quit) = session.quit() {
+                    return Ok(Some(Ended::Told(quit)));
+                }
                 if breaks_in {
+                    if wait == Wait::Interrupted {
+                        session.hurry();
+                        session.cancel_break_in();
+                        return Ok(Some(Ended::Told(Quit::Signal(Signal::Interrupt))));
+                    }
                     let why = session.gave_up_break_in(wait.map(drop), script.break_in_timeout);
                     return Ok(Some(Ended::Failed(why.to_string())));
                 }
@@ -183,11 +217,6 @@ fn why_no_stop(session: &Session, wait: &Wait<Halt>, script: &Script) -> Ended {
             script.stop_timeout.unwrap_or_default(),
             session.last_heard()
         )),
-        _ => match session.quit() {
-            Some(quit) => {
-                Ended::Told(format!("{quit} ended the script while it waited for {}", session.step()))
-            }
-            None => Ended::Told("Ctrl+C ended the script".into()),
-        },
+        _ => Ended::Told(session.quit().unwrap_or(Quit::Signal(Signal::Interrupt))),
     }
 }

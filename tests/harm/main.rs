@@ -4,3 +4,4 @@
 
 mod field;
 mod matrix;
+mod ways_out;
