@@ -51,6 +51,25 @@ pub struct Faults {
     pub corrupt: f64,
 }
 
+/// What the network does besides, until it clears up. Shares are between 0 and 1.
+#[derive(Clone, Copy, Default)]
+pub struct Weather {
+    pub faults: Faults,
+    pub truncate: f64,
+    /// A datagram is late by up to this.
+    pub jitter: Duration,
+    /// Everything is lost for 150 ms of each 400.
+    pub bursts: bool,
+    /// Share of datagrams behind which a recorded one comes again.
+    pub replay: f64,
+    /// Datagrams of junk behind each that is carried, some of them shaped as the protocol's.
+    pub junk: usize,
+}
+
+/// A response is not replayed: within 6 s of its offer it keys the target anew, with the same key and all sequences unused, and
+/// what was recorded of the host works again. No host can do anything about that: PROTOCOL.md 5.
+const RESPONSE_LEN: usize = 358;
+
 /// One way through the network takes this long.
 const LATENCY: Duration = Duration::from_micros(500);
 
@@ -80,6 +99,14 @@ pub struct World {
     pub prompt_answers: Vec<Bytes>,
     chance: Chance,
     faults: Faults,
+    pub weather: Weather,
+    /// When the weather clears up, and what is lost in one direction gets through again.
+    pub clears_at: Option<Instant>,
+    /// The target stands still with all that is on its way to it, until the weather clears up.
+    pub is_suspended: bool,
+    /// Counts restarts of the target; its memory is another one in each.
+    pub boot: u8,
+    record: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     /// Another machine with the same key, and where its datagrams come from.
     pub second: Option<(SocketAddr, TargetLink)>,
     /// Where the target's datagrams come from.
@@ -118,6 +145,11 @@ impl World {
             prompt_answers: Vec::new(),
             chance: Chance::new(seed + 3),
             faults,
+            weather: Weather::default(),
+            clears_at: None,
+            is_suspended: false,
+            boot: 0,
+            record: Vec::new(),
             second: None,
             target_address: address(TARGET),
             wire: BTreeMap::new(),
@@ -135,8 +167,10 @@ impl World {
                 return true;
             }
             let second = self.second.as_ref().and_then(|(_, it)| it.poll_timeout());
-            let timers = [self.host.poll_timeout(), self.target.poll_timeout(), second];
-            let executes = self.pending_reply.as_ref().map(|(at, _)| *at);
+            let of_target = self.target.poll_timeout().filter(|_| !self.is_suspended);
+            let timers = [self.host.poll_timeout(), of_target, second, self.clears_at];
+            let pending = self.pending_reply.as_ref().filter(|_| !self.is_suspended);
+            let executes = pending.map(|(at, _)| *at);
             let arrives = self.wire.keys().next().map(|(at, _)| *at);
             let next =
                 timers.into_iter().flatten().chain(executes).chain(arrives).min().expect("offers never end");
@@ -213,9 +247,19 @@ impl World {
         self.target.reboot(self.now);
     }
 
+    /// Until then, whatever befalls the network or the target.
+    pub fn clear_up(&mut self, at: Instant) {
+        self.clears_at = Some(at);
+    }
+
     fn step(&mut self) {
         self.settle();
-        if self.pending_reply.as_ref().is_some_and(|(at, _)| *at <= self.now) {
+        if self.clears_at.is_some_and(|at| at <= self.now) {
+            self.clears_at = None;
+            self.weather = Weather::default();
+            (self.is_mute, self.is_deaf, self.is_suspended) = (false, false, false);
+        }
+        if self.pending_reply.as_ref().is_some_and(|(at, _)| *at <= self.now) && !self.is_suspended {
             let (_, reply) = self.pending_reply.take().unwrap();
             self.target.reply(self.now, &reply);
         }
@@ -226,6 +270,9 @@ impl World {
                 let _ = self.host.handle_datagram(self.now, from, &datagram);
             } else if let Some((_, second)) = self.second.as_mut().filter(|(address, _)| *address == to) {
                 let _ = second.handle_datagram(self.now, from, &datagram);
+            } else if let Some(at) = self.clears_at.filter(|_| self.is_suspended) {
+                self.wire_count += 1;
+                self.wire.insert((at, self.wire_count), (from, to, datagram));
             } else if to == self.target_address && !self.is_dead && !self.is_deaf {
                 let _ = self.target.handle_datagram(self.now, from, &datagram);
             }
@@ -234,7 +281,7 @@ impl World {
         if self.host.poll_timeout().is_some_and(|at| at <= self.now) {
             self.host.handle_timeout(self.now);
         }
-        if self.target.poll_timeout().is_some_and(|at| at <= self.now) {
+        if self.target.poll_timeout().is_some_and(|at| at <= self.now) && !self.is_suspended {
             self.target.handle_timeout(self.now);
         }
         if let Some((_, second)) = &mut self.second
@@ -274,19 +321,50 @@ impl World {
     }
 
     fn carry(&mut self, from: SocketAddr, to: SocketAddr, mut datagram: Vec<u8>) {
-        if self.chance.happens(self.faults.loss) {
+        let weather = self.weather;
+        if datagram.len() != RESPONSE_LEN {
+            self.record.push((from, to, datagram.clone()));
+        }
+        if self.chance.happens(weather.replay) {
+            let at = self.chance.next() as usize % self.record.len();
+            let (from, to, datagram) = self.record[at].clone();
+            self.put(Duration::from_millis(2), from, to, datagram);
+        }
+        for _ in 0..weather.junk {
+            let mut junk = vec![0; (self.chance.next() % 120) as usize];
+            self.chance.fill(&mut junk);
+            if self.chance.happens(0.5) && junk.len() > 6 {
+                junk[..6].copy_from_slice(&[b'M', b'D', b'B', b'G', 5, (from.port() % 2) as u8]);
+            }
+            self.put(Duration::ZERO, from, to, junk);
+        }
+        let in_burst = weather.bursts && (self.now - self.start).as_millis() % 400 < 150;
+        if in_burst || self.chance.happens(self.faults.loss) || self.chance.happens(weather.faults.loss) {
             return;
         }
-        let copies = if self.chance.happens(self.faults.duplicate) { 2 } else { 1 };
-        if self.chance.happens(self.faults.corrupt) {
+        if self.chance.happens(weather.truncate) {
+            datagram.truncate(self.chance.next() as usize % datagram.len());
+            return self.put(Duration::ZERO, from, to, datagram);
+        }
+        let duplicate = self.faults.duplicate.max(weather.faults.duplicate);
+        let copies = if self.chance.happens(duplicate) { 2 } else { 1 };
+        if self.chance.happens(self.faults.corrupt.max(weather.faults.corrupt)) {
             let at = self.chance.next() as usize % datagram.len();
             datagram[at] ^= 1 << (self.chance.next() % 8);
         }
         for _ in 0..copies {
-            let late = if self.chance.happens(self.faults.reorder) { LATENCY * 5 } else { Duration::ZERO };
-            self.wire_count += 1;
-            self.wire.insert((self.now + LATENCY + late, self.wire_count), (from, to, datagram.clone()));
+            let reorder = self.faults.reorder.max(weather.faults.reorder);
+            let mut late = if self.chance.happens(reorder) { LATENCY * 5 } else { Duration::ZERO };
+            if !weather.jitter.is_zero() {
+                late += weather.jitter.mul_f64((self.chance.next() % 1000) as f64 / 1000.0);
+            }
+            self.put(late, from, to, datagram.clone());
         }
+    }
+
+    fn put(&mut self, late: Duration, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        self.wire_count += 1;
+        self.wire.insert((self.now + LATENCY + late, self.wire_count), (from, to, datagram));
     }
 
     /// A kernel as small as can be: memory is a function of its address.
@@ -296,7 +374,8 @@ impl World {
             TargetEvent::Request(request) => {
                 self.executed.push((*request).clone());
                 if request.api_number.has_reply() {
-                    let reply = answer(&request, 1096);
+                    let mut reply = answer(&request, 1096);
+                    reply.data = reply.data.iter().map(|byte| byte ^ self.boot).collect();
                     if self.execution.is_zero() {
                         self.target.reply(self.now, &reply);
                     } else {
