@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use verikd::key::{self, KeyText};
-use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1, WINDOWS_XP_X86};
+use verikd::sim::windows::{BUILDS, Build, Growth, Scenario, WINDOWS_7_SP1, WINDOWS_XP_X86};
 use verikd::sim::{
     Quirk, SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf, export_symbols,
 };
@@ -41,6 +41,18 @@ pub(super) struct Options {
     /// What it does unlike Windows, as other kernels do; several by commas
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = quirks(), ignore_case = true)]
     quirks: Vec<Quirk>,
+    /// Further drivers that are loaded, up to 200
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=i64::from(Growth::MOST_MODULES)))]
+    modules: u16,
+    /// How many of them Driver Verifier verifies too
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=i64::from(Growth::MOST_MODULES)))]
+    drivers: u16,
+    /// How often the newest leaked block's address was allocated and freed before, as the log has it
+    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    reuse: u32,
+    /// Blocks that myfault.sys allocates and frees every second while the machine runs
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    busy: u32,
     /// Send from this address; any free port otherwise
     #[arg(long, value_name = "ADDR:PORT")]
     source: Option<SocketAddr>,
@@ -101,6 +113,12 @@ pub(super) fn run(options: &Options) -> u8 {
         build: options.windows,
         scenario,
         quirks: options.quirks.iter().copied().collect(),
+        growth: Growth {
+            modules: options.modules,
+            drivers: options.drivers,
+            reuse: options.reuse,
+            busy: options.busy,
+        },
         leak_every: Some(options.leak_every),
     };
     let title = match options.windows.release() {

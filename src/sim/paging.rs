@@ -31,7 +31,7 @@ pub(crate) struct VirtualMemory {
 const LONG_MODE: &[u32] = &[39, 30, 21, 12];
 /// Levels of a 32-bit machine with PAE.
 const PAE: &[u32] = &[30, 21, 12];
-/// Bytes that are searched at a time.
+/// The most bytes that are searched at a time.
 const MAX_SEARCH_PIECE: u64 = 0x20_0000;
 
 /// What a mapped page may be used for.
@@ -211,13 +211,16 @@ impl VirtualMemory {
         let finder = memchr::memmem::Finder::new(pattern);
         let end = start.0.saturating_add(length);
         let mut at = start.0;
+        // The match may be near: pieces begin small.
+        let mut most = PAGE_SIZE;
         let mut bytes = Vec::new();
         while at < end {
             let left = match self.translate(VirtAddr(at)) {
                 Translation::Hole { left } => left,
                 Translation::Mapped { left, .. } => {
                     // Matches start in this piece and may end behind it.
-                    let piece = left.min(end - at).min(MAX_SEARCH_PIECE);
+                    let piece = left.min(end - at).min(most);
+                    most = (most * 2).min(MAX_SEARCH_PIECE);
                     let starts = usize::try_from(piece).expect("a piece fits in memory");
                     bytes.resize(starts + pattern.len() - 1, 0);
                     let read = self.read(VirtAddr(at), &mut bytes);

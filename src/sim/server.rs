@@ -17,7 +17,7 @@ use super::serial::{self, Listener, SerialPort};
 use super::status::{MachineState, Status};
 use super::target::Target;
 use super::udp;
-use super::windows::{Build, NotOnBuild, Scenario, Stop, WINDOWS_7_SP1};
+use super::windows::{Build, Growth, NotOnBuild, Scenario, Stop, WINDOWS_7_SP1};
 
 /// KDNET version byte of Windows 10 2004.
 const KDNET_VERSION: u8 = 5;
@@ -57,6 +57,8 @@ pub struct SimulatorConfig {
     pub scenario: Scenario,
     /// What it does unlike Windows.
     pub quirks: Quirks,
+    /// How much larger than usual it is.
+    pub growth: Growth,
     /// How often the driver leaks once the machine has been stopped; zero for never.
     pub leak_every: Option<Duration>,
 }
@@ -82,6 +84,7 @@ impl SimulatorConfig {
             build: &WINDOWS_7_SP1,
             scenario: Scenario::default(),
             quirks: Quirks::default(),
+            growth: Growth::default(),
             leak_every: None,
         }
     }

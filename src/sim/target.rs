@@ -19,7 +19,7 @@ use super::order::{AtBoot, Happening, Order};
 use super::quirks::{ANSWERED_BEFORE_SILENCE, BREAK_IN_DELAY, PROMPT_AT_BOOT, Quirk, Quirks};
 use super::server::{SimulatorConfig, SimulatorEvent};
 use super::status::{MachineState, Status};
-use super::windows::{Build, Scenario, Stop, System};
+use super::windows::{Build, Growth, Scenario, Stop, System};
 
 /// A running machine's time advances in steps of this.
 const TICK: Duration = Duration::from_millis(50);
@@ -36,6 +36,7 @@ pub(super) struct Target {
     seed: u64,
     leak_every: Option<Duration>,
     quirks: Quirks,
+    growth: Growth,
     clock: Clock,
     is_off: bool,
     /// Acknowledged, to be carried out.
@@ -72,7 +73,7 @@ impl Target {
         status: Arc<Status>,
         watcher: mpsc::Sender<SimulatorEvent>,
     ) -> Self {
-        let mut machine = System::new(config.build, config.scenario, config.faults.seed, 0);
+        let mut machine = System::new(config.build, config.scenario, config.faults.seed, 0, config.growth);
         if let Some(interval) = config.leak_every {
             machine.leak_every(interval);
         }
@@ -87,6 +88,7 @@ impl Target {
             seed: config.faults.seed,
             leak_every: config.leak_every,
             quirks: config.quirks,
+            growth: config.growth,
             clock: Clock::default(),
             is_off: false,
             request: None,
@@ -378,7 +380,7 @@ impl Target {
 
     fn boot(&mut self, now: Instant, at_boot: AtBoot, another: Option<(&'static Build, u64)>) {
         let another = another.map(|(build, seed)| {
-            let mut machine = System::new(build, self.scenario, self.seed, slide(seed));
+            let mut machine = System::new(build, self.scenario, self.seed, slide(seed), self.growth);
             if let Some(interval) = self.leak_every {
                 machine.leak_every(interval);
             }
@@ -503,6 +505,8 @@ fn slide(seed: u64) -> u16 {
     if seed == 0 { 0 } else { fastrand::Rng::with_seed(seed).u16(1..0x400) }
 }
 
+#[cfg(test)]
+mod growth_tests;
 #[cfg(test)]
 mod quirk_tests;
 #[cfg(test)]

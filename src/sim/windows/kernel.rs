@@ -10,7 +10,7 @@ use std::sync::Arc;
 use kd_protocol::VirtAddr;
 
 use super::layout::{ImageLayout, Release, Type, Types};
-use super::{Build, Image};
+use super::{Build, Growth, Image, growth};
 use crate::sim::paging::{Access, VirtualMemory};
 use crate::sim::physical::{PAGE_SIZE, PageSource};
 
@@ -20,6 +20,8 @@ pub(super) struct Layouts {
     pub(super) types: Types,
     pub(super) release: Release,
     pub(super) images: Vec<(&'static Image, ImageLayout)>,
+    /// Drivers of which there are headers alone.
+    pub(super) further: Vec<ImageLayout>,
 }
 
 impl Layouts {
@@ -31,7 +33,13 @@ impl Layouts {
             types: build.types().expect("a test parses the committed files"),
             release: build.release().expect("a test parses the committed files"),
             images: build.images.iter().chain(drivers).map(layout).collect(),
+            further: Vec::new(),
         }
+    }
+
+    /// The same with further drivers.
+    pub(super) fn grown(self, growth: Growth) -> Self {
+        Self { further: growth::layouts(growth), ..self }
     }
 
     /// The same with the kernel and the HAL this much higher.
@@ -53,6 +61,7 @@ pub(super) type Site = (&'static str, &'static str, u32);
 pub(super) struct Kernel {
     pub(super) layouts: Arc<Layouts>,
     pub(super) memory: VirtualMemory,
+    pub(super) growth: Growth,
     /// False while the machine starts, when memory that is not mapped is a mistake of ours. Later it may be a debugger's
     /// doing: then it reads as zeros and takes no writes.
     pub(super) furnished: bool,
@@ -60,16 +69,17 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// Nothing but empty page tables in `ram` bytes of RAM.
-    pub(super) fn new(layouts: Arc<Layouts>, ram: u64) -> Self {
+    pub(super) fn new(layouts: Arc<Layouts>, ram: u64, growth: Growth) -> Self {
         // Real memory managers leave the first mebibyte to firmware and real-mode code.
         const FIRST_PAGE: u64 = 0x187;
-        Self { layouts, memory: VirtualMemory::new(ram, FIRST_PAGE), furnished: false }
+        Self { layouts, memory: VirtualMemory::new(ram, FIRST_PAGE), growth, furnished: false }
     }
 
     /// The layout of a module's image.
     pub(super) fn image(&self, module: &str) -> &ImageLayout {
-        let image = self.layouts.images.iter().find(|(_, layout)| layout.module == module);
-        &image.unwrap_or_else(|| panic!("no layout file for module {module}")).1
+        let images = self.layouts.images.iter().map(|(_, layout)| layout).chain(&self.layouts.further);
+        let image = images.into_iter().find(|layout| layout.module == module);
+        image.unwrap_or_else(|| panic!("no layout file for module {module}"))
     }
 
     /// Address of a symbol of the kernel.

@@ -138,6 +138,35 @@ pub(super) fn leak(kernel: &mut Kernel, number: u64, tracking: Tracking) -> Opti
     block
 }
 
+/// Allocations and frees of the newest leaked block's address before it was leaked, the oldest first: by the driver, which
+/// frees what it leaks no more.
+pub(super) fn reuse(kernel: &Kernel, times: u32) -> Vec<Event> {
+    let newest = BLOCKS_AT_FIRST_STOP - 1;
+    let frees = kernel.stack(UNLOAD_STACK);
+    let pair = |_| {
+        let allocated = event(kernel, newest);
+        let freed = Event { size: BLOCK, thread: WORKER_THREAD, stack: frees.clone(), ..allocated.clone() };
+        [allocated, freed]
+    };
+    (0..times).flat_map(pair).collect()
+}
+
+/// Allocates a small block and frees it, as a driver at work does all the time.
+pub(super) fn come_and_go(kernel: &mut Kernel) {
+    let caller = kernel.address_in("myfault", "MyfaultDispatch", 0xb7);
+    let address = VirtAddr(0xffff_f8a0_02b3_c000);
+    let allocation =
+        Allocation { pool: Pool::Paged, address, size: 0x40, caller, tag: Some(*b"Busy"), is_special: false };
+    // A debugger may have spoiled the lists: then there is no room, and the driver goes without.
+    let Some(slot) = verifier::allocated(kernel, &MYFAULT, &allocation) else { return };
+    let stack = kernel.stack(STACK);
+    let allocated = Event { address, size: 0x40, thread: LEAKING_THREAD, stack };
+    pool_log::append(kernel, &allocated);
+    verifier::freed(kernel, &MYFAULT, Pool::Paged, slot);
+    let freed = Event { stack: kernel.stack(UNLOAD_STACK), ..allocated };
+    pool_log::append(kernel, &freed);
+}
+
 fn take_block(kernel: &mut Kernel, number: u64) -> Option<(VirtAddr, Slot)> {
     let Some(address) = map_block(kernel, number) else {
         verifier::failed(kernel, &MYFAULT);

@@ -8,9 +8,10 @@ use kd_protocol::{PhysAddr, VirtAddr};
 
 use super::debugger_data::{self, Version};
 use super::kernel::{Kernel, Layouts};
+use super::leak::Tracking;
 use super::processors::{self, Processor};
 use super::stops::{self, BUGCHECK_SECOND, Stop};
-use super::{Build, Scenario, WINDOWS_7_SP1, globals, leak, modules, processes};
+use super::{Build, Growth, Scenario, WINDOWS_7_SP1, globals, leak, modules, processes};
 use crate::memory::{Address, Memory, ReadCause, ReadError, StopId, StoppedCpu};
 use crate::sim::paging::Translation;
 
@@ -60,9 +61,18 @@ impl Machine {
     /// As [`Self::with_scenario`].
     #[must_use]
     pub fn moved(build: &Build, scenario: Scenario, seed: u64, slide: u16) -> Self {
+        Self::grown(build, scenario, seed, slide, Growth::default())
+    }
+
+    /// The same as large as those in the field are.
+    ///
+    /// # Panics
+    /// As [`Self::with_scenario`].
+    #[must_use]
+    pub fn grown(build: &Build, scenario: Scenario, seed: u64, slide: u16, growth: Growth) -> Self {
         scenario.check(build).unwrap_or_else(|error| panic!("{error}"));
-        let layouts = Layouts::of(build, scenario.drivers()).moved(u64::from(slide) * SLIDE);
-        Self::start(Arc::new(layouts), scenario, seed, Some(LEAK_EVERY))
+        let layouts = Layouts::of(build, scenario.drivers()).moved(u64::from(slide) * SLIDE).grown(growth);
+        Self::start(Arc::new(layouts), scenario, seed, Some(LEAK_EVERY), growth)
     }
 
     /// The same for another scenario. `seed` chooses what is damaged where something is.
@@ -171,6 +181,7 @@ impl Machine {
                 self.next_leak = self.leak_interval().map(|interval| due + interval);
             }
             if due == beat {
+                self.work();
                 lines.push(self.beat());
             }
         }
@@ -184,7 +195,8 @@ impl Machine {
 
     /// Starts the machine anew: everything is as it was when it was made, but for how often it leaks.
     pub fn reboot(&mut self) {
-        let fresh = Self::start(self.kernel.layouts.clone(), self.scenario, self.seed, self.leak_every);
+        let Self { scenario, seed, leak_every, .. } = *self;
+        let fresh = Self::start(self.kernel.layouts.clone(), scenario, seed, leak_every, self.kernel.growth);
         *self = Self { stops: self.stops + 1, ..fresh };
     }
 
@@ -264,8 +276,14 @@ impl Machine {
         self.running
     }
 
-    fn start(layouts: Arc<Layouts>, scenario: Scenario, seed: u64, leak_every: Option<Duration>) -> Self {
-        let mut kernel = Kernel::new(layouts, RAM);
+    fn start(
+        layouts: Arc<Layouts>,
+        scenario: Scenario,
+        seed: u64,
+        leak_every: Option<Duration>,
+        growth: Growth,
+    ) -> Self {
+        let mut kernel = Kernel::new(layouts, RAM, growth);
         modules::load(&mut kernel, scenario);
         globals::initialize(&mut kernel);
         processors::create(&mut kernel);
@@ -289,6 +307,15 @@ impl Machine {
             blocks: if scenario.leaks() { leak::BLOCKS_AT_FIRST_STOP } else { 0 },
             next_leak: None,
             stops: 0,
+        }
+    }
+
+    /// What a verified driver does in a second.
+    fn work(&mut self) {
+        if self.scenario.leaks() && self.scenario.tracking_of_the_leak() == Tracking::List {
+            for _ in 0..self.kernel.growth.busy {
+                leak::come_and_go(&mut self.kernel);
+            }
         }
     }
 

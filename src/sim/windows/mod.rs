@@ -7,7 +7,7 @@
 //!            ^
 //!   modules, processors, processes, globals, debugger_data, verifier, pool_log: one subject each
 //!            ^
-//!   leak, flood, special_pool, traces, damage: what drivers did with it
+//!   leak, flood, special_pool, traces, damage, growth: what drivers did with it
 //!            ^
 //!   scenario --> Machine <-- stops: where and why it stops by itself
 //!                   `--> system: a machine of either width <-- x86: Windows XP with PAE
@@ -22,6 +22,8 @@ mod damage;
 mod debugger_data;
 mod flood;
 mod globals;
+mod growth;
+mod headers;
 mod images;
 mod kernel;
 pub mod layout;
@@ -40,6 +42,7 @@ mod verifier;
 mod x86;
 
 pub use debugger_data::Version;
+pub use growth::Growth;
 pub use images::{BUILDS, Build, FILTER_DRIVERS, Image, WINDOWS_7_SP1, WINDOWS_XP_X86};
 pub use machine::Machine;
 pub use processors::Processor;

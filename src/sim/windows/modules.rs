@@ -8,7 +8,7 @@ use object::read::pe::ImageNtHeaders;
 
 use super::kernel::{Kernel, span};
 use super::layout::{ImageLayout, SectionKind};
-use super::{Scenario, globals};
+use super::{Scenario, globals, growth};
 use crate::sim::paging::Access;
 
 /// The entry of the kernel; those of the other images follow below it.
@@ -29,7 +29,6 @@ const FULL_NAME_STRIDE: u64 = 0x100;
 /// Maps every image that the scenario loads and links it into `PsLoadedModuleList`.
 pub(super) fn load(kernel: &mut Kernel, scenario: Scenario) {
     let layouts = kernel.layouts.clone();
-    let aggregate = kernel.first_of(&ENTRY);
     let list = kernel.symbol("PsLoadedModuleList");
     let is_loaded = |layout: &ImageLayout| scenario.is_loaded(&layout.module);
     for (image, layout) in layouts.images.iter().filter(|(_, layout)| is_loaded(layout)) {
@@ -39,33 +38,64 @@ pub(super) fn load(kernel: &mut Kernel, scenario: Scenario) {
     for (number, (image, layout)) in
         layouts.images.iter().enumerate().filter(|(_, (_, layout))| is_loaded(layout))
     {
-        let entry = entry_of(kernel, &layout.module);
-        kernel.pool_block(entry, ENTRY_STRIDE - kernel.size_of("_POOL_HEADER"), b"MmLd");
         let nt = nt_headers(image.bytes);
-        let fields = [
-            ("DllBase", layout.base),
-            ("EntryPoint", layout.base + u64::from(nt.optional_header.address_of_entry_point.get(LE))),
-            ("SizeOfImage", nt.optional_header.size_of_image.get(LE).into()),
-            ("Flags", flags(&layout.module, scenario)),
-        ];
-        kernel.set_all(entry, aggregate, &fields);
-        kernel.set_existing(entry, aggregate, &[("LoadCount", 1), ("ObsoleteLoadCount", 1)]);
-        kernel.write_u32(entry.offset(CHECK_SUM), nt.optional_header.check_sum.get(LE));
-        let full_name_at = FULL_NAMES.offset(number as u64 * FULL_NAME_STRIDE);
-        kernel.map(full_name_at..full_name_at.offset(FULL_NAME_STRIDE), Access::Write);
-        for (field, buffer, name) in [
-            ("FullDllName", full_name_at, &full_name(layout)),
-            ("BaseDllName", entry.offset(ENTRY_SIZE), &layout.file),
-        ] {
-            let at = entry.offset(kernel.offset_of(aggregate, field));
-            kernel.unicode_string(at, buffer, name);
-        }
-        let links = entry.offset(kernel.offset_of(aggregate, "InLoadOrderLinks"));
-        kernel.list_append(list, links);
+        let entry = Entry {
+            number,
+            entry_point: nt.optional_header.address_of_entry_point.get(LE),
+            check_sum: nt.optional_header.check_sum.get(LE),
+            flags: flags(&layout.module, scenario),
+        };
+        list_module(kernel, layout, &entry);
+    }
+    for (number, layout) in layouts.further.iter().enumerate() {
+        let check_sum = growth::map_headers(kernel, layout);
+        let is_verified = growth::chosen(kernel.growth).any(|chosen| chosen.driver.module == layout.module);
+        let flags = if is_verified && !scenario.chosen().is_empty() { DRIVER | VERIFYING } else { DRIVER };
+        let entry = Entry { number: layouts.images.len() + number, entry_point: 0x1000, check_sum, flags };
+        list_module(kernel, layout, &entry);
     }
     let (nt, hal) = (layouts.images[0].1.base, kernel.image("hal").base);
     kernel.write_variables(&[("PsNtosImageBase", nt, 8), ("PsHalImageBase", hal, 8)]);
     unloaded(kernel, scenario);
+    if !layouts.further.is_empty() {
+        growth::list_for_unwinding(kernel, scenario);
+    }
+}
+
+/// What an entry says that the layout does not.
+struct Entry {
+    number: usize,
+    entry_point: u32,
+    check_sum: u32,
+    flags: u64,
+}
+
+/// Puts a module at the end of `PsLoadedModuleList`.
+fn list_module(kernel: &mut Kernel, layout: &ImageLayout, module: &Entry) {
+    let aggregate = kernel.first_of(&ENTRY);
+    let list = kernel.symbol("PsLoadedModuleList");
+    let entry = entry_of(kernel, &layout.module);
+    kernel.pool_block(entry, ENTRY_STRIDE - kernel.size_of("_POOL_HEADER"), b"MmLd");
+    let fields = [
+        ("DllBase", layout.base),
+        ("EntryPoint", layout.base + u64::from(module.entry_point)),
+        ("SizeOfImage", layout.size_of_image().into()),
+        ("Flags", module.flags),
+    ];
+    kernel.set_all(entry, aggregate, &fields);
+    kernel.set_existing(entry, aggregate, &[("LoadCount", 1), ("ObsoleteLoadCount", 1)]);
+    kernel.write_u32(entry.offset(CHECK_SUM), module.check_sum);
+    let full_name_at = FULL_NAMES.offset(module.number as u64 * FULL_NAME_STRIDE);
+    kernel.map(full_name_at..full_name_at.offset(FULL_NAME_STRIDE), Access::Write);
+    for (field, buffer, name) in [
+        ("FullDllName", full_name_at, &full_name(layout)),
+        ("BaseDllName", entry.offset(ENTRY_SIZE), &layout.file),
+    ] {
+        let at = entry.offset(kernel.offset_of(aggregate, field));
+        kernel.unicode_string(at, buffer, name);
+    }
+    let links = entry.offset(kernel.offset_of(aggregate, "InLoadOrderLinks"));
+    kernel.list_append(list, links);
 }
 
 /// Writes the kernel's list of drivers that were unloaded.
@@ -77,25 +107,29 @@ fn unloaded(kernel: &mut Kernel, scenario: Scenario) {
     const SIZE: u64 = 0x28;
     const MINUTE: u64 = 60 * 10_000_000;
     kernel.pool_block(UNLOADED, ENTRIES * SIZE, b"MmDT");
-    let drivers = scenario.chosen().iter().filter(|chosen| chosen.unloads > 0);
-    let mut count = 0;
-    for driver in drivers.map(|chosen| chosen.driver) {
-        let image = kernel.image(driver.module);
-        let (file, base, size) = (image.file.clone(), image.base, image.size_of_image());
-        let at = UNLOADED.offset(count * SIZE);
-        let name = UNLOADED.offset(ENTRIES * SIZE + 0x10 + count * 0x40);
+    let mut drivers: Vec<_> = (0..kernel.growth.unloaded()).map(growth::unloaded_driver).collect();
+    for chosen in scenario.chosen().iter().filter(|chosen| chosen.unloads > 0) {
+        let image = kernel.image(chosen.driver.module);
+        drivers.push((image.file.clone(), image.base, image.size_of_image().into()));
+    }
+    let count = drivers.len() as u64;
+    for (number, (file, base, size)) in (0..).zip(drivers) {
+        let at = UNLOADED.offset(number * SIZE);
+        let name = UNLOADED.offset(ENTRIES * SIZE + 0x10 + number * 0x40);
         kernel.pool_block(name, 0x30, b"MmDn");
         kernel.unicode_string(at, name, &file);
         kernel.write_u64(at.offset(0x10), base);
-        kernel.write_u64(at.offset(0x18), base + u64::from(size));
-        kernel.write_u64(at.offset(0x20), globals::BOOT_TIME + (count + 1) * MINUTE);
-        count += 1;
+        kernel.write_u64(at.offset(0x18), base + size);
+        kernel.write_u64(at.offset(0x20), globals::BOOT_TIME + (number + 1) * MINUTE);
     }
     kernel.write_variables(&[("MmUnloadedDrivers", UNLOADED.0, 8), ("MmLastUnloadedDriver", count, 4)]);
 }
 
 /// Where a module's entry in the list is.
 pub(super) fn entry_of(kernel: &Kernel, module: &str) -> VirtAddr {
+    if let Some(number) = kernel.layouts.further.iter().position(|layout| layout.module == module) {
+        return growth::entry_of(number);
+    }
     let number = kernel.layouts.images.iter().position(|(_, layout)| layout.module == module);
     let number = number.unwrap_or_else(|| panic!("no layout file for module {module}"));
     VirtAddr(FIRST_ENTRY.0 - number as u64 * ENTRY_STRIDE)
@@ -158,14 +192,17 @@ fn folder(module: &str) -> &'static str {
     }
 }
 
+/// Flags of a driver that was loaded by name, and the one of a verified image.
+const DRIVER: u64 = 0x4910_4000;
+const VERIFYING: u64 = 0x0200_0000;
+
 /// `_LDR_DATA_TABLE_ENTRY.Flags`: loaded; boot images additionally "loaded by the loader"; verified ones say so.
 fn flags(module: &str, scenario: Scenario) -> u64 {
-    const VERIFYING: u64 = 0x0200_0000;
     let is_verified =
         scenario.chosen().iter().any(|chosen| chosen.is_loaded() && chosen.driver.module == module);
     let flags = match module {
         "nt" | "hal" | "ndis" => 0x0910_4000,
-        _ => 0x4910_4000,
+        _ => DRIVER,
     };
     if is_verified { flags | VERIFYING } else { flags }
 }

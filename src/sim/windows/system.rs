@@ -8,7 +8,7 @@ use kd_protocol::{PhysAddr, VirtAddr};
 
 use super::stops::Stop;
 use super::x86::{self, X86Machine};
-use super::{Build, Machine, Processor, Scenario, Version};
+use super::{Build, Growth, Machine, Processor, Scenario, Version};
 
 /// A simulated machine of either width.
 #[derive(Clone, Debug)]
@@ -31,17 +31,17 @@ macro_rules! either {
 /// What every machine does; each method is described at [`Machine`]'s.
 #[expect(missing_docs, reason = "described at Machine")]
 impl System {
-    /// A machine with this Windows, as [`Machine::moved`] makes one. A 32-bit one is always at its place.
+    /// A machine with this Windows, as [`Machine::grown`] makes one. A 32-bit one is always at its place and of one size.
     ///
     /// # Panics
-    /// As [`Machine::moved`].
+    /// As [`Machine::grown`].
     #[must_use]
-    pub fn new(build: &Build, scenario: Scenario, seed: u64, slide: u16) -> Self {
+    pub fn new(build: &Build, scenario: Scenario, seed: u64, slide: u16, growth: Growth) -> Self {
         if build.is_32_bit() {
             scenario.check(build).unwrap_or_else(|error| panic!("{error}"));
             return Self::X86(Box::new(X86Machine::new(scenario)));
         }
-        Self::X64(Box::new(Machine::moved(build, scenario, seed, slide)))
+        Self::X64(Box::new(Machine::grown(build, scenario, seed, slide, growth)))
     }
 
     pub fn leak_every(&mut self, interval: Duration) {

@@ -47,6 +47,20 @@ const fn driver(module: &'static str, number: u64, trackers: u64) -> Driver {
     }
 }
 
+/// A driver whose records lie where those of the ones above never reach.
+pub(in crate::sim::windows) const fn further_driver(module: &'static str, number: u64) -> Driver {
+    const ROOM: u64 = 0x4000;
+    let at = 0xffff_fa80_00d0_0000 + number * ROOM;
+    Driver {
+        module,
+        suspect: VirtAddr(at + 0x10),
+        entry: VirtAddr(at + 0x830),
+        data: VirtAddr(at + 0xc10),
+        object: VirtAddr(at + 0x2040),
+        trackers: VirtAddr(0xffff_fa80_0110_0000 + number * ROOM),
+    }
+}
+
 /// Bytes from a suspect entry to its name, and to its full name.
 const NAME: u64 = 0x50;
 const FULL_NAME: u64 = 0xb0;

@@ -7,11 +7,12 @@ pub(super) mod advanced;
 mod drivers;
 mod trackers;
 
-pub(super) use drivers::{Driver, MYFAULT, NETFILT, STORFILT};
+pub(super) use drivers::{Driver, MYFAULT, NETFILT, STORFILT, further_driver};
 pub(super) use trackers::{Allocation, Pool, Slot, allocated, allocated_many, failed, freed};
 
 use kd_protocol::VirtAddr;
 
+use super::growth;
 use super::kernel::Kernel;
 
 /// First byte of nonpaged pool.
@@ -47,6 +48,7 @@ pub(super) fn stay_off(kernel: &mut Kernel) {
 /// Turns Driver Verifier on, at this level, for these drivers.
 pub(super) fn start(kernel: &mut Kernel, level: u64, chosen: &[Chosen]) {
     stay_off(kernel);
+    let chosen: Vec<_> = chosen.iter().copied().chain(growth::chosen(kernel.growth)).collect();
     let total = |count: fn(&Chosen) -> u64| chosen.iter().map(count).sum();
     let fields = [
         ("Level", level),
@@ -67,7 +69,7 @@ pub(super) fn start(kernel: &mut Kernel, level: u64, chosen: &[Chosen]) {
         // Builds since 1809 decide by the word of rule classes, whose low bits are the level's.
         ("VfRuleClasses", level, 8),
     ]);
-    for Chosen { driver, loads, unloads } in chosen {
+    for Chosen { driver, loads, unloads } in &chosen {
         drivers::choose(kernel, driver, *loads, *unloads);
     }
     // Of a driver that was unloaded, what was kept is left behind in freed memory.
@@ -77,4 +79,5 @@ pub(super) fn start(kernel: &mut Kernel, level: u64, chosen: &[Chosen]) {
     let loaded: Vec<_> =
         chosen.iter().filter(|chosen| chosen.is_loaded()).map(|chosen| chosen.driver).collect();
     drivers::plant(kernel, &loaded);
+    growth::allocate(kernel);
 }

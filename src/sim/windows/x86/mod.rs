@@ -16,6 +16,7 @@ use kd_protocol::{PhysAddr, VirtAddr};
 
 use self::image::{DRIVER, HAL, NT};
 use super::debugger_data::Version;
+use super::headers::debug_directory;
 use super::layout::Release;
 use super::processors::Processor;
 use super::stops::{BUGCHECK_FIRST, BUGCHECK_SECOND, Stop, bug_check_lines};
@@ -166,7 +167,7 @@ impl X86Machine {
 
     pub(super) fn remove_debug_directories(&mut self) {
         for module in [NT, HAL, DRIVER] {
-            self.memory.write(extended(module.base + image::DEBUG_DIRECTORY), &[0; 8]);
+            self.memory.write(extended(module.base + debug_directory(true)), &[0; 8]);
         }
     }
 
