@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::traces::{TRACES, TraceKind};
+use crate::commands::number;
 use crate::symbols::Symbols;
 use crate::target::stands_in;
 
@@ -32,12 +34,6 @@ struct Requirement {
     query: &'static str,
     shows: &'static str,
     parts: &'static [&'static Part],
-}
-
-impl Requirement {
-    fn fields(&self) -> impl Iterator<Item = &'static Fields> {
-        self.parts.iter().flat_map(|part| part.fields)
-    }
 }
 
 static SETTINGS: Part =
@@ -76,7 +72,12 @@ static POOL_LOG: Part = Part {
     fields: &[("_VF_POOL_TRACE", &["Address", "Size", "Thread", "StackTrace"])],
 };
 
-const REQUIREMENTS: [Requirement; 4] = [
+static WATCHED: Part = Part {
+    symbols: &["VfWdIrpListHead"],
+    fields: &[("_VF_WATCHDOG_IRP", &["ListEntry", "Irp"]), ("_LIST_ENTRY", &["Flink"])],
+};
+
+const REQUIREMENTS: [Requirement; 5] = [
     Requirement { query: "!verifier", shows: "level, options and counters", parts: &[&SETTINGS] },
     Requirement { query: "!verifier 1", shows: "verified drivers", parts: &[&SETTINGS, &DRIVERS] },
     Requirement {
@@ -85,25 +86,47 @@ const REQUIREMENTS: [Requirement; 4] = [
         parts: &[&SETTINGS, &DRIVERS, &TRACKERS],
     },
     Requirement { query: "!verifier 80", shows: "the log of allocations and frees", parts: &[&POOL_LOG] },
+    Requirement { query: "!verifier 400", shows: "cancelled requests that are watched", parts: &[&WATCHED] },
 ];
 
-/// Which queries a kernel's `symbols` allow, in the order of their flags.
+/// Which queries a kernel's `symbols` allow, in the order of their flags: every form of `!verifier`.
 #[must_use]
 pub fn allowed_by(symbols: &dyn Symbols) -> Vec<Allowed> {
-    let missing = |requirement: &Requirement| {
-        let is_missing = |name: &&&str| symbols.address_of(name).is_none();
-        let names = requirement.parts.iter().flat_map(|part| part.symbols).filter(is_missing);
-        let own = requirement.fields().filter(|(ty, _)| !is_built_in(symbols, ty));
-        let fields = own.flat_map(|(ty, fields)| missing_fields(symbols, ty, fields));
-        names.map(|name| format!("nt!{name}")).chain(unique(fields)).collect()
+    let of_parts = |Requirement { query, shows, parts }: &Requirement| {
+        let names = parts.iter().flat_map(|part| part.symbols).copied();
+        let fields = parts.iter().flat_map(|part| part.fields).map(|(ty, fields)| (*ty, *fields));
+        allowed(symbols, query, shows, names, fields)
     };
-    let allowed = |requirement: &Requirement| Allowed {
-        query: requirement.query,
-        shows: requirement.shows,
-        missing: missing(requirement),
-        built_in: requirement.fields().map(|(ty, _)| *ty).filter(|ty| is_built_in(symbols, ty)).collect(),
+    // The smaller logs differ in nothing but names.
+    let of_log = |kind: &TraceKind| {
+        let name = |name: &'static str| name.strip_prefix("nt!").unwrap_or(name);
+        let record: (&str, &[&str]) = (name(kind.record), &["StackTrace"]);
+        allowed(symbols, kind.query, kind.called, kind.variables().map(name), [record])
     };
-    REQUIREMENTS.iter().map(allowed).collect()
+    let mut all: Vec<_> = REQUIREMENTS.iter().map(of_parts).chain(TRACES.iter().map(of_log)).collect();
+    let flags = |allowed: &Allowed| allowed.query.split_whitespace().nth(1).and_then(number).unwrap_or(0);
+    all.sort_by_key(flags);
+    all
+}
+
+fn allowed<'a>(
+    symbols: &dyn Symbols,
+    query: &'static str,
+    shows: &'static str,
+    names: impl IntoIterator<Item = &'a str>,
+    fields: impl IntoIterator<Item = (&'static str, &'static [&'static str])>,
+) -> Allowed {
+    let (mut missing, mut built_in) = (Vec::new(), Vec::new());
+    let lacks = |name: &&str| symbols.address_of(name).is_none();
+    missing.extend(names.into_iter().filter(lacks).map(|name| format!("nt!{name}")));
+    for (ty, fields) in fields {
+        if is_built_in(symbols, ty) {
+            built_in.push(ty);
+        } else {
+            missing.extend(missing_fields(symbols, ty, fields));
+        }
+    }
+    Allowed { query, shows, missing: unique(missing.into_iter()), built_in }
 }
 
 /// Each name once: a type that is not there is missed by every part that needs it.
@@ -155,8 +178,9 @@ mod tests {
             "what stands in is not missing: {:?}",
             allowed[2].missing
         );
+        let of = |query: &str| allowed.iter().find(|allowed| allowed.query == query).unwrap();
         assert_eq!(
-            allowed[3].missing,
+            of("!verifier 80").missing,
             [
                 "nt!VfPoolTracesIndex",
                 "nt!VfPoolTracesLength",
@@ -164,5 +188,10 @@ mod tests {
                 "_VF_POOL_TRACE.StackTrace"
             ]
         );
+        assert_eq!(of("!verifier 400").missing, ["nt!VfWdIrpListHead", "_VF_WATCHDOG_IRP"]);
+        assert_eq!(of("!verifier 100").missing.last().unwrap(), "_IOV_IRP_TRACE");
+        let flags: Vec<_> = allowed.iter().map(|allowed| allowed.query).collect();
+        let all = ["", " 1", " 3", " 4", " 8", " 40", " 80", " 100", " 200", " 400"];
+        assert_eq!(flags, all.map(|flag| format!("!verifier{flag}")));
     }
 }

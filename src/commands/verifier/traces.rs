@@ -38,6 +38,8 @@ const MAX_HOLES: usize = 0x100;
 pub struct TraceKind {
     /// `!verifier`'s flag for it.
     pub flag: u64,
+    /// How it is asked for.
+    pub(super) query: &'static str,
     /// Its name in JSON.
     pub name: &'static str,
     /// Its heading in text.
@@ -45,12 +47,19 @@ pub struct TraceKind {
     /// What it is called in a sentence.
     pub(super) called: &'static str,
     variables: Variables,
-    record: &'static str,
+    pub(super) record: &'static str,
     /// Records shown if nothing says how many.
     usual: u64,
     fields: &'static [FieldKind],
     /// Which Level bit turns it on.
     turned_on_by: &'static str,
+}
+
+impl TraceKind {
+    /// The kernel's variables of it.
+    pub(super) fn variables(&self) -> [&'static str; 3] {
+        [self.variables.pointer, self.variables.index, self.variables.length]
+    }
 }
 
 /// A field that such a record may have.
@@ -80,6 +89,7 @@ pub(super) const FAULTS: u64 = 4;
 pub(super) static TRACES: &[TraceKind] = &[
     TraceKind {
         flag: FAULTS,
+        query: "!verifier 4",
         name: "faults",
         title: "Fault injection trace log",
         called: "fault injection log",
@@ -95,6 +105,7 @@ pub(super) static TRACES: &[TraceKind] = &[
     },
     TraceKind {
         flag: 8,
+        query: "!verifier 8",
         name: "irql",
         title: "Track irql trace log",
         called: "IRQL transition log",
@@ -116,6 +127,7 @@ pub(super) static TRACES: &[TraceKind] = &[
     },
     TraceKind {
         flag: 0x40,
+        query: "!verifier 40",
         name: "forced_pending",
         title: "Forced pending trace log",
         called: "forced pending log",
@@ -131,6 +143,7 @@ pub(super) static TRACES: &[TraceKind] = &[
     },
     TraceKind {
         flag: 0x100,
+        query: "!verifier 100",
         name: "irps",
         title: "Irp trace log",
         called: "IRP log",
@@ -152,6 +165,7 @@ pub(super) static TRACES: &[TraceKind] = &[
     },
     TraceKind {
         flag: 0x200,
+        query: "!verifier 200",
         name: "critical_regions",
         title: "Critical region trace log",
         called: "critical region log",
