@@ -269,6 +269,22 @@ fn a_module_has_one_name_everywhere() {
     }
 }
 
+#[test]
+fn what_was_not_looked_into_is_said() {
+    let (machine, kernel) = stopped("commands_deferred");
+    let ask = |line: &str| run(&Target::new(&machine, &kernel), line).unwrap();
+    let first = ask("x *!Myfault*");
+    assert_eq!(first.worst(), Some(NoteKind::Failed));
+    let said: Vec<_> = first.notes().iter().map(|note| note.text.as_str()).collect();
+    assert!(said[0].contains("not loaded: hal, ndis, myfault. MODULE!"), "{said:?}");
+    assert!(said[1].ends_with("fits *!Myfault* in the modules that were looked into"), "{said:?}");
+    let wild = ask("x m*!Myfault*").to_json().unwrap();
+    assert!(wild["symbols"].as_array().unwrap().len() >= 6, "{wild}");
+    ask(".reload /f");
+    let loaded = ask("x *!Myfault*");
+    assert_eq!((loaded.worst(), &loaded.to_json().unwrap()["symbols"]), (None, &wild["symbols"]));
+}
+
 /// Forms that fingers type, and a form that is known to be answered with the same.
 #[test]
 fn reflexes_of_windbg_users_work() {

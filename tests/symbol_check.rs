@@ -8,7 +8,8 @@ use verikd::sim::windows::{BUILDS, WINDOWS_7_SP1};
 use verikd::sim::{export_isf, export_symbols};
 use verikd::symbols::check::census;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols, index_of};
-use verikd::symbols::{Rva, Symbols};
+use verikd::symbols::store::{SymbolPath, SymbolSource};
+use verikd::symbols::{PdbIdentity, Rva, Symbols};
 
 #[test]
 fn whole_symbols_of_every_simulated_kernel_allow_every_query_and_a_drivers_none() {
@@ -30,6 +31,41 @@ fn whole_symbols_of_every_simulated_kernel_allow_every_query_and_a_drivers_none(
             let (code, text) = check(&files[3]);
             assert!(code == 0 && text.contains("Not a kernel's"), "{text}");
         }
+    }
+}
+
+#[test]
+fn a_file_is_found_wherever_debuggers_of_windows_look() {
+    let image = &WINDOWS_7_SP1.images[3];
+    let folder = TempDir::new().unwrap();
+    let whole = folder.path().join("elsewhere.pdb");
+    std::fs::write(&whole, image.pdb).unwrap();
+    let wanted = PdbFile::open(&whole).unwrap().identity().clone();
+    let wanted = PdbIdentity { name: "MyFault.pdb".to_owned(), ..wanted };
+    let load = |place: &Path, path: &str| {
+        let path = path.replace("DIR", &place.display().to_string());
+        SymbolSource::new(SymbolPath::parse(&path)).load(&wanted).map(|symbols| symbols.identity().clone())
+    };
+    for below in ["", "exe", "sys", "dll", "symbols/sys", "Symbols/EXE"] {
+        let place = TempDir::new().unwrap();
+        std::fs::create_dir_all(place.path().join(below)).unwrap();
+        std::fs::write(place.path().join(below).join("myfault.pdb"), image.pdb).unwrap();
+        assert!(load(place.path(), "DIR").is_ok(), "{below}");
+        assert!(load(place.path(), "srv*DIR").is_err(), "a store has no such folders: {below}");
+    }
+    let place = TempDir::new().unwrap();
+    let key = place.path().join("myfault.pdb").join(wanted.to_string());
+    std::fs::create_dir_all(&key).unwrap();
+    std::fs::write(key.join("file.ptr"), format!("PATH:{}\r\n", whole.display())).unwrap();
+    assert!(load(place.path(), "srv*DIR").is_ok() && load(place.path(), "DIR").is_ok());
+    for (text, said) in [
+        (&b"PATH:/no/such/file.pdb"[..], "file.ptr: points to /no/such/file.pdb, and no such file is there"),
+        (b"MSG: not for you\x1b[2J", "file.ptr: the store has no file, but says: not for you\\x1b[2J"),
+        (b"", "the store has no file, but says: "),
+    ] {
+        std::fs::write(key.join("file.ptr"), text).unwrap();
+        let error = load(place.path(), "srv*DIR").unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
     }
 }
 

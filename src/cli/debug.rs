@@ -17,7 +17,7 @@ use verikd::shell::{
     Drained, Format, Report, Script, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
     prompt, run_script,
 };
-use verikd::symbols::store::{Limits, SymbolPath, SymbolSource};
+use verikd::symbols::store::{Limits, SymbolPath, SymbolSource, default_store};
 
 use super::{PromptAnswer, USAGE, fail, warn_of_visible_key};
 
@@ -38,7 +38,7 @@ pub(super) struct Options {
     /// or be left to VERIKD_KEY
     #[arg(short = 'k', value_name = "CONNECTION", required = true)]
     connection: Option<String>,
-    /// Where symbols are, as WinDbg writes it; otherwise _NT_SYMBOL_PATH
+    /// Where symbols are, as WinDbg writes it; otherwise _NT_ALT_SYMBOL_PATH and _NT_SYMBOL_PATH
     #[arg(short = 'y', value_name = "SYMPATH")]
     symbol_path: Option<String>,
     /// Break in as soon as the target connects
@@ -163,7 +163,7 @@ pub(super) fn run(options: &Options) -> u8 {
     }
     session.set_freeze_budget(options.freeze_budget);
     let watch = Box::new(TerminalWatch::new(session.watcher()));
-    let symbols = Arc::new(SymbolSource::watched(symbol_path(options), Limits::default(), watch));
+    let symbols = Arc::new(SymbolSource::watched(symbol_path(options, &report), Limits::default(), watch));
     let debugger = Debugger::new(Arc::clone(&session), symbols, deadlines.break_timeout);
     let style = Style { verifier: options.verifier_format };
     let mut shell = Shell::new(debugger, report.clone()).with_style(style);
@@ -253,9 +253,16 @@ fn script_of(options: &Options) -> io::Result<Option<Script>> {
     }))
 }
 
-fn symbol_path(options: &Options) -> SymbolPath {
-    let from_environment = || std::env::var("_NT_SYMBOL_PATH").unwrap_or_default();
-    SymbolPath::parse(&options.symbol_path.clone().unwrap_or_else(from_environment))
+fn symbol_path(options: &Options, report: &Report) -> SymbolPath {
+    let path = match &options.symbol_path {
+        Some(path) => SymbolPath::parse(path),
+        None => SymbolPath::of_environment(|name| std::env::var(name).ok()),
+    };
+    for folder in path.foreign() {
+        let instead = default_store();
+        report.status(&format!("{folder} is a folder of Windows; symbols are kept in {}", instead.display()));
+    }
+    path
 }
 
 /// Waits as WinDbg does, and says what is missing when it takes long.

@@ -40,6 +40,8 @@ pub(super) static LIST_NEAREST: CommandSpec = CommandSpec {
     run: Run::Query(nearest),
 };
 
+/// Most modules that are named as not looked into.
+const MAX_NAMED: usize = 16;
 /// Most symbols listed; a kernel has some thirty thousand.
 const MAX_SYMBOLS: usize = 0x1_0000;
 
@@ -91,8 +93,10 @@ impl Answer for SymbolList {
 /// Modules that a pattern means, with their symbols.
 pub(super) struct FittingModules {
     pub(super) modules: Vec<ModuleSymbols>,
-    /// Those without symbols.
+    /// Those without symbols, and those that were not looked into.
     pub(super) notes: Vec<Note>,
+    /// Some were not looked into.
+    pub(super) is_partial: bool,
 }
 
 impl FittingModules {
@@ -110,19 +114,33 @@ impl FittingModules {
 /// The modules that `pattern` means. One that is named has its symbols looked for; `*` means those that are loaded.
 pub(super) fn modules_for(pattern: &str, target: &Target<'_>) -> Result<FittingModules, TargetError> {
     if Pattern::is_plain(pattern) {
-        return Ok(FittingModules { modules: vec![target.module_names(pattern)?], notes: Vec::new() });
+        let modules = vec![target.module_names(pattern)?];
+        return Ok(FittingModules { modules, notes: Vec::new(), is_partial: false });
     }
     let fits = Pattern::new(pattern);
-    let mut found = FittingModules { modules: Vec::new(), notes: Vec::new() };
-    for module in target.modules()?.modules().iter().filter(|module| fits.matches(&module.name)) {
+    let mut found = FittingModules { modules: Vec::new(), notes: Vec::new(), is_partial: false };
+    let mut deferred = Vec::new();
+    let list = target.modules()?;
+    for module in list.modules().iter().filter(|module| fits.matches(&module.name)) {
         let symbols = if pattern == "*" { target.known_names(module) } else { Some(target.names(module)) };
         match symbols {
             Some(Ok(symbols)) => found.modules.push((module.clone(), symbols)),
             Some(Err(why)) => {
                 found.notes.push(Note::remark(format!("{} has no symbols: {why}", module.name)))
             }
-            None => {}
+            None => deferred.push(&*module.name),
         }
+    }
+    if !deferred.is_empty() {
+        let more = deferred.len().saturating_sub(MAX_NAMED);
+        let names = deferred[..deferred.len() - more].join(", ");
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        found.is_partial = true;
+        // To load them all means to read each image, and perhaps to fetch files, while the target stands still.
+        found.notes.push(Note::partial(format!(
+            "Not looked into, because their symbols are not loaded: {names}{more}. MODULE! before the name, with wildcards \
+             too, looks into those that fit; .reload /f loads all"
+        )));
     }
     Ok(found)
 }
@@ -187,7 +205,8 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
     }));
     if list.symbols.is_empty() {
         list.notes.extend(found.explain_exports(target));
-        list.notes.push(Note::failed(format!("no symbol's name fits {pattern}")));
+        let reach = if found.is_partial { " in the modules that were looked into" } else { "" };
+        list.notes.push(Note::failed(format!("no symbol's name fits {pattern}{reach}")));
     }
     Ok(Box::new(list))
 }

@@ -118,6 +118,13 @@ impl SearchPath {
         for Place { location, .. } in places.iter().filter(|place| place.response == Response::Missing) {
             notes.push(Note::remark(format!("There is no folder {location}.")));
         }
+        for folder in path.foreign() {
+            let instead = crate::target::default_store();
+            notes.push(Note::remark(format!(
+                "{folder} is a folder of Windows; {} is used in its place",
+                instead.display()
+            )));
+        }
         Self { path: path.text().to_owned(), expanded: path.to_string(), places, notes }
     }
 }

@@ -52,7 +52,7 @@ pub use walk::{SListHead, WalkEnd};
 
 // Commands see memory and symbols through the target only.
 pub use crate::memory::{ReadCause, ReadError, VirtAddr};
-pub use crate::symbols::store::{Part as SymbolPart, SymbolPath, SymbolSource};
+pub use crate::symbols::store::{Part as SymbolPart, SymbolPath, SymbolSource, default_store};
 pub use crate::symbols::{
     BaseKind, Bits, Constant, ExportSymbols, Field, Place, SymbolKind, Symbols, Type, TypeLayout, undecorate,
 };

@@ -83,6 +83,12 @@ pub enum Miss {
     /// A store has the file only as `NAME.pd_`.
     #[error("a compressed cabinet, as symstore /compress writes it; expand it to {0} beside it")]
     Compressed(String),
+    /// A store has a pointer to it, and nothing is there.
+    #[error("points to {}, and no such file is there from here", Escaped(.0))]
+    PointsNowhere(String),
+    /// A store has something to say instead of it.
+    #[error("the store has no file, but says: {}", Escaped(.0))]
+    Message(String),
     /// A server did not give it.
     #[error(transparent)]
     Fetch(#[from] FetchError),

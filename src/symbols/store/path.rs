@@ -11,6 +11,8 @@ pub const MICROSOFT_SERVER: &str = "https://msdl.microsoft.com/download/symbols"
 pub struct SymbolPath {
     text: String,
     parts: Vec<Part>,
+    /// Folders of another system, which the platform's cache folder stands for.
+    foreign: Vec<String>,
 }
 
 /// One part of a symbol path, between two `;`.
@@ -41,7 +43,28 @@ impl SymbolPath {
     pub fn parse(text: &str) -> Self {
         let text = text.trim().trim_matches('"').trim();
         let parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
-        Self { text: text.to_owned(), parts: parts.map(Part::parse).collect() }
+        let kept_in =
+            parts.clone().filter(|part| part.contains('*')).flat_map(|part| part.split('*').skip(1));
+        let foreign = kept_in.map(str::trim).filter(|word| is_foreign(word)).map(str::to_owned).collect();
+        Self { text: text.to_owned(), parts: parts.map(Part::parse).collect(), foreign }
+    }
+
+    /// The path that the environment gives: `_NT_ALT_SYMBOL_PATH`, then `_NT_SYMBOL_PATH`, as debuggers of Windows look.
+    #[must_use]
+    pub fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let both = ["_NT_ALT_SYMBOL_PATH", "_NT_SYMBOL_PATH"].map(|name| variable(name).unwrap_or_default());
+        Self::parse(&both.join(";")).without_gaps()
+    }
+
+    /// The same text without empty elements at its ends.
+    fn without_gaps(self) -> Self {
+        Self { text: self.text.trim_matches(';').to_owned(), ..self }
+    }
+
+    /// Folders that the path would keep files in and that only Windows has; the platform's cache folder stands for them.
+    #[must_use]
+    pub fn foreign(&self) -> &[String] {
+        &self.foreign
     }
 
     /// Microsoft's public server, with what it gives kept in `folder`, or else in the platform's cache folder.
@@ -105,7 +128,10 @@ impl Part {
             url if is_url(url) => Store::Server(url.trim_end_matches('/').to_owned()),
             folder => Store::Folder(folder_or_default(folder)),
         };
-        Self::Chain(words.iter().map(store).collect())
+        let mut stores: Vec<_> = words.iter().map(store).collect();
+        // Several folders that one stands for are one.
+        stores.dedup();
+        Self::Chain(stores)
     }
 }
 
@@ -136,7 +162,15 @@ pub fn default_store() -> PathBuf {
 }
 
 fn folder_or_default(word: &str) -> PathBuf {
-    if word.is_empty() { default_store() } else { expand_home(word) }
+    if word.is_empty() || is_foreign(word) { default_store() } else { expand_home(word) }
+}
+
+/// True for a folder that only Windows has, on another system: what would be kept in it would be kept in a folder that is
+/// literally called `C:\symbols`, wherever this program runs.
+fn is_foreign(word: &str) -> bool {
+    let has_drive =
+        word.as_bytes().first().is_some_and(u8::is_ascii_alphabetic) && word.get(1..3) == Some(":\\");
+    !cfg!(windows) && (has_drive || word.starts_with("\\\\"))
 }
 
 /// `~/symbols`: inside a path no shell does this.
@@ -169,7 +203,11 @@ mod tests {
         assert_eq!(
             SymbolPath::parse(path).parts(),
             [
-                Part::Chain(vec![folder(r"C:\symbols"), folder(r"\\share\sym"), server]),
+                Part::Chain(if cfg!(windows) {
+                    vec![folder(r"C:\symbols"), folder(r"\\share\sym"), server]
+                } else {
+                    vec![Store::Folder(default_store()), server]
+                }),
                 Part::Folder("/build".into()),
                 Part::Cache("/c".into()),
                 Part::Chain(vec![folder("/s")]),
@@ -193,6 +231,27 @@ mod tests {
             SymbolPath::microsoft(Some("/s")).text(),
             "srv*/s*https://msdl.microsoft.com/download/symbols"
         );
+    }
+
+    #[test]
+    #[cfg(not(windows))]
+    fn no_folder_is_called_as_a_drive_of_windows() {
+        let path = SymbolPath::parse(r"SRV*C:\symsrv*https://symbols.example;cache*D:\c;C:\build");
+        let server = Store::Server("https://symbols.example".into());
+        let chain = Part::Chain(vec![Store::Folder(default_store()), server]);
+        let parts = [chain, Part::Cache(default_store()), Part::Folder(r"C:\build".into())];
+        assert_eq!(path.parts(), parts, "a folder that is only looked into is not made");
+        assert_eq!(path.foreign(), [r"C:\symsrv", r"D:\c"]);
+        assert!(SymbolPath::parse("srv*/s*https://x").foreign().is_empty());
+    }
+
+    #[test]
+    fn the_environment_s_other_path_comes_first() {
+        let both = |name: &str| Some(if name == "_NT_SYMBOL_PATH" { "/b" } else { "/a" }.to_owned());
+        assert_eq!(SymbolPath::of_environment(both).text(), "/a;/b");
+        let one = |name: &str| both(name).filter(|_| name == "_NT_SYMBOL_PATH");
+        assert_eq!(SymbolPath::of_environment(one).text(), "/b");
+        assert_eq!(SymbolPath::of_environment(|_| None), SymbolPath::default());
     }
 
     #[test]
