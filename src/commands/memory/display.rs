@@ -191,7 +191,7 @@ fn run(spec: &'static CommandSpec, format: Option<Format>, text: &str, target: &
     if len > MAX_SHOWN {
         return Err(arguments.usage(format!("{len:#x} bytes are more than the {MAX_SHOWN:#x} shown at once")));
     }
-    let line = columns.map_or(format.line(), |columns| columns * format.unit());
+    let line = columns.map_or_else(|| format.line(), |columns| columns * format.unit());
     let query = MemoryQuery { start, len: len as usize, format, line };
     let display = query.run(target)?;
     let command =
