@@ -23,7 +23,8 @@ pub const KEY_VARIABLE: &str = "VERIKD_KEY";
 /// A key has 55 characters at the most; a file with much more is another one.
 const MAX_FILE_LEN: u64 = 4096;
 
-/// A key as it was written, `W.X.Y.Z` or `@FILE`: not read yet. `Debug` writes `KeyText(..)`; wiped on drop.
+/// A key as it was written, `W.X.Y.Z` or `@FILE`, or a text that holds one, as connection strings do: not read yet. `Debug`
+/// writes `KeyText(..)`; wiped on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyText(Zeroizing<String>);
 
@@ -94,6 +95,12 @@ impl KeyText {
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(Zeroizing::new(text.to_owned()))
+    }
+
+    /// What was written. Not to be printed.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// Reads the key, from its file if it names one.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use kd_protocol::link::BridgeEvent;
-use verikd::key::KeyOrigin;
+use verikd::key::{KeyOrigin, KeyText};
 use verikd::session::{Bridge, BridgeConfig, BridgeNews, ComLine, Connection};
 
 use super::{FAILED, PromptAnswer, USAGE, fail, warn_of_visible_key};
@@ -14,10 +14,10 @@ pub(super) struct Options {
     /// The target's line, as -k names it: com:pipe,port=PATH[,reconnect], com:ipport=5003,port=HOST or
     /// com:port=DEVICE,baud=115200
     #[arg(long, value_name = "CONNECTION")]
-    from: String,
+    from: KeyText,
     /// Where the debugger is: net:hostip=127.0.0.1,port=50000,key=1.2.3.4, its address, its port and the key it is given
     #[arg(long, value_name = "CONNECTION")]
-    to: String,
+    to: KeyText,
     /// What a prompt of the target is answered while no debugger is connected: i ignores, b breaks
     #[arg(long, value_name = "ANSWER", value_enum, default_value_t)]
     prompt_answer: PromptAnswer,
@@ -74,11 +74,11 @@ fn config_of(options: &Options) -> Result<(BridgeConfig, Option<KeyOrigin>), Str
     let parse = |option: &str, text: &str| {
         Connection::parse(text).map_err(|error| error.to_string().replacen("-k", option, 1))
     };
-    let from: ComLine = match parse("--from", &options.from)?.0 {
+    let from: ComLine = match parse("--from", options.from.as_str())?.0 {
         Connection::Com(line) => line,
         Connection::Net { .. } => return Err("--from takes a serial line, like com:pipe,port=PATH".into()),
     };
-    match parse("--to", &options.to)? {
+    match parse("--to", options.to.as_str())? {
         (Connection::Net { listen, key, target: None }, origin) if !listen.ip().is_unspecified() => {
             let config = BridgeConfig {
                 from,

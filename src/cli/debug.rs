@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kd_protocol::link::Peer;
 use verikd::commands::{Style, VerifierFormat};
 use verikd::debugger::{DebugError, Debugger};
+use verikd::key::KeyText;
 use verikd::session::{
     AttachError, BreakInError, Connection, Prompts, Quit, Session, SessionConfig, Signal, TraceConfig,
     TraceNews,
@@ -37,7 +38,7 @@ pub(super) struct Options {
     /// com:pipe,port=PATH[,reconnect], com:ipport=5003,port=HOST or com:port=DEVICE,baud=115200. The key may be key=@FILE,
     /// or be left to VERIKD_KEY
     #[arg(short = 'k', value_name = "CONNECTION", required = true)]
-    connection: Option<String>,
+    connection: Option<KeyText>,
     /// Where symbols are, as WinDbg writes it; otherwise _NT_ALT_SYMBOL_PATH and _NT_SYMBOL_PATH
     #[arg(short = 'y', value_name = "SYMPATH")]
     symbol_path: Option<String>,
@@ -103,7 +104,7 @@ struct Deadlines {
 }
 
 pub(super) fn run(options: &Options) -> u8 {
-    let connection = match Connection::parse(options.connection.as_deref().unwrap_or_default()) {
+    let connection = match Connection::parse(options.connection.as_ref().map_or("", KeyText::as_str)) {
         Ok((connection, key_origin)) => {
             warn_of_visible_key(key_origin, connection.is_loopback(), "key=@FILE");
             connection

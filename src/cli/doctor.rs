@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use verikd::doctor::{Diagnosis, Examination, Finding};
+use verikd::key::KeyText;
 use verikd::session::Connection;
 
 use super::{USAGE, fail, warn_of_visible_key};
@@ -13,7 +14,7 @@ use super::{USAGE, fail, warn_of_visible_key};
 pub(super) struct Options {
     /// Where the target should be, as for a session: net:port=50000,key=1.2.3.4, com:pipe,port=PATH, ...
     #[arg(short = 'k', value_name = "CONNECTION")]
-    connection: String,
+    connection: KeyText,
     /// How long to look; a target that connects ends it earlier. Its offers come every three seconds
     #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     time: Duration,
@@ -37,7 +38,7 @@ struct Object<'a> {
 }
 
 pub(super) fn run(options: &Options) -> u8 {
-    let (connection, key_origin) = match Connection::parse(&options.connection) {
+    let (connection, key_origin) = match Connection::parse(options.connection.as_str()) {
         Ok(parsed) => parsed,
         Err(error) => {
             fail(&error);
