@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use kd_protocol::kd::{Packet, PacketId, PacketType};
+use kd_protocol::kdcom;
 use kd_protocol::kdnet::{Control, Datagram, Direction, Endpoint, Flags, Key, Offer, TargetRandom};
 use kd_protocol::link::{Entropy, TargetConfig, TargetLink};
 use program::{Finished, Setup, verikd};
@@ -332,6 +334,24 @@ fn a_silent_line_is_asked_once_and_not_broken_into() {
 }
 
 #[test]
+fn a_target_that_stands_still_answers_and_is_told() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let connection = format!("com:ipport={},port=127.0.0.1", listener.local_addr().unwrap().port());
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 16]).unwrap();
+        let stop = Packet::data(PacketType::STATE_CHANGE64, PacketId(0x8080_0800), vec![0; 240].into());
+        let mut bytes = BytesMut::new();
+        kdcom::encode(&stop, &mut bytes);
+        stream.write_all(&bytes).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let (code, object) = doctor_of(&connection, &["--for", "10s"]);
+    thread.join().unwrap();
+    assert_eq!((code, &object["is_stopped"]), (0, &true.into()), "{object}");
+}
+
+#[test]
 fn a_console_is_shown_as_it_speaks() {
     let (code, object, _) = finding_on(b"\r\nDebian GNU/Linux 12 vm ttyS0\r\n\r\nvm login: ");
     assert_eq!((code, &object["finding"]), (34, &"console".into()));
@@ -381,29 +401,37 @@ fn a_serial_target_is_stopped_and_let_run_when_that_is_wanted() {
 #[cfg(target_os = "linux")]
 fn a_device_at_another_speed_is_found_by_listening() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-    // Kept open, since the master fails while nobody has the other side.
+    // Kept open, since the master fails while nobody has the other side; raw, since a terminal echoes.
     let slave = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut attributes = tcgetattr(&slave).unwrap();
+    attributes.make_raw();
+    tcsetattr(&slave, OptionalActions::Now, &attributes).unwrap();
     let ends = Arc::new(AtomicBool::new(false));
     let has_ended = Arc::clone(&ends);
     let thread = std::thread::spawn(move || {
-        let file = std::fs::File::from(master);
+        let mut file = std::fs::File::from(master);
         while !has_ended.load(Ordering::Relaxed) {
-            let speed = rustix::termios::tcgetattr(&file).unwrap().output_speed();
+            let speed = tcgetattr(&file).unwrap().output_speed();
             let bytes: &[u8] =
                 if speed == 9600 { b"vm login: \r\n" } else { &[0xff, 0, 0xe0, 0x80, 0, 0xfe] };
             let _ = (&file).write_all(bytes);
             std::thread::park_timeout(Duration::from_millis(10));
         }
+        // What would have been sent to the device is there; a byte behind it ends the wait if nothing was.
+        (&slave).write_all(b"!").unwrap();
+        let mut sent = [0; 64];
+        let len = file.read(&mut sent).unwrap();
+        sent[..len].to_vec()
     });
     let (code, object) = doctor_of(&format!("com:port={path},baud=115200"), &["--for", "6s"]);
     ends.store(true, Ordering::Relaxed);
     thread.join().unwrap();
-    drop(slave);
     assert_eq!(
         (code, &object["finding"], &object["baud"]),
         (33, &"other-speed".into(), &9600.into()),

@@ -9,6 +9,9 @@
 //! targets, ports and sessions, as long as they share the key. A session can be read if the capture has its
 //! handshake; of one that began earlier, datagrams are counted, and `--all` lists them.
 //!
+//! Without a key it reads the traces that `--trace` writes (see [`TraceWriter`]): they have the plaintext beside the datagrams as
+//! they were sent. Of a trace of a serial line, and of recorded lines (`--serial`), it shows packets, break-ins and damage.
+//!
 //! # Text
 //! A line names the two machines whenever they change; then one line a datagram: frame, seconds since the first
 //! frame, who to whom (`T` target, `H` host), channel, sequence, content:

@@ -1,6 +1,7 @@
 //! A serial line: what comes from it, without stopping whoever is at its other end.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -40,7 +41,7 @@ pub(super) fn examine(port: &ComPort, time: Duration, break_in: bool) -> (Findin
     let line = port.to_string();
     // Where speeds are to be tried, the given one has half of the time.
     let is_device = matches!(port, ComPort::Device { .. });
-    let heard = match listen(port, if is_device { time / 2 } else { time }) {
+    let heard = match listen(port, if is_device { time / 2 } else { time }, has_no_speed(port)) {
         Ok(heard) => heard,
         Err(error) => return (Finding::NoLine { line, why: error.to_string() }, Vec::new()),
     };
@@ -82,13 +83,25 @@ fn judge(line: String, heard: &Heard) -> Finding {
     }
 }
 
-/// Listens, and asks once if the first half of the time has passed in silence.
-fn listen(port: &ComPort, time: Duration) -> io::Result<Heard> {
+/// True where nothing is sent at a speed: bytes that arrive at another one than they were sent at are other bytes, and one
+/// of them may be the break-in.
+fn has_no_speed(port: &ComPort) -> bool {
+    match port {
+        ComPort::Pipe(_) => true,
+        ComPort::Tcp { host, .. } => {
+            host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+        }
+        ComPort::Device { .. } => false,
+    }
+}
+
+/// Listens, and if it may, asks once when the first half of the time has passed without a packet.
+fn listen(port: &ComPort, time: Duration, may_ask: bool) -> io::Result<Heard> {
     let mut line = RawLine::open(port)?;
     let start = Instant::now();
     let mut heard = Heard::default();
     let mut decoder = Decoder::default();
-    let mut has_asked = false;
+    let mut has_asked = !may_ask;
     loop {
         let left = time.saturating_sub(start.elapsed());
         let until_asking = (time / 2).saturating_sub(start.elapsed());
@@ -132,7 +145,7 @@ fn try_speeds(path: &str, but: u32, time: Duration) -> Option<(u32, &'static str
     for baud in SPEEDS.into_iter().filter(|it| *it != but) {
         let port = ComPort::Device { path: path.to_owned(), baud };
         // A speed that the device does not have is none that the other end has.
-        let Ok(heard) = listen(&port, slice) else { continue };
+        let Ok(heard) = listen(&port, slice, false) else { continue };
         match judge(String::new(), &heard) {
             Finding::Connected { .. } => return Some((baud, "KD packets")),
             Finding::Console { .. } => return Some((baud, "text")),
@@ -211,6 +224,14 @@ mod tests {
             heard.note(&[0x55; 4096], &mut decoder);
         }
         assert_eq!((heard.bytes, heard.kept.len()), (4_096_000, MAX_KEPT));
+    }
+
+    #[test]
+    fn only_a_line_without_a_speed_is_asked() {
+        let tcp = |host: &str| has_no_speed(&ComPort::Tcp { host: host.into(), port: 5003 });
+        assert!(has_no_speed(&ComPort::Pipe("vm.sock".into())) && tcp("127.0.0.1") && tcp("localhost"));
+        assert!(!tcp("192.0.2.7") && !tcp("terminal-server"), "a real line may be behind it");
+        assert!(!has_no_speed(&ComPort::Device { path: "/dev/ttyS0".into(), baud: 115_200 }));
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! ```
 //! It does not disturb: without `break_in` no machine is stopped, and a target that is another debugger's is left to it.
 //! What it does do: a KDNET target without a debugger is answered, so that it counts this machine as its debugger, as
-//! after any session that has ended; a serial line that stays silent is sent one RESET packet, which a running target
-//! drops and a stopped one answers.
+//! after any session that has ended; a virtual machine's serial line that stays silent is sent one RESET packet, which a
+//! running target drops and a stopped one answers.
 
 mod advice;
 mod finding;
@@ -46,7 +46,7 @@ pub struct Diagnosis {
 }
 
 impl Examination {
-    /// Looks. Takes as long as it is allowed to, and with `break_in` as long again.
+    /// Looks. Takes as long as it is allowed to; with `break_in` up to twice as long again, and until the machine runs.
     #[must_use]
     pub fn run(&self) -> Diagnosis {
         let (mut finding, also) = match &self.connection {
