@@ -486,6 +486,42 @@ fn replayed_offers_disturb_nothing_and_are_no_sign_of_life() {
 }
 
 #[test]
+fn nothing_that_was_recorded_of_a_target_is_taken_twice_within_or_across_keys() {
+    let mut world = World::new(27, PERFECT);
+    for boot in 0..3 {
+        world.attach();
+        for round in 0..70 {
+            if round % 35 == 0 {
+                world.stop_target();
+            }
+            world.read(round, 8).unwrap();
+            if round % 35 == 34 {
+                world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+                world.wait_for("resume", |it| *it == Event::Resumed);
+            }
+        }
+        world.run_for(seconds(1));
+        let (told, state) = (world.log.len(), world.host.state());
+        let recorded: Vec<_> = world.record.iter().filter(|it| it.1 == address(HOST)).cloned().collect();
+        for (from, _, datagram) in &recorded {
+            let taken = world.host.handle_datagram(world.now, *from, datagram);
+            // An offer of an earlier boot is answered, and that is all.
+            assert!(taken.is_err() || datagram[5] & 1 == 1, "boot {boot}: a datagram was taken again");
+        }
+        world.run_for(seconds(1));
+        assert_eq!((world.log.len(), world.host.state()), (told, state), "boot {boot}");
+        assert!(world.target.is_running());
+        world.unplug_and_reboot();
+        world.wait_for("restart", |it| matches!(it, Event::Restarted(_)));
+        world.host.break_in(world.now);
+        world.wait_for("stop", |it| matches!(it, Event::Stopped(_)));
+        world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+        world.wait_for("resume", |it| *it == Event::Resumed);
+        world.events.push(Event::Connected(world.host.peer().unwrap()));
+    }
+}
+
+#[test]
 fn offers_of_unknown_lengths_are_answered_and_told_or_named() {
     let control = key().control_cipher();
     for len in [34, 35, 88, 360, 408] {

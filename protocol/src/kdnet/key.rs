@@ -97,14 +97,14 @@ impl FromStr for Key {
         if parts.len() != 4 {
             return Err(KeyError::PartCount(if text.is_empty() { 0 } else { parts.len() }));
         }
-        let mut bytes = [0; 32];
+        let mut bytes = Zeroizing::new([0; 32]);
         for (index, part) in parts.iter().enumerate() {
             bytes[index * 8..][..8].copy_from_slice(&parse_part(part, index + 1)?.to_le_bytes());
         }
-        if bytes == [0; 32] {
+        if *bytes == [0; 32] {
             return Err(KeyError::AllZero);
         }
-        Ok(Self(bytes))
+        Ok(Self(*bytes))
     }
 }
 
@@ -157,6 +157,23 @@ mod tests {
 
     #[test]
     fn a_key_is_never_printed() {
-        assert_eq!(format!("{:?}", "8.8.8.8".parse::<Key>().unwrap()), "Key(..)");
+        let key: Key = "8.8.8.8".parse().unwrap();
+        assert_eq!(format!("{key:?}"), "Key(..)");
+        let ciphers = format!("{:?} {:#?}", key.control_cipher(), key.data_cipher(b"response"));
+        assert_eq!(ciphers, "Cipher(..) Cipher(..)");
+        let config = format!("{:?}", crate::link::LinkConfig::new(key));
+        assert!(config.contains("key: Key(..)"), "{config}");
+    }
+
+    #[test]
+    fn whatever_holds_a_key_is_wiped_on_drop() {
+        const fn is_wiped<T: ZeroizeOnDrop>() {}
+        is_wiped::<Key>();
+        is_wiped::<Zeroizing<[u8; 32]>>();
+        is_wiped::<aes::Aes256>();
+        is_wiped::<hmac::Hmac<Sha256>>();
+        is_wiped::<Sha256>();
+        is_wiped::<cbc::Decryptor<aes::Aes256>>();
+        is_wiped::<cbc::Encryptor<aes::Aes256>>();
     }
 }

@@ -106,7 +106,8 @@ pub struct World {
     pub is_suspended: bool,
     /// Counts restarts of the target; its memory is another one in each.
     pub boot: u8,
-    record: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+    /// What was carried: from and to whom, and what.
+    pub record: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     /// Another machine with the same key, and where its datagrams come from.
     pub second: Option<(SocketAddr, TargetLink)>,
     /// Where the target's datagrams come from.
