@@ -15,6 +15,17 @@ pub(super) enum Found {
 }
 
 impl ComPort {
+    /// What to write instead, if what is at its place is of the other kind: a socket without `pipe`, a device with it.
+    pub(super) fn is_of_other_kind(&self) -> Option<String> {
+        match self {
+            Self::Pipe(path) if found(path) == Found::Device => Some(advice_of_socket(path, Found::Device)),
+            Self::Device { path, .. } if found(path) == Found::Socket => {
+                Some(advice_of_device(path, Found::Socket))
+            }
+            _ => None,
+        }
+    }
+
     /// What to try when it is not there. Looks at what is at its place now.
     #[must_use]
     pub fn advice(&self) -> String {

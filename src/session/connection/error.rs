@@ -86,6 +86,9 @@ pub enum ConnectionError {
          com:pipe,port=/path/to/vm.sock, with QEMU -serial unix:/path/to/vm.sock,server,nowait"
     )]
     WindowsPipe(String),
+    /// A socket where a device should be, or the other way round; what to write.
+    #[error("-k: {0}")]
+    OtherKind(String),
     /// A device of another system.
     #[error("-k: {0} is a name of Unix; on Windows serial ports are called COM1, COM2, ...")]
     UnixDevice(String),

@@ -206,7 +206,10 @@ fn com<'a>(options: impl Iterator<Item = TypedOption<'a>>) -> Result<ComLine, Co
             ComPort::Device { path: path.to_owned(), baud }
         }
     };
-    Ok(ComLine { port, reconnect })
+    match port.is_of_other_kind() {
+        Some(advice) => Err(ConnectionError::OtherKind(advice)),
+        None => Ok(ComLine { port, reconnect }),
+    }
 }
 
 pub(super) fn is_pipe_of_this_system(path: &str, on_windows: bool) -> Result<(), ConnectionError> {

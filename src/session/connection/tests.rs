@@ -183,6 +183,7 @@ fn a_socket_given_as_a_device_is_recognised() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vm.sock").display().to_string();
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let device = ComPort::Device { path: path.clone(), baud: 115_200 };
-    assert!(device.advice().contains(&format!("com:pipe,port={path}")), "{}", device.advice());
+    assert!(error(&format!("com:port={path}")).contains(&format!("add pipe, com:pipe,port={path}")));
+    assert!(error("com:pipe,port=/dev/null").contains("write com:port=/dev/null"));
+    com_of(&format!("com:pipe,port={path}"));
 }
