@@ -279,6 +279,7 @@ fn wait_for_target(
         let slice = if has_hinted { left } else { Some(left.map_or(HINT_AFTER, |it| it.min(HINT_AFTER))) };
         match session.wait_for_target(slice) {
             Err(hint) if hint.is_passing() && timeout.is_none_or(|it| start.elapsed() < it) => {
+                session.watcher().take_news().iter().for_each(|news| report.news(news));
                 report.status(&format!("{hint}\nStill waiting; Ctrl+C ends"));
                 has_hinted = true;
             }

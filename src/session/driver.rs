@@ -435,6 +435,9 @@ impl Driver {
                     state.is_held &= is_held_still;
                 });
             }
+            Event::ForeignOffer { address, version, len } => {
+                self.monitor.note(|state| state.foreign_offer = Some((address, version, len)));
+            }
             _ => {}
         }
         self.monitor.update(|state| {
@@ -557,3 +560,6 @@ fn is_passing(error: &io::Error) -> bool {
             | io::ErrorKind::NetworkUnreachable
     )
 }
+
+#[cfg(test)]
+mod tests;

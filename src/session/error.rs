@@ -135,6 +135,19 @@ pub enum AttachError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// Offers open with the key, but are not of a form that is known, and nothing came of the answers.
+    #[error(
+        "the target at {from} speaks a dialect of KDNET that verikd does not know: version {version}, offers of {len} bytes. \
+         It does not react to answers in the form that is known; a trace of this (--trace FILE) would help to learn it"
+    )]
+    Foreign {
+        /// Where they come from.
+        from: SocketAddr,
+        /// KDNET version.
+        version: u8,
+        /// Bytes of their body.
+        len: usize,
+    },
     /// Offers open with the key, but the handshake does not complete.
     #[error(
         "the target at {from} makes offers, but does not react to answers: datagrams to it are lost on the way. \

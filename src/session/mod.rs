@@ -256,6 +256,10 @@ impl Session {
                 None => AttachError::Silence { after, port },
             };
         };
+        let foreign_offer = self.monitor.get(|state| state.foreign_offer);
+        if let Some((from, version, len)) = foreign_offer {
+            return AttachError::Foreign { from, version, len };
+        }
         if traffic.authentic > 0 {
             AttachError::NoReaction { from }
         } else if traffic.not_authentic > 0 {

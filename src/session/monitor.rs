@@ -150,6 +150,8 @@ pub(super) struct State {
     /// The target has not answered a request: the next ones fail at once.
     pub(super) lost: Option<RequestError>,
     pub(super) traffic: Traffic,
+    /// An offer of a form that is not known: where from, KDNET version, bytes.
+    pub(super) foreign_offer: Option<(SocketAddr, u8, usize)>,
     pub(super) line: LineTraffic,
     /// More was done to stop the target than it has obeyed.
     pub(super) may_stop_again: bool,
@@ -268,6 +270,7 @@ impl Default for Monitor {
             prompt: None,
             lost: None,
             traffic: Traffic::default(),
+            foreign_offer: None,
             line: LineTraffic::default(),
             may_stop_again: false,
             counters: LinkCounters::default(),

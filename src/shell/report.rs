@@ -168,7 +168,7 @@ impl Report {
     }
 
     /// Shows what has happened.
-    pub(super) fn news(&self, news: &News) {
+    pub fn news(&self, news: &News) {
         match news {
             News::Event(event) => self.event(event),
             News::Answered(prompt, answer) => self.answered(prompt, answer),
@@ -198,6 +198,14 @@ impl Report {
                     "The target asked for the file {path:?}; it was told that there is none"
                 ));
             }
+            Event::SecondTarget { address } => self.status(&format!(
+                "A second machine with the same key offers itself, at {address}: a cloned virtual machine, perhaps. It is left \
+                 alone while the first is there. Give each machine a key and a port of its own (bcdedit /dbgsettings)"
+            )),
+            Event::ForeignOffer { address, version, len } => self.status(&format!(
+                "The target at {address} speaks a dialect of KDNET that verikd does not know: version {version}, offers of {len} \
+                 bytes. It is answered as far as that can be done"
+            )),
             Event::TakenOver(by) => {
                 self.status(&format!(
                     "The target's offers name another debugger, {by}: it may have taken the session"
