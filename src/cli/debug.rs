@@ -172,7 +172,7 @@ pub(super) fn run(options: &Options) -> u8 {
     let is_interrupted =
         matches!(&result, Err(ShellError::Debug(DebugError::BreakIn(BreakInError::Interrupted))));
     let interrupted = Quit::Signal(Signal::Interrupt);
-    let ended_by = shell.ended_by().or(is_interrupted.then_some(interrupted));
+    let ended_by = shell.ended_by().or_else(|| is_interrupted.then_some(interrupted));
     let mut worst = shell.worst();
     if let Err(error) = result {
         worst = worst.max(Worst::Failed);

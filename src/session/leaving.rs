@@ -23,6 +23,8 @@ use super::{Halt, Session, version};
 const LATE_STOP: Duration = Duration::from_millis(1200);
 /// A machine that has something to say as soon as it runs, another bug check, a prompt, an assertion, says it within this.
 const MOMENT: Duration = Duration::from_millis(200);
+/// Between two lines of one that talks there is less than this: a round trip, the kernel's own work.
+const PAUSE: Duration = Duration::from_secs(1);
 /// One that goes on talking, as a bug-checking kernel does before it stops, is listened to for this long.
 const LONGEST_TALK: Duration = Duration::from_secs(5);
 /// The same for whoever has to go.
@@ -78,8 +80,10 @@ impl Session {
     }
 
     fn leave_each_stop(&self) -> Resumed {
-        let going = Going::new(self);
+        let mut going = Going::new(self);
         for _ in 0..MOST_STOPS {
+            // Each stop has the whole patience.
+            going.since = Instant::now();
             let Some(stop) = self.stopped() else { return going.without_stop() };
             let resumed = going.leave_stop(&stop);
             if resumed != Resumed::Running {
@@ -216,7 +220,7 @@ impl<'a> Going<'a> {
         }
     }
 
-    /// Waits for a stop that `is_wanted` until nothing was heard for this long, but for [`LONGEST_TALK`] at most where the
+    /// Waits for a stop that `is_wanted` until nothing was heard for this long, or for a pause of a target that talks, but for [`LONGEST_TALK`] at most where the
     /// target goes on talking. A prompt is answered: who is leaving asks nobody.
     fn stops_within(
         &self,
@@ -239,7 +243,8 @@ impl<'a> Going<'a> {
                 }
                 _ => {
                     let heard = self.session.monitor.get(|state| state.last_heard);
-                    let later = heard.map_or(deadline, |at| (at + time).min(latest));
+                    let talks = heard.filter(|at| *at > start);
+                    let later = talks.map_or(deadline, |at| (at + time.max(PAUSE)).min(latest));
                     if later <= deadline {
                         return None;
                     }

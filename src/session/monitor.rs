@@ -349,7 +349,7 @@ impl Monitor {
         deadline: Option<Instant>,
         mut find: impl FnMut(&mut State) -> Option<T>,
     ) -> Wait<T> {
-        let cuts = |state: &mut State| ended(state).or(state.quit.map(|_| Wait::Interrupted));
+        let cuts = |state: &mut State| ended(state).or_else(|| state.quit.map(|_| Wait::Interrupted));
         self.wait_unless(deadline, &mut find, cuts)
     }
 
@@ -463,7 +463,7 @@ impl Monitor {
 
     /// How things stand.
     pub(super) fn standing(&self) -> Standing {
-        self.get(|state| standing_of(state))
+        self.get(standing_of)
     }
 
     /// Waits until things stand otherwise than `before`.
@@ -513,7 +513,7 @@ impl Monitor {
     /// Waits until the program is to be suspended, for as long as it lives: the end of the session does not end this.
     /// Returns why it is to end instead, if it is.
     pub(super) fn wait_for_suspension(&self) -> Option<Quit> {
-        let mut find = |state: &mut State| state.suspends.then_some(None).or(state.quit.map(Some));
+        let mut find = |state: &mut State| state.suspends.then_some(None).or_else(|| state.quit.map(Some));
         match self.wait_unless(None, &mut find, |_| None) {
             Wait::Done(quit) => quit,
             _ => None,

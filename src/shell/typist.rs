@@ -142,15 +142,11 @@ fn write_private(file: &PathBuf, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-        options.mode(0o600);
-        let open = options.open(file)?;
-        open.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        return (&open).write_all(bytes);
-    }
-    #[cfg(not(unix))]
-    options.open(file)?.write_all(bytes)
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut open = options.open(file)?;
+    #[cfg(unix)]
+    open.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    open.write_all(bytes)
 }
 
 /// True for lines with a key, or with a name and a password in a URL.
