@@ -74,6 +74,10 @@ impl Session {
     /// Lets the target run for good: also one that stops again at once, as long as that takes. Nothing is done if this
     /// session does not hold it.
     pub fn leave(&self) -> Resumed {
+        if self.monitor.get(|state| state.has_left) {
+            // What was tried with the whole patience is not tried again: no stop has come since.
+            return Going::new(self).without_stop();
+        }
         let resumed = self.leave_each_stop();
         self.monitor.note(|state| state.has_left = true);
         resumed
