@@ -13,7 +13,7 @@ use support::blind::{Blind, UNKNOWN_API};
 use support::machine::{folder, stopped, store};
 use support::text::{assert_same_text, notes, run, text};
 use verikd::commands::NoteKind;
-use verikd::commands::verifier::requirements::allowed_by;
+use verikd::commands::verifier::requirements::{Allowed, allowed_by};
 use verikd::memory::{CountingMemory, Memory};
 use verikd::sim::windows::{BUILDS, Machine, WINDOWS_7_SP1};
 use verikd::sim::{export_isf, export_symbols};
@@ -21,7 +21,7 @@ use verikd::symbols::isf::IsfSymbols;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols};
 use verikd::symbols::store::SymbolPath;
 use verikd::symbols::{Field, Rva, Symbols, TypeLayout};
-use verikd::target::{Image, Target};
+use verikd::target::{Image, Kernel, Target};
 
 #[test]
 fn the_published_leak_prints_as_published() {
@@ -45,6 +45,8 @@ fn the_published_leak_prints_as_published() {
 fn searching_the_log_finds_what_reading_it_finds() {
     let (machine, kernel) = stopped("search");
     let blind = Blind { inner: machine.clone(), refusal: Some(UNKNOWN_API) };
+    // That a kernel does not search is remembered for its boot, so the two are two boots.
+    let (_, blind_kernel) = stopped("search_blind");
     for address in [
         "fffffa8005400000",
         "fffffa8005400010",
@@ -56,15 +58,15 @@ fn searching_the_log_finds_what_reading_it_finds() {
         "fffffa8000000000",
     ] {
         let line = format!("!verifier 80 {address}");
-        let entries = |memory: &dyn Memory| {
-            let log = run(&Target::new(memory, &kernel), &line).unwrap().to_json().unwrap();
+        let entries = |memory: &dyn Memory, kernel: &Kernel| {
+            let log = run(&Target::new(memory, kernel), &line).unwrap().to_json().unwrap();
             (log["entries"].clone(), log["method"].clone())
         };
-        let (searched, method) = entries(&machine);
+        let (searched, method) = entries(&machine, &kernel);
         // What is not in the log at all, in a region where much else is, has to be read to be sure.
         let is_there = searched.as_array().is_some_and(|entries| !entries.is_empty());
         assert!(method == "search" || !is_there, "{address}");
-        let (read, method) = entries(&blind);
+        let (read, method) = entries(&blind, &blind_kernel);
         assert_eq!(method, "read", "{address}");
         assert_eq!(searched, read, "{address}");
     }
@@ -114,7 +116,11 @@ fn symbols_without_the_types_of_pool_tracking_give_the_same_answer_and_say_what_
     assert_eq!(notes(&target(), "lm"), [], "what needs no such type says nothing of them");
     let lacking = IsfSymbols::open(&exported[0]).unwrap();
     let allowed = allowed_by(&lacking);
-    assert!(allowed.iter().all(|query| query.missing.is_empty()), "{allowed:?}");
+    // Windows 7's public symbols lack the record of one log, whatever was taken out of them here.
+    let lacks = |query: &&Allowed| !query.missing.is_empty();
+    let missing: Vec<_> =
+        allowed.iter().filter(lacks).map(|query| (query.query, &query.missing[..])).collect();
+    assert_eq!(missing, [("!verifier 100", &["_IOV_IRP_TRACE".to_owned()][..])]);
     assert!(text(&target(), "dt nt!_VI_POOL_PAGE_HEADER").contains("   +0x010 Signature        : Uint8B"));
 }
 
@@ -189,9 +195,9 @@ fn requests_from_attach_on_are_few() {
         text(&target(), line);
         (memory.reads(), memory.bytes())
     };
-    // The kernel's headers, 2; a head and four modules.
+    // The kernel's headers, 2; a head and four modules; where unloaded drivers are, and their array.
     let (reads, _) = spent("lm");
-    assert!(reads <= 2 + 1 + 4, "lm: {reads}");
+    assert!(reads <= 2 + 1 + 4 + 2, "lm: {reads}");
     let (reads, bytes) = spent("!verifier 3 myfault.sys");
     // A reply of a live target carries 1096 bytes.
     assert!(reads + bytes / 1096 <= 25, "!verifier 3: {reads} reads of {bytes:#x} bytes");
