@@ -203,9 +203,10 @@ fn a_bug_check_is_announced_with_what_to_type() {
              Arguments 00000000`00000062 fffffa80`03a1b010 00000000`00000000 00000000`0000000a\n",
             "by {path}"
         );
-        let announcement = BugCheckQuery.run(&target).unwrap().announcement();
+        let bug_check = BugCheckQuery.run(&target).unwrap();
+        let (announcement, hint) = (bug_check.announcement(), bug_check.hint().unwrap());
         assert!(announcement.starts_with("*** Fatal System Error: 0x000000c4\n"), "{announcement}");
-        assert!(announcement.contains("left 10 pool allocations behind; type !verifier 3"), "{announcement}");
+        assert!(hint.contains("left 10 pool allocations behind; type !verifier 3"), "{hint}");
     }
 }
 
