@@ -3,5 +3,8 @@
 #![cfg(unix)]
 
 mod field;
+mod golden;
 mod matrix;
+#[path = "../support/program.rs"]
+mod program;
 mod ways_out;
