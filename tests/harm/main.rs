@@ -7,4 +7,5 @@ mod golden;
 mod matrix;
 #[path = "../support/program.rs"]
 mod program;
+mod soak;
 mod ways_out;
