@@ -400,6 +400,9 @@ impl Driver {
     }
 
     fn event(&mut self, event: Event) {
+        if matches!(event, Event::DebugPrint(_) | Event::Prompt(_)) {
+            self.monitor.note(|state| state.last_said = Some(Instant::now()));
+        }
         match event {
             Event::Replied(id, reply) => return self.replied(id, reply),
             Event::Failed(id, error) => return self.failed(id, error),

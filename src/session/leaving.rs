@@ -246,8 +246,9 @@ impl<'a> Going<'a> {
                     self.session.answer_prompt(prompt, Bytes::from_static(b"i"));
                 }
                 _ => {
-                    let heard = self.session.monitor.get(|state| state.last_heard);
-                    let talks = heard.filter(|at| *at > start);
+                    // Its first line may have come together with the word that it runs.
+                    let said = self.session.monitor.get(|state| state.last_said);
+                    let talks = said.filter(|at| *at > self.since);
                     let later = talks.map_or(deadline, |at| (at + time.max(PAUSE)).min(latest));
                     if later <= deadline {
                         return None;

@@ -157,6 +157,8 @@ pub(super) struct State {
     pub(super) may_stop_again: bool,
     pub(super) counters: LinkCounters,
     pub(super) last_heard: Option<Instant>,
+    /// When the target printed or asked something last: what only one does that has left its stop.
+    pub(super) last_said: Option<Instant>,
     /// The target has been silent for long, and that was told.
     is_silence_told: bool,
     /// Bytes that one reply of this target carries.
@@ -275,6 +277,7 @@ impl Default for Monitor {
             may_stop_again: false,
             counters: LinkCounters::default(),
             last_heard: None,
+            last_said: None,
             is_silence_told: false,
             read_len: 0,
             stopped_at: None,
