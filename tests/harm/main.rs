@@ -7,5 +7,7 @@ mod golden;
 mod matrix;
 #[path = "../support/program.rs"]
 mod program;
+mod prompt;
 mod soak;
+mod terminal;
 mod ways_out;

@@ -1,0 +1,359 @@
+//! The prompt on a real terminal: whoever sits there, whatever the machine does meanwhile, and however he leaves.
+
+use std::time::Duration;
+
+use verikd::sim::windows::{Chance, Stop};
+use verikd::sim::{Faults, MachineState, Quirk, Simulator, SimulatorConfig};
+
+use crate::field::{self, cut, free_port, machine, runs};
+use crate::terminal::{CTRL_C, CTRL_D, Left, Person};
+
+/// A log that takes half a minute to read over this network.
+const LONG: &str = "!verifier 80 0n4000";
+const RUNNING: &str = "The target is running; Ctrl+C breaks in";
+const ASSERTION: &str = "\n*** Assertion failed: Irql == PASSIVE_LEVEL\n\n\
+     Break repeatedly, break Once, Ignore, terminate Process, or terminate Thread (boipt)? ";
+
+fn slow() -> Faults {
+    Faults { round_trip: Duration::from_millis(10), ..Faults::default() }
+}
+
+/// A person at the prompt of a stopped machine.
+fn at_the_stopped_prompt(options: &[&str]) -> (Person, Simulator) {
+    at_the_stopped_prompt_over(Faults::default(), options)
+}
+
+fn at_the_stopped_prompt_over(network: Faults, options: &[&str]) -> (Person, Simulator) {
+    let port = free_port();
+    let mut person = Person::at(port, &[&["-b"], options].concat());
+    person.sees("Waiting for a target");
+    let target = machine(port, network);
+    person.sees("kd> ");
+    assert_eq!(target.state(), MachineState::Stopped);
+    (person, target)
+}
+
+/// A person who is told that the machine runs.
+fn at_a_running_machine(options: &[&str]) -> (Person, Simulator) {
+    let port = free_port();
+    let mut person = Person::at(port, options);
+    person.sees("Waiting for a target");
+    let target = machine(port, Faults::default());
+    person.sees(RUNNING);
+    assert!(runs(&target));
+    (person, target)
+}
+
+fn is_out(left: &Left, code: i32, target: &Simulator) {
+    assert_eq!(left.code, code, "{}", left.screen);
+    assert!(left.after < Duration::from_secs(20), "took {:?}:\n{}", left.after, left.screen);
+    assert!(runs(target), "left stopped:\n{}", left.screen);
+}
+
+/// Ends the session; the machine runs.
+fn quits(person: Person, target: &Simulator) {
+    quits_with(0, person, target);
+}
+
+/// The same after something was answered in part (3) or not at all (1).
+fn quits_with(code: i32, mut person: Person, target: &Simulator) {
+    person.enters("q");
+    is_out(&person.leaves(), code, target);
+}
+
+fn count(text: &str, wanted: &str) -> usize {
+    text.matches(wanted).count()
+}
+
+// Ways out.
+
+#[test]
+fn out_of_the_stopped_prompt_by_a_signal() {
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
+        let (mut person, target) = at_the_stopped_prompt(&[]);
+        person.signal(signal);
+        let left = person.leaves();
+        is_out(&left, code, &target);
+        assert!(left.screen.contains(&format!("SIG{signal} ends verikd")), "{}", left.screen);
+    }
+}
+
+#[test]
+fn out_of_the_stopped_prompt_by_closing_the_window() {
+    let (mut person, target) = at_the_stopped_prompt(&[]);
+    person.closes_the_window();
+    is_out(&person.leaves(), 129, &target);
+}
+
+#[test]
+fn out_of_the_stopped_prompt_by_the_end_of_input() {
+    let (mut person, target) = at_the_stopped_prompt(&[]);
+    person.types(CTRL_D);
+    is_out(&person.leaves(), 0, &target);
+}
+
+#[test]
+fn out_of_a_line_that_is_being_typed() {
+    let (mut person, target) = at_the_stopped_prompt(&[]);
+    person.types("!verifier 3 my");
+    person.sees("!verifier 3 my");
+    person.signal("TERM");
+    is_out(&person.leaves(), 143, &target);
+}
+
+#[test]
+fn out_of_a_query_by_a_signal_or_a_closed_window() {
+    for way in ["TERM", "HUP", "closed"] {
+        let (mut person, target) = at_the_stopped_prompt_over(slow(), &[]);
+        let before = target.requests();
+        person.enters(LONG);
+        while target.requests() < before + 20 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if way == "closed" {
+            person.closes_the_window()
+        } else {
+            person.signal(way)
+        }
+        is_out(&person.leaves(), if way == "TERM" { 143 } else { 129 }, &target);
+    }
+}
+
+#[test]
+fn out_while_the_machine_runs() {
+    for way in ["TERM", "HUP", "closed"] {
+        let (mut person, target) = at_a_running_machine(&[]);
+        if way == "closed" {
+            person.closes_the_window()
+        } else {
+            person.signal(way)
+        }
+        is_out(&person.leaves(), if way == "TERM" { 143 } else { 129 }, &target);
+    }
+}
+
+// Ctrl+C.
+
+#[test]
+fn ctrl_c_stops_a_running_machine_and_hints_at_a_stopped_one() {
+    let (mut person, target) = at_a_running_machine(&[]);
+    person.types(CTRL_C);
+    person.sees("kd> ");
+    assert_eq!(target.state(), MachineState::Stopped);
+    person.types(CTRL_C);
+    person.sees("The target is stopped; g lets it run, qd lets it run and ends verikd");
+    person.sees("kd> ");
+    assert_eq!(target.state(), MachineState::Stopped);
+    person.enters("g");
+    person.sees(RUNNING);
+    assert!(runs(&target));
+    person.types(CTRL_C);
+    person.sees("kd> ");
+    quits(person, &target);
+}
+
+#[test]
+fn ctrl_c_ends_a_query_and_leaves_the_machine_stopped() {
+    let (mut person, target) = at_the_stopped_prompt_over(slow(), &[]);
+    let before = target.requests();
+    person.enters(LONG);
+    while target.requests() < before + 20 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    person.types(CTRL_C);
+    person.sees("interrupted");
+    person.sees("kd> ");
+    assert_eq!(target.state(), MachineState::Stopped);
+    assert!(person.asks("r rip").contains("rip="), "{}", person.screen());
+    quits_with(3, person, &target);
+}
+
+#[test]
+fn ctrl_c_at_a_dead_machine_says_so_and_twice_leaves() {
+    let (mut person, target) = at_a_running_machine(&["--break-timeout", "2s", "--leave-timeout", "2s"]);
+    target.power_off();
+    person.types(CTRL_C);
+    person.sees("breaking in");
+    person.sees("did not stop within 2s");
+    person.sees("s ago");
+    person.types(CTRL_C);
+    person.sees("breaking in");
+    person.types(CTRL_C);
+    let left = person.leaves();
+    assert_eq!(left.code, 4, "{}", left.screen);
+    assert!(left.screen.contains("may still stand still"), "{}", left.screen);
+}
+
+// Silence.
+
+#[test]
+fn a_running_machine_that_vanishes_is_mentioned_and_so_is_its_return() {
+    let (mut person, target) = at_a_running_machine(&[]);
+    target.set_faults(cut(), cut());
+    person.sees("Nothing was heard of the target for 1");
+    target.set_faults(Faults::default(), Faults::default());
+    person.sees("The target is heard again");
+    assert!(runs(&target));
+    person.types(CTRL_C);
+    person.sees("kd> ");
+    quits(person, &target);
+}
+
+// Budget.
+
+#[test]
+fn the_freeze_budget_holds_at_the_prompt() {
+    let (mut person, target) = at_the_stopped_prompt(&["--freeze-budget", "2s"]);
+    person.types("vertar");
+    person.sees("The freeze budget ends in ");
+    person.sees("The freeze budget is spent; the target runs on");
+    assert!(runs(&target));
+    person.enters("get");
+    person.sees("error: ");
+    person.sees("running");
+    person.sees(RUNNING);
+    assert!(runs(&target));
+    // The next stop has a budget of its own.
+    person.types(CTRL_C);
+    person.sees("kd> ");
+    person.sees("The freeze budget ends in ");
+    quits_with(1, person, &target);
+}
+
+// Prompts of the target.
+
+#[test]
+fn a_prompt_of_the_target_is_answered_by_what_is_typed() {
+    let (mut person, target) = at_a_running_machine(&[]);
+    target.ask(ASSERTION);
+    person.sees("*** Assertion failed: Irql == PASSIVE_LEVEL");
+    person.sees("(boipt)? ");
+    person.enters("i");
+    assert!(runs(&target));
+    target.ask(ASSERTION);
+    person.sees("(boipt)? ");
+    person.sees("(boipt)? ");
+    person.types("\r");
+    assert!(runs(&target));
+    assert_eq!(target.answers(), ["i", "i"]);
+    target.ask(ASSERTION);
+    person.sees("(boipt)? ");
+    person.enters("b");
+    person.sees("kd> ");
+    assert_eq!(target.state(), MachineState::Stopped);
+    person.enters("g");
+    person.sees(RUNNING);
+    assert!(runs(&target));
+    person.types(CTRL_C);
+    person.sees("kd> ");
+    quits(person, &target);
+}
+
+#[test]
+fn a_prompt_that_waits_before_anybody_attaches_is_no_hang() {
+    for options in [&["-b"][..], &[]] {
+        let port = free_port();
+        let mut person = Person::at(port, options);
+        person.sees("Waiting for a target");
+        let connect = ([127, 0, 0, 1], port).into();
+        let quirks = [Quirk::PromptAtBoot].into();
+        let target =
+            Simulator::start(SimulatorConfig { quirks, ..SimulatorConfig::new(connect, field::key()) })
+                .unwrap();
+        person.sees("(boipt)? ");
+        if options.is_empty() {
+            person.sees(RUNNING);
+            assert!(runs(&target));
+            person.types(CTRL_C);
+        }
+        person.sees("kd> ");
+        assert_eq!(target.state(), MachineState::Stopped);
+        quits(person, &target);
+    }
+}
+
+// Stops.
+
+const STOPS: [(Stop, &str); 3] = [
+    (Stop::Assertion, "Assertion failure - code c0000420 (first chance)"),
+    (Stop::Breakpoint, "Break instruction exception - code 80000003 (first chance)"),
+    (Stop::AccessViolation(Chance::First), "Access violation - code c0000005 (first chance)"),
+];
+
+#[test]
+fn g_goes_on_at_every_kind_of_stop() {
+    let (mut person, target) = at_a_running_machine(&[]);
+    for (stop, reason) in STOPS {
+        let stops = target.stops();
+        target.stop_with(stop);
+        person.sees(reason);
+        person.sees("kd> ");
+        person.enters("g");
+        person.sees(RUNNING);
+        assert!(runs(&target), "{reason}");
+        assert_eq!(target.stops(), stops + 1, "{reason} happened again");
+    }
+    person.signal("TERM");
+    is_out(&person.leaves(), 143, &target);
+}
+
+#[test]
+fn q_leaves_a_running_machine_at_every_kind_of_stop() {
+    for (stop, reason) in STOPS {
+        let (mut person, target) = at_a_running_machine(&[]);
+        target.stop_with(stop);
+        person.sees(reason);
+        person.sees("kd> ");
+        quits(person, &target);
+    }
+}
+
+#[test]
+fn a_machine_that_stops_again_at_once_is_announced_once_each() {
+    let port = free_port();
+    let mut person = Person::at(port, &["-b"]);
+    person.sees("Waiting for a target");
+    let quirks = [Quirk::StopsAgain].into();
+    let connect = ([127, 0, 0, 1], port).into();
+    let target =
+        Simulator::start(SimulatorConfig { quirks, ..SimulatorConfig::new(connect, field::key()) }).unwrap();
+    person.sees("kd> ");
+    let before = count(&person.screen(), "Break instruction exception");
+    person.enters("g");
+    person.sees("Break instruction exception");
+    person.sees("kd> ");
+    assert_eq!(target.state(), MachineState::Stopped);
+    assert_eq!(count(&person.screen(), "Break instruction exception"), before + 1, "{}", person.screen());
+    person.enters("g");
+    person.sees(RUNNING);
+    assert!(runs(&target));
+    assert_eq!(count(&person.screen(), "Break instruction exception"), before + 1, "{}", person.screen());
+    person.types(CTRL_C);
+    person.sees("kd> ");
+    quits(person, &target);
+}
+
+// Prints.
+
+#[test]
+fn what_the_target_prints_does_not_destroy_the_line_being_typed() {
+    let (mut person, target) = at_the_stopped_prompt(&["--freeze-budget", "2s"]);
+    person.sees("The freeze budget is spent");
+    assert!(runs(&target));
+    person.types(".echo the line");
+    person.sees(".echo the line");
+    for number in 0..50 {
+        target.print(format!("myfault: line {number}\n"));
+    }
+    for number in 0..50 {
+        person.sees(&format!("myfault: line {number}\n"));
+    }
+    // It is shown again, and goes on.
+    person.sees(".echo the line");
+    person.types(" is whole\r");
+    person.sees(" is whole\nthe line is whole\n");
+    person.sees(RUNNING);
+    person.types(CTRL_C);
+    person.sees("kd> ");
+    quits(person, &target);
+}

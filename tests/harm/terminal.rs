@@ -1,0 +1,218 @@
+#![allow(unreachable_pub, reason = "a test program exports nothing")]
+//! A person before a terminal: the program on a pseudo-terminal of its own, whose leader it is, as in a terminal window.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pty_process::blocking::{Command as TerminalCommand, Pty};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::{Termios, tcgetattr};
+
+use crate::field::{PATIENCE, symbols};
+
+/// Ctrl+C and Ctrl+D as a terminal sends them.
+pub const CTRL_C: &str = "\x03";
+pub const CTRL_D: &str = "\x04";
+
+/// Whoever types, and what he sees.
+pub struct Person {
+    child: Child,
+    /// The window; none once it is closed.
+    window: Option<Arc<Pty>>,
+    /// The program's end of the terminal, held open so that its mode can be asked at any time.
+    terminal: OwnedFd,
+    mode_before: Termios,
+    screen: Arc<Screen>,
+    reader: Option<JoinHandle<()>>,
+    /// What was waited for lies before this.
+    seen: usize,
+    _home: tempfile::TempDir,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub struct Left {
+    pub code: i32,
+    /// Everything that was on the screen, from top to bottom.
+    pub screen: String,
+    pub after: Duration,
+}
+
+#[derive(Default)]
+struct Screen {
+    text: Mutex<String>,
+    changed: Condvar,
+    is_closed: AtomicBool,
+}
+
+impl Person {
+    /// Starts the program at the port, to prompt.
+    pub fn at(port: u16, options: &[&str]) -> Self {
+        let (window, terminal) = pty_process::blocking::open().unwrap();
+        // Wide enough that nothing is broken into lines.
+        window.resize(pty_process::Size::new(50, 500)).unwrap();
+        let held = terminal.as_fd().try_clone_to_owned().unwrap();
+        let mode_before = tcgetattr(&held).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let child = TerminalCommand::new(env!("CARGO_BIN_EXE_verikd"))
+            .args(["-k", &format!("net:port={port},key=1.2.3.4"), "-y"])
+            .arg(symbols())
+            .args(options)
+            .env_remove("_NT_SYMBOL_PATH")
+            .env_remove("XDG_DATA_HOME")
+            .env("HOME", home.path())
+            .env("TERM", "xterm")
+            .spawn(terminal)
+            .expect("the program starts");
+        let window = Arc::new(window);
+        let screen = Arc::new(Screen::default());
+        let reader = {
+            let (window, screen) = (Arc::clone(&window), Arc::clone(&screen));
+            Some(std::thread::spawn(move || screen.read(&window)))
+        };
+        Self {
+            child,
+            window: Some(window),
+            terminal: held,
+            mode_before,
+            screen,
+            reader,
+            seen: 0,
+            _home: home,
+        }
+    }
+
+    pub fn types(&self, keys: &str) {
+        let mut window = self.window.as_deref().expect("the window is open");
+        window.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Types a line at the prompt and waits until it is taken.
+    pub fn enters(&mut self, line: &str) {
+        self.types(&format!("{line}\r"));
+        self.sees(&format!("{line}\n"));
+    }
+
+    /// Waits until this is on the screen, below what was waited for before; returns what came above it.
+    pub fn sees(&mut self, wanted: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut text = self.screen.text.lock().unwrap();
+        loop {
+            let shown = plain(&text);
+            if let Some(at) = shown[self.seen..].find(wanted) {
+                let above = shown[self.seen..self.seen + at].to_owned();
+                self.seen += at + wanted.len();
+                return above;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "never saw {wanted:?} below {:?}, but:\n{shown}", self.seen);
+            text = self.screen.changed.wait_timeout(text, left).unwrap().0;
+        }
+    }
+
+    /// Types a command at the prompt of the stopped target; returns its answer.
+    pub fn asks(&mut self, command: &str) -> String {
+        self.enters(command);
+        self.sees("kd> ").rsplit_once('\n').map_or_else(String::new, |(answer, _)| answer.to_owned())
+    }
+
+    /// Everything that was on the screen so far.
+    pub fn screen(&self) -> String {
+        plain(&self.screen.text.lock().unwrap())
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).stderr(Stdio::null()).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Closes the window.
+    pub fn closes_the_window(&mut self) {
+        self.screen.is_closed.store(true, Ordering::Release);
+        self.reader.take().unwrap().join().unwrap();
+        let window = Arc::into_inner(self.window.take().unwrap());
+        drop(window.expect("nobody else holds it"));
+    }
+
+    /// True if the terminal is as the program found it.
+    pub fn terminal_is_as_before(&self) -> bool {
+        let (now, before) = (tcgetattr(&self.terminal).unwrap(), &self.mode_before);
+        (now.input_modes, now.output_modes, now.control_modes, now.local_modes)
+            == (before.input_modes, before.output_modes, before.control_modes, before.local_modes)
+    }
+
+    /// Waits until the program has ended. A terminal that is still open is as it was before.
+    pub fn leaves(&mut self) -> Left {
+        let start = Instant::now();
+        let status: ExitStatus = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < PATIENCE, "never ended:\n{}", self.screen());
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        let after = start.elapsed();
+        if self.window.is_some() {
+            assert!(self.terminal_is_as_before(), "the terminal's mode is another:\n{}", self.screen());
+            // What it wrote last is read before the reader ends.
+            self.screen.is_closed.store(true, Ordering::Release);
+            self.reader.take().unwrap().join().unwrap();
+        }
+        let code = status.code().unwrap_or_else(|| panic!("ended by {status}:\n{}", self.screen()));
+        Left { code, screen: self.screen(), after }
+    }
+}
+
+impl Drop for Person {
+    fn drop(&mut self) {
+        self.screen.is_closed.store(true, Ordering::Release);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Screen {
+    /// Reads what is written to the window until it is closed, and then what is left there.
+    fn read(&self, mut window: &Pty) {
+        const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+        let mut buffer = [0; 4096];
+        loop {
+            let is_closed = self.is_closed.load(Ordering::Acquire);
+            let mut wanted = [PollFd::new(&window, PollFlags::IN)];
+            let _ = poll(&mut wanted, Some(&LOOK));
+            let is_there = wanted[0].revents().contains(PollFlags::IN);
+            if !is_there && is_closed {
+                return;
+            }
+            if is_there && let Ok(len) = window.read(&mut buffer) {
+                self.text.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..len]));
+                self.changed.notify_all();
+            }
+        }
+    }
+}
+
+/// What a terminal's bytes show, without what moves its cursor.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\x1b' => {
+                // CSI: parameters, then a letter.
+                if rest.next() == Some('[') {
+                    let _ = rest.find(char::is_ascii_alphabetic);
+                }
+            }
+            '\r' | '\x07' => {}
+            c => plain.push(c),
+        }
+    }
+    plain
+}
