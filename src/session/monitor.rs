@@ -199,6 +199,8 @@ impl State {
     /// Nothing that was known of the target is true any more.
     pub(super) fn begin_boot(&mut self) {
         self.boot = BootId(self.boot.0 + 1);
+        // Whoever looks between this and the link's next word must not take the old stop for one of this boot.
+        self.set_run_state(RunState::Unknown);
         self.version = None;
         self.lost = None;
         self.prompt = None;
@@ -239,6 +241,8 @@ pub struct Standing {
     pub stop: Option<StopId>,
     /// The target stands still.
     pub is_stopped: bool,
+    /// It is known to run.
+    pub is_running: bool,
     /// It waits at a prompt that nobody has answered.
     pub is_prompting: bool,
     /// The target has left a request unanswered.
@@ -577,6 +581,7 @@ fn standing_of(state: &State) -> Standing {
         boot: state.boot,
         stop: (state.stop.0 > 0).then_some(state.stop),
         is_stopped: state.run_state == RunState::Stopped,
+        is_running: state.run_state == RunState::Running,
         is_prompting: state.prompt.is_some(),
         is_lost: state.lost.is_some(),
         wakes: state.wakes,
