@@ -38,7 +38,7 @@ pub fn prompt(shell: &mut Shell, break_in_timeout: Duration) -> Result<(), Shell
         break_in_timeout,
         breaks_in_until: None,
         asked: None,
-        is_running_told: false,
+        told: None,
         is_budget_told: false,
     };
     let result = talk.converse();
@@ -58,7 +58,8 @@ struct Talk<'a> {
     breaks_in_until: Option<Instant>,
     /// The prompt of the target that the person is being asked.
     asked: Option<DebugIo>,
-    is_running_told: bool,
+    /// What the person was told of a target that is not stopped.
+    told: Option<RunState>,
     is_budget_told: bool,
 }
 
@@ -80,9 +81,10 @@ impl Talk<'_> {
             if let Some(error) = self.shell.report.writer().failure() {
                 return Err(ShellError::Output(error));
             }
-            if let Err(error) = self.shell.announce_stop() {
-                // Told once a stop: the next one may go better.
-                self.shell.announced = Some(self.shell.place());
+            let place = self.shell.place();
+            if let Err(error) = self.shell.announce_stop()
+                && self.shell.place() == place
+            {
                 self.shell.report.status(&format!("error: {error}"));
             }
             self.ask_what_is_next();
@@ -110,7 +112,7 @@ impl Talk<'_> {
             self.ask_for_answer(prompt);
         } else if self.shell.is_stopped() {
             self.breaks_in_until = None;
-            self.is_running_told = false;
+            self.told = None;
             // What is being written belongs above the prompt.
             let session = &self.session;
             let watcher = session.watcher();
@@ -118,13 +120,27 @@ impl Talk<'_> {
                 self.shell.report.writer().drain(|| !watcher.is_interrupted() && !watcher.is_budget_spent());
             let prompt = self.shell.prompt_text();
             self.typist.ask(&prompt, true);
-        } else if self.breaks_in_until.is_none() && !std::mem::replace(&mut self.is_running_told, true) {
+        } else if self.breaks_in_until.is_none() {
             self.is_budget_told = false;
-            self.shell.report.status(match self.session.state() {
-                RunState::Running => "The target is running; Ctrl+C breaks in",
-                _ => "Whether the target runs is not known; Ctrl+C breaks in, twice ends verikd",
-            });
+            self.say_whether_it_runs();
         }
+    }
+
+    /// Says that the target runs once that is known, and that it is not known once a stop.
+    fn say_whether_it_runs(&mut self) {
+        let text = match (self.told, self.session.state()) {
+            (Some(RunState::Running), _) | (_, RunState::Stopped) => return,
+            (_, RunState::Running) => {
+                self.told = Some(RunState::Running);
+                "The target is running; Ctrl+C breaks in"
+            }
+            (Some(_), RunState::Unknown) => return,
+            (None, RunState::Unknown) => {
+                self.told = Some(RunState::Unknown);
+                "Whether the target runs is not known; Ctrl+C breaks in, twice ends verikd"
+            }
+        };
+        self.shell.report.status(text);
     }
 
     /// What the target asks, which stands still until it is answered. Ctrl+C breaks into it, an empty line or the end of the

@@ -180,6 +180,7 @@ impl Shell {
         let mut observer = ShellObserver { report: &self.report, teller: &self.teller, ask };
         let stop = self.debugger.break_in(&mut observer);
         self.teller.tell();
+        self.announced = Some(self.place());
         self.announce(stop.map(Some))
     }
 
@@ -203,9 +204,12 @@ impl Shell {
     /// # Errors
     /// [`ShellError`].
     fn announce_stop(&mut self) -> Result<(), ShellError> {
-        let Some(_) = self.session().stopped().filter(|_| self.announced != Some(self.place())) else {
+        let place = self.place();
+        if self.announced == Some(place) || self.session().stopped().is_none() {
             return Ok(());
-        };
+        }
+        // Each stop is tried once; one that follows while this one is looked at is another.
+        self.announced = Some(place);
         let ask = &mut |_: &DebugIo| Bytes::from_static(IGNORE);
         let mut observer = ShellObserver { report: &self.report, teller: &self.teller, ask };
         let stop = self.debugger.present_stop(&mut observer);
@@ -218,7 +222,6 @@ impl Shell {
         stop: Result<Option<crate::debugger::Stop>, DebugError>,
     ) -> Result<(), ShellError> {
         if let Some(stop) = stop? {
-            self.announced = Some(self.place());
             self.report.stop(&stop, self.teller.take_fatal_text());
         }
         Ok(())
