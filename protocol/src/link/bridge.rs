@@ -214,7 +214,8 @@ impl Bridge {
             Event::Prompt(prompt) => self.prompted(now, prompt),
             // The link below has refused it, and does not offer what it cannot answer.
             Event::FileRefused(_) => {}
-            Event::ModuleEvent(_)
+            Event::PromptAnswered
+            | Event::ModuleEvent(_)
             | Event::Rebooting
             | Event::SecondTarget { .. }
             | Event::ForeignOffer { .. }

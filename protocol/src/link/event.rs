@@ -75,6 +75,8 @@ pub enum Event {
     DebugPrint(Bytes),
     /// A prompt: the target waits until [`HostLink::answer_prompt`](super::HostLink::answer_prompt).
     Prompt(DebugIo),
+    /// The target has taken the answer to its prompt, and goes on.
+    PromptAnswered,
     /// The target asked for a file; the link has refused it.
     FileRefused(String),
     /// A second machine with the same key offers itself from behind the target's address, at this one: a cloned virtual

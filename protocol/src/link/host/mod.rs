@@ -110,6 +110,8 @@ pub struct HostLink {
     settling: Option<Settling>,
     /// The last continue was given up without proof.
     is_unproven: bool,
+    /// The answer that is on its way, if one is, is that to a prompt.
+    is_answering_prompt: bool,
     /// A request of this stop was given up, so that the target may be busy with it yet.
     has_abandoned: bool,
     /// Offers said in this stop that the target is in its debugger.
@@ -158,6 +160,7 @@ impl HostLink {
             resuming: None,
             settling: None,
             is_unproven: false,
+            is_answering_prompt: false,
             has_abandoned: false,
             was_in_debugger: false,
             break_in_at: None,
@@ -377,6 +380,7 @@ impl HostLink {
     /// Answers the prompt that the target waits at.
     pub fn answer_prompt(&mut self, now: Instant, prompt: &DebugIo, answer: Bytes) {
         let payload = prompt.answer(answer).encode();
+        self.is_answering_prompt = true;
         self.reliable.answer(now, PacketType::DEBUG_IO, payload, self.patience.request_timeout);
     }
 
@@ -637,6 +641,7 @@ impl HostLink {
             Payload::FileIo(file) => {
                 self.awaits_answer(now);
                 let refusal = file.refuse().encode();
+                self.is_answering_prompt = false;
                 self.reliable.answer(now, PacketType::FILE_IO, refusal, self.patience.request_timeout);
                 self.tell(Event::FileRefused(file.path()));
             }
@@ -754,7 +759,12 @@ impl HostLink {
                 }
                 self.tell(Event::Acknowledged(id));
             }
-            Outcome::Done(Purpose::Answer) | Outcome::Failed(Purpose::Answer, _) => {}
+            Outcome::Done(Purpose::Answer) => {
+                if std::mem::take(&mut self.is_answering_prompt) {
+                    self.tell(Event::PromptAnswered);
+                }
+            }
+            Outcome::Failed(Purpose::Answer, _) => {}
         }
     }
 
