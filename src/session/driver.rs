@@ -417,6 +417,10 @@ impl Driver {
             }
             Event::Stopped(change) => return self.stopped(change),
             Event::Prompt(prompt) => {
+                self.monitor.note(|state| {
+                    state.waits_at_prompt = true;
+                    state.has_left = false;
+                });
                 return match &self.prompts {
                     Prompts::Answer(answer) => {
                         let answer = answer.clone();
@@ -424,6 +428,10 @@ impl Driver {
                     }
                     Prompts::Ask => self.monitor.update(|state| state.prompt = Some(prompt)),
                 };
+            }
+            Event::PromptAnswered => {
+                // An acknowledgement that comes late is not of a prompt that came after it.
+                return self.monitor.update(|state| state.waits_at_prompt = state.prompt.is_some());
             }
             Event::Resumed => self.resumed(RunState::Running, Outcome::Resumed),
             Event::ResumeUnproven { .. } => self.resumed(RunState::Unknown, Outcome::ResumeUnproven),
@@ -444,8 +452,14 @@ impl Driver {
             _ => {}
         }
         self.monitor.update(|state| {
-            // What comes behind a prompt shows that the target does not wait at it any more.
-            state.prompt = None;
+            match event {
+                // These are about others.
+                Event::SecondTarget { .. } | Event::ForeignOffer { .. } | Event::TakenOver(_) => {}
+                // Behind a line that has ended the target may wait as before; nobody can answer it.
+                Event::Disconnected => state.prompt = None,
+                // What comes behind a prompt shows that the target does not wait at it any more.
+                _ => state.forget_prompt(),
+            }
             state.push_news(News::Event(event));
         });
     }
@@ -456,7 +470,7 @@ impl Driver {
         self.monitor.update(|state| {
             state.stop = stop;
             state.lost = None;
-            state.prompt = None;
+            state.forget_prompt();
             state.set_run_state(RunState::Stopped);
             state.stopped = Some(change);
             state.is_held = true;

@@ -33,6 +33,8 @@ const HURRIED_LATE_STOP: Duration = Duration::from_millis(700);
 const HURRIED: Duration = Duration::from_millis(1800);
 /// ... and one that says nothing at all this long.
 const HURRIED_SILENT: Duration = Duration::from_millis(850);
+/// What a failed assertion is answered that nobody is asked about any more: go on.
+const IGNORE: &[u8] = b"i";
 /// Stops that follow one upon another are left this often.
 const MOST_STOPS: usize = 64;
 /// How often it is looked whether somebody has to go.
@@ -88,15 +90,18 @@ impl Session {
         for _ in 0..MOST_STOPS {
             // Each stop has the whole patience.
             going.since = Instant::now();
-            let Some(stop) = self.stopped() else { return going.without_stop() };
-            let resumed = going.leave_stop(&stop);
+            let resumed = match self.stopped() {
+                Some(stop) => going.leave_stop(&stop),
+                None if self.waits_at_prompt() => going.leave_prompt(),
+                None => return going.without_stop(),
+            };
             if resumed != Resumed::Running {
                 return resumed;
             }
             // A machine that stopped by itself may do so again.
             let may_stop_again = self.monitor.get(|state| state.may_stop_again || !state.is_break_in);
             let moment = if may_stop_again { going.late_stop() } else { MOMENT };
-            if going.stops_within(moment, |_| true).is_none() {
+            if going.stops_within(moment, |_| true).is_none() && !self.waits_at_prompt() {
                 return Resumed::Running;
             }
         }
@@ -156,6 +161,21 @@ impl<'a> Going<'a> {
             RunState::Running => Resumed::Running,
             _ if !is_held => Resumed::Running,
             _ => self.unproven(),
+        }
+    }
+
+    /// Ignores what the target asks about, and waits until it has taken the answer. Who is leaving asks nobody.
+    fn leave_prompt(&self) -> Resumed {
+        if let Some(prompt) = self.session.prompt() {
+            self.session.answer_prompt(prompt, Bytes::from_static(IGNORE));
+        }
+        let goes_on = |state: &mut State| (!state.waits_at_prompt || state.prompt.is_some()).then_some(());
+        match self.wait(&mut { goes_on }) {
+            Wait::Done(()) => Resumed::Running,
+            _ => Resumed::MayBeStopped(format!(
+                "it waits at a prompt, and has not taken the answer; its last sign of life: {}",
+                self.session.last_heard()
+            )),
         }
     }
 
@@ -243,7 +263,7 @@ impl<'a> Going<'a> {
             match self.session.monitor.wait_to_the_end(deadline, find) {
                 Wait::Done(Halt::Stopped(stop)) => return Some(stop),
                 Wait::Done(Halt::Prompt(prompt)) => {
-                    self.session.answer_prompt(prompt, Bytes::from_static(b"i"));
+                    self.session.answer_prompt(prompt, Bytes::from_static(IGNORE));
                 }
                 _ => {
                     // Its first line may have come together with the word that it runs.

@@ -336,6 +336,12 @@ impl Session {
         self.monitor.get(|state| state.prompt.clone())
     }
 
+    /// True while the target waits at a prompt: nobody has answered it, or the answer has not been taken.
+    #[must_use]
+    pub fn waits_at_prompt(&self) -> bool {
+        self.monitor.get(|state| state.waits_at_prompt)
+    }
+
     /// Gives up a break-in that has not stopped the target: why, for whoever wanted it.
     pub fn gave_up_break_in(&self, wait: Wait<()>, after: Duration) -> BreakInError {
         match wait {

@@ -147,6 +147,8 @@ pub(super) struct State {
     pub(super) outcomes: HashMap<Ticket, Outcome>,
     /// A prompt that the target waits at, and that nobody has answered.
     pub(super) prompt: Option<DebugIo>,
+    /// It waits at a prompt: one that nobody has answered, or whose answer it has not taken.
+    pub(super) waits_at_prompt: bool,
     /// The target has not answered a request: the next ones fail at once.
     pub(super) lost: Option<RequestError>,
     pub(super) traffic: Traffic,
@@ -203,7 +205,13 @@ impl State {
         self.set_run_state(RunState::Unknown);
         self.version = None;
         self.lost = None;
+        self.forget_prompt();
+    }
+
+    /// The target does not wait at a prompt any more.
+    pub(super) fn forget_prompt(&mut self) {
         self.prompt = None;
+        self.waits_at_prompt = false;
     }
 
     pub(super) fn push_news(&mut self, news: News) {
@@ -274,6 +282,7 @@ impl Default for Monitor {
             news: VecDeque::new(),
             outcomes: HashMap::new(),
             prompt: None,
+            waits_at_prompt: false,
             lost: None,
             traffic: Traffic::default(),
             foreign_offer: None,

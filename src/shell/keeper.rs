@@ -42,8 +42,9 @@ impl Keeper {
     /// A suspended debugger answers nothing: the target must not wait for it.
     fn suspend(&self) {
         let session = self.session.upgrade();
-        let was_stopped = session.as_ref().is_some_and(|session| session.stopped().is_some());
-        if let Some(session) = session.filter(|_| was_stopped) {
+        let stands_still =
+            session.as_ref().is_some_and(|session| session.stopped().is_some() || session.waits_at_prompt());
+        if let Some(session) = session.filter(|_| stands_still) {
             match session.leave() {
                 Resumed::Running => {
                     self.report
