@@ -614,6 +614,26 @@ impl Watcher {
         self.0.end_suspension();
     }
 
+    /// How often the program went on after a suspension.
+    #[must_use]
+    pub fn continuations(&self) -> u64 {
+        self.0.get(|state| state.continuations)
+    }
+
+    /// Waits until it has gone on more often than `before`, or is to end.
+    pub fn wait_for_continuation(&self, before: u64) {
+        self.0.wait_for_continuation(before);
+    }
+
+    /// Suspends the program and all that was started with it, as Ctrl+Z does; returns when it goes on. Nothing is done where
+    /// the system has no such thing.
+    pub fn suspend(&self) {
+        let before = self.0.get(|state| state.suspensions);
+        if signals::suspend() {
+            self.0.wait_out_suspension_after(before);
+        }
+    }
+
     /// True after Ctrl+C, until it is forgotten or has ended something, and once the program is to end.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {

@@ -25,6 +25,9 @@ const MAX_NEWS: usize = 10_000;
 /// A KDNET target offers itself every three seconds: one that has been silent for this long is gone, or out of reach.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// A signal of this program to itself is noticed within this.
+const SIGNAL_DELAY: Duration = Duration::from_secs(2);
+
 /// One boot of a target: what was read in one is nothing in another. 0: no target has connected yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootId(pub u64);
@@ -177,6 +180,8 @@ pub(super) struct State {
     pub(super) interrupts: u64,
     suspends: bool,
     pub(super) suspensions: u64,
+    /// How often the program went on after one.
+    pub(super) continuations: u64,
     /// Whoever lets the target run has to go.
     pub(super) is_hurried: bool,
     /// It was tried to let the target run for good.
@@ -302,6 +307,7 @@ impl Default for Monitor {
             interrupts: 0,
             suspends: false,
             suspensions: 0,
+            continuations: 0,
             is_hurried: false,
             has_left: false,
             quit: None,
@@ -520,6 +526,7 @@ impl Monitor {
                 state.suspends = true;
                 state.suspensions += 1;
             }
+            Signal::Continue => state.continuations += 1,
             Signal::Terminate | Signal::HangUp => {
                 state.quit.get_or_insert(Quit::Signal(signal));
             }
@@ -539,6 +546,22 @@ impl Monitor {
     /// Waits until a suspension that has begun is over.
     pub(super) fn wait_out_suspension(&self) {
         let mut find = |state: &mut State| (!state.suspends).then_some(());
+        let _ = self.wait_unless(None, &mut find, |state| state.quit.map(|_| Wait::Interrupted));
+    }
+
+    /// Waits until the suspension that follows `before` others is over. A signal that this program does not watch has
+    /// suspended it already.
+    pub(super) fn wait_out_suspension_after(&self, before: u64) {
+        let mut has_begun = |state: &mut State| (state.suspensions > before).then_some(());
+        let deadline = Instant::now() + SIGNAL_DELAY;
+        let _ =
+            self.wait_unless(Some(deadline), &mut has_begun, |state| state.quit.map(|_| Wait::Interrupted));
+        self.wait_out_suspension();
+    }
+
+    /// Waits until the program has gone on more often than `before`.
+    pub(super) fn wait_for_continuation(&self, before: u64) {
+        let mut find = |state: &mut State| (state.continuations > before).then_some(());
         let _ = self.wait_unless(None, &mut find, |state| state.quit.map(|_| Wait::Interrupted));
     }
 

@@ -16,6 +16,8 @@ pub enum Signal {
     HangUp,
     /// SIGTSTP, Ctrl+Z.
     Suspend,
+    /// SIGCONT: goes on after that.
+    Continue,
 }
 
 impl Signal {
@@ -26,7 +28,13 @@ impl Signal {
             Self::HangUp => 1,
             Self::Interrupt => 2,
             Self::Terminate => 15,
-            Self::Suspend => 20,
+            // These two have other numbers on other systems; nothing ends by them.
+            #[cfg(unix)]
+            Self::Suspend => rustix::process::Signal::TSTP.as_raw() as u8,
+            #[cfg(unix)]
+            Self::Continue => rustix::process::Signal::CONT.as_raw() as u8,
+            #[cfg(not(unix))]
+            Self::Suspend | Self::Continue => 0,
         }
     }
 
@@ -38,6 +46,7 @@ impl Signal {
             Self::Interrupt => "Ctrl+C",
             Self::Terminate => "SIGTERM",
             Self::Suspend => "SIGTSTP",
+            Self::Continue => "SIGCONT",
         }
     }
 }
@@ -57,11 +66,19 @@ pub(super) fn watch(monitor: Arc<Monitor>) -> io::Result<()> {
     Ok(())
 }
 
+/// Sends what Ctrl+Z sends, to this program and all that was started with it. False if there is no such thing.
+pub(super) fn suspend() -> bool {
+    #[cfg(unix)]
+    return rustix::process::kill_current_process_group(rustix::process::Signal::TSTP).is_ok();
+    #[cfg(not(unix))]
+    false
+}
+
 /// Waits for a signal to end; for ever unless `is_wanted`.
 pub(super) async fn end_signal(is_wanted: bool) {
     if is_wanted && let Ok(mut signals) = Signals::new() {
         while let Some(signal) = signals.next().await {
-            if signal != Signal::Suspend {
+            if !matches!(signal, Signal::Suspend | Signal::Continue) {
                 return;
             }
         }
@@ -70,23 +87,30 @@ pub(super) async fn end_signal(is_wanted: bool) {
 }
 
 #[cfg(unix)]
-struct Signals([(Signal, tokio::signal::unix::Signal); 4]);
+struct Signals([(Signal, tokio::signal::unix::Signal); 5]);
 
 #[cfg(unix)]
 impl Signals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let of = |it: Signal| io::Result::Ok((it, signal(SignalKind::from_raw(it.number().into()))?));
-        Ok(Self([of(Signal::Interrupt)?, of(Signal::Terminate)?, of(Signal::HangUp)?, of(Signal::Suspend)?]))
+        Ok(Self([
+            of(Signal::Interrupt)?,
+            of(Signal::Terminate)?,
+            of(Signal::HangUp)?,
+            of(Signal::Suspend)?,
+            of(Signal::Continue)?,
+        ]))
     }
 
     async fn next(&mut self) -> Option<Signal> {
-        let [a, b, c, d] = &mut self.0;
+        let [a, b, c, d, e] = &mut self.0;
         tokio::select! {
             it = a.1.recv() => it.map(|()| a.0),
             it = b.1.recv() => it.map(|()| b.0),
             it = c.1.recv() => it.map(|()| c.0),
             it = d.1.recv() => it.map(|()| d.0),
+            it = e.1.recv() => it.map(|()| e.0),
         }
     }
 }
