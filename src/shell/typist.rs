@@ -10,6 +10,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::{History, SearchDirection};
 use rustyline::{Config, DefaultEditor, ExternalPrinter};
 
+use super::writer::ShowAbove;
 use crate::session::Watcher;
 
 /// Lines kept from session to session.
@@ -39,9 +40,6 @@ struct Wanted {
     prompt: String,
     is_command: bool,
 }
-
-/// Shows text above the line that is being typed; false once it cannot.
-pub(super) type ShowAbove = Box<dyn FnMut(String) -> bool + Send>;
 
 impl Typist {
     /// Starts to listen to the terminal; `watcher` is woken when something was typed. Also returns what shows text above

@@ -30,6 +30,9 @@ pub(super) enum Stream {
     Aside,
 }
 
+/// Shows text above a line that is being typed; false once it cannot.
+pub(super) type ShowAbove = Box<dyn FnMut(String) -> bool + Send>;
+
 /// A text to write, made when it is its turn.
 type Piece = Box<dyn FnOnce() -> String + Send>;
 
@@ -47,7 +50,9 @@ struct State {
     streams: [Queue; 2],
     next: u64,
     /// Shows what is no answer above a line that is being typed.
-    above_line: Option<Box<dyn FnMut(String) -> bool + Send>>,
+    above_line: Option<ShowAbove>,
+    /// How often another was put there.
+    changes: u64,
 }
 
 #[derive(Default)]
@@ -150,8 +155,10 @@ impl Writer {
 
     /// Shows what is no answer by `show` from now on, which knows of the line that is being typed. Where it returns false,
     /// standard error is used again.
-    pub(super) fn show_above_line(&self, show: Option<Box<dyn FnMut(String) -> bool + Send>>) {
-        self.0.lock().above_line = show;
+    pub(super) fn show_above_line(&self, show: Option<ShowAbove>) {
+        let mut state = self.0.lock();
+        state.above_line = show;
+        state.changes += 1;
     }
 }
 
@@ -176,9 +183,12 @@ impl Shared {
                 text.insert_str(0, &format!("({left_out} lines were left out: nobody read them in time)\n"));
             }
             let written = match above_line {
-                Some(mut show) => {
-                    if show(text) {
-                        self.lock().above_line.get_or_insert(show);
+                Some((mut show, of_change)) => {
+                    let is_shown = show(text);
+                    let mut state = self.lock();
+                    // It may have been taken away meanwhile: what nobody looks at any more must not swallow the rest.
+                    if is_shown && state.changes == of_change {
+                        state.above_line.get_or_insert(show);
                     }
                     Ok(())
                 }
@@ -199,8 +209,7 @@ impl Shared {
     }
 
     /// The next piece of a stream, once it is its turn.
-    #[expect(clippy::type_complexity, reason = "taken apart at once by its only caller")]
-    fn next(&self, stream: Stream) -> (Piece, u64, Option<Box<dyn FnMut(String) -> bool + Send>>) {
+    fn next(&self, stream: Stream) -> (Piece, u64, Option<(ShowAbove, u64)>) {
         let mut state = self.lock();
         loop {
             let own = state.streams[stream as usize].pieces.front().map(|(number, _)| *number);
@@ -214,7 +223,9 @@ impl Shared {
                 let (number, make) = queue.pieces.pop_front().expect("it was seen above");
                 queue.writing = Some(number);
                 let left_out = std::mem::take(&mut queue.left_out);
+                let of_change = state.changes;
                 let above_line = (stream == Stream::Aside).then(|| state.above_line.take()).flatten();
+                let above_line = above_line.map(|show| (show, of_change));
                 return (make, left_out, above_line);
             }
             let before = other.oldest();
@@ -309,6 +320,26 @@ mod tests {
         open.send(()).unwrap();
         assert!(matches!(writer.drain(|| true), Drained::All));
         assert_eq!(out.text(), "answer");
+    }
+
+    #[test]
+    fn what_shows_above_the_line_is_gone_once_it_was_taken_away() {
+        let aside = Transcript::default();
+        let writer = Writer::new(Transcript::default(), aside.clone());
+        let (begun, has_begun) = mpsc::channel();
+        let (open, gate) = mpsc::channel();
+        writer.show_above_line(Some(Box::new(move |_| {
+            begun.send(()).unwrap();
+            let _ = gate.recv();
+            true
+        })));
+        writer.text(Stream::Aside, "above the line".into());
+        has_begun.recv().unwrap();
+        writer.show_above_line(None);
+        open.send(()).unwrap();
+        writer.text(Stream::Aside, "WARNING".into());
+        assert!(matches!(writer.drain(|| true), Drained::All));
+        assert_eq!(aside.text(), "WARNING");
     }
 
     #[test]
