@@ -73,6 +73,8 @@ enum Goes {
 impl Talk<'_> {
     fn converse(&mut self) -> Result<(), ShellError> {
         loop {
+            // Whoever is about to be suspended asks nobody for a line.
+            self.session.wait_out_suspension();
             let standing = self.session.standing();
             if let Some(quit) = self.session.quit() {
                 self.shell.report.status(&format!("{quit} ends verikd"));
@@ -194,6 +196,8 @@ impl Talk<'_> {
     fn heard_of_typist(&mut self) -> Goes {
         let Some(typed) = self.typist.typed() else { return Goes::On };
         if let Some(prompt) = self.asked.take() {
+            // It may have gone on by itself meanwhile: a restart, another debugger.
+            let is_asking = self.session.prompt().as_ref() == Some(&prompt);
             let answer = match &typed {
                 Typed::Line(answer) if !answer.trim().is_empty() => {
                     Bytes::copy_from_slice(answer.trim().as_bytes())
@@ -201,11 +205,19 @@ impl Talk<'_> {
                 Typed::Interrupted => Bytes::from_static(b"b"),
                 _ => Bytes::from_static(IGNORE),
             };
-            // It may have gone on by itself meanwhile: a restart, another debugger.
-            if self.session.prompt().as_ref() == Some(&prompt) {
-                self.session.answer_prompt(prompt, answer);
+            match typed {
+                Typed::Failed(_) => {}
+                _ if is_asking => {
+                    self.session.answer_prompt(prompt, answer);
+                    return Goes::On;
+                }
+                // What answers a question is no command.
+                Typed::Line(_) => {
+                    self.shell.report.status("The target does not ask any more");
+                    return Goes::On;
+                }
+                _ => {}
             }
-            return Goes::On;
         }
         match typed {
             Typed::Line(line) => self.run(&line),

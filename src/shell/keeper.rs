@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::terminal::Terminal;
 use super::{Report, exit_code_of, may_be_stopped};
 use crate::session::{Quit, Resumed, Session, Watcher};
 
@@ -18,7 +19,12 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// # Errors
 /// The system's, if it has no threads.
 pub fn keep(session: &Arc<Session>, report: Report) -> std::io::Result<()> {
-    let keeper = Keeper { session: Arc::downgrade(session), watcher: session.watcher(), report };
+    let keeper = Keeper {
+        session: Arc::downgrade(session),
+        watcher: session.watcher(),
+        report,
+        terminal: Terminal::as_it_is(),
+    };
     std::thread::Builder::new().name("keeper".into()).spawn(move || keeper.run())?;
     Ok(())
 }
@@ -27,6 +33,8 @@ struct Keeper {
     session: Weak<Session>,
     watcher: Watcher,
     report: Report,
+    /// Before anybody typed.
+    terminal: Terminal,
 }
 
 impl Keeper {
@@ -54,7 +62,15 @@ impl Keeper {
             }
         }
         self.say_last_words();
-        stop_this_process();
+        // A line may be being typed, in the editor's own mode of the terminal.
+        let while_typing = Terminal::as_it_is();
+        self.terminal.restore();
+        let before = self.watcher.continuations();
+        if stop_this_process() {
+            // The system stops a thread in its own time: this one may run on for a while.
+            self.watcher.wait_for_continuation(before);
+        }
+        while_typing.restore();
         self.watcher.end_suspension();
         self.watcher.wake();
     }
@@ -70,6 +86,7 @@ impl Keeper {
             self.report.status(&may_be_stopped(&session.place(), &why));
         }
         self.say_last_words();
+        self.terminal.restore();
         std::process::exit(code.into());
     }
 
@@ -79,12 +96,13 @@ impl Keeper {
     }
 }
 
-#[cfg(unix)]
-fn stop_this_process() {
-    use rustix::process::{Signal, getpid, kill_process};
-    // What cannot be stopped goes on, which is no harm.
-    let _ = kill_process(getpid(), Signal::STOP);
+/// False if there is no such thing.
+fn stop_this_process() -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Signal, getpid, kill_process};
+        kill_process(getpid(), Signal::STOP).is_ok()
+    }
+    #[cfg(not(unix))]
+    false
 }
-
-#[cfg(not(unix))]
-const fn stop_this_process() {}

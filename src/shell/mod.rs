@@ -16,6 +16,7 @@ mod progress;
 mod report;
 mod script;
 mod teller;
+mod terminal;
 mod typist;
 mod writer;
 

@@ -4,12 +4,16 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rustyline::error::ReadlineError;
 use rustyline::history::{History, SearchDirection};
-use rustyline::{Config, DefaultEditor, ExternalPrinter};
+use rustyline::{
+    Cmd, ConditionalEventHandler, Config, DefaultEditor, Event, EventContext, EventHandler, ExternalPrinter,
+};
+use rustyline::{KeyEvent, RepeatCount};
 
+use super::terminal::Terminal;
 use super::writer::ShowAbove;
 use crate::session::Watcher;
 
@@ -48,6 +52,9 @@ impl Typist {
         let terminal = Terminal::as_it_is();
         let config = Config::builder().max_history_size(HISTORY_LEN).map_err(terminal_error)?.build();
         let mut editor = DefaultEditor::with_config(config).map_err(terminal_error)?;
+        let suspended = Suspended::default();
+        let handler = EventHandler::Conditional(Box::new(suspended.clone()));
+        editor.bind_sequence(Event::from(KeyEvent::ctrl('Z')), handler);
         let history = history_file();
         if let Some(file) = &history {
             // No history yet is the normal case.
@@ -59,7 +66,7 @@ impl Typist {
         let (tell, typed) = mpsc::channel();
         std::thread::Builder::new().name("typist".into()).spawn(move || {
             for Wanted { prompt, is_command } in wants {
-                let line = read_line(&mut editor, &prompt);
+                let line = read_line(&mut editor, &prompt, &suspended, &watcher);
                 if let Typed::Line(line) = &line
                     && is_command
                 {
@@ -101,12 +108,41 @@ impl Drop for Typist {
     }
 }
 
-fn read_line(editor: &mut DefaultEditor, prompt: &str) -> Typed {
-    match editor.readline(prompt) {
-        Ok(line) => Typed::Line(line),
-        Err(ReadlineError::Interrupted) => Typed::Interrupted,
-        Err(ReadlineError::Eof) => Typed::End,
-        Err(error) => Typed::Failed(terminal_error(error)),
+fn read_line(editor: &mut DefaultEditor, prompt: &str, suspended: &Suspended, watcher: &Watcher) -> Typed {
+    let mut begun = (String::new(), String::new());
+    loop {
+        match editor.readline_with_initial(prompt, (&begun.0, &begun.1)) {
+            Ok(line) => return Typed::Line(line),
+            Err(ReadlineError::Interrupted) => match suspended.take() {
+                Some(line) => begun = line,
+                None => return Typed::Interrupted,
+            },
+            Err(ReadlineError::Eof) => return Typed::End,
+            Err(error) => return Typed::Failed(terminal_error(error)),
+        }
+        watcher.suspend();
+    }
+}
+
+/// The line that was being typed when Ctrl+Z was pressed, before and behind the cursor.
+///
+/// The editor's own way to suspend takes the terminal back at once, while the target is still being let run: the shell would
+/// be left with a terminal that shows nothing of what is typed. So Ctrl+Z ends the line here, and it is begun again afterwards.
+#[derive(Clone, Default)]
+struct Suspended(Arc<Mutex<Option<(String, String)>>>);
+
+impl Suspended {
+    fn take(&self) -> Option<(String, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ConditionalEventHandler for Suspended {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext) -> Option<Cmd> {
+        let (before, behind) = context.line().split_at(context.pos());
+        let line = (before.to_owned(), behind.to_owned());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(line);
+        Some(Cmd::Interrupt)
     }
 }
 
@@ -166,29 +202,6 @@ fn terminal_error(error: ReadlineError) -> io::Error {
 
 fn history_file() -> Option<PathBuf> {
     Some(directories::ProjectDirs::from("", "", "verikd")?.data_local_dir().join("history"))
-}
-
-/// How the terminal was before anybody typed.
-struct Terminal {
-    #[cfg(unix)]
-    mode: Option<rustix::termios::Termios>,
-}
-
-impl Terminal {
-    fn as_it_is() -> Self {
-        Self {
-            #[cfg(unix)]
-            mode: rustix::termios::tcgetattr(io::stdin()).ok(),
-        }
-    }
-
-    fn restore(&self) {
-        #[cfg(unix)]
-        if let Some(mode) = &self.mode {
-            // A terminal that is gone needs nothing.
-            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Drain, mode);
-        }
-    }
 }
 
 #[cfg(test)]

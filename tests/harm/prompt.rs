@@ -1,12 +1,12 @@
 //! The prompt on a real terminal: whoever sits there, whatever the machine does meanwhile, and however he leaves.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use verikd::sim::windows::{Chance, Stop};
-use verikd::sim::{Faults, MachineState, Quirk, Simulator, SimulatorConfig};
+use verikd::sim::windows::{Build, Chance, Stop};
+use verikd::sim::{AtBoot, Faults, MachineState, Quirk, Simulator, SimulatorConfig};
 
-use crate::field::{self, cut, free_port, machine, runs};
-use crate::terminal::{CTRL_C, CTRL_D, Left, Person};
+use crate::field::{self, Debugger, PATIENCE, cut, free_port, machine, runs};
+use crate::terminal::{CTRL_C, CTRL_D, CTRL_Z, Left, Person};
 
 /// A log that takes half a minute to read over this network.
 const LONG: &str = "!verifier 80 0n4000";
@@ -132,6 +132,74 @@ fn out_while_the_machine_runs() {
     }
 }
 
+// Restarts.
+
+/// What `commands` are answered by a debugger that meets such a machine in this boot, and has seen no other.
+fn fresh_answers(commands: &str) -> Vec<String> {
+    let port = free_port();
+    let target = machine(port, Faults::default());
+    let (build, seed) = other_windows();
+    target.reboot_as(build, seed, AtBoot::Stops(Stop::Breakpoint)).unwrap();
+    let ended = Debugger::start(port, &["-b", "-c", commands]).finish();
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert!(runs(&target));
+    facts(&ended.out)
+}
+
+/// Lines that are true of a machine at any time.
+fn facts(text: &str) -> Vec<String> {
+    let lines = text.lines().map(|line| line.trim().to_owned());
+    lines.filter(|line| !line.is_empty() && !line.contains("ime:")).collect()
+}
+
+fn other_windows() -> (&'static Build, u64) {
+    (Build::find(field::OTHER_BUILD).unwrap(), 5)
+}
+
+#[test]
+fn a_machine_that_restarts_as_another_and_stops_is_known_anew() {
+    let (mut person, target) = at_the_stopped_prompt(&[]);
+    let of_old_boot = facts(&person.asks("vertarget"));
+    let (build, seed) = other_windows();
+    target.reboot_as(build, seed, AtBoot::Stops(Stop::Breakpoint)).unwrap();
+    person.sees("The target restarted");
+    person.sees("Connected to Windows build 19041");
+    person.sees("Break instruction exception");
+    let mut answers = facts(&person.asks("vertarget"));
+    answers.extend(facts(&person.asks("!verifier 3")));
+    assert_eq!(target.state(), MachineState::Stopped);
+    assert!(!person.screen().contains("running"), "{}", person.screen());
+    assert!(!person.screen().contains("Verifier is off"), "{}", person.screen());
+    quits(person, &target);
+    assert!(answers.iter().any(|line| line.contains("myfault.sys")), "{answers:#?}");
+    assert_eq!(answers, fresh_answers("vertarget; !verifier 3"));
+    assert_ne!(answers[..of_old_boot.len().min(answers.len())], of_old_boot[..]);
+    assert!(runs(&target));
+}
+
+#[test]
+fn a_line_typed_for_a_boot_that_is_over_is_not_answered_by_the_next() {
+    let (mut person, target) = at_the_stopped_prompt(&[]);
+    person.types("vertarget; !verifier 3");
+    person.sees("vertarget; !verifier 3");
+    let (build, seed) = other_windows();
+    target.reboot_as(build, seed, AtBoot::Runs).unwrap();
+    person.sees("The target restarted");
+    person.types("\r");
+    // That it runs is known once it has said something.
+    person.sees("error: ");
+    person.sees(RUNNING);
+    let screen = person.screen();
+    for never in ["Kernel Version", "Verifier is off", "Driver Verifier"] {
+        assert!(!screen.contains(never), "{never}:\n{screen}");
+    }
+    assert!(runs(&target), "{screen}");
+    person.types(CTRL_C);
+    person.sees("Connected to Windows build 19041");
+    person.sees("kd> ");
+    quits_with(1, person, &target);
+}
+
 // Ctrl+C.
 
 #[test]
@@ -220,6 +288,100 @@ fn the_freeze_budget_holds_at_the_prompt() {
     quits_with(1, person, &target);
 }
 
+// Ctrl+Z.
+
+fn suspended(person: &Person) {
+    let deadline = Instant::now() + PATIENCE;
+    while !person.is_suspended() {
+        assert!(Instant::now() < deadline, "never suspended:\n{}", person.screen());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn ctrl_z_at_the_prompt_lets_the_machine_run_first() {
+    let (mut person, target) = at_the_stopped_prompt(&[]);
+    person.types(CTRL_Z);
+    suspended(&person);
+    assert!(target.is_running(), "{}", person.screen());
+    person.finds_the_terminal_as_before();
+    person.sees("Suspended; the target runs meanwhile");
+    person.signal("CONT");
+    person.sees("kd> ");
+    assert!(runs(&target));
+    person.types(CTRL_C);
+    person.sees("breaking in");
+    person.sees("kd> ");
+    assert_eq!(target.state(), MachineState::Stopped);
+    assert!(person.asks("r rip").contains("rip="), "{}", person.screen());
+    quits(person, &target);
+}
+
+#[test]
+fn ctrl_z_in_a_query_lets_the_machine_run_first() {
+    let (mut person, target) = at_the_stopped_prompt_over(slow(), &[]);
+    let before = target.requests();
+    person.enters(LONG);
+    while target.requests() < before + 20 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    person.types(CTRL_Z);
+    suspended(&person);
+    assert!(target.is_running(), "{}", person.screen());
+    person.finds_the_terminal_as_before();
+    person.signal("CONT");
+    person.sees(RUNNING);
+    person.types(CTRL_C);
+    person.sees("kd> ");
+    assert_eq!(target.state(), MachineState::Stopped);
+    quits_with(3, person, &target);
+}
+
+/// The line that was begun is there again, and the terminal is given back meanwhile, whoever suspends.
+#[test]
+fn a_line_that_is_being_typed_outlives_a_suspension() {
+    for is_key in [true, false] {
+        let (mut person, target) = at_the_stopped_prompt(&[]);
+        person.types(".echo the line");
+        person.sees(".echo the line");
+        if is_key {
+            person.types(CTRL_Z)
+        } else {
+            person.signal("TSTP")
+        }
+        suspended(&person);
+        assert!(target.is_running(), "{}", person.screen());
+        person.finds_the_terminal_as_before();
+        person.signal("CONT");
+        person.sees(".echo the line");
+        person.types(" is whole\r");
+        person.sees(" is whole\nthe line is whole\n");
+        person.sees(RUNNING);
+        person.signal("TERM");
+        is_out(&person.leaves(), 143, &target);
+    }
+}
+
+#[test]
+fn ctrl_z_at_a_prompt_of_the_target_ignores_it() {
+    let (mut person, target) = at_a_running_machine(&[]);
+    target.ask(ASSERTION);
+    person.sees("(boipt)? ");
+    person.types(CTRL_Z);
+    suspended(&person);
+    assert!(target.is_running(), "{}", person.screen());
+    assert_eq!(target.answers(), ["i"]);
+    person.signal("CONT");
+    person.sees("(boipt)? ");
+    person.enters("b");
+    person.sees("The target does not ask any more");
+    assert!(runs(&target));
+    assert_eq!(target.answers(), ["i"]);
+    person.types(CTRL_C);
+    person.sees("kd> ");
+    quits(person, &target);
+}
+
 // Prompts of the target.
 
 #[test]
@@ -247,6 +409,29 @@ fn a_prompt_of_the_target_is_answered_by_what_is_typed() {
     person.types(CTRL_C);
     person.sees("kd> ");
     quits(person, &target);
+}
+
+/// Out of the target's question: nobody answers it any more.
+#[test]
+fn out_of_a_prompt_of_the_target() {
+    for (way, code) in [("TERM", 143), ("closed", 129), ("ctrl-d", 0)] {
+        let (mut person, target) = at_a_running_machine(&[]);
+        target.ask(ASSERTION);
+        person.sees("(boipt)? ");
+        match way {
+            "closed" => person.closes_the_window(),
+            "ctrl-d" => {
+                // Ignores the assertion; the program goes on.
+                person.types(CTRL_D);
+                assert!(runs(&target), "{}", person.screen());
+                person.types(CTRL_C);
+                person.sees("kd> ");
+                person.types(CTRL_D);
+            }
+            signal => person.signal(signal),
+        }
+        is_out(&person.leaves(), code, &target);
+    }
 }
 
 #[test]

@@ -15,9 +15,10 @@ use rustix::termios::{Termios, tcgetattr};
 
 use crate::field::{PATIENCE, symbols};
 
-/// Ctrl+C and Ctrl+D as a terminal sends them.
+/// Ctrl+C, Ctrl+D and Ctrl+Z as a terminal sends them.
 pub const CTRL_C: &str = "\x03";
 pub const CTRL_D: &str = "\x04";
+pub const CTRL_Z: &str = "\x1a";
 
 /// Whoever types, and what he sees.
 pub struct Person {
@@ -140,11 +141,17 @@ impl Person {
         drop(window.expect("nobody else holds it"));
     }
 
-    /// True if the terminal is as the program found it.
-    pub fn terminal_is_as_before(&self) -> bool {
-        let (now, before) = (tcgetattr(&self.terminal).unwrap(), &self.mode_before);
-        (now.input_modes, now.output_modes, now.control_modes, now.local_modes)
-            == (before.input_modes, before.output_modes, before.control_modes, before.local_modes)
+    /// True once the system has stopped the program, as Ctrl+Z does.
+    pub fn is_suspended(&self) -> bool {
+        let state = Command::new("ps").args(["-o", "stat=", "-p", &self.child.id().to_string()]).output();
+        state.unwrap().stdout.starts_with(b"T")
+    }
+
+    /// The terminal is as the program found it: whoever comes next types into it.
+    pub fn finds_the_terminal_as_before(&self) {
+        let mode = |it: &Termios| (it.input_modes, it.output_modes, it.control_modes, it.local_modes);
+        let (now, before) = (mode(&tcgetattr(&self.terminal).unwrap()), mode(&self.mode_before));
+        assert_eq!(now, before, "the terminal's mode is another:\n{}", self.screen());
     }
 
     /// Waits until the program has ended. A terminal that is still open is as it was before.
@@ -159,7 +166,7 @@ impl Person {
         };
         let after = start.elapsed();
         if self.window.is_some() {
-            assert!(self.terminal_is_as_before(), "the terminal's mode is another:\n{}", self.screen());
+            self.finds_the_terminal_as_before();
             // What it wrote last is read before the reader ends.
             self.screen.is_closed.store(true, Ordering::Release);
             self.reader.take().unwrap().join().unwrap();

@@ -1,0 +1,27 @@
+//! The mode of the terminal: whoever comes after the program finds it as the program did.
+
+use std::io;
+
+/// How the terminal was at a time.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    #[cfg(unix)]
+    mode: Option<rustix::termios::Termios>,
+}
+
+impl Terminal {
+    pub(super) fn as_it_is() -> Self {
+        Self {
+            #[cfg(unix)]
+            mode: rustix::termios::tcgetattr(io::stdin()).ok(),
+        }
+    }
+
+    pub(super) fn restore(&self) {
+        #[cfg(unix)]
+        if let Some(mode) = &self.mode {
+            // A terminal that is gone needs nothing.
+            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, mode);
+        }
+    }
+}
