@@ -78,6 +78,19 @@ pub fn debugger_command(port: u16, options: &[&str]) -> Command {
     command
 }
 
+/// Waits until the system has stopped a process: one that goes on before that is stopped for ever.
+pub fn wait_until_suspended(process: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let state = Command::new("ps").args(["-o", "stat=", "-p", &process.to_string()]).output().unwrap();
+        if state.stdout.starts_with(b"T") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "process {process} was never stopped");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A debugger as a process.
 pub struct Debugger {
     child: Child,
@@ -147,6 +160,11 @@ impl Debugger {
         let pid = self.child.id().to_string();
         let _ =
             Command::new("kill").args([&format!("-{name}"), &pid]).stderr(Stdio::null()).status().unwrap();
+    }
+
+    /// Waits until the system has stopped it, as Ctrl+Z does.
+    pub fn is_suspended(&self) {
+        wait_until_suspended(self.child.id());
     }
 
     /// Nobody reads its answers any more.

@@ -1,11 +1,11 @@
 //! The prompt on a real terminal: whoever sits there, whatever the machine does meanwhile, and however he leaves.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use verikd::sim::windows::{Build, Chance, Stop};
 use verikd::sim::{AtBoot, Faults, MachineState, Quirk, Simulator, SimulatorConfig};
 
-use crate::field::{self, Debugger, PATIENCE, cut, free_port, machine, runs};
+use crate::field::{self, Debugger, cut, free_port, machine, runs};
 use crate::terminal::{CTRL_C, CTRL_D, CTRL_Z, Left, Person};
 
 /// A log that takes half a minute to read over this network.
@@ -290,19 +290,11 @@ fn the_freeze_budget_holds_at_the_prompt() {
 
 // Ctrl+Z.
 
-fn suspended(person: &Person) {
-    let deadline = Instant::now() + PATIENCE;
-    while !person.is_suspended() {
-        assert!(Instant::now() < deadline, "never suspended:\n{}", person.screen());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn ctrl_z_at_the_prompt_lets_the_machine_run_first() {
     let (mut person, target) = at_the_stopped_prompt(&[]);
     person.types(CTRL_Z);
-    suspended(&person);
+    person.is_suspended();
     assert!(target.is_running(), "{}", person.screen());
     person.finds_the_terminal_as_before();
     person.sees("Suspended; the target runs meanwhile");
@@ -326,7 +318,7 @@ fn ctrl_z_in_a_query_lets_the_machine_run_first() {
         std::thread::sleep(Duration::from_millis(2));
     }
     person.types(CTRL_Z);
-    suspended(&person);
+    person.is_suspended();
     assert!(target.is_running(), "{}", person.screen());
     person.finds_the_terminal_as_before();
     person.signal("CONT");
@@ -349,7 +341,7 @@ fn a_line_that_is_being_typed_outlives_a_suspension() {
         } else {
             person.signal("TSTP")
         }
-        suspended(&person);
+        person.is_suspended();
         assert!(target.is_running(), "{}", person.screen());
         person.finds_the_terminal_as_before();
         person.signal("CONT");
@@ -368,7 +360,7 @@ fn ctrl_z_at_a_prompt_of_the_target_ignores_it() {
     target.ask(ASSERTION);
     person.sees("(boipt)? ");
     person.types(CTRL_Z);
-    suspended(&person);
+    person.is_suspended();
     assert!(target.is_running(), "{}", person.screen());
     assert_eq!(target.answers(), ["i"]);
     person.signal("CONT");

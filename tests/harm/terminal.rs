@@ -13,7 +13,7 @@ use pty_process::blocking::{Command as TerminalCommand, Pty};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{Termios, tcgetattr};
 
-use crate::field::{PATIENCE, symbols};
+use crate::field::{PATIENCE, symbols, wait_until_suspended};
 
 /// Ctrl+C, Ctrl+D and Ctrl+Z as a terminal sends them.
 pub const CTRL_C: &str = "\x03";
@@ -141,10 +141,9 @@ impl Person {
         drop(window.expect("nobody else holds it"));
     }
 
-    /// True once the system has stopped the program, as Ctrl+Z does.
-    pub fn is_suspended(&self) -> bool {
-        let state = Command::new("ps").args(["-o", "stat=", "-p", &self.child.id().to_string()]).output();
-        state.unwrap().stdout.starts_with(b"T")
+    /// Waits until the system has stopped the program, as Ctrl+Z does.
+    pub fn is_suspended(&self) {
+        wait_until_suspended(self.child.id());
     }
 
     /// The terminal is as the program found it: whoever comes next types into it.

@@ -231,6 +231,7 @@ fn a_suspended_debugger_lets_the_machine_run_first() {
     debugger.wait_for("kd> ");
     debugger.signal("TSTP");
     debugger.wait_for("Suspended; the target runs meanwhile");
+    debugger.is_suspended();
     assert!(runs(&target));
     debugger.signal("CONT");
     debugger.signal("TERM");
