@@ -89,9 +89,16 @@ impl Talk<'_> {
             {
                 self.shell.report.status(&format!("error: {error}"));
             }
+            // After the look at how things stand: what is typed from here on changes that.
+            if let Some(typed) = self.typist.typed() {
+                match self.take(typed) {
+                    Goes::On => continue,
+                    Goes::Ends => return Ok(()),
+                }
+            }
             self.ask_what_is_next();
             let goes = match self.session.changed(standing, self.next_look()) {
-                Wait::Done(_) => self.heard_of_typist(),
+                Wait::Done(_) => Goes::On,
                 Wait::TimedOut => self.look(),
                 Wait::Interrupted => self.interrupted(),
                 Wait::Ended(why) => {
@@ -193,8 +200,7 @@ impl Talk<'_> {
         Goes::On
     }
 
-    fn heard_of_typist(&mut self) -> Goes {
-        let Some(typed) = self.typist.typed() else { return Goes::On };
+    fn take(&mut self, typed: Typed) -> Goes {
         if let Some(prompt) = self.asked.take() {
             // It may have gone on by itself meanwhile: a restart, another debugger.
             let is_asking = self.session.prompt().as_ref() == Some(&prompt);
