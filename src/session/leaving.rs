@@ -156,6 +156,9 @@ impl<'a> Going<'a> {
 
     /// What there is to say of a target that is not known to be stopped.
     fn without_stop(&self) -> Resumed {
+        if self.session.waits_at_prompt() {
+            return self.waits_at_prompt();
+        }
         let is_held = self.session.monitor.get(|state| state.is_held);
         match self.session.state() {
             RunState::Running => Resumed::Running,
@@ -172,11 +175,15 @@ impl<'a> Going<'a> {
         let goes_on = |state: &mut State| (!state.waits_at_prompt || state.prompt.is_some()).then_some(());
         match self.wait(&mut { goes_on }) {
             Wait::Done(()) => Resumed::Running,
-            _ => Resumed::MayBeStopped(format!(
-                "it waits at a prompt, and has not taken the answer; its last sign of life: {}",
-                self.session.last_heard()
-            )),
+            _ => self.waits_at_prompt(),
         }
+    }
+
+    fn waits_at_prompt(&self) -> Resumed {
+        Resumed::MayBeStopped(format!(
+            "it waits at a prompt, and has not taken the answer; its last sign of life: {}",
+            self.session.last_heard()
+        ))
     }
 
     fn unproven(&self) -> Resumed {

@@ -35,7 +35,10 @@ fn at_the_stopped_prompt_over(network: Faults, options: &[&str]) -> (Person, Sim
 
 /// A person who is told that the machine runs.
 fn at_a_running_machine(options: &[&str]) -> (Person, Simulator) {
-    let port = free_port();
+    at_a_running_machine_of(free_port(), options)
+}
+
+fn at_a_running_machine_of(port: u16, options: &[&str]) -> (Person, Simulator) {
     let mut person = Person::at(port, options);
     person.sees("Waiting for a target");
     let target = machine(port, Faults::default());
@@ -423,6 +426,33 @@ fn out_of_a_prompt_of_the_target() {
             signal => person.signal(signal),
         }
         is_out(&person.leaves(), code, &target);
+    }
+}
+
+#[test]
+fn a_prompt_whose_answer_is_lost_is_no_silent_way_out() {
+    for (way, options) in [("TERM", &[][..]), ("ctrl-d", &["--leave-timeout", "2s"])] {
+        let port = free_port();
+        let (mut person, target) = at_a_running_machine_of(port, options);
+        target.ask(ASSERTION);
+        person.sees("(boipt)? ");
+        target.set_faults(Faults::default(), cut());
+        if way == "ctrl-d" {
+            person.types(CTRL_D);
+            person.sees("(answered: i)");
+            person.signal("TERM");
+        } else {
+            person.signal(way);
+        }
+        let left = person.leaves();
+        assert_eq!(left.code, 4, "{}", left.screen);
+        assert!(
+            left.screen.contains("it waits at a prompt, and has not taken the answer"),
+            "{}",
+            left.screen
+        );
+        assert_eq!(target.state(), MachineState::WaitingAtPrompt);
+        assert!(field::runs_after_the_advice(&target, port), "{}", left.screen);
     }
 }
 
