@@ -22,10 +22,10 @@ use verikd::debugger::Debugger;
 use verikd::memory::Memory;
 use verikd::session::{Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell, Transcript, Writer};
-use verikd::sim::windows::{Build, Scenario, WINDOWS_7_SP1};
-use verikd::sim::{Faults, Simulator, SimulatorConfig, export_symbols};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion, Target};
+use verikd_sim::windows::{Build, Scenario, WINDOWS_7_SP1};
+use verikd_sim::{Faults, Simulator, SimulatorConfig, export_symbols};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Data that one reply carries.

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use ms_pdb::Pdb;
 use ms_pdb::syms::SymIter;
 use ms_pdb::types::TypesIter;
-use verikd::sim::windows::layout::{ImageLayout, Types};
 use verikd::symbols::pdb::{PdbFile, PdbSymbols, index_of};
 use verikd::symbols::{Rva, Symbols};
 use verikd_images::{Linker, build};
+use verikd_sim::windows::layout::{ImageLayout, Types};
 
 const RUNS: usize = 15;
 const PUBLICS: usize = 30_000;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the layout files of the simulated builds since Windows 8.1 from facts about real kernels.
 
-    python3 images/layouts.py ../shared/data src/sim/windows
+    python3 images/layouts.py ../shared/data sim/src/windows
 
 `layouts.json` has the structures of Driver Verifier for every build; `isf/` has all types and symbols of some kernels, as
 volatility's symbol tables. A structure that `layouts.json` lacks is taken from the nearest earlier kernel of `isf/`; each

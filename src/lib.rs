@@ -4,8 +4,7 @@
 //! event), is handed up by [`session`] (the only owner of the debugger's socket, line, clock and tasks) as bytes of remote [`memory`], gets names and types from [`symbols`],
 //! becomes a kernel structure in [`target`], an answer (plain data) in [`commands`], asked by the [`debugger`], which knows
 //! whose stop and whose boot it is of, and text or JSON in [`shell`]. Each layer is entered once on the way down and once on
-//! the way up. Serial lines plug in at [`session`], dumps and simulated targets at [`memory`]; no query can tell the
-//! difference.
+//! the way up. Serial lines plug in at [`session`], dumps at [`memory`]; no query can tell the difference.
 //!
 //! ```text
 //! main (cli) --> shell --> debugger --> commands --> target --> memory   (leaf)
@@ -14,14 +13,15 @@
 //!   |    |         |          `--> session --> memory (implements Memory)
 //!   |    |         |                  `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    |----> doctor --> session
-//!   |    `----> sim --> kd-protocol, memory
+//!   |    `----> sim (crate) --> kd-protocol
 //!   `---------> capture --> kd-protocol
 //! session --> capture (a trace of it); session, capture --> key (leaf: where a KDNET key comes from)
 //!
 //! inside kd-protocol:   link --> kd --> wire <-- kdnet <-- link
 //!                       link --> kdcom --> kd
-//! beside it:            images, which makes the simulated images and PDBs that are committed
+//! beside it:            images --> sim; makes the simulated images and PDBs that are committed
 //! ```
+//! The simulated target is the crate `verikd-sim`: whatever the client learns of it goes over the wire.
 //!
 //! Words are WinDbg's and KD's: **target** = the machine being debugged; **host** = the machine running the debugger;
 //! **offer / response / ping / rekey** = the KDNET control exchange; **break in, stop, resume**; **manipulate request** =
@@ -48,6 +48,5 @@ pub mod memory;
 pub mod output;
 pub mod session;
 pub mod shell;
-pub mod sim;
 pub mod symbols;
 pub mod target;

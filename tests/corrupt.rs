@@ -11,12 +11,12 @@ use std::sync::OnceLock;
 
 use peak_alloc::PeakAlloc;
 use serde_json::Value;
-use support::machine::version_of;
+use support::machine::{Still, version_of};
 use support::text::run;
 use verikd::memory::{CountingMemory, VirtAddr};
-use verikd::sim::windows::{BUILDS, Build, Machine, Scenario};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, SListHead, Target};
+use verikd_sim::windows::{BUILDS, Build, Machine, Scenario};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -184,7 +184,7 @@ fn number(value: &Value) -> u64 {
     u64::from_str_radix(value.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
 }
 
-fn corrupt(build: &'static Build, seed: u64) -> (Machine, Kernel) {
+fn corrupt(build: &'static Build, seed: u64) -> (Still, Kernel) {
     static STORE: OnceLock<()> = OnceLock::new();
     let folder = |build: &Build| Path::new(env!("CARGO_TARGET_TMPDIR")).join("corrupt").join(build.name);
     STORE.get_or_init(|| {
@@ -199,5 +199,5 @@ fn corrupt(build: &'static Build, seed: u64) -> (Machine, Kernel) {
     machine.break_in();
     let path = SymbolPath::parse(&folder(build).display().to_string());
     let kernel = Kernel::new(version_of(&machine), path);
-    (machine, kernel)
+    (Still(machine), kernel)
 }

@@ -16,7 +16,7 @@ use kd_protocol::kdnet::{Control, Datagram, Direction, Endpoint, Flags, Key, Off
 use kd_protocol::link::{Entropy, TargetConfig, TargetLink};
 use program::{Finished, Setup, verikd};
 use serde_json::Value;
-use verikd::sim::{Simulator, SimulatorConfig, SimulatorEvent};
+use verikd_sim::{Simulator, SimulatorConfig, SimulatorEvent};
 
 const KEY: &str = "1.2.3.4";
 const MAX_DATAGRAM: usize = 65_536;

@@ -148,7 +148,7 @@ fn a_pdb_of_another_build_is_refused() {
     let _target = setup.target(&[]);
     let wrong = setup.folder.path().join("wrong");
     std::fs::create_dir(&wrong).unwrap();
-    let hal = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sim/windows/7sp1/images/hal.pdb");
+    let hal = Path::new(env!("CARGO_MANIFEST_DIR")).join("sim/src/windows/7sp1/images/hal.pdb");
     std::fs::copy(hal, wrong.join("ntkrnlmp.pdb")).unwrap();
     let wrong = wrong.display().to_string();
     let output = run(&["-k", &setup.connection("1.2.3.4"), "-y", &wrong, "-b", "-c", "!verifier 3"]);

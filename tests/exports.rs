@@ -8,17 +8,17 @@ use object::{LittleEndian as LE, U16, U32, pe};
 use proptest::prelude::*;
 use support::World;
 use support::image::pe_image;
-use support::machine::{folder, stopped, store, version_of};
+use support::machine::{Still, folder, stopped, store, version_of};
 use support::text::{run, text};
 use verikd::memory::{CountingMemory, VirtAddr};
-use verikd::sim::windows::{Machine, WINDOWS_7_SP1};
 use verikd::symbols::store::SymbolPath;
 use verikd::symbols::table::TableSymbols;
 use verikd::symbols::{ExportSymbols, Guid, PdbIdentity, Rva, Symbols};
 use verikd::target::{Kernel, Module, Target};
+use verikd_sim::windows::{Machine, WINDOWS_7_SP1};
 
 /// Of the simulated machine, a kernel whose PDBs are those called in `pdbs`, in a folder called `name`.
-fn with_pdbs(name: &str, pdbs: &[&str]) -> (Machine, Kernel) {
+fn with_pdbs(name: &str, pdbs: &[&str]) -> (Still, Kernel) {
     let mut machine = Machine::windows_7_sp1();
     machine.break_in();
     let folder = folder(name);
@@ -26,7 +26,7 @@ fn with_pdbs(name: &str, pdbs: &[&str]) -> (Machine, Kernel) {
         std::fs::write(folder.join(image.pdb_file), image.pdb).unwrap();
     }
     let kernel = Kernel::new(version_of(&machine), SymbolPath::parse(&folder.display().to_string()));
-    (machine, kernel)
+    (Still(machine), kernel)
 }
 
 #[test]

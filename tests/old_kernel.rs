@@ -3,10 +3,9 @@
 
 mod support;
 
-use support::machine::{stopped, version_of};
+use support::machine::{Still, stopped, version_of};
 use support::text::{notes, run, text};
 use verikd::memory::VirtAddr;
-use verikd::sim::windows::Machine;
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion, Target};
 
@@ -19,7 +18,7 @@ const MM_VERIFIER_DATA: u64 = 0x248;
 const DEBUG_DIRECTORY: u64 = 24 + 112 + 6 * 8;
 
 /// The simulated machine, made older: what it would not have is taken away.
-fn old_machine() -> (Machine, Kernel) {
+fn old_machine() -> (Still, Kernel) {
     let (mut machine, _) = stopped("old_kernel");
     let version = version_of(&machine);
     let mut link = [0; 8];

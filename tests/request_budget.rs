@@ -8,10 +8,10 @@ use verikd::debugger::Debugger;
 use verikd::memory::{CachedMemory, Memory, VirtAddr};
 use verikd::session::{ComLine, ComPort, Connection, Resumed, Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell, Transcript, Writer};
-use verikd::sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
-use verikd::sim::{SerialPort, Simulator, SimulatorConfig, export_symbols};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion, Target};
+use verikd_sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
+use verikd_sim::{SerialPort, Simulator, SimulatorConfig, export_symbols};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Data that one reply of the simulated target carries.

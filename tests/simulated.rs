@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use pdb2::FallibleIterator;
 use support::blind::{Blind, UNKNOWN_API};
-use support::machine::{folder, stopped, store};
+use support::machine::{Still, folder, stopped, store};
 use support::text::{assert_same_text, notes, run, text};
 use verikd::commands::NoteKind;
 use verikd::commands::verifier::requirements::{Allowed, allowed_by};
 use verikd::memory::{CountingMemory, Memory};
-use verikd::sim::windows::{BUILDS, Machine, WINDOWS_7_SP1};
-use verikd::sim::{export_isf, export_symbols};
 use verikd::symbols::isf::IsfSymbols;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols};
 use verikd::symbols::store::SymbolPath;
 use verikd::symbols::{Field, Rva, Symbols, TypeLayout};
 use verikd::target::{Image, Kernel, Target};
+use verikd_sim::windows::{BUILDS, WINDOWS_7_SP1};
+use verikd_sim::{export_isf, export_symbols};
 
 #[test]
 fn the_published_leak_prints_as_published() {
@@ -315,7 +315,7 @@ fn a_damaged_pdb_is_an_error_or_reads_on_and_never_a_panic() {
     }
 }
 
-fn identity_of_kernel(machine: &Machine) -> String {
+fn identity_of_kernel(machine: &Still) -> String {
     Image::read(machine, machine.version().kern_base).unwrap().pdb.to_string()
 }
 

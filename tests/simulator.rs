@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use junk::Junk;
 use kd_protocol::kdnet::Key;
-use verikd::sim::windows::{Build, Scenario, Stop};
-use verikd::sim::{AtBoot, Faults, MachineState, Simulator, SimulatorConfig};
+use verikd_sim::windows::{Build, Scenario, Stop};
+use verikd_sim::{AtBoot, Faults, MachineState, Simulator, SimulatorConfig};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

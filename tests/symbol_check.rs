@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use verikd::sim::windows::{BUILDS, WINDOWS_7_SP1};
-use verikd::sim::{export_isf, export_symbols};
 use verikd::symbols::check::census;
 use verikd::symbols::pdb::{PdbFile, PdbSymbols, index_of};
 use verikd::symbols::store::{SymbolPath, SymbolSource};
 use verikd::symbols::{PdbIdentity, Rva, Symbols};
+use verikd_sim::windows::{BUILDS, WINDOWS_7_SP1};
+use verikd_sim::{export_isf, export_symbols};
 
 #[test]
 fn whole_symbols_of_every_simulated_kernel_allow_every_query_and_a_drivers_none() {

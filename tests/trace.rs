@@ -9,7 +9,7 @@ use verikd::capture::{Capture, CaptureError, Opened, Options, run};
 use verikd::key::KeyText;
 use verikd::memory::{Memory, VirtAddr};
 use verikd::session::{ComLine, ComPort, Connection, Session, SessionConfig, TraceConfig, TraceNews};
-use verikd::sim::{SerialPort, Simulator, SimulatorConfig};
+use verikd_sim::{SerialPort, Simulator, SimulatorConfig};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const KEY: &str = "1a2b3c4d5e.7f8g9h.3.4secret";

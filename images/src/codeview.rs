@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use verikd::sim::windows::layout::{Aggregate, BaseType, Field, Type, Types};
+use verikd_sim::windows::layout::{Aggregate, BaseType, Field, Type, Types};
 
 /// The contents of a `.debug$T` section with every type of `types`.
 pub(crate) fn type_section(types: &Types) -> Vec<u8> {

@@ -8,7 +8,7 @@ use object::write::{Object, SectionId, Symbol, SymbolSection};
 use object::{
     Architecture, BinaryFormat, Endianness, SectionFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
 };
-use verikd::sim::windows::layout::{ImageLayout, Section, SectionKind as Kind, Types};
+use verikd_sim::windows::layout::{ImageLayout, Section, SectionKind as Kind, Types};
 
 use crate::codeview;
 

@@ -3,7 +3,7 @@
 use object::pe::{self, ImageDebugDirectory, ImageDosHeader, ImageNtHeaders64, ImageSectionHeader};
 use object::read::pe::{DataDirectories, ImageNtHeaders};
 use object::{LittleEndian as LE, pod};
-use verikd::sim::windows::layout::ImageLayout;
+use verikd_sim::windows::layout::ImageLayout;
 
 /// How a linked image differs from what its layout says.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@
 //! program: it has the finished images.
 //!
 //! ```text
-//! cargo run -p verikd-images -- src/sim/windows/7sp1      # writes src/sim/windows/7sp1/images/
+//! cargo run -p verikd-images -- sim/src/windows/7sp1      # writes sim/src/windows/7sp1/images/
 //! ```
 
 mod codeview;
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use sha2::{Digest, Sha256};
-use verikd::sim::windows::layout::{ImageLayout, LayoutError, SectionKind, Types};
+use verikd_sim::windows::layout::{ImageLayout, LayoutError, SectionKind, Types};
 
 pub use image::ImageError;
 use link::Machine;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, io};
 
-use verikd::sim::windows::layout::ImageLayout;
+use verikd_sim::windows::layout::ImageLayout;
 
 /// The Rust toolchain's own linker.
 #[derive(Clone, Debug)]

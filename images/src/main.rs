@@ -1,4 +1,4 @@
-//! Writes the images of Windows builds: `cargo run -p verikd-images -- src/sim/windows/7sp1 ..`.
+//! Writes the images of Windows builds: `cargo run -p verikd-images -- sim/src/windows/7sp1 ..`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

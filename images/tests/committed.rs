@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use object::{Object, ObjectSegment};
 use pdb2::{FallibleIterator, PDB, PrimitiveKind, SymbolData, TypeData, TypeFinder, TypeIndex};
-use verikd::sim::windows::layout::{BaseType, Field, ImageLayout, Type, Types};
-use verikd::sim::windows::{BUILDS, FILTER_DRIVERS};
 use verikd_images::{LINKER_RECORD, LinkError, Linker, build_directory};
+use verikd_sim::windows::layout::{BaseType, Field, ImageLayout, Type, Types};
+use verikd_sim::windows::{BUILDS, FILTER_DRIVERS};
 
 #[test]
 fn committed_files_say_what_their_layout_files_say() {
@@ -44,7 +44,7 @@ fn building_again_gives_the_committed_files() {
     };
     let own = BUILDS.iter().map(|build| (build.name, build.images));
     for (name, images) in own.chain([("drivers", FILTER_DRIVERS)]) {
-        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../src/sim/windows").join(name);
+        let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../sim/src/windows").join(name);
         let made_by = fs::read_to_string(directory.join("images").join(LINKER_RECORD)).unwrap();
         let built = build_directory(&linker, &directory).unwrap();
         assert!(!built.is_empty(), "{name} has a kernel of its own, or drivers");

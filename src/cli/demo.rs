@@ -9,9 +9,9 @@ use kd_protocol::kdnet::Key;
 use verikd::debugger::Debugger;
 use verikd::session::{Prompts, Session, SessionConfig};
 use verikd::shell::{Format, Report, Script, Shell, Worst, Writer, keep, prompt, run_script};
-use verikd::sim::windows::WINDOWS_7_SP1;
-use verikd::sim::{Simulator, SimulatorConfig, export_symbols};
 use verikd::symbols::store::SymbolPath;
+use verikd_sim::windows::WINDOWS_7_SP1;
+use verikd_sim::{Simulator, SimulatorConfig, export_symbols};
 
 use super::fail;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use verikd::key::{self, KeyText};
-use verikd::sim::windows::{BUILDS, Build, Growth, Scenario, WINDOWS_7_SP1, WINDOWS_XP_X86};
-use verikd::sim::{
+use verikd_sim::windows::{BUILDS, Build, Growth, Scenario, WINDOWS_7_SP1, WINDOWS_XP_X86};
+use verikd_sim::{
     Quirk, SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf, export_symbols,
 };
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use verikd::memory::VirtAddr;
-use verikd::sim::windows::{BUILDS, Build, Machine, Scenario};
+use verikd_sim::windows::{BUILDS, Build, Machine, Scenario};
 
 /// Which builds of `layouts.json` a simulated one is made from: its own, then those that say what its own leaves out.
 const SOURCES: &[(&str, &[&str])] = &[

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use verikd::memory::VirtAddr;
-use verikd::sim::windows::{BUILDS, Machine, Scenario};
 use verikd::target::Target;
+use verikd_sim::windows::{BUILDS, Machine, Scenario};
 
 use super::scenarios::{blocks_of, json, on_every_build};
 use super::stopped;
@@ -55,7 +55,7 @@ fn a_block_leaked_later_is_in_the_tree_too() {
 
 #[test]
 fn only_builds_that_have_the_trees_can_be_in_that_scenario() {
-    let can = |build: &&&verikd::sim::windows::Build| Scenario::AdvancedTracking.check(build).is_ok();
+    let can = |build: &&&verikd_sim::windows::Build| Scenario::AdvancedTracking.check(build).is_ok();
     let names: Vec<_> = BUILDS.iter().filter(can).map(|build| build.name).collect();
     assert_eq!(names, ["2022", "11-21h2", "11-23h2", "11-24h2", "11-25h2"]);
     for scenario in Scenario::ALL.into_iter().filter(|scenario| *scenario != Scenario::AdvancedTracking) {

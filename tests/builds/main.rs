@@ -10,12 +10,12 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::machine::version_of;
+use support::machine::{Still, version_of};
 use support::text::{assert_same_text, notes, run, text, text_in};
 use verikd::commands::{NoteKind, VerifierFormat};
-use verikd::sim::windows::{BUILDS, Build, Machine};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, Target};
+use verikd_sim::windows::{BUILDS, Build, Machine};
 
 #[test]
 fn the_published_leak_prints_as_published_on_every_build() {
@@ -63,10 +63,10 @@ fn every_build_says_what_it_is() {
 }
 
 /// The machine at its first stop, and its kernel as a debugger knows it after GetVersion.
-fn stopped(build: &Build, mut machine: Machine) -> (Machine, Kernel) {
+fn stopped(build: &Build, mut machine: Machine) -> (Still, Kernel) {
     machine.break_in();
     let kernel = Kernel::new(version_of(&machine), SymbolPath::parse(&store(build).display().to_string()));
-    (machine, kernel)
+    (Still(machine), kernel)
 }
 
 /// A folder with the PDBs of every image that the build may load.

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use verikd::commands::{NoteKind, VerifierFormat};
-use verikd::sim::windows::{BUILDS, Build, Machine, Scenario};
 use verikd::target::Target;
+use verikd_sim::windows::{BUILDS, Build, Machine, Scenario};
 
 use super::stopped;
 use super::support::text::{run, text_in};

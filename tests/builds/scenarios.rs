@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use verikd::commands::{Note, NoteKind, VerifierFormat};
-use verikd::sim::windows::{BUILDS, Build, Machine, Scenario};
-use verikd::target::{Kernel, Target};
+use verikd::target::Target;
+use verikd_sim::windows::{BUILDS, Build, Machine, Scenario};
 
 use super::stopped;
 use super::support::text::{notes, run, text, text_in};
@@ -231,7 +231,7 @@ fn a_big_log_has_0x100000_entries_that_nobody_keeps() {
 pub(super) fn on_every_build(scenario: Scenario, check: impl Fn(&Target<'_>)) {
     for build in BUILDS.iter().filter(|build| scenario.check(build).is_ok()) {
         println!("{} {scenario}", build.name);
-        let (machine, kernel): (Machine, Kernel) = stopped(build, Machine::with_scenario(build, scenario, 0));
+        let (machine, kernel) = stopped(build, Machine::with_scenario(build, scenario, 0));
         check(&Target::new(&machine, &kernel));
     }
 }

@@ -10,8 +10,8 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use kd_protocol::kdnet::Key;
-use verikd::sim::windows::{Build, WINDOWS_7_SP1};
-use verikd::sim::{Faults, MachineState, Simulator, SimulatorConfig, export_symbols};
+use verikd_sim::windows::{Build, WINDOWS_7_SP1};
+use verikd_sim::{Faults, MachineState, Simulator, SimulatorConfig, export_symbols};
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);

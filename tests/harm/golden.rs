@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use verikd::sim::Faults;
+use verikd_sim::Faults;
 
 use crate::field::{Debugger, Ended, free_port, machine, runs, runs_after_the_advice};
 use crate::program::normalized;

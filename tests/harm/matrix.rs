@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
-use verikd::sim::windows::{Build, Stop};
-use verikd::sim::{AtBoot, Faults, MachineState, Simulator, SimulatorConfig, SimulatorEvent};
+use verikd_sim::windows::{Build, Stop};
+use verikd_sim::{AtBoot, Faults, MachineState, Simulator, SimulatorConfig, SimulatorEvent};
 
 use crate::field::{self, Debugger, Ended, PATIENCE, cut, free_port, machine, runs, runs_after_the_advice};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use verikd::sim::windows::{Build, Chance, Stop};
-use verikd::sim::{AtBoot, Faults, MachineState, Quirk, Simulator, SimulatorConfig};
+use verikd_sim::windows::{Build, Chance, Stop};
+use verikd_sim::{AtBoot, Faults, MachineState, Quirk, Simulator, SimulatorConfig};
 
 use crate::field::{self, Debugger, cut, free_port, machine, runs};
 use crate::terminal::{CTRL_C, CTRL_D, CTRL_Z, Left, Person};

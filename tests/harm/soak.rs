@@ -11,9 +11,9 @@ use kd_protocol::kd::DebugIo;
 use verikd::commands::{self, Run};
 use verikd::debugger::{Debugger, Notice, Observer};
 use verikd::session::{Resumed, Session, SessionConfig};
-use verikd::sim::{Simulator, SimulatorConfig};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::Progress;
+use verikd_sim::{Simulator, SimulatorConfig};
 
 use crate::field::{PATIENCE, key, runs, symbols};
 

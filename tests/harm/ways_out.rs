@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
-use verikd::sim::{Faults, MachineState, Simulator};
+use verikd_sim::{Faults, MachineState, Simulator};
 
 use crate::field::{Debugger, Ended, PATIENCE, cut, debugger_command, free_port, machine, runs};
 

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use verikd::sim::windows::layout::{ImageLayout, Types};
 use verikd::symbols::pdb::PdbSymbols;
 use verikd_images::{LinkError, Linker, build_pdb};
+use verikd_sim::windows::layout::{ImageLayout, Types};
 
 /// Opens such a file, which has these symbols too; nothing where the toolchain has no linker.
 pub(super) fn symbols(name: &str, types: &str, symbols: &[(String, u32)]) -> Option<PdbSymbols> {

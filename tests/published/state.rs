@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use verikd::memory::VirtAddr;
-use verikd::sim::windows::Build;
 use verikd::symbols::pdb::PdbSymbols;
 use verikd::symbols::table::TableSymbols;
 use verikd::symbols::{Guid, PdbIdentity, Symbols};
+use verikd_sim::windows::Build;
 
 use super::support::World;
 use super::support::verifier::{Taken, add_suspect, set_head, set_taken};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use kd_protocol::kdnet::Key;
-use verikd::sim::{Simulator, SimulatorConfig};
+use verikd_sim::{Simulator, SimulatorConfig};
 
 use crate::server::{Reply, Server};
 use crate::support::text::assert_same_text;

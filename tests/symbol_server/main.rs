@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use server::{Reply, Server};
-use support::machine::version_of;
+use support::machine::{Still, version_of};
 use support::text::{assert_same_text, run, text};
 use tempfile::TempDir;
-use verikd::sim::windows::{Machine, WINDOWS_7_SP1};
 use verikd::symbols::PdbIdentity;
 use verikd::symbols::pdb::PdbFile;
 use verikd::symbols::store::{Attempt, FetchError, Limits, Miss, NotFound, SymbolPath, SymbolSource, Watch};
 use verikd::target::{Kernel, Target};
+use verikd_sim::windows::{Machine, WINDOWS_7_SP1};
 
 #[test]
 fn a_file_is_fetched_once_and_kept_in_the_store() {
@@ -325,7 +325,7 @@ fn two_debuggers_that_fetch_the_same_file_both_get_it() {
 fn the_published_leak_prints_with_symbols_from_the_server_only_and_the_second_run_downloads_nothing() {
     let server = every_pdb_served();
     let store = Folder::new();
-    let mut machine = Machine::windows_7_sp1();
+    let mut machine = Still(Machine::windows_7_sp1());
     machine.break_in();
     for asked in [2, 2] {
         let kernel = Kernel::new(version_of(&machine), SymbolPath::default());

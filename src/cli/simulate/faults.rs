@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use verikd::sim::Faults;
+use verikd_sim::Faults;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct FaultOptions {

@@ -1,0 +1,352 @@
+//! A simulated machine: what a debugger's target answers with, and what happens while it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kd_protocol::{PhysAddr, VirtAddr};
+
+use super::debugger_data::{self, Version};
+use super::kernel::{Kernel, Layouts};
+use super::leak::Tracking;
+use super::processors::{self, Processor};
+use super::stops::{self, BUGCHECK_SECOND, Stop};
+use super::{Build, Growth, Scenario, WINDOWS_7_SP1, globals, leak, modules, processes};
+use crate::paging::Translation;
+
+/// Bytes of RAM.
+const RAM: u64 = 0x8000_0000;
+/// The kernel is moved by multiples of this.
+const SLIDE: u64 = 0x20_0000;
+/// How often it leaks, unless told otherwise.
+const LEAK_EVERY: Duration = Duration::from_secs(2);
+
+/// A Windows machine with a driver that leaks nonpaged pool, under Driver Verifier unless the [`Scenario`] says otherwise,
+/// standing still unless it is [run](Self::run_for).
+///
+/// It has no clock: time passes as its owner says. The same calls always lead to the same state.
+///
+/// The first stop finds it where the published case was stopped: ten blocks leaked. Leaking goes on only after that stop.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    kernel: Kernel,
+    scenario: Scenario,
+    seed: u64,
+    processors: Vec<Processor>,
+    version: Version,
+    leak_every: Option<Duration>,
+    /// How long the machine has been running since it started.
+    running: Duration,
+    /// `running` at the first stop, from when on blocks are leaked.
+    first_stop: Option<Duration>,
+    /// Blocks leaked so far.
+    blocks: u64,
+    /// When the next block is leaked, counted as `running`.
+    next_leak: Option<Duration>,
+    stops: u64,
+}
+
+impl Machine {
+    /// A machine with this Windows, two processors and 2 GiB of RAM, just started, on which what was published happens.
+    #[must_use]
+    pub fn new(build: &Build) -> Self {
+        Self::with_scenario(build, Scenario::default(), 0)
+    }
+
+    /// The same with the kernel and the HAL loaded elsewhere: `slide` times 2 MiB above where [`Self::with_scenario`] has them.
+    ///
+    /// # Panics
+    /// As [`Self::with_scenario`].
+    #[must_use]
+    pub fn moved(build: &Build, scenario: Scenario, seed: u64, slide: u16) -> Self {
+        Self::grown(build, scenario, seed, slide, Growth::default())
+    }
+
+    /// The same as large as those in the field are.
+    ///
+    /// # Panics
+    /// As [`Self::with_scenario`].
+    #[must_use]
+    pub fn grown(build: &Build, scenario: Scenario, seed: u64, slide: u16, growth: Growth) -> Self {
+        scenario.check(build).unwrap_or_else(|error| panic!("{error}"));
+        let layouts = Layouts::of(build, scenario.drivers()).moved(u64::from(slide) * SLIDE).grown(growth);
+        Self::start(Arc::new(layouts), scenario, seed, Some(LEAK_EVERY), growth)
+    }
+
+    /// The same for another scenario. `seed` chooses what is damaged where something is.
+    ///
+    /// # Panics
+    /// If this Windows cannot be in the scenario, as [`Scenario::check`] says.
+    #[must_use]
+    pub fn with_scenario(build: &Build, scenario: Scenario, seed: u64) -> Self {
+        Self::moved(build, scenario, seed, 0)
+    }
+
+    /// A machine with Windows 7 SP1 x64 (7601).
+    #[must_use]
+    pub fn windows_7_sp1() -> Self {
+        Self::new(&WINDOWS_7_SP1)
+    }
+
+    /// Changes how often the driver leaks a block; zero stops it from leaking.
+    pub fn leak_every(&mut self, interval: Duration) {
+        self.leak_every = Some(interval).filter(|interval| !interval.is_zero());
+        let interval = self.leak_interval().filter(|_| self.first_stop.is_some());
+        self.next_leak = interval.map(|interval| self.running + interval);
+    }
+
+    /// Stops the machine as a break-in does: the first processor stands at `nt!DbgBreakPointWithStatus`.
+    pub fn break_in(&mut self) {
+        let processors = processors::break_in(&mut self.kernel);
+        self.stopped(processors);
+    }
+
+    /// Stops the machine as it does by itself for this reason: the first processor stands where it happened.
+    pub fn stop_by_itself(&mut self, stop: Stop) {
+        let place = stops::place(&mut self.kernel, self.scenario, stop);
+        let processors = processors::stop_at(&mut self.kernel, &place);
+        self.stopped(processors);
+    }
+
+    /// Stops a bug-checked machine once more, when its bug-check callbacks were called.
+    pub fn stop_after_bug_check(&mut self) {
+        let place = stops::bug_check_place(&self.kernel, self.scenario, BUGCHECK_SECOND);
+        let processors = processors::stop_at(&mut self.kernel, &place);
+        self.stopped(processors);
+    }
+
+    /// What it bug-checks with as soon as it runs, if its scenario is one in which it does.
+    pub fn bug_check(&mut self) -> Option<Stop> {
+        stops::bug_check_of(&mut self.kernel, self.scenario)
+    }
+
+    /// What its kernel prints when it bug-checks, each line with its end. It is in the print buffer then, too.
+    pub fn print_bug_check(&mut self, code: u32, parameters: [u64; 4]) -> Vec<String> {
+        let lines = stops::bug_check_text(&self.kernel, code, parameters);
+        for line in &lines {
+            globals::debug_print(&mut self.kernel, line);
+        }
+        lines
+    }
+
+    /// Notes a line that something prints in the print buffer.
+    pub fn print(&mut self, line: &str) {
+        globals::debug_print(&mut self.kernel, line);
+    }
+
+    /// Takes from every image's header that it has a debug directory.
+    pub fn remove_debug_directories(&mut self) {
+        modules::remove_debug_directories(&mut self.kernel, self.scenario);
+    }
+
+    /// Takes the kernel's `KDDEBUGGER_DATA64` away, and everything that leads to it.
+    pub fn remove_debugger_data(&mut self) {
+        debugger_data::remove(&mut self.kernel, &mut self.version);
+    }
+
+    /// The driver that [`Stop::LoadSymbols`] and [`Stop::UnloadSymbols`] are about: its path, base and size.
+    #[must_use]
+    pub fn driver(&self) -> (String, VirtAddr, u32) {
+        let (path, base, size) = stops::loaded_driver(&self.kernel, self.scenario);
+        (path, VirtAddr(base), size)
+    }
+
+    fn stopped(&mut self, processors: Vec<Processor>) {
+        self.processors = processors;
+        self.stops += 1;
+        if self.first_stop.is_none() {
+            self.first_stop = Some(self.running);
+            self.next_leak = self.leak_interval().map(|interval| self.running + interval);
+        }
+    }
+
+    /// Lets the machine run for `time`. Returns what it printed to the debugger meanwhile, each line with its end: one a
+    /// second to say that it runs, and one for each block it leaks.
+    ///
+    /// Running in pieces leads to the same state and the same lines as running at once.
+    pub fn run_for(&mut self, time: Duration) -> Vec<String> {
+        let end = self.running.saturating_add(time);
+        let mut lines = Vec::new();
+        loop {
+            let beat = Duration::from_secs(self.running.as_secs().saturating_add(1));
+            let due = self.next_leak.map_or(beat, |next_leak| next_leak.min(beat));
+            if due > end {
+                break;
+            }
+            self.running = due;
+            if self.next_leak == Some(due) {
+                lines.push(self.leak_block());
+                self.next_leak = self.leak_interval().map(|interval| due + interval);
+            }
+            if due == beat {
+                self.work();
+                lines.push(self.beat());
+            }
+        }
+        self.running = end;
+        globals::set_time(&mut self.kernel, self.running);
+        for line in &lines {
+            globals::debug_print(&mut self.kernel, line);
+        }
+        lines
+    }
+
+    /// Starts the machine anew: everything is as it was when it was made, but for how often it leaks.
+    pub fn reboot(&mut self) {
+        let Self { scenario, seed, leak_every, .. } = *self;
+        let fresh = Self::start(self.kernel.layouts.clone(), scenario, seed, leak_every, self.kernel.growth);
+        *self = Self { stops: self.stops + 1, ..fresh };
+    }
+
+    /// Overwrites bytes at a virtual address, whatever their page's protection, as a debugger does.
+    ///
+    /// Returns how many there were before the first page that is not mapped.
+    pub fn write_virtual(&mut self, address: VirtAddr, bytes: &[u8]) -> usize {
+        self.kernel.memory.write(address, bytes)
+    }
+
+    /// Overwrites bytes of RAM. Returns how many there were before the end of RAM.
+    pub fn write_physical(&mut self, address: PhysAddr, bytes: &[u8]) -> usize {
+        self.kernel.memory.physical.write(address, bytes)
+    }
+
+    /// A processor, to change its registers; `None` if there are not as many.
+    pub fn processor_mut(&mut self, number: usize) -> Option<&mut Processor> {
+        self.processors.get_mut(number)
+    }
+
+    /// Copies bytes at a virtual address, through the kernel's page tables.
+    ///
+    /// Returns how many there are before the first page that is not mapped; the rest of `buf` is as it was.
+    pub fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> usize {
+        self.kernel.memory.read(address, buf)
+    }
+
+    /// Copies bytes of RAM. Returns how many there are before the end of RAM.
+    pub fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> usize {
+        self.kernel.memory.physical.read(address, buf)
+    }
+
+    /// The first match of `pattern` that starts in the `length` bytes from `start` on; it may end behind them.
+    ///
+    /// Bytes that are not mapped match nothing and are no error.
+    #[must_use]
+    pub fn search_virtual(&self, start: VirtAddr, length: u64, pattern: &[u8]) -> Option<VirtAddr> {
+        self.kernel.memory.search(start, length, pattern)
+    }
+
+    /// The physical address of a mapped byte.
+    #[must_use]
+    pub fn translate(&self, address: VirtAddr) -> Option<PhysAddr> {
+        match self.kernel.memory.translate(address) {
+            Translation::Mapped { at, .. } => Some(at),
+            Translation::Hole { .. } => None,
+        }
+    }
+
+    /// The processors, as they were at the last stop; before the first stop, as they would be at one.
+    #[must_use]
+    pub fn processors(&self) -> &[Processor] {
+        &self.processors
+    }
+
+    /// What people call its Windows: `Windows 7 SP1 x64`.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.kernel.layouts.release.title
+    }
+
+    /// What it answers to GetVersion.
+    #[must_use]
+    pub const fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// Bytes of RAM that somebody wrote to, which is what the simulation keeps.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.kernel.memory.physical.kept_bytes()
+    }
+
+    /// Stops and restarts so far: bytes that were read while this was the same belong together.
+    #[must_use]
+    pub const fn stops(&self) -> u64 {
+        self.stops
+    }
+
+    /// How long it has been running since it started.
+    #[must_use]
+    pub const fn running(&self) -> Duration {
+        self.running
+    }
+
+    fn start(
+        layouts: Arc<Layouts>,
+        scenario: Scenario,
+        seed: u64,
+        leak_every: Option<Duration>,
+        growth: Growth,
+    ) -> Self {
+        let mut kernel = Kernel::new(layouts, RAM, growth);
+        modules::load(&mut kernel, scenario);
+        globals::initialize(&mut kernel);
+        processors::create(&mut kernel);
+        scenario.furnish(&mut kernel);
+        // Last, because each process gets a copy of the top page table with all of the kernel in it.
+        processes::create(&mut kernel);
+        let version = debugger_data::version(&kernel);
+        debugger_data::publish(&mut kernel, &version);
+        let processors = processors::break_in(&mut kernel);
+        kernel.furnished = true;
+        scenario.damage(&mut kernel, seed);
+        Self {
+            kernel,
+            scenario,
+            seed,
+            processors,
+            version,
+            leak_every,
+            running: Duration::ZERO,
+            first_stop: None,
+            blocks: if scenario.leaks() { leak::BLOCKS_AT_FIRST_STOP } else { 0 },
+            next_leak: None,
+            stops: 0,
+        }
+    }
+
+    /// What a verified driver does in a second.
+    fn work(&mut self) {
+        if self.scenario.leaks() && self.scenario.tracking_of_the_leak() == Tracking::List {
+            for _ in 0..self.kernel.growth.busy {
+                leak::come_and_go(&mut self.kernel);
+            }
+        }
+    }
+
+    /// How often the driver leaks, if it is there to do so.
+    fn leak_interval(&self) -> Option<Duration> {
+        self.leak_every.filter(|_| self.scenario.leaks())
+    }
+
+    /// What a driver that is loaded prints every second.
+    fn beat(&self) -> String {
+        let seconds = self.running.as_secs();
+        if self.scenario.leaks() {
+            format!("myfault: up {seconds} s, {} blocks\n", self.blocks)
+        } else {
+            format!("netfilt: up {seconds} s\n")
+        }
+    }
+
+    fn leak_block(&mut self) -> String {
+        match leak::leak(&mut self.kernel, self.blocks, self.scenario.tracking_of_the_leak()) {
+            Some(address) => {
+                self.blocks += 1;
+                format!("myfault: leaked {:#x} bytes at {address}\n", leak::REQUEST)
+            }
+            None => "myfault: out of nonpaged pool\n".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
