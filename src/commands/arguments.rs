@@ -1,6 +1,8 @@
 //! A command's arguments: words, expressions, ranges.
 
-use super::{CommandSpec, Expression, QueryError};
+use super::error::QueryError;
+use super::expression::Expression;
+use super::spec::CommandSpec;
 use crate::target::{Target, VirtAddr};
 
 /// Longest range without `L?`, as in WinDbg: beyond it a missing digit is likelier than a wish.

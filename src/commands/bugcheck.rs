@@ -12,14 +12,15 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::{Answer, Answered, CommandSpec, Needs, Query, QueryError, Run, answer};
+use super::answer::{Answer, Answered, Query, answer};
+use super::error::QueryError;
+use super::spec::{CommandSpec, Run};
 use crate::target::{Target, TargetError};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".bugcheck"],
     usage: ".bugcheck",
     summary: "show the bug check that the target stopped for",
-    needs: Needs::Stopped,
     run: Run::Query(run),
 };
 

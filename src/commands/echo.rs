@@ -4,15 +4,11 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Answer, Answered, CommandSpec, Needs, Run};
+use super::answer::{Answer, Answered};
+use super::spec::{CommandSpec, Run};
 
-pub(super) static COMMAND: CommandSpec = CommandSpec {
-    names: &[".echo"],
-    usage: ".echo TEXT",
-    summary: "print a text",
-    needs: Needs::Nothing,
-    run: Run::Local(run),
-};
+pub(super) static COMMAND: CommandSpec =
+    CommandSpec { names: &[".echo"], usage: ".echo TEXT", summary: "print a text", run: Run::Local(run) };
 
 /// A text.
 #[derive(Clone, Debug, Serialize)]
@@ -27,7 +23,7 @@ impl Answer for Echo {
 }
 
 /// Quotes around the whole text protect it and are not part of it.
-fn run(arguments: &str) -> Answered {
+fn run(arguments: &str, _: &'static [&'static CommandSpec]) -> Answered {
     let inside = arguments.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     Ok(Box::new(Echo { text: inside.unwrap_or(arguments).to_owned() }))
 }

@@ -20,8 +20,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::answer::{Answer, Answered};
 use super::arguments::Arguments;
-use super::{Answer, Answered, CommandSpec, Needs, Run};
+use super::spec::{CommandSpec, Run};
 use crate::output::{Address, general, unix_time};
 use crate::target::{Target, VirtAddr};
 
@@ -29,7 +30,6 @@ pub(super) static EVALUATE: CommandSpec = CommandSpec {
     names: &["?"],
     usage: "? EXPRESSION",
     summary: "show the value of an expression",
-    needs: Needs::Stopped,
     run: Run::Query(evaluate),
 };
 
@@ -37,7 +37,6 @@ pub(super) static FORMATS: CommandSpec = CommandSpec {
     names: &[".formats"],
     usage: ".formats EXPRESSION",
     summary: "show the value of an expression in every format",
-    needs: Needs::Stopped,
     run: Run::Query(formats),
 };
 

@@ -16,9 +16,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::answer::{Answer, Answered, Note};
 use super::arguments::Arguments;
+use super::error::QueryError;
 use super::pattern::Pattern;
-use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run};
+use super::spec::{CommandSpec, Run};
 use crate::output::{self, TargetText};
 use crate::target::{
     ModuleSymbols, Neighbours, SymbolAt, SymbolKind, Target, TargetError, VirtAddr, undecorate,
@@ -28,7 +30,6 @@ pub(super) static EXAMINE: CommandSpec = CommandSpec {
     names: &["x"],
     usage: "x [/0|/1|/2] [/n|/a] [MODULE!]PATTERN",
     summary: "list symbols whose names fit a pattern",
-    needs: Needs::Stopped,
     run: Run::Query(examine),
 };
 
@@ -36,7 +37,6 @@ pub(super) static LIST_NEAREST: CommandSpec = CommandSpec {
     names: &["ln"],
     usage: "ln ADDRESS",
     summary: "show the symbols around an address",
-    needs: Needs::Stopped,
     run: Run::Query(nearest),
 };
 

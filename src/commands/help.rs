@@ -4,14 +4,15 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Answer, Answered, COMMANDS, CommandSpec, Needs, QueryError, Run};
+use super::answer::{Answer, Answered};
+use super::known;
+use super::spec::{CommandSpec, Run};
 use crate::output::write_columns;
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".help", "help", "/help", "!help", ".hh"],
     usage: ".help [COMMAND]",
     summary: "list the commands",
-    needs: Needs::Nothing,
     run: Run::Local(run),
 };
 
@@ -29,14 +30,18 @@ struct HelpEntry {
 }
 
 impl Help {
-    /// Help for `name`, or for all commands if it is empty.
+    /// Help for the command that `name` means among `commands`, or for all of them if it is empty.
     #[must_use]
-    pub fn about(name: &str) -> Self {
-        let meant =
-            |spec: &&&CommandSpec| name.is_empty() || spec.names.iter().any(|known| known.contains(name));
-        let entry =
-            |spec: &&CommandSpec| HelpEntry { names: spec.names, usage: spec.usage, summary: spec.summary };
-        Self { commands: COMMANDS.iter().filter(meant).map(entry).collect() }
+    pub fn about(name: &str, commands: &[&'static CommandSpec]) -> Self {
+        let meant = |spec: &&&'static CommandSpec| {
+            name.is_empty() || spec.names.iter().any(|known| known.contains(name))
+        };
+        let entry = |spec: &&'static CommandSpec| HelpEntry {
+            names: spec.names,
+            usage: spec.usage,
+            summary: spec.summary,
+        };
+        Self { commands: commands.iter().filter(meant).map(entry).collect() }
     }
 }
 
@@ -47,24 +52,25 @@ impl Answer for Help {
     }
 }
 
-fn run(arguments: &str) -> Answered {
-    let help = Help::about(arguments);
+fn run(arguments: &str, commands: &'static [&'static CommandSpec]) -> Answered {
+    let help = Help::about(arguments, commands);
     if help.commands.is_empty() {
-        return Err(QueryError::unknown(arguments));
+        return Err(known::unknown(arguments, commands));
     }
     Ok(Box::new(help))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::COMMANDS;
     use super::*;
 
     #[test]
     fn help_lists_every_command() {
         let mut text = String::new();
-        Answer::write_text(&Help::about(""), &mut text).unwrap();
+        Answer::write_text(&Help::about("", COMMANDS), &mut text).unwrap();
         assert_eq!(text.lines().count(), COMMANDS.len());
         assert!(text.contains("!verifier"), "{text}");
-        assert!(run("no such").is_err());
+        assert!(run("no such", COMMANDS).is_err());
     }
 }

@@ -1,7 +1,8 @@
 //! Commands of WinDbg's that are not here: what each would need, what comes nearest; and what an unknown name may have
 //! meant.
 
-use super::COMMANDS;
+use super::error::QueryError;
+use super::spec::CommandSpec;
 
 /// Names, and what is said of them. A name that ends in `*` stands for all that begin so.
 const KNOWN: &[(&[&str], &str)] = &[
@@ -234,8 +235,16 @@ pub(super) fn sentence(name: &str) -> Option<&'static str> {
     named.map(|(_, sentence)| *sentence)
 }
 
+/// The error for a name that none of `commands` has.
+pub(super) fn unknown(name: &str, commands: &[&'static CommandSpec]) -> QueryError {
+    match sentence(name) {
+        Some(sentence) => QueryError::NotHere { name: name.to_owned(), sentence },
+        None => QueryError::Unknown { name: name.to_owned(), nearest: nearest(name, commands) },
+    }
+}
+
 /// The commands whose names are nearest to an unknown one, the nearest first; none if none is near.
-pub(super) fn nearest(name: &str) -> Vec<&'static str> {
+fn nearest(name: &str, commands: &[&'static CommandSpec]) -> Vec<&'static str> {
     /// More would be no help.
     const MOST: usize = 3;
     /// Longer names are no slips of a finger.
@@ -261,13 +270,14 @@ pub(super) fn nearest(name: &str) -> Vec<&'static str> {
         };
         (distance <= slips && known.len() > 1).then_some((distance, *known))
     };
-    let mut near: Vec<_> = COMMANDS.iter().flat_map(|spec| spec.names).filter_map(distance).collect();
+    let mut near: Vec<_> = commands.iter().flat_map(|spec| spec.names).filter_map(distance).collect();
     near.sort_unstable();
     near.into_iter().map(|(_, known)| known).take(MOST).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::COMMANDS;
     use super::*;
 
     #[test]
@@ -281,10 +291,10 @@ mod tests {
             (".relaod", ".reload"),
             ("vertraget", "vertarget"),
         ] {
-            assert_eq!(nearest(typed).first(), Some(&meant), "{typed}");
+            assert_eq!(nearest(typed, COMMANDS).first(), Some(&meant), "{typed}");
         }
         for far in ["", "frobnicate", "!zz", &"x".repeat(100)] {
-            assert!(nearest(far).is_empty(), "{far}");
+            assert!(nearest(far, COMMANDS).is_empty(), "{far}");
         }
     }
 

@@ -10,7 +10,9 @@
 //! Pure functions: nothing here knows a target. A script of several lines may have a block that reaches over lines; it
 //! belongs to the line that opens it.
 
-use super::{COMMANDS, QueryError, known, symbol_path};
+use super::error::QueryError;
+use super::registry::COMMANDS;
+use super::{known, symbol_path};
 
 /// One line of what was typed, or of a script.
 #[derive(Clone, Debug)]

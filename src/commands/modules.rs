@@ -28,9 +28,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::answer::{Answer, Answered, Note, Query, answer};
 use super::arguments::Arguments;
+use super::error::QueryError;
 use super::pattern::Pattern;
-use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
+use super::spec::{CommandSpec, Run};
 use crate::output::{self, TargetText};
 use crate::target::{Module, SymbolKind, Target, TargetError, VirtAddr, WalkEnd, module_name};
 
@@ -38,7 +40,6 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["lm"],
     usage: "lm[v][n|f][t][l|e|o][sm|1m] [m PATTERN | a ADDRESS]",
     summary: "list loaded modules, their addresses and where their symbols come from",
-    needs: Needs::Stopped,
     run: Run::Query(run),
 };
 

@@ -17,8 +17,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::answer::{Answer, Answered};
 use super::arguments::Arguments;
-use super::{Answer, Answered, CommandSpec, Needs, QueryError, Run};
+use super::error::QueryError;
+use super::spec::{CommandSpec, Run};
 use crate::output;
 use crate::target::{Register, Registers, Target, VirtAddr};
 
@@ -26,7 +28,6 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["r"],
     usage: "r [REGISTER ...]",
     summary: "show the registers of the CPU that stopped",
-    needs: Needs::Stopped,
     run: Run::Query(run),
 };
 

@@ -12,7 +12,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run, told};
+use super::answer::{Answer, Answered, Note, told};
+use super::error::QueryError;
+use super::spec::{CommandSpec, Run};
 use crate::output::{Escaped, TargetText};
 use crate::target::{MissingSymbols, Module, SymbolKind, SymbolSource, Target, TargetError};
 
@@ -20,7 +22,6 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".reload"],
     usage: ".reload [/f] [/u] [MODULE]",
     summary: "read modules and symbols again; /f all at once, /u unloads",
-    needs: Needs::Nothing,
     run: Run::Symbols(run),
 };
 

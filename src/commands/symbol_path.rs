@@ -17,14 +17,15 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Answer, Answered, CommandSpec, Needs, Note, QueryError, Run};
+use super::answer::{Answer, Answered, Note};
+use super::error::QueryError;
+use super::spec::{CommandSpec, Run};
 use crate::target::{SymbolPart, SymbolPath, SymbolSource, Target};
 
 pub(super) static SYMPATH: CommandSpec = CommandSpec {
     names: &[".sympath"],
     usage: ".sympath [PATH]",
     summary: "show or set where symbols are looked for: folders, srv*CACHE*URL, cache*DIR",
-    needs: Needs::Nothing,
     run: Run::Symbols(|arguments, source, _| {
         if !arguments.is_empty() {
             source.set_path(SymbolPath::parse(quoted(arguments).unwrap_or(arguments)));
@@ -37,7 +38,6 @@ pub(super) static SYMPATH_APPEND: CommandSpec = CommandSpec {
     names: &[".sympath+"],
     usage: ".sympath+ PATH",
     summary: "look for symbols in PATH too, after the places there are",
-    needs: Needs::Nothing,
     run: Run::Symbols(|arguments, source, _| {
         if arguments.is_empty() {
             return Err(usage(&SYMPATH_APPEND, "what to append is missing"));
@@ -51,7 +51,6 @@ pub(super) static SYMFIX: CommandSpec = CommandSpec {
     names: &[".symfix"],
     usage: ".symfix [DIR]",
     summary: "look for symbols on Microsoft's public server, kept in DIR or the platform's cache folder",
-    needs: Needs::Nothing,
     run: Run::Symbols(|arguments, source, _| {
         source.set_path(SymbolPath::microsoft(
             Some(quoted(arguments).unwrap_or(arguments)).filter(|folder| !folder.is_empty()),
@@ -64,7 +63,6 @@ pub(super) static SYM: CommandSpec = CommandSpec {
     names: &["!sym"],
     usage: "!sym [noisy|quiet]",
     summary: "tell each step of the search for symbols, or none",
-    needs: Needs::Nothing,
     run: Run::Symbols(sym),
 };
 

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer, told};
+use super::answer::{Answer, Answered, Note, Query, answer, told};
+use super::error::QueryError;
+use super::spec::{CommandSpec, Run};
 use crate::output;
 use crate::target::{SymbolSource, Target, VirtAddr};
 
@@ -12,7 +14,6 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["vertarget"],
     usage: "vertarget",
     summary: "show which Windows the target runs and where its kernel is",
-    needs: Needs::Stopped,
     run: Run::Query(run),
 };
 
@@ -20,7 +21,6 @@ pub(super) static VERSION: CommandSpec = CommandSpec {
     names: &["version", "vercommand"],
     usage: "version",
     summary: "show verikd's version, and which Windows the target runs",
-    needs: Needs::Nothing,
     run: Run::Symbols(both),
 };
 

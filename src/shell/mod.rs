@@ -28,7 +28,7 @@ use kd_protocol::link::RunState;
 
 use crate::commands::line::Line;
 use crate::commands::verifier::{FormatInForce, VerifierFormat};
-use crate::commands::{self, AnyAnswer, ControlCommand, Effect, NoteKind, Run, Style};
+use crate::commands::{self, AnyAnswer, ControlCommand, NoteKind, Run, Style};
 use crate::debugger::{AskError, DebugError, Debugger, Notice, Observer};
 use crate::memory::StopId;
 use crate::session::{BootId, Quit, Resumed, Session};
@@ -250,7 +250,7 @@ impl Shell {
 
     /// True if `command` must not be run, because it changes the machine and one before it on its line failed.
     fn holds_back(&self, command: &str, is_whole: bool) -> bool {
-        let holds_back = !is_whole && Effect::of(command).changes_machine();
+        let holds_back = !is_whole && commands::effect_of(command).changes_machine();
         if holds_back {
             self.report.not_run(command, "a command before it on its line failed");
         }
@@ -287,7 +287,7 @@ impl Shell {
         };
         let answer = match spec.run {
             Run::Control(control) => return self.control(command, control, arguments),
-            Run::Local(run) => run(arguments).map_err(AskError::from),
+            Run::Local(run) => run(arguments, commands::COMMANDS).map_err(AskError::from),
             Run::Symbols(run) => self.debugger.ask_symbols(run, arguments).map_err(AskError::from),
             Run::Query(run) => self.debugger.ask(run, arguments, &ReadProgress::default()),
         };

@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use verikd::commands::{AnyAnswer, Note, QueryError, Run, Style, VerifierFormat, ask, find};
+use verikd::commands::{AnyAnswer, COMMANDS, Note, QueryError, Run, Style, VerifierFormat, ask, find};
 use verikd::target::Target;
 
 pub fn run(target: &Target<'_>, line: &str) -> Result<Box<dyn AnyAnswer>, QueryError> {
     let (spec, arguments) = find(line)?;
     match spec.run {
         Run::Query(run) => ask(run, arguments, target),
-        Run::Local(run) => run(arguments),
+        Run::Local(run) => run(arguments, COMMANDS),
         Run::Symbols(run) => run(arguments, target.kernel().symbol_source(), Some(target)),
         Run::Control(control) => panic!("{control:?} is for the shell"),
     }

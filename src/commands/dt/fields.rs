@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::commands::Note;
+use crate::commands::answer::Note;
 use crate::commands::pattern::Pattern;
 use crate::output::TargetText;
 use crate::target::{BaseKind, Bits, Field, Layout, SparseBytes, Target, Type, VirtAddr};

@@ -25,9 +25,11 @@ mod text;
 use serde::Serialize;
 
 use self::fields::{Builder, FieldView, Value};
+use super::answer::{Answer, Answered, Note, Query, answer};
 use super::arguments::Arguments;
+use super::error::QueryError;
 use super::pattern::Pattern;
-use super::{Answer, Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
+use super::spec::{CommandSpec, Run};
 use crate::output::{self, TargetText};
 use crate::target::{NamedType, ReadCause, Target, TargetError, VirtAddr};
 
@@ -35,7 +37,6 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["dt"],
     usage: "dt [-r [DEPTH]] [-v] [MODULE!]TYPE [ADDRESS] [FIELD ...]",
     summary: "show the fields of a structure, and their values at an address",
-    needs: Needs::Stopped,
     run: Run::Query(run),
 };
 

@@ -3,8 +3,10 @@
 use serde::{Serialize, Serializer};
 
 use super::Format;
+use crate::commands::answer::{Answered, Note, Query, answer};
 use crate::commands::arguments::Arguments;
-use crate::commands::{Answered, CommandSpec, Needs, Note, Query, QueryError, Run, answer};
+use crate::commands::error::QueryError;
+use crate::commands::spec::{CommandSpec, Run};
 use crate::output;
 use crate::target::{DisplayPosition, ReadCause, SparseBytes, Target, TargetError, VirtAddr};
 
@@ -17,7 +19,6 @@ macro_rules! display_commands {
             names: &[$name],
             usage: concat!($name, " [/cCOLUMNS] [ADDRESS [L COUNT | END]]"),
             summary: $summary,
-            needs: Needs::Stopped,
             run: Run::Query(|arguments, target| run(&$spec, $format, arguments, target)),
         };
     )*};
@@ -43,7 +44,6 @@ pub(in crate::commands) static DS_ANSI: CommandSpec = CommandSpec {
     names: &["ds"],
     usage: "ds ADDRESS",
     summary: "show the text of the _STRING at an address",
-    needs: Needs::Stopped,
     run: Run::Query(|arguments, target| string(&DS_ANSI, Format::Ascii, arguments, target)),
 };
 
@@ -51,7 +51,6 @@ pub(in crate::commands) static DS_UNICODE: CommandSpec = CommandSpec {
     names: &["dS"],
     usage: "dS ADDRESS",
     summary: "show the text of the _UNICODE_STRING at an address",
-    needs: Needs::Stopped,
     run: Run::Query(|arguments, target| string(&DS_UNICODE, Format::Unicode, arguments, target)),
 };
 

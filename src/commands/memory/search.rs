@@ -19,8 +19,10 @@ use serde::{Serialize, Serializer};
 
 use super::Format;
 use super::text::write_line;
+use crate::commands::answer::{Answer, Answered, Note, NoteKind};
 use crate::commands::arguments::Arguments;
-use crate::commands::{Answer, Answered, CommandSpec, Needs, Note, NoteKind, QueryError, Run};
+use crate::commands::error::QueryError;
+use crate::commands::spec::{CommandSpec, Run};
 use crate::output;
 use crate::target::{Searched, Target, TargetError, VirtAddr, is_over};
 
@@ -28,7 +30,6 @@ pub(in crate::commands) static S: CommandSpec = CommandSpec {
     names: &["s"],
     usage: "s [-b|-w|-d|-q|-a|-u] RANGE PATTERN",
     summary: "search memory",
-    needs: Needs::Stopped,
     run: Run::Query(run),
 };
 

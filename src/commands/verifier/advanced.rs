@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::allocations::{Block, tag};
 use super::drivers::Driver;
 use super::frames::{self, Frame, Names};
-use crate::commands::Note;
+use crate::commands::answer::Note;
 use crate::target::walk::{self, AvlNode};
 use crate::target::{Target, TargetError, VirtAddr};
 

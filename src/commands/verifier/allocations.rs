@@ -23,7 +23,7 @@ use serde::Serialize;
 use super::drivers::Driver;
 use super::frames::{Frame, shared_stack, shared_text};
 use super::run_ahead::{PAGE, RunAhead};
-use crate::commands::Note;
+use crate::commands::answer::Note;
 use crate::output;
 use crate::target::{Layout, Place, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd, walk};
 

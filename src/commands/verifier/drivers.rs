@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::settings::PoolCounters;
-use crate::commands::Note;
+use crate::commands::answer::Note;
 use crate::output::{self, Escaped, Reading};
 use crate::target::walk::{self, AvlNode};
 use crate::target::{

@@ -12,14 +12,15 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::commands::{Answer, CommandSpec, ControlCommand, Needs, QueryError, Run};
+use crate::commands::answer::Answer;
+use crate::commands::error::QueryError;
+use crate::commands::spec::{CommandSpec, ControlCommand, Run};
 use crate::target::Target;
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &[".verifierformat"],
     usage: ".verifierformat [auto|old|new]",
     summary: "show or choose how !verifier prints: as the debuggers of Windows 7's time did, or as today's do",
-    needs: Needs::Nothing,
     run: Run::Control(ControlCommand::VerifierFormat),
 };
 

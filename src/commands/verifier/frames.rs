@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::drivers::Driver;
-use crate::commands::Note;
+use crate::commands::answer::Note;
 use crate::output;
 use crate::target::{SymbolAt, Target, VirtAddr};
 

@@ -75,8 +75,11 @@ use self::pool_log::{PoolLogQuery, Wanted};
 pub use self::report::{DriverReport, Log, VerifierQuery, VerifierReport};
 use self::traces::{TRACES, TraceQuery};
 use self::watched::WatchedQuery;
+use super::answer::{Answer, Answered, answer};
 use super::arguments::Arguments;
-use super::{Answer, Answered, CommandSpec, Needs, QueryError, Run, answer, number};
+use super::arguments::number;
+use super::error::QueryError;
+use super::spec::{CommandSpec, Run};
 use crate::output::write_columns;
 use crate::target::{Target, TargetError};
 
@@ -84,7 +87,6 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["!verifier"],
     usage: "!verifier [0|1|3 [DRIVER] | 4|8|40 [QUANTITY] | 80|100|200 [ADDRESS|QUANTITY] | 400 [ADDRESS] | -?]",
     summary: "show Driver Verifier's settings, verified drivers, their pool allocations, its logs",
-    needs: Needs::Stopped,
     run: Run::Query(run),
 };
 

@@ -14,7 +14,8 @@ use super::settings::{LEVEL_POOL_TRACKING, OPTION_ADVANCED_POOL_TRACKING, Settin
 use super::traces::{TRACES, TraceLog, TraceQuery};
 use super::watched::{WatchedQuery, WatchedRequests};
 use super::{FLAG_ALLOCATIONS, FLAG_DRIVERS, FLAG_POOL_LOG, FLAG_WATCHED, failed, text};
-use crate::commands::{Answer, Note, Query, QueryError, Style};
+use crate::commands::answer::{Answer, Note, Query, Style};
+use crate::commands::error::QueryError;
 use crate::target::{Target, WalkEnd};
 
 /// Asks for level, counters, drivers and allocations.

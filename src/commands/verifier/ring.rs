@@ -12,7 +12,8 @@
 use std::ops::Range;
 
 use super::{NAME, failed, usage};
-use crate::commands::{Note, QueryError};
+use crate::commands::answer::Note;
+use crate::commands::error::QueryError;
 use crate::target::{ReadCause, Target, TargetError, VirtAddr, is_over};
 
 /// Longest ring that any kernel makes, in records.

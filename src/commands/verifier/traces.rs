@@ -22,7 +22,8 @@ use super::format::Era;
 use super::frames::{self, Frame, Names};
 use super::ring::{self, Filter, PIECE, Ring, Variables, Wanted};
 use super::{NAME, failed, text};
-use crate::commands::{Answer, Note, Query, QueryError};
+use crate::commands::answer::{Answer, Note, Query};
+use crate::commands::error::QueryError;
 use crate::output;
 use crate::target::{Layout, Place, Target, TargetError, VirtAddr};
 

@@ -11,7 +11,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{failed, text};
-use crate::commands::{Answer, Note, Query, QueryError};
+use crate::commands::answer::{Answer, Note, Query};
+use crate::commands::error::QueryError;
 use crate::output::{self, Reading};
 use crate::target::{Target, VirtAddr, WalkEnd, walk};
 

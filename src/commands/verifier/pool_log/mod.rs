@@ -28,7 +28,8 @@ pub use super::ring::Wanted;
 use super::ring::{self, Filter, PIECE, Ring, Variables};
 use super::settings::{LEVEL_POOL_TRACKING, OPTION_NO_POOL_LOG, Settings};
 use super::{failed, text};
-use crate::commands::{Answer, Note, Query, QueryError, Style};
+use crate::commands::answer::{Answer, Note, Query, Style};
+use crate::commands::error::QueryError;
 use crate::output;
 use crate::target::{Layout, Place, Target, TargetError, VirtAddr};
 

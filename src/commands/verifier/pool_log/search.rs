@@ -15,7 +15,7 @@
 //! Source: verifier.md 4.3, kdnet.md 8.2.
 
 use super::{Filter, Log, Method, PoolLog, Progress};
-use crate::commands::Note;
+use crate::commands::answer::Note;
 use crate::memory::ReadCause;
 use crate::target::{Target, VirtAddr, is_over};
 

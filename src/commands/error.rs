@@ -1,0 +1,95 @@
+//! Why a command has no answer.
+
+use super::expression::{ExpressionCause, ExpressionError};
+use crate::target::{ReadCause, TargetError};
+
+/// Why a command has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// No command has this name.
+    #[error("unknown command {name}{}; .help lists the commands", meant(.nearest))]
+    Unknown {
+        /// What was typed.
+        name: String,
+        /// Commands whose names are near.
+        nearest: Vec<&'static str>,
+    },
+    /// WinDbg has this command, this program has not.
+    #[error("{name}: {sentence}")]
+    NotHere {
+        /// What was typed.
+        name: String,
+        /// What it would need, and what comes nearest.
+        sentence: &'static str,
+    },
+    /// Reading was broken off, so there is no answer that would not tell what is not known.
+    #[error("reading was broken off: {0}; nothing was found out")]
+    Lost(ReadCause),
+    /// An error of a 32-bit target, whose addresses have eight digits.
+    #[error("{}", narrow(&.0.to_string()))]
+    Narrow(Box<Self>),
+    /// A line cannot be carried out as it is meant.
+    #[error("{reason}")]
+    Line {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// An argument is not of a form that the command takes.
+    #[error("{command}: {problem}\nusage: {usage}")]
+    Usage {
+        /// The command.
+        command: &'static str,
+        /// What is wrong.
+        problem: String,
+        /// What it takes.
+        usage: &'static str,
+    },
+    /// The target did not give what the command needs.
+    #[error("{command}: {source}")]
+    Target {
+        /// The command.
+        command: &'static str,
+        /// Why.
+        source: TargetError,
+    },
+    /// An argument is an expression without a value.
+    #[error("{command}: {source}")]
+    Expression {
+        /// The command.
+        command: &'static str,
+        /// Where and why.
+        source: ExpressionError,
+    },
+    /// The kernel keeps no such log.
+    #[error("{command}: {reason}")]
+    NoData {
+        /// The command.
+        command: &'static str,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// `, which may be !verifier`.
+fn meant(nearest: &[&str]) -> String {
+    if nearest.is_empty() { String::new() } else { format!(" (is {} meant?)", nearest.join(" or ")) }
+}
+
+impl QueryError {
+    /// True if the user's line is wrong, not the target: exit code 2.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Unknown { .. } | Self::NotHere { .. } | Self::Line { .. } | Self::Usage { .. } => true,
+            Self::Expression { source, .. } => matches!(source.cause(), ExpressionCause::Syntax(_)),
+            Self::Narrow(error) => error.is_usage(),
+            _ => false,
+        }
+    }
+}
+
+/// Addresses as wide as a 32-bit target's: none of them has an upper half, so these digits say nothing.
+pub(super) fn narrow(text: &str) -> String {
+    text.replace("00000000`", "")
+}

@@ -1,0 +1,207 @@
+//! Every command, and which one a line of the prompt names.
+
+use super::error::QueryError;
+use super::spec::{CommandSpec, Effect};
+use super::{
+    bugcheck, control, dt, echo, evaluate, examine, help, known, memory, modules, registers, reload,
+    symbol_path, verifier, version,
+};
+
+/// Every command, in the order in which `.help` lists them.
+pub static COMMANDS: &[&CommandSpec] = &[
+    &verifier::COMMAND,
+    &verifier::format::COMMAND,
+    &modules::COMMAND,
+    &examine::EXAMINE,
+    &examine::LIST_NEAREST,
+    &dt::COMMAND,
+    &memory::D,
+    &memory::DA,
+    &memory::DB,
+    &memory::DC,
+    &memory::DD,
+    &memory::DDS,
+    &memory::DP,
+    &memory::DPS,
+    &memory::DQ,
+    &memory::DQS,
+    &memory::DS_ANSI,
+    &memory::DS_UNICODE,
+    &memory::DU,
+    &memory::DW,
+    &memory::S,
+    &registers::COMMAND,
+    &evaluate::EVALUATE,
+    &evaluate::FORMATS,
+    &echo::COMMAND,
+    &version::COMMAND,
+    &version::VERSION,
+    &bugcheck::COMMAND,
+    &symbol_path::SYMFIX,
+    &symbol_path::SYMPATH,
+    &symbol_path::SYMPATH_APPEND,
+    &reload::COMMAND,
+    &symbol_path::SYM,
+    &help::COMMAND,
+    &control::STATISTICS,
+    &control::GO,
+    &control::REBOOT,
+    &control::QUIT,
+    &control::QUIT_DETACH,
+];
+
+/// Commands whose arguments may follow without a space, and what glues them: `?1+2`, `lmvm`, `s-d`. Options with a slash
+/// may follow any.
+const GLUED: [(&str, &str); 5] = [("?", ""), ("lm", ""), ("s", "-"), ("dt", "-"), ("!verifier", "-")];
+/// The extensions whose commands are built in: `!kdexts.verifier`.
+const EXTENSIONS: [&str; 4] = ["!kdexts.", "!kext.", "!ext.", "!ntsdexts."];
+
+/// The command that a line of the prompt names, and its arguments.
+///
+/// # Errors
+/// [`QueryError::Unknown`] or [`QueryError::NotHere`]; [`QueryError::Usage`] if something follows a command that takes
+/// nothing. An empty line names no command: the caller leaves those out.
+pub fn find(line: &str) -> Result<(&'static CommandSpec, &str), QueryError> {
+    let line = line.trim();
+    let (name, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    // `?` alone asks for help, with an expression for its value.
+    let name = if line == "?" { help::COMMAND.names[0] } else { name };
+    let extension = EXTENSIONS.iter().find(|extension| {
+        name.get(..extension.len()).is_some_and(|start| start.eq_ignore_ascii_case(extension))
+    });
+    let own;
+    let name = match extension {
+        Some(extension) => {
+            own = format!("!{}", &name[extension.len()..]);
+            own.as_str()
+        }
+        None => name,
+    };
+    // `ds` and `dS` are two commands, `dd` and WinDbg's `dD` too; elsewhere case says nothing.
+    let exact = |spec: &&&CommandSpec| spec.names.contains(&name);
+    let named = |spec: &&&CommandSpec| spec.names.iter().any(|known| known.eq_ignore_ascii_case(name));
+    if known::is_exact(name) {
+        return Err(known::unknown(name, COMMANDS));
+    }
+    if let Some(spec) = COMMANDS.iter().find(exact).or_else(|| COMMANDS.iter().find(named)) {
+        return checked(spec, arguments.trim());
+    }
+    // WinDbg's users type `?1+2`, `lmvm nt` and `.reload/f`.
+    let glued = |spec: &&&CommandSpec| {
+        let glue = GLUED.iter().find(|(known, _)| *known == spec.names[0]).map_or("/", |(_, glue)| glue);
+        let rest = name.strip_prefix(spec.names[0]).filter(|rest| !rest.is_empty());
+        rest.is_some_and(|rest| rest.starts_with(glue) || rest.starts_with('/'))
+    };
+    match COMMANDS
+        .iter()
+        .find(glued)
+        .filter(|_| extension.is_none())
+        .filter(|_| known::sentence(name).is_none())
+    {
+        Some(spec) => checked(spec, line[spec.names[0].len()..].trim()),
+        None => Err(known::unknown(name, COMMANDS)),
+    }
+}
+
+/// The command, if it takes what was typed behind its name.
+fn checked<'a>(
+    spec: &'static CommandSpec,
+    arguments: &'a str,
+) -> Result<(&'static CommandSpec, &'a str), QueryError> {
+    if arguments.is_empty() || spec.takes_arguments() {
+        return Ok((spec, arguments));
+    }
+    let problem = match spec.effect() {
+        Effect::Runs => format!("`{arguments}`: there are no breakpoints here yet, so it takes no address"),
+        _ => format!("it takes nothing, so `{arguments}` is too much"),
+    };
+    Err(QueryError::Usage { command: spec.names[0], problem, usage: spec.usage })
+}
+
+/// What a command does as it is typed; nothing if there is no such command.
+#[must_use]
+pub fn effect_of(command: &str) -> Effect {
+    find(command).map_or(Effect::Nothing, |(spec, _)| spec.effect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_gives_its_command_and_arguments() {
+        let (spec, arguments) = find("  !Verifier \t 3  myfault.sys ").unwrap();
+        assert_eq!((spec.names[0], arguments), ("!verifier", "3  myfault.sys"));
+        assert_eq!(find("g").unwrap().1, "");
+        for (line, name, rest) in
+            [("?1+2", "?", "1+2"), ("lmvm nt", "lm", "vm nt"), ("lm vm nt", "lm", "vm nt")]
+        {
+            let (spec, arguments) = find(line).unwrap();
+            assert_eq!((spec.names[0], arguments), (name, rest));
+        }
+        for (line, name, rest) in [
+            ("!kdexts.verifier 3 x", "!verifier", "3 x"),
+            ("s-d nt L4 1", "s", "-d nt L4 1"),
+            ("!verifier/?", "!verifier", "/?"),
+            ("dS nt", "dS", "nt"),
+            ("ds nt", "ds", "nt"),
+            ("DD nt", "dd", "nt"),
+        ] {
+            let (spec, arguments) = find(line).unwrap();
+            assert_eq!((spec.names[0], arguments), (name, rest), "{line}");
+        }
+        assert!(find("dD nt").is_err() && find("!kdexts.process").is_err());
+        for (line, name, rest) in
+            [("?", ".help", ""), (".reload/f", ".reload", "/f"), ("help lm", ".help", "lm")]
+        {
+            let (spec, arguments) = find(line).unwrap();
+            assert_eq!((spec.names[0], arguments), (name, rest));
+        }
+        let error = |line| find(line).unwrap_err().to_string();
+        assert_eq!(error("!verfy"), "unknown command !verfy; .help lists the commands");
+        assert_eq!(
+            error("!verifer 3"),
+            "unknown command !verifer (is !verifier meant?); .help lists the commands"
+        );
+        assert!(error("?? 1").starts_with("??: C++ expressions"));
+        assert!(error("kb").contains("no stack walk here yet; `dps @rsp L40`"));
+    }
+
+    #[test]
+    fn what_follows_a_command_that_takes_nothing_is_an_error_of_usage() {
+        for line in
+            [".reboot now please", "g 1234", "q q", "qd x", "vertarget x", ".bugcheck 1", ".kdstats x"]
+        {
+            let error = find(line).unwrap_err();
+            assert!(error.is_usage() && error.to_string().contains("usage: "), "{line}: {error}");
+            assert_eq!(effect_of(line), Effect::Nothing, "{line}");
+        }
+        assert!(find("g 1234").unwrap_err().to_string().contains("no breakpoints"));
+        for (line, effect) in [
+            ("g", Effect::Runs),
+            (".reboot", Effect::Reboots),
+            ("exit", Effect::Ends),
+            (".detach", Effect::Ends),
+            ("lm", Effect::Reads),
+            (".sympath /x", Effect::Symbols),
+        ] {
+            assert_eq!(effect_of(line), effect, "{line}");
+        }
+        let changing: Vec<_> = COMMANDS
+            .iter()
+            .filter(|spec| spec.effect().changes_machine())
+            .map(|spec| spec.names[0])
+            .collect();
+        assert_eq!(changing, ["g", ".reboot", "q", "qd"]);
+    }
+
+    #[test]
+    fn no_two_commands_share_a_name_and_each_usage_begins_with_its_own() {
+        let mut names: Vec<_> = COMMANDS.iter().flat_map(|spec| spec.names).collect();
+        names.sort();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        for spec in COMMANDS {
+            assert!(spec.usage.starts_with(spec.names[0]), "{spec:?}");
+        }
+    }
+}

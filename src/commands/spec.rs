@@ -1,0 +1,95 @@
+//! What is known of a command before it is run: its names, what it does to the machine, how it is run.
+
+use super::answer::Answered;
+use crate::target::{SymbolSource, Target};
+
+/// One command of the prompt.
+#[derive(Debug)]
+pub struct CommandSpec {
+    /// Its name, then other names for it.
+    pub names: &'static [&'static str],
+    /// How it is typed.
+    pub usage: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// How it is run.
+    pub run: Run,
+}
+
+impl CommandSpec {
+    /// True if something may follow the name.
+    #[must_use]
+    pub fn takes_arguments(&self) -> bool {
+        self.usage != self.names[0]
+    }
+
+    /// What it does to the machine and the session.
+    #[must_use]
+    pub const fn effect(&self) -> Effect {
+        match self.run {
+            Run::Query(_) => Effect::Reads,
+            Run::Symbols(_) => Effect::Symbols,
+            Run::Local(_) | Run::Control(ControlCommand::Statistics | ControlCommand::VerifierFormat) => {
+                Effect::Nothing
+            }
+            Run::Control(ControlCommand::Go) => Effect::Runs,
+            Run::Control(ControlCommand::Reboot) => Effect::Reboots,
+            Run::Control(ControlCommand::Quit | ControlCommand::QuitDetach) => Effect::Ends,
+        }
+    }
+}
+
+/// What a command does to the machine and the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Nothing,
+    /// Reads the stopped target.
+    Reads,
+    /// Changes where symbols come from, or which are loaded.
+    Symbols,
+    /// Lets the target run.
+    Runs,
+    /// Restarts the machine.
+    Reboots,
+    /// Lets the target run and ends the session.
+    Ends,
+}
+
+impl Effect {
+    /// True if it must not follow a command of the same line that failed: whoever typed them meant both or none.
+    #[must_use]
+    pub const fn changes_machine(self) -> bool {
+        matches!(self, Self::Runs | Self::Reboots | Self::Ends)
+    }
+}
+
+/// How a command is run. Arguments are the rest of the line after the name, trimmed.
+#[derive(Clone, Copy, Debug)]
+pub enum Run {
+    /// Asks the stopped target. Gets no session, so it cannot let the target run.
+    Query(fn(arguments: &str, target: &Target<'_>) -> Answered),
+    /// Answers without a target; `commands` are all there are.
+    Local(fn(arguments: &str, commands: &'static [&'static CommandSpec]) -> Answered),
+    /// Changes where symbols come from, or which are loaded; the target is there if it is stopped.
+    Symbols(fn(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>) -> Answered),
+    /// The shell carries it out.
+    Control(ControlCommand),
+}
+
+/// A command that changes the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlCommand {
+    /// Lets the target run.
+    Go,
+    /// Ends the session.
+    Quit,
+    /// Lets the target run and ends the session.
+    QuitDetach,
+    /// Restarts the machine.
+    Reboot,
+    /// Shows what the commands so far cost.
+    Statistics,
+    /// Shows or chooses how `!verifier` prints.
+    VerifierFormat,
+}
