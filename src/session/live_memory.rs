@@ -94,7 +94,7 @@ impl LiveMemory {
         let reply = self.request(Manipulate::search_memory(from, length, pattern.clone()))?;
         match (reply.return_status, reply.arm) {
             (SEARCH_FOUND_NOTHING, _) => Ok(None),
-            (NtStatus::SUCCESS, Arm::SearchMemory(arm)) => Ok(Some(arm.search_address)),
+            (NtStatus::SUCCESS, Arm::SearchMemory(arm)) => Ok(Some(near(arm.search_address, from))),
             (status, _) => Err(ReadCause::Status(status.0)),
         }
     }
@@ -154,6 +154,13 @@ impl StoppedCpu for LiveMemory {
     }
 }
 
+/// The address that a search from `from` on has found, as wide as `from` is: KD sign-extends those of 32-bit targets.
+const fn near(found: VirtAddr, from: VirtAddr) -> VirtAddr {
+    let low = found.0 & 0xffff_ffff;
+    let is_extended = found.0 == low as u32 as i32 as i64 as u64;
+    if is_extended && from.0 >> 32 == 0 { VirtAddr(low) } else { found }
+}
+
 /// Why a request has no reply.
 struct NoReply(ReadCause);
 
@@ -176,5 +183,19 @@ fn why_not(outcome: &Outcome) -> ReadCause {
         Outcome::Interrupted => ReadCause::Interrupted,
         Outcome::BudgetSpent => ReadCause::FreezeBudget,
         _ => ReadCause::SessionEnded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_32_bit_target_finds_lies_where_it_was_looked_for() {
+        let of = |found, from| near(VirtAddr(found), VirtAddr(from)).0;
+        assert_eq!(of(0xffff_ffff_804d_8340, 0x804d_8000), 0x804d_8340);
+        assert_eq!(of(0x10_0340, 0x10_0000), 0x10_0340);
+        assert_eq!(of(0xffff_ffff_8100_0340, 0xffff_ffff_8100_0000), 0xffff_ffff_8100_0340, "of x64");
+        assert_eq!(of(0xffff_f800_0000_0340, 0x1000), 0xffff_f800_0000_0340);
     }
 }
