@@ -8,7 +8,7 @@ use super::spec::CommandSpec;
 const KNOWN: &[(&[&str], &str)] = &[
     (
         &["k", "kb", "kc", "kd", "kf", "kl", "kn", "kp", "kv", "!stacks", "!findstack"],
-        "there is no stack walk here yet; `dps @rsp L40` shows what looks like return addresses",
+        "there is no stack walk here yet; `dps @$csp L40` shows what looks like return addresses",
     ),
     (
         &["u", "ub", "uf", "up", "ur", "ux"],

@@ -164,7 +164,7 @@ mod tests {
             "unknown command !verifer (is !verifier meant?); .help lists the commands"
         );
         assert!(error("?? 1").starts_with("??: C++ expressions"));
-        assert!(error("kb").contains("no stack walk here yet; `dps @rsp L40`"));
+        assert!(error("kb").contains("no stack walk here yet; `dps @$csp L40`"));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub enum TargetError {
         pdb: String,
     },
     /// No module and no loaded symbol has this name.
-    #[error("no module is called {name}, and no symbol in {}; write MODULE!{name} to look in another module", .searched.join(", "))]
+    #[error("no module is called {name}, and {}; write MODULE!{name} to look in another module", looked_in(.searched))]
     Unknown {
         /// The name.
         name: String,
@@ -123,6 +123,14 @@ pub enum TargetError {
         /// What is wrong with it.
         wrong: String,
     },
+}
+
+/// Where a symbol was looked for in vain.
+fn looked_in(searched: &[String]) -> String {
+    match searched {
+        [] => "no module's symbols are loaded yet to look it up in".into(),
+        searched => format!("no symbol in {}", searched.join(", ")),
+    }
 }
 
 impl TargetError {
