@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use verikd::commands::COMMANDS;
 
+#[path = "architecture/citations.rs"]
+mod citations;
+
 /// Who may import whom. A room imports only what its row names, and what it names stands below it: no cycles.
 ///
 /// `sim` is the simulated target's crate: nobody but the program knows it. `protocol` is what the crate has at its top, the addresses; `protocol::wire` is that module; `protocol::*` all.
