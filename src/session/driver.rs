@@ -19,7 +19,7 @@ use super::connection::{ComLine, Connection, TargetPlace};
 use super::line::{Line, LineEvent};
 use super::monitor::{Monitor, News, Quit, State};
 use super::order::{Order, Outcome, Space, Ticket, cause_of};
-use super::trace::Tap;
+use super::tap::Tap;
 use super::{Prompts, rescue};
 use crate::memory::{ReadCause, StopId};
 
