@@ -298,7 +298,7 @@ fn ctrl_z_at_the_prompt_lets_the_machine_run_first() {
     let (mut person, target) = at_the_stopped_prompt(&[]);
     person.types(CTRL_Z);
     person.is_suspended();
-    assert!(target.is_running(), "{}", person.screen());
+    assert!(runs(&target), "{}", person.screen());
     person.finds_the_terminal_as_before();
     person.sees("Suspended; the target runs meanwhile");
     person.signal("CONT");
@@ -322,7 +322,7 @@ fn ctrl_z_in_a_query_lets_the_machine_run_first() {
     }
     person.types(CTRL_Z);
     person.is_suspended();
-    assert!(target.is_running(), "{}", person.screen());
+    assert!(runs(&target), "{}", person.screen());
     person.finds_the_terminal_as_before();
     person.signal("CONT");
     person.sees(RUNNING);
@@ -345,7 +345,7 @@ fn a_line_that_is_being_typed_outlives_a_suspension() {
             person.signal("TSTP")
         }
         person.is_suspended();
-        assert!(target.is_running(), "{}", person.screen());
+        assert!(runs(&target), "{}", person.screen());
         person.finds_the_terminal_as_before();
         person.signal("CONT");
         person.sees(".echo the line");
@@ -364,7 +364,7 @@ fn ctrl_z_at_a_prompt_of_the_target_ignores_it() {
     person.sees("(boipt)? ");
     person.types(CTRL_Z);
     person.is_suspended();
-    assert!(target.is_running(), "{}", person.screen());
+    assert!(runs(&target), "{}", person.screen());
     assert_eq!(target.answers(), ["i"]);
     person.signal("CONT");
     person.sees("(boipt)? ");
