@@ -22,6 +22,7 @@ use verikd::debugger::Debugger;
 use verikd::memory::Memory;
 use verikd::session::{Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell, Transcript, Writer};
+use verikd::source::Source;
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion, Target};
 use verikd_sim::windows::{Build, Scenario, WINDOWS_7_SP1};
@@ -70,7 +71,7 @@ fn queries(round_trip: Duration) {
         let live = Live::of(build, scenario, Faults { round_trip, ..Faults::default() });
         let writer = Writer::new(Transcript::default(), Transcript::default());
         let debugger = Debugger::new(Arc::clone(&live.session), live.symbol_path(), PATIENCE);
-        let mut shell = Shell::new(debugger, Report::new(Format::Text, writer));
+        let mut shell = Shell::new(debugger, live.session.watcher(), Report::new(Format::Text, writer));
         shell.break_in().expect("the simulated target stops");
         let (before, frozen) = (live.session.counters(), live.session.frozen());
         shell.run(query);
@@ -243,7 +244,7 @@ impl Live {
     }
 
     fn pool_log(&self) -> VirtAddr {
-        let base = self.session.version().expect("it says who it is").kern_base;
+        let base = self.session.get_version().expect("it says who it is").kern_base;
         let kernel = Kernel::new(KernelVersion { base, ..KernelVersion::default() }, self.symbol_path());
         let memory = self.session.memory();
         let pointer =

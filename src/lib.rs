@@ -4,19 +4,20 @@
 //! event), is handed up by [`session`] (the only owner of the debugger's socket, line, clock and tasks) as bytes of remote [`memory`], gets names and types from [`symbols`],
 //! becomes a kernel structure in [`target`], an answer (plain data) in [`commands`], asked by the [`debugger`], which knows
 //! whose stop and whose boot it is of, and text or JSON in [`shell`]. Each layer is entered once on the way down and once on
-//! the way up. Serial lines plug in at [`session`], dumps at [`memory`]; no query can tell the difference.
+//! the way up. Whatever a target is reached by is a [`source`]: a session is one, a memory image another; neither the debugger
+//! nor a query can tell the difference.
 //!
 //! ```text
 //! main (cli) --> shell --> debugger --> commands --> target --> memory   (leaf)
 //!   |    |         |          |            |            |-----> symbols --> output
 //!   |    |         |          |            `------------`-----> output   (leaf: how text of the target's is shown)
-//!   |    |         |          `--> session --> memory (implements Memory)
-//!   |    |         |                  `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
+//!   |    |         |          `--> source --> memory
+//!   |    |         `--> session --> source (implements Source, Control), memory (implements Memory)
+//!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    |----> doctor --> session
-//!   |    |----> sim (crate) --> kd-protocol
-//!   |    `----> trace --> session (is tapped), capture (the file)
+//!   |    `----> sim (crate) --> kd-protocol
 //!   `---------> capture --> kd-protocol
-//! session, capture --> key (leaf: where a KDNET key comes from)
+//! session --> capture (a trace of it); session, capture --> key (leaf: where a KDNET key comes from)
 //!
 //! inside kd-protocol:   link --> kd --> wire <-- kdnet <-- link
 //!                       link --> kdcom --> kd
@@ -49,6 +50,6 @@ pub mod memory;
 pub mod output;
 pub mod session;
 pub mod shell;
+pub mod source;
 pub mod symbols;
 pub mod target;
-pub mod trace;

@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 
 use verikd::commands::COMMANDS;
 
-#[path = "architecture/citations.rs"]
-mod citations;
-
 /// Who may import whom. A room imports only what its row names, and what it names stands below it: no cycles.
 ///
 /// `sim` is the simulated target's crate: nobody but the program knows it. `protocol` is what the crate has at its top, the addresses; `protocol::wire` is that module; `protocol::*` all.
@@ -21,10 +18,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "shell",
             "debugger",
             "doctor",
-            "trace",
             "capture",
             "sim",
             "session",
+            "source",
             "commands",
             "target",
             "symbols",
@@ -34,23 +31,37 @@ const ROOMS: &[(&str, &[&str])] = &[
             "protocol::*",
         ],
     ),
-    ("shell", &["debugger", "commands", "session", "target", "symbols", "output", "memory", "protocol::*"]),
-    // The engine: no writer, no terminal.
-    ("debugger", &["commands", "session", "target", "symbols", "memory", "protocol::*"]),
-    ("doctor", &["session", "protocol::*"]),
+    (
+        "shell",
+        &[
+            "debugger",
+            "commands",
+            "session",
+            "source",
+            "target",
+            "symbols",
+            "output",
+            "memory",
+            "protocol::*",
+        ],
+    ),
+    // The engine: no writer, no terminal, no session: any source.
+    ("debugger", &["commands", "source", "target", "symbols", "memory", "protocol::*"]),
+    ("doctor", &["session", "source", "protocol::*"]),
     // A crate of its own.
     ("sim", &["protocol::*"]),
-    // A session's traffic as a file, which capture reads.
-    ("trace", &["session", "capture", "protocol::*"]),
-    ("session", &["memory", "key", "protocol::*"]),
+    ("session", &["capture", "source", "memory", "key", "protocol::*"]),
+    // It also makes the files that it reads: a session's trace.
     ("capture", &["key", "protocol::*"]),
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
     ("commands", &["target", "symbols", "output", "memory", "protocol"]),
     // A CONTEXT, where registers come from, is laid out by KD. Errors name what the target calls itself: escaped.
-    ("target", &["symbols", "output", "memory", "protocol", "protocol::kd", "protocol::wire"]),
+    ("target", &["symbols", "output", "source", "memory", "protocol", "protocol::kd", "protocol::wire"]),
     ("symbols", &["output", "protocol", "protocol::wire"]),
     // An address is part of what is printed; memory gives it its name outside of protocol.
     ("output", &["memory", "protocol"]),
+    // What a target is to its readers, wherever it is: bytes, a boot, perhaps a way to make it run.
+    ("source", &["memory", "protocol", "protocol::kd", "protocol::link"]),
     ("memory", &["protocol"]),
     ("key", &["protocol", "protocol::kdnet"]),
 ];
@@ -68,24 +79,18 @@ const PROTOCOL_ROOMS: &[(&str, &[&str])] = &[
 /// Things of the outside world, and the rooms that may touch them.
 const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["tokio"], &["session", "main"]),
-    (&["UdpSocket"], &["session", "doctor", "trace", "main"]),
+    (&["UdpSocket"], &["session", "doctor", "main"]),
     (&["TcpStream"], &["session", "main"]),
     (&["UnixStream"], &["session", "main"]),
     (&["serial2_tokio"], &["session"]),
     (&["TcpListener"], &["session", "main"]),
     (&["ToSocketAddrs"], &["session", "main"]),
     // Symbols wait between two tries of a server; a shell reads keys and writes answers on threads of their own, so that
-    // neither keeps a machine standing still; a trace is written by a thread for the same reason.
-    (&["thread", "::"], &["session", "shell", "symbols", "trace", "main"]),
+    // neither keeps a machine standing still.
+    (&["thread", "::"], &["session", "shell", "symbols", "main"]),
     (&["ureq"], &["symbols"]),
-    (&["clap"], &["main"]),
-    (&["humantime"], &["main"]),
-    (&["rustyline"], &["shell"]),
-    (&["indicatif"], &["shell"]),
-    (&["pcap_parser"], &["capture"]),
-    (&["etherparse"], &["capture"]),
     (&["Instant", "::", "now"], &["session", "doctor", "shell", "main"]),
-    (&["SystemTime"], &["trace", "main"]),
+    (&["SystemTime"], &["session", "main"]),
     (&["getrandom"], &["session", "main"]),
     (&["fastrand"], &["main"]),
 ];

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use verikd::debugger::Debugger;
 use verikd::memory::{CachedMemory, Memory, VirtAddr};
-use verikd::session::{ComLine, ComPort, Connection, Resumed, Session, SessionConfig};
+use verikd::session::{ComLine, ComPort, Connection, Session, SessionConfig};
 use verikd::shell::{Format, Report, Shell, Transcript, Writer};
+use verikd::source::{Control, Resumed, Source};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion, Target};
 use verikd_sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
@@ -114,7 +115,7 @@ fn a_query_after_a_resume_reads_anew() {
     let before = live.session.counters().requests;
     memory.read_virtual(log, &mut word).unwrap();
     assert_eq!(live.session.counters().requests, before, "the same stop");
-    assert_eq!(live.session.resume(), Resumed::Running);
+    assert_eq!(live.session.go(), Resumed::Running);
     live.session.break_in(PATIENCE).unwrap();
     let before = live.session.counters().requests;
     memory.read_virtual(log, &mut word).unwrap();
@@ -147,7 +148,8 @@ impl Live {
         let out = Transcript::default();
         let writer = Writer::new(out.clone(), Transcript::default());
         let debugger = Debugger::new(Arc::clone(&self.session), self.symbol_path(), PATIENCE);
-        let shell = Shell::new(debugger, Report::new(Format::Text, writer.clone()));
+        let watcher = self.session.watcher();
+        let shell = Shell::new(debugger, watcher, Report::new(Format::Text, writer.clone()));
         let answered = move || {
             let _ = writer.drain(|| true);
             out.text()
@@ -184,7 +186,7 @@ impl Live {
 
     /// Where the stopped machine keeps its pool log.
     fn pool_log(&self) -> VirtAddr {
-        let version = self.session.version().unwrap();
+        let version = self.session.get_version().unwrap();
         let version = KernelVersion { base: version.kern_base, ..KernelVersion::default() };
         let kernel = Kernel::new(version, self.symbol_path());
         let memory = self.session.memory();

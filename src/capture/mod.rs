@@ -64,17 +64,22 @@ pub use self::summary::{Census, CensusRow, Ending, Summary, UnopenedCounts};
 pub use self::write::TraceWriter;
 
 /// What to show, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Capture file: pcap or pcapng, gzipped or not.
+    /// Capture file: pcap or pcapng, gzipped or not
+    #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The target's KDNET key, or where it is; `None` takes it from the environment.
+    /// The target's KDNET key, as `bcdedit /dbgsettings` shows it, or @FILE; otherwise VERIKD_KEY
+    #[arg(long, value_name = "W.X.Y.Z")]
     pub key: Option<KeyText>,
-    /// JSON: one object per line and datagram, and at the end the summary.
+    /// Print JSON: one object per line and datagram, and at the end the summary
+    #[arg(long)]
     pub json: bool,
-    /// The datagrams that no key opens, too.
+    /// List the datagrams that no key opens, too
+    #[arg(long)]
     pub all: bool,
-    /// The file holds what crossed a serial line: its raw bytes, or JSON lines of `t`, `dir` (`h2t`, `t2h`) and `hex`.
+    /// FILE holds what crossed a serial line: its raw bytes, or JSON lines of "t", "dir" (h2t, t2h) and "hex"
+    #[arg(long, conflicts_with = "key")]
     pub serial: bool,
 }
 

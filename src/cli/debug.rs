@@ -11,14 +11,14 @@ use verikd::commands::{Style, VerifierFormat};
 use verikd::debugger::{DebugError, Debugger};
 use verikd::key::KeyText;
 use verikd::session::{
-    AttachError, BreakInError, Connection, OpenTap, Prompts, Quit, Session, SessionConfig, Signal,
+    AttachError, Connection, Prompts, Quit, Session, SessionConfig, Signal, TraceConfig, TraceNews, Watcher,
 };
 use verikd::shell::{
     Drained, Format, Report, Script, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
     prompt, run_script,
 };
+use verikd::source::{BreakInError, Source};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource, default_store};
-use verikd::trace::{TraceConfig, TraceNews};
 
 use super::{PromptAnswer, USAGE, fail, warn_of_visible_key};
 
@@ -142,10 +142,7 @@ pub(super) fn run(options: &Options) -> u8 {
         deadline: deadlines.deadline,
         prompts: if script.is_some() { Prompts::Answer(answer) } else { Prompts::Ask },
         handle_signals: true,
-        tap: options
-            .trace
-            .clone()
-            .map(|path| -> Arc<dyn OpenTap> { Arc::new(TraceConfig::new(path, say_of_trace)) }),
+        trace: options.trace.clone().map(|path| TraceConfig::new(path, say_of_trace)),
         ..SessionConfig::over(connection)
     };
     let session = match Session::open(&config) {
@@ -154,7 +151,8 @@ pub(super) fn run(options: &Options) -> u8 {
     };
     let format = if options.json { Format::Json } else { Format::Text };
     let report = Report::new(format, Writer::standard()).with_costs(options.stats);
-    if let Err(error) = keep(&session, report.clone()) {
+    let watcher = session.watcher();
+    if let Err(error) = keep(&session, watcher.clone(), report.clone()) {
         return fail(&error);
     }
     let timeout = deadlines.connect_timeout.or_else(|| script.as_ref().map(|_| SCRIPT_CONNECT_TIMEOUT));
@@ -162,15 +160,15 @@ pub(super) fn run(options: &Options) -> u8 {
     if let Err(error) = wait_for_target(&session, &report, timeout) {
         report.status(&format!("verikd: {error}"));
         let ended_by = (error == AttachError::Interrupted)
-            .then_some(session.quit().unwrap_or(Quit::Signal(Signal::Interrupt)));
-        return ended(&session, &report, Worst::Failed, ended_by);
+            .then_some(watcher.quit().unwrap_or(Quit::Signal(Signal::Interrupt)));
+        return ended(&watcher, &report, Worst::Failed, ended_by);
     }
-    session.set_freeze_budget(options.freeze_budget);
-    let watch = Box::new(TerminalWatch::new(session.watcher()));
+    watcher.set_freeze_budget(options.freeze_budget);
+    let watch = Box::new(TerminalWatch::new(watcher.clone()));
     let symbols = Arc::new(SymbolSource::watched(symbol_path(options, &report), Limits::default(), watch));
     let debugger = Debugger::new(Arc::clone(&session), symbols, deadlines.break_timeout);
     let style = Style { verifier: options.verifier_format };
-    let mut shell = Shell::new(debugger, report.clone()).with_style(style);
+    let mut shell = Shell::new(debugger, watcher.clone(), report.clone()).with_style(style);
     let result = debug(&mut shell, options.break_in, script.as_ref(), deadlines.break_timeout);
     let is_interrupted =
         matches!(&result, Err(ShellError::Debug(DebugError::BreakIn(BreakInError::Interrupted))));
@@ -182,15 +180,15 @@ pub(super) fn run(options: &Options) -> u8 {
         report.status(&format!("verikd: {error}"));
     }
     drop(shell);
-    ended(&session, &report, worst, ended_by)
+    ended(&watcher, &report, worst, ended_by)
 }
 
 /// Waits until everything is written, unless somebody wants the program to end, and returns the exit code.
-pub(super) fn ended(session: &Session, report: &Report, worst: Worst, ended_by: Option<Quit>) -> u8 {
-    let interrupts = session.interrupts();
+pub(super) fn ended(watcher: &Watcher, report: &Report, worst: Worst, ended_by: Option<Quit>) -> u8 {
+    let interrupts = watcher.interrupts();
     let since = Instant::now();
     let is_wanted = || {
-        let has_to_end = ended_by.is_some() || session.quit().is_some() || session.interrupts() != interrupts;
+        let has_to_end = ended_by.is_some() || watcher.quit().is_some() || watcher.interrupts() != interrupts;
         !has_to_end || since.elapsed() < LAST_WORDS
     };
     let drained = report.writer().drain(is_wanted);
@@ -198,7 +196,7 @@ pub(super) fn ended(session: &Session, report: &Report, worst: Worst, ended_by: 
         return worst.exit_code();
     }
     let interrupted = Quit::Signal(Signal::Interrupt);
-    match (drained, session.quit().or(ended_by)) {
+    match (drained, watcher.quit().or(ended_by)) {
         (_, Some(quit)) => exit_code_of(quit),
         (Drained::GivenUp, None) => exit_code_of(interrupted),
         // A reader that has gone away, as head(1) does, ends what is written to it.
@@ -219,8 +217,8 @@ fn debug(
 ) -> Result<(), ShellError> {
     let attached = if break_in { shell.break_in() } else { shell.identify() };
     if attached.is_err() {
-        if session_interrupted(shell) {
-            shell.session().hurry();
+        if let Some(control) = shell.control().filter(|_| is_interrupted(shell)) {
+            control.hurry();
         }
         shell.leave();
     }
@@ -232,8 +230,8 @@ fn debug(
 }
 
 /// True if somebody pressed Ctrl+C, or wants the program to end.
-fn session_interrupted(shell: &Shell) -> bool {
-    shell.session().interrupts() > 0 || shell.session().quit().is_some()
+fn is_interrupted(shell: &Shell) -> bool {
+    shell.watcher().interrupts() > 0 || shell.watcher().quit().is_some()
 }
 
 /// The script of `-c`, `-cf` or a standard input that is no terminal.

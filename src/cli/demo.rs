@@ -57,10 +57,11 @@ fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
     )?;
     session.wait_for_target(Some(PATIENCE))?;
     let report = Report::new(Format::Text, Writer::standard());
-    keep(&session, report.clone())?;
+    let watcher = session.watcher();
+    keep(&session, watcher.clone(), report.clone())?;
     let symbol_path = SymbolPath::parse(&symbols.path().to_string_lossy());
     let debugger = Debugger::new(Arc::clone(&session), symbol_path, PATIENCE);
-    let mut shell = Shell::new(debugger, report.clone());
+    let mut shell = Shell::new(debugger, watcher.clone(), report.clone());
     shell.break_in()?;
     let result = if is_batch {
         run_script(&mut shell, &Script { text: COMMANDS.into(), ..Script::default() })
@@ -77,5 +78,5 @@ fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
         report.status(&format!("verikd: {error}"));
     }
     drop(shell);
-    Ok(super::debug::ended(&session, &report, worst, ended_by))
+    Ok(super::debug::ended(&watcher, &report, worst, ended_by))
 }

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::commands::Answer;
 use crate::memory::CachedMemory;
-use crate::session::{LiveMemory, Session};
+use crate::source::{Source, SourceMemory};
 
 /// What crossed the link, and how long the target stood still for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -32,8 +33,8 @@ pub struct Stats {
 
 impl Stats {
     /// The totals since the session began.
-    pub(super) fn of(session: &Session, memory: &CachedMemory<LiveMemory>) -> Self {
-        let link = session.counters();
+    pub(super) fn of(source: &dyn Source, memory: &CachedMemory<Arc<dyn SourceMemory>>) -> Self {
+        let link = source.counters();
         Self {
             requests: link.requests,
             cache_hits: memory.hits(),
@@ -42,7 +43,7 @@ impl Stats {
             bytes_sent: link.bytes_sent,
             bytes_received: link.bytes_received,
             retransmissions: link.retransmissions,
-            frozen_us: u64::try_from(session.frozen().as_micros()).unwrap_or(u64::MAX),
+            frozen_us: u64::try_from(source.frozen().as_micros()).unwrap_or(u64::MAX),
         }
     }
 

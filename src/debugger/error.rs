@@ -4,7 +4,7 @@ use kd_protocol::link::RequestError;
 
 use crate::commands::QueryError;
 use crate::memory::ReadCause;
-use crate::session::BreakInError;
+use crate::source::BreakInError;
 
 /// Why a target could not be stopped, identified or let run.
 #[derive(Debug, thiserror::Error)]

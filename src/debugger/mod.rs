@@ -1,4 +1,4 @@
-//! The debugger: one session, its symbols, what is known of the present boot; a stop, a question, a going. An engine
+//! The debugger: one source, its symbols, what is known of the present boot; a stop, a question, a going. An engine
 //! without a terminal: front ends hold one, show what it says, and decide nothing.
 //!
 //! ```text
@@ -18,15 +18,17 @@ mod stop;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kd_protocol::kd::{DebugIo, GetVersion64, StateChange};
+use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::{RequestError, RunState};
 
 use crate::commands::verifier::verified_images;
 use crate::commands::{self, AnyAnswer, NoteKind, QueryError};
 use crate::memory::{CachedMemory, Memory, VirtAddr};
-use crate::session::{BootId, BreakInError, Halt, LiveMemory, Resumed, Session, Wait};
+use crate::source::{
+    BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Wait,
+};
 use crate::symbols::store::SymbolSource;
-use crate::target::{Image, Kernel, KernelVersion, Progress, Target, TargetError};
+use crate::target::{Image, Kernel, Progress, Target, TargetError};
 
 pub use cost::{Costs, Stats};
 pub use error::{AskError, DebugError};
@@ -55,12 +57,17 @@ pub enum Notice<'a> {
         /// Where it is met.
         place: String,
         /// What it says.
-        version: &'a GetVersion64,
+        version: &'a KernelVersion,
     },
     /// The kernel's symbols are not to be had.
     MissingSymbols(&'a TargetError),
-    /// These are fetched while the target runs.
-    Fetching(&'a str),
+    /// Symbols are fetched; the target runs meanwhile, if it can run.
+    Fetching {
+        /// Whose.
+        what: &'a str,
+        /// It runs meanwhile.
+        is_running: bool,
+    },
     /// It restarted while it was being stopped; it is stopped again.
     RestartedMeanwhile,
 }
@@ -68,8 +75,8 @@ pub enum Notice<'a> {
 /// One target and what is known of it.
 #[derive(Debug)]
 pub struct Debugger {
-    session: Arc<Session>,
-    memory: CachedMemory<LiveMemory>,
+    source: Arc<dyn Source>,
+    memory: CachedMemory<Arc<dyn SourceMemory>>,
     symbols: Arc<SymbolSource>,
     known: Option<Known>,
     break_in_timeout: Duration,
@@ -84,16 +91,16 @@ struct Known {
 }
 
 impl Debugger {
-    /// A debugger of `session`'s target. `symbols` may be a symbol path.
+    /// A debugger of `source`'s target. `symbols` may be a symbol path.
     #[must_use]
     pub fn new(
-        session: Arc<Session>,
+        source: Arc<impl Source + 'static>,
         symbols: impl Into<Arc<SymbolSource>>,
         break_in_timeout: Duration,
     ) -> Self {
-        let memory = CachedMemory::new(session.memory());
+        let memory = CachedMemory::new(source.memory());
         Self {
-            session,
+            source,
             memory,
             symbols: symbols.into(),
             known: None,
@@ -102,10 +109,16 @@ impl Debugger {
         }
     }
 
-    /// Its session.
+    /// Where the target's bytes come from.
     #[must_use]
-    pub const fn session(&self) -> &Arc<Session> {
-        &self.session
+    pub const fn source(&self) -> &Arc<dyn Source> {
+        &self.source
+    }
+
+    /// What makes the target stop and run, unless it never runs.
+    #[must_use]
+    pub fn control(&self) -> Option<&dyn Control> {
+        self.source.control()
     }
 
     /// Where symbols are looked for.
@@ -147,7 +160,7 @@ impl Debugger {
                 result => {
                     result?;
                     return match self.go() {
-                        Resumed::Running => Ok(()),
+                        Resumed::Running | Resumed::NeverRuns => Ok(()),
                         Resumed::MayBeStopped(why) => Err(DebugError::NotResumed(why)),
                     };
                 }
@@ -158,16 +171,19 @@ impl Debugger {
 
     /// Stops the target, answering its prompts: one that waits for an answer cannot be stopped.
     fn stop(&self, observer: &mut dyn Observer) -> Result<Box<StateChange>, BreakInError> {
-        self.session.request_break_in();
-        let deadline = self.session.deadline_after(self.break_in_timeout);
+        let Some(control) = self.control() else {
+            return self.source.stopped().ok_or_else(|| BreakInError::NoControl(self.source.place()));
+        };
+        control.request_break_in();
+        let deadline = control.deadline_after(self.break_in_timeout);
         loop {
-            match self.session.wait_for_halt(Some(deadline)) {
+            match control.wait_for_halt(None, Some(deadline)) {
                 Wait::Done(Halt::Stopped(change)) => return Ok(change),
                 Wait::Done(Halt::Prompt(prompt)) => {
                     let answer = observer.prompt(&prompt);
-                    self.session.answer_prompt(prompt, answer);
+                    control.answer_prompt(prompt, answer);
                 }
-                wait => return Err(self.session.gave_up_break_in(wait.map(drop), self.break_in_timeout)),
+                wait => return Err(control.gave_up_break_in(wait.map(drop), self.break_in_timeout)),
             }
         }
     }
@@ -177,7 +193,7 @@ impl Debugger {
         if self.known().is_some() || !self.symbols.asks_servers() {
             return Ok(change);
         }
-        let base = self.session.version()?.kern_base;
+        let base = self.source.version()?.base;
         if self.fetch_while_running("the kernel's symbols", &[base], observer)? {
             change = self.stop(observer)?;
         }
@@ -198,14 +214,14 @@ impl Debugger {
         bases: &[VirtAddr],
         observer: &mut dyn Observer,
     ) -> Result<bool, DebugError> {
-        self.memory.inner().pin(self.session.stop());
+        self.memory.inner().pin(self.source.stop());
         // What cannot be read here is told when the symbols are needed.
         let wanted = bases.iter().filter_map(|base| Some(Image::read(&self.memory, *base).ok()?.pdb));
         let wanted: Vec<_> = wanted.filter(|pdb| self.symbols.has_to_fetch(pdb)).collect();
         if wanted.is_empty() {
             return Ok(false);
         }
-        observer.notice(&Notice::Fetching(what));
+        observer.notice(&Notice::Fetching { what, is_running: self.control().is_some() });
         if let Resumed::MayBeStopped(why) = self.go() {
             return Err(DebugError::NotResumed(why));
         }
@@ -224,7 +240,7 @@ impl Debugger {
     /// # Errors
     /// [`DebugError::Version`] if the target does not say who it is.
     pub fn present_stop(&mut self, observer: &mut dyn Observer) -> Result<Option<Stop>, DebugError> {
-        match self.session.stopped() {
+        match self.source.stopped() {
             Some(change) => self.describe(&change, observer).map(Some),
             None => Ok(None),
         }
@@ -241,13 +257,13 @@ impl Debugger {
         if self.known().is_some() {
             return Ok(());
         }
-        let boot = self.session.boot();
-        let version = self.session.version()?;
-        let kernel = Kernel::new(kernel_version(&version), Arc::clone(&self.symbols));
-        observer.notice(&Notice::Target { place: self.session.place(), version: &version });
-        self.memory.inner().pin(self.session.stop());
+        let boot = self.source.boot();
+        let version = self.source.version()?;
+        let kernel = Kernel::new(version, Arc::clone(&self.symbols));
+        observer.notice(&Notice::Target { place: self.source.place(), version: &version });
+        self.memory.inner().pin(self.source.stop());
         let missing = Target::new(&self.memory, &kernel).module_symbols("nt").err();
-        if self.session.boot() != boot {
+        if self.source.boot() != boot {
             return Err(RequestError::TargetRestarted.into());
         }
         self.known = Some(Known { boot, kernel });
@@ -258,18 +274,18 @@ impl Debugger {
     }
 
     fn known(&self) -> Option<&Kernel> {
-        let boot = self.session.boot();
+        let boot = self.source.boot();
         self.known.as_ref().filter(|known| known.boot == boot).map(|known| &known.kernel)
     }
 
     /// The target of the present stop, if it is stopped and has said who it is.
     #[must_use]
     pub fn target(&self) -> Option<Target<'_>> {
-        let stop = self.session.stop();
-        let kernel = self.known().filter(|_| self.session.state() == RunState::Stopped)?;
+        let stop = self.source.stop();
+        let kernel = self.known().filter(|_| self.source.run_state() == RunState::Stopped)?;
         // A stop or a boot that begins behind this line answers nothing that is asked of this target.
         self.memory.inner().pin(stop);
-        Some(Target::new(&self.memory as &dyn Memory, kernel).with_cpu(self.memory.inner()))
+        Some(Target::new(&self.memory as &dyn Memory, kernel).with_cpu(&**self.memory.inner()))
     }
 
     /// Asks the stopped target. An answer that rests on what could not be read because the target is lost, was let run or
@@ -300,10 +316,12 @@ impl Debugger {
 
     /// Why there is no stopped target to ask.
     fn why_not_stopped(&self) -> AskError {
-        match self.session.state() {
+        match self.source.run_state() {
             RunState::Running => AskError::Running,
             RunState::Stopped => AskError::NotIdentified,
-            RunState::Unknown => AskError::Unknown { last_heard: self.session.last_heard() },
+            RunState::Unknown => AskError::Unknown {
+                last_heard: self.control().map_or_else(|| "never".into(), Control::last_heard),
+            },
         }
     }
 
@@ -321,18 +339,18 @@ impl Debugger {
 
     /// Lets the target run, if it is stopped.
     pub fn go(&self) -> Resumed {
-        self.session.resume()
+        self.control().map_or(Resumed::NeverRuns, Control::go)
     }
 
     /// Lets the target run for good.
     pub fn leave(&self) -> Resumed {
-        self.session.leave()
+        self.control().map_or(Resumed::NeverRuns, Control::leave)
     }
 
     /// What everything has cost so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats::of(&self.session, &self.memory)
+        Stats::of(&*self.source, &self.memory)
     }
 
     /// What each command has cost.
@@ -344,17 +362,5 @@ impl Debugger {
     /// The same, to be added to.
     pub const fn costs_mut(&mut self) -> &mut Costs {
         &mut self.costs
-    }
-}
-
-const fn kernel_version(version: &GetVersion64) -> KernelVersion {
-    KernelVersion {
-        major: version.major_version,
-        build: version.minor_version,
-        flags: version.flags.bits(),
-        machine: version.machine_type,
-        base: version.kern_base,
-        module_list: version.ps_loaded_module_list,
-        debugger_data_list: version.debugger_data_list,
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use kd_protocol::link::Peer;
 
 use super::finding::Finding;
-use crate::session::{Connection, Resumed, Session, SessionConfig};
+use crate::session::{Connection, Session, SessionConfig};
+use crate::source::{Control, Resumed, Source};
 
 pub(super) fn examine(connection: &Connection, time: Duration) -> Finding {
     let config = SessionConfig {
@@ -30,7 +31,7 @@ pub(super) fn examine(connection: &Connection, time: Duration) -> Finding {
         _ => None,
     };
     match session.leave() {
-        Resumed::Running => Finding::Works { target, version },
+        Resumed::Running | Resumed::NeverRuns => Finding::Works { target, version },
         Resumed::MayBeStopped(_) => Finding::LeftStopped { target },
     }
 }

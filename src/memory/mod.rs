@@ -8,6 +8,7 @@ mod image;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use cached::CachedMemory;
 pub use counting::CountingMemory;
@@ -36,6 +37,28 @@ pub trait Memory: Send + Sync {
 
     /// The stop these bytes belong to: a cache drops its lines by itself when this changes.
     fn stop(&self) -> StopId;
+}
+
+impl<M: Memory + ?Sized> Memory for Arc<M> {
+    fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        (**self).read_virtual(address, buf)
+    }
+
+    fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        (**self).read_physical(address, buf)
+    }
+
+    fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
+        (**self).search_virtual(range, pattern)
+    }
+
+    fn request_len(&self) -> usize {
+        (**self).request_len()
+    }
+
+    fn stop(&self) -> StopId {
+        (**self).stop()
+    }
 }
 
 /// The CPU that reported a stop: whose registers a prompt speaks of.

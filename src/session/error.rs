@@ -172,28 +172,3 @@ impl AttachError {
         !matches!(self, Self::Interrupted | Self::Ended(_))
     }
 }
-
-/// Why a target did not stop.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BreakInError {
-    /// It does not react.
-    #[error(
-        "the target at {place} did not stop within {after:?}. It may hang with interrupts disabled, or be gone; \
-         its last sign of life: {last_heard}"
-    )]
-    NoReaction {
-        /// Where it is.
-        place: String,
-        /// How long it was waited for.
-        after: Duration,
-        /// When its last datagram came, in words.
-        last_heard: String,
-    },
-    /// Ctrl+C, or a request to end.
-    #[error("interrupted while waiting for the target to stop")]
-    Interrupted,
-    /// The session is over.
-    #[error("the session has ended: {0}")]
-    Ended(String),
-}

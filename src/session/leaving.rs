@@ -15,9 +15,10 @@ use kd_protocol::kd::{Manipulate, StateChange};
 use kd_protocol::link::{RequestError, RunState};
 
 use super::leaving_stop::Leaving;
-use super::monitor::{State, Step, Wait};
+use super::monitor::State;
 use super::order::{Order, Outcome, Ticket};
-use super::{Halt, Session, version};
+use super::{Session, version};
+use crate::source::{Control, Halt, Resumed, Source, Step, Wait};
 
 /// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
 const LATE_STOP: Duration = Duration::from_millis(1200);
@@ -40,15 +41,6 @@ const MOST_STOPS: usize = 64;
 /// How often it is looked whether somebody has to go.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// What became of a target that was told to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resumed {
-    /// It said that it runs, or was not held.
-    Running,
-    /// It may stand still: this is why nobody knows, or why it does.
-    MayBeStopped(String),
-}
-
 /// One going: when it began, and whether somebody has to go.
 struct Going<'a> {
     session: &'a Session,
@@ -60,7 +52,7 @@ struct Going<'a> {
 impl Session {
     /// Lets the stopped target run and waits until it says so. A surplus break-in of this side, which stops it at once
     /// again, is left too.
-    pub fn resume(&self) -> Resumed {
+    pub(super) fn leave_stop(&self) -> Resumed {
         let going = Going::new(self);
         let Some(stop) = self.stopped() else { return going.without_stop() };
         let resumed = going.leave_stop(&stop);
@@ -75,7 +67,7 @@ impl Session {
 
     /// Lets the target run for good: also one that stops again at once, as long as that takes. Nothing is done if this
     /// session does not hold it.
-    pub fn leave(&self) -> Resumed {
+    pub(super) fn leave_for_good(&self) -> Resumed {
         if self.monitor.get(|state| state.has_left) {
             // What was tried with the whole patience is not tried again: no stop has come since.
             return Going::new(self).without_stop();
@@ -110,11 +102,11 @@ impl Session {
 
     /// Gives up stopping the target. A break-in that is on its way may stop it all the same, for nobody; so this waits a
     /// moment for that, and lets it run.
-    pub fn cancel_break_in(&self) {
+    pub(super) fn give_up_break_in(&self) {
         self.order(Order::CancelBreakIn);
         let going = Going::new(self);
         if going.stops_within(going.late_stop(), |_| true).is_some() {
-            self.leave();
+            self.leave_for_good();
             return;
         }
         // A target that is heard would have said that it stopped. Of one that is not, nobody knows.
@@ -135,8 +127,9 @@ impl<'a> Going<'a> {
 
     /// True once somebody has to go: the program is to end, or Ctrl+C was pressed at what takes long.
     fn is_hurried(&self) -> bool {
-        let has_to_go = self.session.monitor.get(|state| state.is_hurried) || self.session.quit().is_some();
-        if has_to_go || self.session.take_interrupt() {
+        let has_to_go = self.session.monitor.get(|state| state.is_hurried)
+            || self.session.monitor.quit_reason().is_some();
+        if has_to_go || self.session.monitor.take_interrupt() {
             self.is_hurried.set(true);
         }
         self.is_hurried.get()
@@ -160,7 +153,7 @@ impl<'a> Going<'a> {
             return self.waits_at_prompt();
         }
         let is_held = self.session.monitor.get(|state| state.is_held);
-        match self.session.state() {
+        match self.session.run_state() {
             RunState::Running => Resumed::Running,
             _ if !is_held => Resumed::Running,
             _ => self.unproven(),

@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 
 use super::context::{self, Layout};
 use super::monitor::Monitor;
-use super::monitor::Step;
 use super::order::{Order, Outcome, Space, cause_of};
 use super::version;
 use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
+use crate::source::{SourceMemory, Step};
 
-/// The first request of a search covers this much: a target says nothing while it searches. Source: PROTOCOL.md 9.
+/// The first request of a search covers this much: a target says nothing while it searches. Source: kdnet.md 8.2.
 const FIRST_SEARCH_PIECE: u64 = 16 << 20;
 /// Each further one covers twice as much, up to this: a target that has answered is one that answers in time.
 const LARGEST_SEARCH_PIECE: u64 = 64 << 20;
@@ -37,17 +37,6 @@ pub struct LiveMemory {
 impl LiveMemory {
     pub(super) const fn new(monitor: Arc<Monitor>, orders: mpsc::UnboundedSender<Order>) -> Self {
         Self { monitor, orders, pinned: AtomicU64::new(ANY_STOP), failure: Mutex::new(None) }
-    }
-
-    /// Reads nothing but this stop from now on: a read after it is over fails, also if the target is stopped again.
-    pub fn pin(&self, stop: StopId) {
-        self.pinned.store(stop.0, Ordering::Release);
-    }
-
-    /// Why the target could not be asked since the last call, if it could not: the link's failures, not memory that is
-    /// not there.
-    pub fn take_failure(&self) -> Option<ReadCause> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn failed(&self, cause: ReadCause) -> ReadCause {
@@ -97,6 +86,16 @@ impl LiveMemory {
             (NtStatus::SUCCESS, Arm::SearchMemory(arm)) => Ok(Some(near(arm.search_address, from))),
             (status, _) => Err(ReadCause::Status(status.0)),
         }
+    }
+}
+
+impl SourceMemory for LiveMemory {
+    fn pin(&self, stop: StopId) {
+        self.pinned.store(stop.0, Ordering::Release);
+    }
+
+    fn take_failure(&self) -> Option<ReadCause> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

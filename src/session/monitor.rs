@@ -18,6 +18,7 @@ use super::line::LineTraffic;
 use super::order::{Order, Outcome, Ticket};
 use super::signals::Signal;
 use crate::memory::StopId;
+use crate::source::{BootId, Step, Wait};
 
 /// News kept for somebody who does not look; a target that prints in a loop must not fill this machine.
 const MAX_NEWS: usize = 10_000;
@@ -27,23 +28,6 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// A signal of this program to itself is noticed within this.
 const SIGNAL_DELAY: Duration = Duration::from_secs(2);
-
-/// One boot of a target: what was read in one is nothing in another. 0: no target has connected yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BootId(pub u64);
-
-/// How a wait ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wait<T> {
-    /// With what was waited for.
-    Done(T),
-    /// The deadline passed.
-    TimedOut,
-    /// Ctrl+C, or the program is to end: see [`Session::quit`](super::Session::quit).
-    Interrupted,
-    /// The session is over, for this reason.
-    Ended(String),
-}
 
 /// Why the program is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,36 +58,6 @@ pub enum News {
     Silent(Duration),
     /// It is heard again.
     HeardAgain,
-}
-
-/// What the session waits for: an error names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing.
-    Idle,
-    /// A target to connect.
-    Connect,
-    /// The target to stop.
-    BreakIn,
-    /// A reply to this request.
-    Reply(String),
-    /// The target to run.
-    Resume,
-    /// The target to stop by itself.
-    Stop,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Idle => f.write_str("nothing of the target"),
-            Self::Connect => f.write_str("a target to connect"),
-            Self::BreakIn => f.write_str("the target to stop"),
-            Self::Reply(request) => write!(f, "the reply to {request}"),
-            Self::Resume => f.write_str("the target to say that it runs"),
-            Self::Stop => f.write_str("the target to stop by itself"),
-        }
-    }
 }
 
 /// What arrived at the socket, authentic or not.

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::{Prompts, Resumed, Session, SessionConfig};
+use super::{Prompts, Session, SessionConfig};
+use crate::source::{Control, Resumed};
 
 /// A KDNET target offers itself every three seconds.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(8);

@@ -17,7 +17,8 @@ use super::report::{printable, spoken};
 use super::typist::{Typed, Typist};
 use super::{After, IGNORE, Shell, ShellError};
 use crate::commands::line::lines;
-use crate::session::{Session, Wait};
+use crate::session::Watcher;
+use crate::source::{Control, Source, Wait};
 
 /// A freeze budget that is about to end is announced this long before, or a fifth of it.
 const ANNOUNCED_BEFORE: Duration = Duration::from_secs(10);
@@ -28,11 +29,12 @@ const ANNOUNCED_BEFORE: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`ShellError`] if the terminal does not work or answers cannot be written.
 pub fn prompt(shell: &mut Shell, break_in_timeout: Duration) -> Result<(), ShellError> {
-    let watcher = shell.session().watcher();
-    let (typist, show_above) = Typist::start(watcher).map_err(ShellError::Terminal)?;
+    let watcher = shell.watcher.clone();
+    let (typist, show_above) = Typist::start(watcher.clone()).map_err(ShellError::Terminal)?;
     shell.report.writer().show_above_line(show_above);
     let mut talk = Talk {
-        session: Arc::clone(shell.session()),
+        source: Arc::clone(shell.debugger.source()),
+        watcher,
         shell,
         typist,
         break_in_timeout,
@@ -51,7 +53,8 @@ pub fn prompt(shell: &mut Shell, break_in_timeout: Duration) -> Result<(), Shell
 /// What goes on between a person and a target.
 struct Talk<'a> {
     shell: &'a mut Shell,
-    session: Arc<Session>,
+    source: Arc<dyn Source>,
+    watcher: Watcher,
     typist: Typist,
     break_in_timeout: Duration,
     /// The target is being stopped, until then.
@@ -74,9 +77,9 @@ impl Talk<'_> {
     fn converse(&mut self) -> Result<(), ShellError> {
         loop {
             // Whoever is about to be suspended asks nobody for a line.
-            self.session.wait_out_suspension();
-            let standing = self.session.standing();
-            if let Some(quit) = self.session.quit() {
+            self.watcher.wait_out_suspension();
+            let standing = self.watcher.standing();
+            if let Some(quit) = self.watcher.quit() {
                 self.shell.report.status(&format!("{quit} ends verikd"));
                 return Ok(());
             }
@@ -97,7 +100,7 @@ impl Talk<'_> {
                 }
             }
             self.ask_what_is_next();
-            let goes = match self.session.changed(standing, self.next_look()) {
+            let goes = match self.watcher.changed(standing, self.next_look()) {
                 Wait::Done(_) => Goes::On,
                 Wait::TimedOut => self.look(),
                 Wait::Interrupted => self.interrupted(),
@@ -112,19 +115,23 @@ impl Talk<'_> {
         }
     }
 
+    /// The prompt of the target that nobody has answered.
+    fn asking(&self) -> Option<DebugIo> {
+        self.source.control().and_then(Control::prompt)
+    }
+
     /// Asks for a line at a stop, for an answer at a prompt of the target; otherwise says that the target runs.
     fn ask_what_is_next(&mut self) {
         if self.typist.is_typing() {
             return;
         }
-        if let Some(prompt) = self.session.prompt() {
+        if let Some(prompt) = self.asking() {
             self.ask_for_answer(prompt);
         } else if self.shell.is_stopped() {
             self.breaks_in_until = None;
             self.told = None;
             // What is being written belongs above the prompt.
-            let session = &self.session;
-            let watcher = session.watcher();
+            let watcher = &self.watcher;
             let _ =
                 self.shell.report.writer().drain(|| !watcher.is_interrupted() && !watcher.is_budget_spent());
             let prompt = self.shell.prompt_text();
@@ -137,7 +144,7 @@ impl Talk<'_> {
 
     /// Says that the target runs once that is known, and that it is not known once a stop.
     fn say_whether_it_runs(&mut self) {
-        let text = match (self.told, self.session.state()) {
+        let text = match (self.told, self.source.run_state()) {
             (Some(RunState::Running), _) | (_, RunState::Stopped) => return,
             (_, RunState::Running) => {
                 self.told = Some(RunState::Running);
@@ -168,28 +175,30 @@ impl Talk<'_> {
 
     /// When something is due without anything happening.
     fn next_look(&self) -> Option<Instant> {
-        let budget = self.session.freeze_deadline();
+        let budget = self.watcher.freeze_deadline();
         let announced = budget.filter(|_| !self.is_budget_told).map(|at| at - self.notice_time());
         [announced.or(budget), self.breaks_in_until].into_iter().flatten().min()
     }
 
     fn notice_time(&self) -> Duration {
-        self.session.freeze_budget().map_or(Duration::ZERO, |budget| (budget / 5).min(ANNOUNCED_BEFORE))
+        self.watcher.freeze_budget().map_or(Duration::ZERO, |budget| (budget / 5).min(ANNOUNCED_BEFORE))
     }
 
     fn look(&mut self) -> Goes {
         let now = Instant::now();
         if self.breaks_in_until.is_some_and(|at| at <= now) {
             self.breaks_in_until = None;
-            let why = self.session.gave_up_break_in(Wait::TimedOut, self.break_in_timeout);
-            self.shell.report.status(&format!("{why}.\nCtrl+C tries again; twice ends verikd"));
+            if let Some(control) = self.source.control() {
+                let why = control.gave_up_break_in(Wait::TimedOut, self.break_in_timeout);
+                self.shell.report.status(&format!("{why}.\nCtrl+C tries again; twice ends verikd"));
+            }
         }
-        if self.session.is_budget_spent() {
+        if self.watcher.is_budget_spent() {
             self.shell.go();
-            if self.session.state() == RunState::Running {
+            if self.source.run_state() == RunState::Running {
                 self.shell.report.status("The freeze budget is spent; the target runs on");
             }
-        } else if let Some(at) = self.session.freeze_deadline().filter(|_| !self.is_budget_told) {
+        } else if let Some(at) = self.watcher.freeze_deadline().filter(|_| !self.is_budget_told) {
             self.is_budget_told = true;
             let left = at.saturating_duration_since(now);
             let left = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
@@ -203,7 +212,7 @@ impl Talk<'_> {
     fn take(&mut self, typed: Typed) -> Goes {
         if let Some(prompt) = self.asked.take() {
             // It may have gone on by itself meanwhile: a restart, another debugger.
-            let is_asking = self.session.prompt().as_ref() == Some(&prompt);
+            let is_asking = self.asking().as_ref() == Some(&prompt);
             let answer = match &typed {
                 Typed::Line(answer) if !answer.trim().is_empty() => {
                     Bytes::copy_from_slice(answer.trim().as_bytes())
@@ -214,7 +223,9 @@ impl Talk<'_> {
             match typed {
                 Typed::Failed(_) => {}
                 _ if is_asking => {
-                    self.session.answer_prompt(prompt, answer);
+                    if let Some(control) = self.source.control() {
+                        control.answer_prompt(prompt, answer);
+                    }
                     return Goes::On;
                 }
                 // What answers a question is no command.
@@ -228,9 +239,10 @@ impl Talk<'_> {
         match typed {
             Typed::Line(line) => self.run(&line),
             Typed::Interrupted if self.shell.is_stopped() => {
-                self.shell
-                    .report
-                    .status("The target is stopped; g lets it run, qd lets it run and ends verikd");
+                self.shell.report.status(match self.source.control() {
+                    Some(_) => "The target is stopped; g lets it run, qd lets it run and ends verikd",
+                    None => "q ends verikd",
+                });
                 Goes::On
             }
             Typed::Interrupted => self.interrupted(),
@@ -244,23 +256,26 @@ impl Talk<'_> {
 
     /// Ctrl+C: breaks in, or ends that.
     fn interrupted(&mut self) -> Goes {
-        if self.session.quit().is_some() || self.shell.is_stopped() {
+        let Some(control) = self.source.control() else { return Goes::On };
+        if self.watcher.quit().is_some() || self.shell.is_stopped() {
             return Goes::On;
         }
         if self.breaks_in_until.take().is_some() {
-            self.session.cancel_break_in();
+            control.cancel_break_in();
             return Goes::Ends;
         }
         self.shell.report.status("breaking in; Ctrl+C again ends verikd and leaves the target as it is");
-        self.session.request_break_in();
+        control.request_break_in();
         self.breaks_in_until = Some(Instant::now() + self.break_in_timeout);
         Goes::On
     }
 
     fn run(&mut self, text: &str) -> Goes {
-        self.session.take_interrupt();
+        self.watcher.take_interrupt();
         // Whoever types a line wants to know whether the target answers again.
-        self.session.try_again();
+        if let Some(control) = self.source.control() {
+            control.try_again();
+        }
         for line in lines(text) {
             let mut is_whole = self.shell.takes(&line);
             for command in line.commands() {
@@ -276,7 +291,7 @@ impl Talk<'_> {
                     After::Running => return Goes::On,
                     After::Quit => return Goes::Ends,
                 }
-                if self.session.quit().is_some() {
+                if self.watcher.quit().is_some() {
                     return Goes::On;
                 }
             }

@@ -6,31 +6,28 @@ use std::time::Duration;
 
 use super::terminal::Terminal;
 use super::{Report, exit_code_of, may_be_stopped};
-use crate::session::{Quit, Resumed, Session, Watcher};
+use crate::session::{Quit, Watcher};
+use crate::source::{Control, Resumed, Source};
 
 /// Whoever is told to end has ended by himself within this.
 const GRACE: Duration = Duration::from_millis(2500);
 /// What is said at the end is written within this, or nobody reads it.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Lets `session`'s target run before the program is suspended, and ends the program when it was told to end and does not:
+/// Lets `source`'s target run before the program is suspended, and ends the program when it was told to end and does not:
 /// on a thread of its own, which nothing that the program does can hold up.
 ///
 /// # Errors
 /// The system's, if it has no threads.
-pub fn keep(session: &Arc<Session>, report: Report) -> std::io::Result<()> {
-    let keeper = Keeper {
-        session: Arc::downgrade(session),
-        watcher: session.watcher(),
-        report,
-        terminal: Terminal::as_it_is(),
-    };
+pub fn keep(source: &Arc<impl Source + 'static>, watcher: Watcher, report: Report) -> std::io::Result<()> {
+    let source = Arc::downgrade(source) as Weak<dyn Source>;
+    let keeper = Keeper { source, watcher, report, terminal: Terminal::as_it_is() };
     std::thread::Builder::new().name("keeper".into()).spawn(move || keeper.run())?;
     Ok(())
 }
 
 struct Keeper {
-    session: Weak<Session>,
+    source: Weak<dyn Source>,
     watcher: Watcher,
     report: Report,
     /// Before anybody typed.
@@ -49,16 +46,17 @@ impl Keeper {
 
     /// A suspended debugger answers nothing: the target must not wait for it.
     fn suspend(&self) {
-        let session = self.session.upgrade();
-        let stands_still =
-            session.as_ref().is_some_and(|session| session.stopped().is_some() || session.waits_at_prompt());
-        if let Some(session) = session.filter(|_| stands_still) {
-            match session.leave() {
+        if let Some(source) = self.source.upgrade()
+            && let Some(control) = source.control()
+            && (source.stopped().is_some() || control.waits_at_prompt())
+        {
+            match control.leave() {
+                Resumed::NeverRuns => {}
                 Resumed::Running => {
                     self.report
                         .status("Suspended; the target runs meanwhile. Ctrl+C breaks in again afterwards");
                 }
-                Resumed::MayBeStopped(why) => self.report.status(&may_be_stopped(&session.place(), &why)),
+                Resumed::MayBeStopped(why) => self.report.status(&may_be_stopped(&source.place(), &why)),
             }
         }
         self.say_last_words();
@@ -79,11 +77,11 @@ impl Keeper {
         std::thread::sleep(GRACE);
         // Whatever holds the program up, the machine is let run.
         let mut code = exit_code_of(quit);
-        if let Some(session) = self.session.upgrade()
-            && let Resumed::MayBeStopped(why) = session.leave()
+        if let Some(source) = self.source.upgrade()
+            && let Some(Resumed::MayBeStopped(why)) = source.control().map(Control::leave)
         {
             code = super::Worst::MayBeStopped.exit_code();
-            self.report.status(&may_be_stopped(&session.place(), &why));
+            self.report.status(&may_be_stopped(&source.place(), &why));
         }
         self.say_last_words();
         self.terminal.restore();

@@ -31,7 +31,8 @@ use crate::commands::verifier::{FormatInForce, VerifierFormat};
 use crate::commands::{self, AnyAnswer, ControlCommand, NoteKind, Run, Style};
 use crate::debugger::{AskError, DebugError, Debugger, Notice, Observer};
 use crate::memory::StopId;
-use crate::session::{BootId, Quit, Resumed, Session};
+use crate::session::{Quit, Watcher};
+use crate::source::{BootId, Control, Resumed, Source};
 
 pub use interactive::prompt;
 pub use keeper::keep;
@@ -113,6 +114,8 @@ pub enum ShellError {
 /// A debugger with a person or a script before it.
 pub struct Shell {
     debugger: Debugger,
+    /// What the person or the system wants of the program.
+    watcher: Watcher,
     report: Report,
     teller: Arc<Teller>,
     style: Style,
@@ -128,12 +131,14 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// A shell for `debugger`, which shows everything by `report`.
+    /// A shell for `debugger`, which shows everything by `report`, and heeds what `watcher` sees: its session's, or one of
+    /// [none](Watcher::alone).
     #[must_use]
-    pub fn new(debugger: Debugger, report: Report) -> Self {
-        let teller = Teller::start(debugger.session().watcher(), report.clone());
+    pub fn new(debugger: Debugger, watcher: Watcher, report: Report) -> Self {
+        let teller = Teller::start(watcher.clone(), report.clone());
         Self {
             debugger,
+            watcher,
             report,
             teller,
             style: Style::default(),
@@ -151,10 +156,20 @@ impl Shell {
         Self { style, ..self }
     }
 
-    /// Its session.
+    /// What makes its target stop and run, unless it never runs.
     #[must_use]
-    pub const fn session(&self) -> &Arc<Session> {
-        self.debugger.session()
+    pub fn control(&self) -> Option<&dyn Control> {
+        self.debugger.control()
+    }
+
+    /// What it heeds.
+    #[must_use]
+    pub const fn watcher(&self) -> &Watcher {
+        &self.watcher
+    }
+
+    fn source(&self) -> &dyn Source {
+        &**self.debugger.source()
     }
 
     /// How the worst command so far went.
@@ -206,7 +221,7 @@ impl Shell {
     /// [`ShellError`].
     fn announce_stop(&mut self) -> Result<(), ShellError> {
         let place = self.place();
-        if self.announced == Some(place) || self.session().stopped().is_none() {
+        if self.announced == Some(place) || self.source().stopped().is_none() {
             return Ok(());
         }
         // Each stop is tried once; one that follows while this one is looked at is another.
@@ -230,7 +245,7 @@ impl Shell {
 
     /// Which stop of which boot is the present one.
     fn place(&self) -> (BootId, StopId) {
-        (self.session().boot(), self.session().stop())
+        (self.source().boot(), self.source().stop())
     }
 
     /// Shows the prompt and a command as if it had been typed, and runs it.
@@ -286,7 +301,7 @@ impl Shell {
             }
         };
         let answer = match spec.run {
-            Run::Control(control) => return self.control(command, control, arguments),
+            Run::Control(control) => return self.carry_out_control(command, control, arguments),
             Run::Local(run) => run(arguments, commands::COMMANDS).map_err(AskError::from),
             Run::Symbols(run) => self.debugger.ask_symbols(run, arguments).map_err(AskError::from),
             Run::Query(run) => self.debugger.ask(run, arguments, &ReadProgress::default()),
@@ -320,7 +335,12 @@ impl Shell {
         self.report.error(command, error);
     }
 
-    fn control(&mut self, command: &str, control: ControlCommand, arguments: &str) -> After {
+    fn carry_out_control(&mut self, command: &str, control: ControlCommand, arguments: &str) -> After {
+        if let (ControlCommand::Reboot | ControlCommand::Go, None) = (control, self.control()) {
+            let place = self.source().place();
+            self.fail(command, &format!("{command}: {place} is memory that was kept: it never runs"));
+            return After::Next;
+        }
         match control {
             ControlCommand::VerifierFormat => {
                 match VerifierFormat::of_arguments(arguments) {
@@ -339,7 +359,7 @@ impl Shell {
                 self.answer(command, Box::new(costs));
                 After::Next
             }
-            ControlCommand::Reboot => match self.session().reboot() {
+            ControlCommand::Reboot => match self.control().map_or(Ok(()), Control::reboot) {
                 Ok(()) => After::Running,
                 Err(error) => {
                     self.fail(command, &format!(".reboot: {error}"));
@@ -371,25 +391,26 @@ impl Shell {
     fn resumed(&mut self, resumed: Resumed) {
         if let Resumed::MayBeStopped(why) = resumed {
             self.worst = Worst::MayBeStopped;
-            self.report.status(&may_be_stopped(&self.session().place(), &why));
+            self.report.status(&may_be_stopped(&self.source().place(), &why));
         }
     }
 
     /// What the stopped target was not asked because it does not answer.
     fn lost(&self) -> Option<String> {
-        let error = self.session().lost()?;
-        let heard = self.session().last_heard();
+        let control = self.control()?;
+        let error = control.lost()?;
+        let heard = control.last_heard();
         Some(format!("the target is lost: {error}; last sign of life: {heard}"))
     }
 
     fn prompt_text(&self) -> String {
-        let processor = self.session().stopped_processor().unwrap_or_default();
+        let processor = self.source().stopped().map_or(0, |change| change.processor);
         format!("{processor}: kd> ")
     }
 
     /// True if the target is known to be stopped.
     fn is_stopped(&self) -> bool {
-        self.session().state() == RunState::Stopped
+        self.source().run_state() == RunState::Stopped
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kd_protocol::kd::{DebugIo, GetVersion64, StateDetail, VersionFlags};
+use kd_protocol::kd::{DebugIo, StateDetail};
 use kd_protocol::link::{Event, Peer};
 use serde_json::json;
 
@@ -12,6 +12,7 @@ use crate::commands::{AnyAnswer, NoteKind, Style};
 use crate::debugger::{Notice, Stats, Stop};
 use crate::output;
 use crate::session::News;
+use crate::source::KernelVersion;
 
 /// Where a shell writes, and how.
 #[derive(Clone)]
@@ -117,7 +118,10 @@ impl Report {
         match notice {
             Notice::Target { place, version } => self.banner(place, version),
             Notice::MissingSymbols(missing) => self.status(&missing.to_string()),
-            Notice::Fetching(what) => self.status(&format!("Fetching {what}; the target runs meanwhile")),
+            Notice::Fetching { what, is_running: true } => {
+                self.status(&format!("Fetching {what}; the target runs meanwhile"));
+            }
+            Notice::Fetching { what, is_running: false } => self.status(&format!("Fetching {what}")),
             Notice::RestartedMeanwhile => {
                 self.status("The target restarted while it was being stopped; breaking in again");
             }
@@ -125,27 +129,27 @@ impl Report {
     }
 
     /// Says who connected.
-    fn banner(&self, place: &str, version: &GetVersion64) {
-        let machine = match version.machine_type {
+    fn banner(&self, place: &str, version: &KernelVersion) {
+        let machine = match version.machine {
             0x8664 => "x64".into(),
             0xaa64 => "ARM64".into(),
             0x14c => "x86".into(),
             other => format!("machine {other:#x}"),
         };
-        let is_64_bit = version.flags.contains(VersionFlags::PTR64);
+        let is_64_bit = version.is_64_bit();
         let address = |address| {
             let pointer_size = if is_64_bit { 8 } else { 4 };
             output::Address { address, pointer_size }
         };
         self.status(&format!(
             "Connected to Windows build {} {machine} target at {place}, ptr64 {}",
-            version.minor_version,
+            version.build,
             if is_64_bit { "TRUE" } else { "FALSE" }
         ));
         self.status(&format!(
             "Kernel base = {} PsLoadedModuleList = {}",
-            address(version.kern_base),
-            address(version.ps_loaded_module_list)
+            address(version.base),
+            address(version.module_list)
         ));
     }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::{After, Shell, ShellError, Worst};
 use crate::commands::line::{Line, lines};
-use crate::session::{BootId, Halt, Quit, Session, Signal, Step, Wait};
+use crate::session::{Quit, Signal, Watcher};
+use crate::source::{BootId, Control, Halt, Step, Wait};
 
 /// What a script is, and what bounds it.
 #[derive(Clone, Debug, Default)]
@@ -38,22 +39,22 @@ enum Ended {
 /// [`ShellError`] if the target is lost while it is waited for.
 pub fn run_script(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
     let result = run_commands(shell, script);
-    let interrupts = shell.session().interrupts();
+    let interrupts = shell.watcher.interrupts();
     // Whatever was not answered, and whoever does not read what was.
     shell.leave();
     shell.teller.tell();
-    if shell.session().interrupts() != interrupts {
+    if shell.watcher.interrupts() != interrupts {
         shell.ended_by.get_or_insert(Quit::Signal(Signal::Interrupt));
     }
     result
 }
 
 fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
-    let session = Arc::clone(shell.session());
+    let (source, watcher) = (Arc::clone(shell.debugger.source()), shell.watcher.clone());
     let lines = lines(&script.text);
-    let mut interrupts = session.interrupts();
-    let mut boot = session.boot();
-    let suspensions = session.suspensions();
+    let mut interrupts = watcher.interrupts();
+    let mut boot = source.boot();
+    let suspensions = watcher.suspensions();
     let mut is_waiting = !shell.is_stopped();
     for (number, line) in lines.iter().enumerate() {
         let mut is_whole = shell.takes(line);
@@ -62,19 +63,21 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
                 let later = lines[number + 1..].iter().flat_map(Line::commands);
                 line.commands()[place..].iter().chain(later)
             };
-            if is_waiting && session.interrupts() == interrupts {
-                if let Some(ended) = wait_for_stop(shell, script)? {
+            if let Some(control) =
+                source.control().filter(|_| is_waiting && watcher.interrupts() == interrupts)
+            {
+                if let Some(ended) = wait_for_stop(shell, control, script)? {
                     end(shell, &ended, left());
                     return Ok(());
                 }
-                boot = session.boot();
+                boot = source.boot();
                 // Those have broken in.
-                interrupts = session.interrupts();
+                interrupts = watcher.interrupts();
             }
             is_waiting = false;
-            if session.boot() != boot && script.reattaches {
+            if source.boot() != boot && script.reattaches {
                 shell.break_in()?;
-                boot = session.boot();
+                boot = source.boot();
             }
             if let Some(ended) = ended(shell, boot, interrupts, suspensions) {
                 end(shell, &ended, left());
@@ -100,32 +103,34 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
 
 /// Why the rest is not run, if it is not.
 fn ended(shell: &Shell, boot: BootId, interrupts: u64, suspensions: u64) -> Option<Ended> {
-    let session = shell.session();
-    session.wait_out_suspension();
-    if let Some(quit) = session.quit() {
+    let watcher = &shell.watcher;
+    watcher.wait_out_suspension();
+    if let Some(quit) = watcher.quit() {
         return Some(Ended::Told(quit));
     }
-    if session.interrupts() != interrupts {
+    if watcher.interrupts() != interrupts {
         return Some(Ended::Told(Quit::Signal(Signal::Interrupt)));
     }
-    if session.suspensions() != suspensions {
+    if watcher.suspensions() != suspensions {
         return Some(Ended::Failed("verikd was suspended, and the target ran meanwhile".into()));
     }
-    if session.boot() != boot {
+    if shell.source().boot() != boot {
         return Some(Ended::Failed("the target restarted; --reattach goes on with the new boot".into()));
     }
     if let Some(lost) = shell.lost() {
         return Some(Ended::Failed(lost));
     }
-    session.is_budget_spent().then_some(Ended::BudgetSpent)
+    watcher.is_budget_spent().then_some(Ended::BudgetSpent)
 }
 
 /// Lets the target run, and says what was not done, and why.
 fn end<'a>(shell: &mut Shell, ended: &Ended, left: impl Iterator<Item = &'a String>) {
-    let step = shell.session().step();
     if let Ended::Told(quit) = ended {
         shell.ended_by = Some(*quit);
-        shell.session().hurry();
+        let step = shell.control().map_or(Step::Idle, |control| {
+            control.hurry();
+            control.step()
+        });
         shell.report.status(&format!("{quit} ended the script while it waited for {step}"));
     }
     shell.leave();
@@ -154,8 +159,12 @@ fn end<'a>(shell: &mut Shell, ended: &Ended, left: impl Iterator<Item = &'a Stri
 }
 
 /// Waits until the target stops by itself. Ctrl+C breaks in, and ends the script when it is pressed again.
-fn wait_for_stop(shell: &mut Shell, script: &Script) -> Result<Option<Ended>, ShellError> {
-    let session = Arc::clone(shell.session());
+fn wait_for_stop(
+    shell: &mut Shell,
+    control: &dyn Control,
+    script: &Script,
+) -> Result<Option<Ended>, ShellError> {
+    let watcher = shell.watcher.clone();
     shell.report.status(&match script.stop_timeout {
         Some(timeout) => {
             format!("Waiting for the target to stop by itself, for {timeout:?} at most; Ctrl+C stops it")
@@ -164,59 +173,59 @@ fn wait_for_stop(shell: &mut Shell, script: &Script) -> Result<Option<Ended>, Sh
             "Waiting for the target to stop by itself; Ctrl+C stops it, --stop-timeout bounds the wait".into()
         }
     });
-    session.begin(Step::Stop);
-    let mut boot = session.boot();
+    control.begin(Step::Stop);
+    let mut boot = shell.source().boot();
     let mut breaks_in = false;
     let mut deadline = script.stop_timeout.map(|it| Instant::now() + it);
     loop {
-        match session.wait_for_halt_or_boot(boot, deadline) {
+        match control.wait_for_halt(Some(boot), deadline) {
             Wait::Done(Halt::Stopped(_)) => {
                 shell.announce_stop()?;
                 return Ok(None);
             }
             Wait::Done(Halt::Restarted) => {
-                boot = session.boot();
+                boot = shell.source().boot();
                 if script.reattaches {
                     shell.break_in()?;
                     return Ok(None);
                 }
             }
             Wait::Done(Halt::Prompt(prompt)) => {
-                session.answer_prompt(prompt, bytes::Bytes::from_static(super::IGNORE));
+                control.answer_prompt(prompt, bytes::Bytes::from_static(super::IGNORE));
             }
-            Wait::Interrupted if session.quit().is_none() && !breaks_in => {
+            Wait::Interrupted if watcher.quit().is_none() && !breaks_in => {
                 shell.report.status("Breaking in; Ctrl+C again ends the script");
                 breaks_in = true;
-                session.request_break_in();
+                control.request_break_in();
                 deadline = Some(Instant::now() + script.break_in_timeout);
             }
             wait => {
-                if let Some(quit) = session.quit() {
+                if let Some(quit) = watcher.quit() {
                     return Ok(Some(Ended::Told(quit)));
                 }
                 if breaks_in {
                     if wait == Wait::Interrupted {
-                        session.hurry();
-                        session.cancel_break_in();
+                        control.hurry();
+                        control.cancel_break_in();
                         return Ok(Some(Ended::Told(Quit::Signal(Signal::Interrupt))));
                     }
-                    let why = session.gave_up_break_in(wait.map(drop), script.break_in_timeout);
+                    let why = control.gave_up_break_in(wait.map(drop), script.break_in_timeout);
                     return Ok(Some(Ended::Failed(why.to_string())));
                 }
-                return Ok(Some(why_no_stop(&session, &wait, script)));
+                return Ok(Some(why_no_stop(control, &watcher, &wait, script)));
             }
         }
     }
 }
 
-fn why_no_stop(session: &Session, wait: &Wait<Halt>, script: &Script) -> Ended {
+fn why_no_stop(control: &dyn Control, watcher: &Watcher, wait: &Wait<Halt>, script: &Script) -> Ended {
     match wait {
         Wait::Ended(why) => Ended::Failed(format!("the session has ended: {why}")),
         Wait::TimedOut => Ended::Failed(format!(
             "the target did not stop by itself within {:?}; last sign of life: {}",
             script.stop_timeout.unwrap_or_default(),
-            session.last_heard()
+            control.last_heard()
         )),
-        _ => Ended::Told(session.quit().unwrap_or(Quit::Signal(Signal::Interrupt))),
+        _ => Ended::Told(watcher.quit().unwrap_or(Quit::Signal(Signal::Interrupt))),
     }
 }

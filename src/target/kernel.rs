@@ -8,29 +8,9 @@ use super::image::{Image, ImageError};
 use super::width::Width;
 use super::{Module, ModuleList, UnloadedModule};
 use crate::memory::{Memory, ReadCause, StopId, VirtAddr};
+use crate::source::KernelVersion;
 use crate::symbols::store::{SymbolPath, SymbolSource};
 use crate::symbols::{ExportSymbols, Symbols};
-
-/// What the target says of its kernel when a debugger asks (`DBGKD_GET_VERSION64`).
-///
-/// Source: PROTOCOL.md 9.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KernelVersion {
-    /// `MajorVersion`: low byte 0xf for a free build, 0xc for a checked one.
-    pub major: u16,
-    /// `MinorVersion`: the build, 7601.
-    pub build: u16,
-    /// `Flags`: 1 multiprocessor, 4 64-bit pointers.
-    pub flags: u16,
-    /// `MachineType`: 0x8664 for x64.
-    pub machine: u16,
-    /// `KernBase`: the kernel's image.
-    pub base: VirtAddr,
-    /// `PsLoadedModuleList`: head of the list of modules.
-    pub module_list: VirtAddr,
-    /// `DebuggerDataList`: head of the list of debugger data blocks; 0 in a boot debugger.
-    pub debugger_data_list: VirtAddr,
-}
 
 /// One booted kernel. Ends with its boot: a rebooted target needs another.
 #[derive(Debug)]

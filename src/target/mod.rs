@@ -33,12 +33,13 @@ use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
 
+pub use crate::source::KernelVersion;
 pub use debugger_data::DebuggerData;
 pub use error::{MissingSymbols, TargetError};
 pub use fallback::{built_in_layouts, stands_in, verifier_data};
 pub use file_name::FileName;
 pub use image::{Image, ImageError, ImageFacts};
-pub use kernel::{DisplayPosition, Kernel, KernelVersion, SymbolsOrWhyNot};
+pub use kernel::{DisplayPosition, Kernel, SymbolsOrWhyNot};
 pub use modules::{Module, ModuleList, module_name};
 pub use names::{ModuleSymbols, NamedType, Neighbours};
 pub use patience::is_over;
@@ -62,6 +63,9 @@ use self::width::Width;
 use crate::memory::{Memory, StoppedCpu};
 use crate::output::{Escaped, Pointer};
 use crate::symbols::Rva;
+
+/// `IMAGE_FILE_MACHINE_AMD64`.
+const AMD64: u16 = 0x8664;
 
 /// A stopped target.
 ///
@@ -179,7 +183,7 @@ impl<'a> Target<'a> {
     #[must_use]
     pub const fn machine_name(&self) -> &'static str {
         match self.kernel.version().machine {
-            width::AMD64 => "x64",
+            AMD64 => "x64",
             width::I386 => "x86",
             width::ARMNT => "ARM",
             0xaa64 => "ARM64",
@@ -204,11 +208,10 @@ impl<'a> Target<'a> {
     pub fn registers(&self) -> Result<&Registers, TargetError> {
         let read = || {
             let cpu = self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?;
-            let machine = self.kernel.version().machine;
-            if !Registers::knows(machine) {
-                return Err(ReadCause::Unsupported("the context of a machine that is neither x64 nor x86"));
+            if self.kernel.version().machine != AMD64 {
+                return Err(ReadCause::Unsupported("the context of a machine that is not x64"));
             }
-            Registers::decode(machine, &cpu.context()?).ok_or(ReadCause::Unsupported("a whole CONTEXT"))
+            Registers::decode(&cpu.context()?).ok_or(ReadCause::Unsupported("a whole CONTEXT"))
         };
         self.registers.get_or_init(read).as_ref().map_err(|cause| TargetError::NoRegisters(cause.clone()))
     }

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use kd_protocol::kd::DebugIo;
 use verikd::commands::{self, Run};
 use verikd::debugger::{Debugger, Notice, Observer};
-use verikd::session::{Resumed, Session, SessionConfig};
+use verikd::session::{Session, SessionConfig, Watcher};
+use verikd::source::Resumed;
 use verikd::symbols::store::SymbolPath;
 use verikd::target::Progress;
 use verikd_sim::{Simulator, SimulatorConfig};
@@ -47,7 +48,7 @@ fn nothing_grows_and_no_answer_changes_however_often_a_machine_is_stopped() {
 fn soak() {
     let cycles = std::env::var("VERIKD_CYCLES").map_or(CYCLES, |it| it.parse().expect("a number"));
     let begin = Instant::now();
-    let (mut debugger, target) = meet();
+    let (mut debugger, watcher, target) = meet();
     let first = cycle(&mut debugger);
     // The first has learned who the target is, which no other has to.
     let usual = cycle(&mut debugger);
@@ -58,7 +59,7 @@ fn soak() {
         assert_eq!(this.answers, first.answers, "cycle {number}");
         assert_eq!(this.requests, usual.requests, "requests of cycle {number}");
         // A front end shows the session's news; what nobody takes is kept, the newest 10,000. The machine's have no bound.
-        drop(debugger.session().watcher().take_news());
+        drop(watcher.take_news());
         while target.next_event(Some(Duration::ZERO)).is_some() {}
         if number == WARM {
             warm = Held::now();
@@ -85,13 +86,14 @@ fn soak() {
 }
 
 /// A debugger, and a machine that has found it.
-fn meet() -> (Debugger, Simulator) {
+fn meet() -> (Debugger, Watcher, Simulator) {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let session = Arc::new(Session::open(&SessionConfig::new(listen, key())).unwrap());
     let target = Simulator::start(SimulatorConfig::new(session.listens_at().unwrap(), key())).unwrap();
     session.wait_for_target(Some(PATIENCE)).unwrap();
     let symbols = SymbolPath::parse(&symbols().to_string_lossy());
-    (Debugger::new(session, symbols, PATIENCE), target)
+    let watcher = session.watcher();
+    (Debugger::new(session, symbols, PATIENCE), watcher, target)
 }
 
 struct Cycle {

@@ -1,0 +1,162 @@
+//! A live session as a source, and as the control over it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kd_protocol::kd::{ApiNumber, Arm, DebugIo, Manipulate, StateChange};
+use kd_protocol::link::{LinkCounters, Peer, RequestError, RunState};
+
+use super::order::{Order, Outcome};
+use super::{LiveMemory, Place, Session};
+use crate::memory::StopId;
+use crate::source::{
+    BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Step, Wait,
+};
+
+impl Source for Session {
+    fn place(&self) -> String {
+        match (self.peer(), &self.place) {
+            (Some(Peer::Kdnet(peer)), _) => peer.address.to_string(),
+            (_, Place::Socket(address)) => format!("UDP port {}", address.port()),
+            (_, Place::Line(port)) => port.to_string(),
+        }
+    }
+
+    fn boot(&self) -> BootId {
+        self.monitor.get(|state| state.boot)
+    }
+
+    fn version(&self) -> Result<KernelVersion, RequestError> {
+        let version = self.get_version()?;
+        Ok(KernelVersion {
+            major: version.major_version,
+            build: version.minor_version,
+            flags: version.flags.bits(),
+            machine: version.machine_type,
+            base: version.kern_base,
+            module_list: version.ps_loaded_module_list,
+            debugger_data_list: version.debugger_data_list,
+        })
+    }
+
+    fn memory(&self) -> Arc<dyn SourceMemory> {
+        Arc::new(LiveMemory::new(Arc::clone(&self.monitor), self.orders.clone()))
+    }
+
+    fn run_state(&self) -> RunState {
+        self.monitor.get(|state| state.run_state)
+    }
+
+    fn stop(&self) -> StopId {
+        self.monitor.get(|state| state.stop)
+    }
+
+    fn stopped(&self) -> Option<Box<StateChange>> {
+        self.monitor.get(|state| state.stopped.clone())
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        Some(self)
+    }
+
+    fn counters(&self) -> LinkCounters {
+        self.monitor.get(|state| state.counters)
+    }
+
+    fn frozen(&self) -> Duration {
+        self.monitor.frozen()
+    }
+}
+
+impl Control for Session {
+    fn request_break_in(&self) {
+        self.begin(Step::BreakIn);
+        self.order(Order::BreakIn);
+    }
+
+    fn cancel_break_in(&self) {
+        self.give_up_break_in();
+    }
+
+    fn gave_up_break_in(&self, wait: Wait<()>, after: Duration) -> BreakInError {
+        match wait {
+            Wait::Ended(why) => return BreakInError::Ended(why),
+            Wait::Done(()) | Wait::Interrupted | Wait::TimedOut => self.cancel_break_in(),
+        }
+        match wait {
+            Wait::TimedOut => {
+                BreakInError::NoReaction { place: self.place(), after, last_heard: self.monitor.last_heard() }
+            }
+            _ => BreakInError::Interrupted,
+        }
+    }
+
+    fn wait_for_halt(&self, boot: Option<BootId>, deadline: Option<Instant>) -> Wait<Halt> {
+        self.monitor.wait(deadline, |state| {
+            if boot.is_some_and(|boot| boot != state.boot) {
+                return Some(Halt::Restarted);
+            }
+            let prompt = state.prompt.clone().map(Halt::Prompt);
+            prompt.or_else(|| state.stopped.clone().map(Halt::Stopped))
+        })
+    }
+
+    fn deadline_after(&self, time: Duration) -> Instant {
+        Instant::now() + time
+    }
+
+    fn begin(&self, step: Step) {
+        self.monitor.note(|state| state.step = step);
+    }
+
+    fn step(&self) -> Step {
+        self.monitor.get(|state| state.step.clone())
+    }
+
+    fn prompt(&self) -> Option<DebugIo> {
+        self.monitor.get(|state| state.prompt.clone())
+    }
+
+    fn waits_at_prompt(&self) -> bool {
+        self.monitor.get(|state| state.waits_at_prompt)
+    }
+
+    fn answer_prompt(&self, prompt: DebugIo, answer: Bytes) {
+        // It is answered once, whoever looks before the driver has seen to it.
+        self.monitor.note(|state| state.prompt = None);
+        self.order(Order::AnswerPrompt(prompt, answer));
+    }
+
+    fn go(&self) -> Resumed {
+        self.leave_stop()
+    }
+
+    fn leave(&self) -> Resumed {
+        self.leave_for_good()
+    }
+
+    fn hurry(&self) {
+        self.monitor.note(|state| state.is_hurried = true);
+    }
+
+    fn reboot(&self) -> Result<(), RequestError> {
+        match self.carry_out(Manipulate::new(ApiNumber::REBOOT, Arm::None)) {
+            Outcome::Accepted => Ok(()),
+            Outcome::Failed(error) => Err(error),
+            _ => Err(RequestError::NotConnected),
+        }
+    }
+
+    fn lost(&self) -> Option<RequestError> {
+        self.monitor.get(|state| state.lost)
+    }
+
+    fn try_again(&self) {
+        self.monitor.note(|state| state.lost = None);
+    }
+
+    fn last_heard(&self) -> String {
+        self.monitor.last_heard()
+    }
+}
