@@ -136,8 +136,10 @@ impl AsyncListener {
 }
 
 /// A socket's name, which goes with the socket.
+#[cfg(unix)]
 struct SocketFile(PathBuf);
 
+#[cfg(unix)]
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Somebody may have removed it.

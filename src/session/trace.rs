@@ -284,7 +284,7 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).open(path)
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use std::sync::Mutex;
 
@@ -302,7 +302,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(unix)]
     fn a_trace_is_for_its_owner_only_even_where_a_file_was() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
@@ -316,7 +315,6 @@ mod tests {
 
     /// A pipe whose reader takes nothing: the thread stands in a write while the tap goes on.
     #[test]
-    #[cfg(unix)]
     fn a_file_that_takes_nothing_holds_nobody_and_the_loss_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("slow");

@@ -1,5 +1,6 @@
 //! The mode of the terminal: whoever comes after the program finds it as the program did.
 
+#[cfg(unix)]
 use std::io;
 
 /// How the terminal was at a time.

@@ -388,7 +388,7 @@ fn decode(bytes: &[u8], unit: u64, ends_at_zero: bool) -> String {
     let units: Vec<u16> = if unit == 2 {
         bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect()
     } else {
-        bytes.iter().map(|byte| (*byte).into()).collect()
+        bytes.iter().map(|byte| u16::from(*byte)).collect()
     };
     let end = units.iter().position(|unit| *unit == 0).filter(|_| ends_at_zero).unwrap_or(units.len());
     let decoded = char::decode_utf16(units[..end].iter().copied());

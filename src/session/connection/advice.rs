@@ -5,6 +5,7 @@ use super::parse::is_windows_pipe;
 
 /// What is found at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(unix), allow(dead_code, reason = "only Unix has these in its file system"))]
 pub(super) enum Found {
     Nothing,
     Socket,
