@@ -1,20 +1,14 @@
 //! What queries cost a live target, in requests: over real UDP, against the simulated machine. Counts, no times.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+mod grown;
+mod live;
 
-use verikd::debugger::Debugger;
-use verikd::memory::{CachedMemory, Memory, VirtAddr};
-use verikd::session::{ComLine, ComPort, Connection, Session, SessionConfig};
-use verikd::shell::{Format, Report, Shell, Transcript, Writer};
+use live::{Live, PATIENCE};
+use verikd::memory::{CachedMemory, Memory};
+use verikd::session::Session;
 use verikd::source::{Control, Resumed, Source};
-use verikd::symbols::store::SymbolPath;
-use verikd::target::{Kernel, KernelVersion, Target};
-use verikd_sim::windows::{BUILDS, Build, Scenario, WINDOWS_7_SP1};
-use verikd_sim::{SerialPort, Simulator, SimulatorConfig, export_symbols};
+use verikd_sim::windows::{BUILDS, Scenario, WINDOWS_7_SP1};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Data that one reply of the simulated target carries.
 const REPLY: u64 = 1096;
 
@@ -120,83 +114,4 @@ fn a_query_after_a_resume_reads_anew() {
     let before = live.session.counters().requests;
     memory.read_virtual(log, &mut word).unwrap();
     assert_eq!(live.session.counters().requests, before + 1, "another stop");
-}
-
-struct Live {
-    session: Arc<Session>,
-    _target: Simulator,
-    symbols: tempfile::TempDir,
-}
-
-impl Live {
-    fn start() -> Self {
-        Self::of(&WINDOWS_7_SP1, Scenario::Myfault)
-    }
-
-    /// What a command costs in a stop of its own, and what it prints.
-    fn cost_of(&self, command: &str) -> (u64, String) {
-        let (mut shell, out) = self.shell();
-        shell.break_in().unwrap();
-        let before = self.session.counters().requests;
-        shell.run(command);
-        let requests = self.session.counters().requests - before;
-        (requests, out())
-    }
-
-    /// A shell, and what it has answered so far.
-    fn shell(&self) -> (Shell, impl Fn() -> String) {
-        let out = Transcript::default();
-        let writer = Writer::new(out.clone(), Transcript::default());
-        let debugger = Debugger::new(Arc::clone(&self.session), self.symbol_path(), PATIENCE);
-        let watcher = self.session.watcher();
-        let shell = Shell::new(debugger, watcher, Report::new(Format::Text, writer.clone()));
-        let answered = move || {
-            let _ = writer.drain(|| true);
-            out.text()
-        };
-        (shell, answered)
-    }
-
-    fn over_serial_line(build: &'static Build, scenario: Scenario) -> Self {
-        let symbols = tempfile::tempdir().unwrap();
-        export_symbols(build, symbols.path()).unwrap();
-        let port = SerialPort::Tcp((Ipv4Addr::LOCALHOST, 0).into());
-        let config = SimulatorConfig { build, scenario, ..SimulatorConfig::serial(port) };
-        let target = Simulator::start(config).unwrap();
-        let address = target.address().expect("a TCP port");
-        let port = ComPort::Tcp { host: address.ip().to_string(), port: address.port() };
-        let line = Connection::Com(ComLine { port, reconnect: false });
-        let session = Arc::new(Session::open(&SessionConfig::over(line)).unwrap());
-        session.wait_for_target(Some(PATIENCE)).unwrap();
-        Self { session, _target: target, symbols }
-    }
-
-    fn of(build: &'static Build, scenario: Scenario) -> Self {
-        let symbols = tempfile::tempdir().unwrap();
-        export_symbols(build, symbols.path()).unwrap();
-        let key: kd_protocol::kdnet::Key = "1.2.3.4".parse().unwrap();
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let session = Arc::new(Session::open(&SessionConfig::new(listen, key.clone())).unwrap());
-        let config =
-            SimulatorConfig { build, scenario, ..SimulatorConfig::new(session.listens_at().unwrap(), key) };
-        let target = Simulator::start(config).unwrap();
-        session.wait_for_target(Some(PATIENCE)).unwrap();
-        Self { session, _target: target, symbols }
-    }
-
-    /// Where the stopped machine keeps its pool log.
-    fn pool_log(&self) -> VirtAddr {
-        let version = self.session.get_version().unwrap();
-        let version = KernelVersion { base: version.kern_base, ..KernelVersion::default() };
-        let kernel = Kernel::new(version, self.symbol_path());
-        let memory = self.session.memory();
-        let pointer = Target::new(&memory, &kernel).address_of("nt!VfPoolTraces").unwrap();
-        let mut word = [0; 8];
-        memory.read_virtual(pointer, &mut word).unwrap();
-        VirtAddr(u64::from_le_bytes(word))
-    }
-
-    fn symbol_path(&self) -> SymbolPath {
-        SymbolPath::parse(&self.symbols.path().to_string_lossy())
-    }
 }

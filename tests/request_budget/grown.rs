@@ -1,0 +1,96 @@
+//! The same queries on a machine as they are in the field: two hundred modules, a hundred verified drivers, addresses
+//! that were allocated and freed again and again.
+
+use verikd::shell::Shell;
+use verikd::source::{Control, Resumed, Source};
+use verikd_sim::windows::{Growth, Scenario, WINDOWS_7_SP1};
+
+use super::live::Live;
+
+const GROWN: Growth = Growth { modules: 200, drivers: 100, reuse: 1000, busy: 0 };
+
+/// Counts requests of one command after the other, and holds each to its bar at the end, so that a failure shows all.
+struct Counts<'a> {
+    live: &'a Live,
+    spent: u64,
+    rows: Vec<(String, u64, u64)>,
+}
+
+impl<'a> Counts<'a> {
+    fn new(live: &'a Live) -> Self {
+        Self { live, spent: live.session.counters().requests, rows: Vec::new() }
+    }
+
+    fn count(&mut self, what: &str, bar: u64) {
+        let spent = self.live.session.counters().requests;
+        self.rows.push((what.to_owned(), spent - self.spent, bar));
+        self.spent = spent;
+    }
+
+    fn run(&mut self, shell: &mut Shell, command: &str, bar: u64) {
+        shell.run(command);
+        self.count(command, bar);
+    }
+
+    /// Lets the target run and stops it again.
+    fn stop_again(&mut self, shell: &mut Shell) {
+        assert_eq!(self.live.session.go(), Resumed::Running);
+        shell.break_in().unwrap();
+        self.count("resume and stop", 10);
+    }
+
+    fn hold(self) {
+        let mut table = String::new();
+        for (what, requests, bar) in &self.rows {
+            table.push_str(&format!("{requests:>8} of {bar:>5}  {what}\n"));
+        }
+        println!("{table}");
+        assert!(self.rows.iter().all(|(_, requests, bar)| requests <= bar), "\n{table}");
+    }
+}
+
+#[test]
+fn a_question_costs_what_it_depends_on_and_not_what_the_machine_has() {
+    let live = Live::grown(&WINDOWS_7_SP1, Scenario::Myfault, GROWN);
+    let (mut shell, out) = live.shell();
+    let mut counts = Counts::new(&live);
+    shell.break_in().unwrap();
+    counts.count("attach to prompt, symbols at hand", 5);
+    let begins = "!verifier 80 fffffa80052fb000";
+    counts.run(&mut shell, begins, 211);
+    counts.stop_again(&mut shell);
+    counts.run(&mut shell, begins, 209);
+    counts.run(&mut shell, begins, 0);
+    counts.stop_again(&mut shell);
+    counts.run(&mut shell, "!verifier 80 fffffa80052fb123", 293);
+    counts.stop_again(&mut shell);
+    counts.run(&mut shell, "!verifier 3 myfault.sys", 312);
+    counts.stop_again(&mut shell);
+    counts.run(&mut shell, "!verifier 1", 308);
+    counts.stop_again(&mut shell);
+    counts.run(&mut shell, "dps nt!PsInvertedFunctionTable+10 L20", 224);
+    counts.stop_again(&mut shell);
+    counts.run(&mut shell, "lm", 248);
+    counts.stop_again(&mut shell);
+    counts.run(&mut shell, "lm", 248);
+    counts.stop_again(&mut shell);
+    counts.run(&mut shell, begins, 209);
+    let text = out();
+    assert_eq!(text.matches("Pool block fffffa80052fb000, Size 00000000000fa000").count(), 5, "{text}");
+    assert!(text.contains("myfault!MyfaultDeviceControl+0x358"), "{text}");
+    counts.hold();
+}
+
+#[test]
+fn a_worn_out_address_costs_its_entries() {
+    let live = Live::grown(&WINDOWS_7_SP1, Scenario::Myfault, GROWN);
+    let (mut shell, out) = live.shell();
+    let mut counts = Counts::new(&live);
+    shell.break_in().unwrap();
+    counts.count("attach to prompt, symbols at hand", 5);
+    shell.run("!verifier 80 fffffa8005400000");
+    let entries = out().matches("Pool block fffffa8005400000").count() as u64;
+    assert!(entries > 1990, "{entries}");
+    counts.count("an address with two thousand entries in the log", 4 * entries);
+    counts.hold();
+}
