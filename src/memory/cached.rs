@@ -92,27 +92,34 @@ impl<M: Memory> CachedMemory<M> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lines of the present stop.
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        let stop = self.inner.stop();
+    /// The lines of `stop`; nothing once a later one has begun.
+    fn lines(&self, stop: StopId) -> Option<MutexGuard<'_, Lines>> {
         let mut lines = self.lock();
-        if lines.stop != Some(stop) {
+        if lines.stop < Some(stop) {
             *lines = Lines { stop: Some(stop), hits: lines.hits, ..Lines::default() };
         }
-        lines
+        (lines.stop == Some(stop)).then_some(lines)
+    }
+
+    /// The same for what was read since `stop` was looked at: it is of that stop only if that is still the present one.
+    fn lines_after_reading(&self, stop: StopId) -> Option<MutexGuard<'_, Lines>> {
+        if self.inner.stop() == stop { self.lines(stop) } else { None }
     }
 
     /// Reads `wanted` bytes at `at` and what comes for free behind them, and keeps it all.
-    fn fetch(&self, at: u64, wanted: u64) -> Result<(), ReadError> {
+    fn fetch(&self, stop: StopId, at: u64, wanted: u64) -> Result<(), ReadCause> {
         let page_end = (at + wanted).next_multiple_of(PAGE);
         let free = (self.inner.request_len() as u64).max(wanted).min(page_end - at);
-        let mut buf = vec![0; self.lines().unknown_len(at, free) as usize];
+        let len = self.lines(stop).ok_or(ReadCause::TargetRunning)?.unknown_len(at, free);
+        let mut buf = vec![0; len as usize];
         let result = self.inner.read_virtual(VirtAddr(at), &mut buf);
         let got = match &result {
             Ok(()) => buf.len(),
             Err(error) => error.got.min(buf.len()),
         };
-        let mut lines = self.lines();
+        let Some(mut lines) = self.lines_after_reading(stop) else {
+            return Err(result.err().map_or(ReadCause::TargetRunning, |error| error.cause));
+        };
         lines.store(at, &buf[..got]);
         match result {
             Err(error) if error.cause == ReadCause::NotMapped => {
@@ -120,9 +127,9 @@ impl<M: Memory> CachedMemory<M> {
                 lines.make_room();
                 lines.pages.insert(hole, Page::Hole);
                 // Only the bytes that were asked for matter to the caller; it meets the hole if they reach it.
-                if got as u64 >= wanted { Ok(()) } else { Err(error) }
+                if got as u64 >= wanted { Ok(()) } else { Err(error.cause) }
             }
-            Err(error) if (error.got as u64) < wanted => Err(error),
+            Err(error) if (error.got as u64) < wanted => Err(error.cause),
             _ => Ok(()),
         }
     }
@@ -200,44 +207,34 @@ impl Lines {
 impl<M: Memory> Memory for CachedMemory<M> {
     fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
         let fail =
-            |got, cause| Err(ReadError { address: Address::Virtual(address), wanted: buf.len(), got, cause });
+            |wanted, got, cause| Err(ReadError { address: Address::Virtual(address), wanted, got, cause });
         if address.0.checked_add(buf.len() as u64).is_none() {
-            return fail(0, ReadCause::NotMapped);
+            return fail(buf.len(), 0, ReadCause::NotMapped);
         }
+        let stop = self.inner.stop();
         let mut got = 0;
         let mut has_asked = false;
         loop {
             let at = address.0 + got as u64;
-            let (copied, is_hole) = self.lines().copy(at, &mut buf[got..]);
+            let Some(mut lines) = self.lines(stop) else {
+                return fail(buf.len(), got, ReadCause::TargetRunning);
+            };
+            let (copied, is_hole) = lines.copy(at, &mut buf[got..]);
             got += copied;
-            if got == buf.len() {
-                self.lock().hits += u64::from(!has_asked);
-                return Ok(());
-            }
-            if is_hole {
-                self.lock().hits += u64::from(!has_asked);
-                return Err(ReadError {
-                    address: Address::Virtual(address),
-                    wanted: buf.len(),
-                    got,
-                    cause: ReadCause::NotMapped,
-                });
+            if got == buf.len() || is_hole {
+                lines.hits += u64::from(!has_asked);
+                drop(lines);
+                return if is_hole { fail(buf.len(), got, ReadCause::NotMapped) } else { Ok(()) };
             }
             let at = address.0 + got as u64;
-            let wanted = self.lines().unknown_len(at, (buf.len() - got) as u64);
+            let wanted = lines.unknown_len(at, (buf.len() - got) as u64);
+            drop(lines);
             has_asked = true;
-            match self.fetch(at, wanted) {
-                Ok(()) => {}
-                Err(error) => {
-                    let (copied, _) = self.lines().copy(at, &mut buf[got..]);
-                    let (wanted, got) = (buf.len(), got + copied);
-                    return Err(ReadError {
-                        address: Address::Virtual(address),
-                        wanted,
-                        got,
-                        cause: error.cause,
-                    });
+            if let Err(cause) = self.fetch(stop, at, wanted) {
+                if let Some(lines) = self.lines(stop) {
+                    got += lines.copy(at, &mut buf[got..]).0;
                 }
+                return fail(buf.len(), got, cause);
             }
         }
     }
@@ -248,14 +245,21 @@ impl<M: Memory> Memory for CachedMemory<M> {
 
     fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
         let key = (range.start.0, range.end.0, pattern.to_vec());
-        let mut lines = self.lines();
+        let stop = self.inner.stop();
+        let gone = || ReadError {
+            address: Address::Virtual(range.start),
+            wanted: usize::try_from(range.end.since(range.start)).unwrap_or(usize::MAX),
+            got: 0,
+            cause: ReadCause::TargetRunning,
+        };
+        let mut lines = self.lines(stop).ok_or_else(gone)?;
         if let Some(known) = lines.searches.get(&key).copied() {
             lines.hits += 1;
             return Ok(known);
         }
         drop(lines);
-        let found = self.inner.search_virtual(range, pattern)?;
-        let mut lines = self.lines();
+        let found = self.inner.search_virtual(range.clone(), pattern)?;
+        let mut lines = self.lines_after_reading(stop).ok_or_else(gone)?;
         if lines.searches.len() >= MAX_SEARCHES {
             lines.searches.clear();
         }
@@ -274,6 +278,8 @@ impl<M: Memory> Memory for CachedMemory<M> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::super::{CountingMemory, ImageMemory};
     use super::*;
 
@@ -376,5 +382,49 @@ mod tests {
             assert_eq!(read(&cache, 0x1_0000 + at as u64, len).unwrap(), pattern(0x3000)[at..at + len]);
         }
         assert!(cache.inner().bytes() <= 0x3000, "no byte is asked for twice");
+    }
+
+    /// A memory that is let run, and stopped again, while the first read is on its way.
+    struct Restless(ImageMemory, AtomicU64);
+
+    impl Memory for Restless {
+        fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+            let read = self.0.read_virtual(address, buf);
+            if self.1.fetch_max(2, Ordering::Relaxed) == 1 {
+                buf.fill(0xaa);
+            }
+            read
+        }
+
+        fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+            self.0.read_physical(address, buf)
+        }
+
+        fn search_virtual(&self, _: Range<VirtAddr>, _: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
+            let is_first = self.1.fetch_max(2, Ordering::Relaxed) == 1;
+            Ok(is_first.then_some(VirtAddr(0x1000)))
+        }
+
+        fn stop(&self) -> StopId {
+            StopId(self.1.load(Ordering::Relaxed))
+        }
+    }
+
+    fn restless() -> CachedMemory<Restless> {
+        let mut image = ImageMemory::new();
+        image.map(VirtAddr(0x1000), vec![7; 0x1000]);
+        CachedMemory::new(Restless(image, AtomicU64::new(1)))
+    }
+
+    #[test]
+    fn bytes_that_came_while_a_stop_ended_are_of_neither() {
+        let cache = restless();
+        let error = read(&cache, 0x1000, 8).unwrap_err();
+        assert_eq!((error.got, error.cause), (0, ReadCause::TargetRunning));
+        assert_eq!(read(&cache, 0x1000, 8).unwrap(), [7; 8]);
+        let cache = restless();
+        let search = || cache.search_virtual(VirtAddr(0)..VirtAddr(0x2000), b"needle");
+        assert_eq!(search().unwrap_err().cause, ReadCause::TargetRunning);
+        assert_eq!(search().unwrap(), None);
     }
 }
