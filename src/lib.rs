@@ -15,9 +15,10 @@
 //!   |    |         `--> session --> source (implements Source, Control), memory (implements Memory)
 //!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    |----> doctor --> session
-//!   |    `----> sim (crate) --> kd-protocol
+//!   |    |----> sim (crate) --> kd-protocol
+//!   |    `----> trace --> session (is tapped), capture (the file)
 //!   `---------> capture --> kd-protocol
-//! session --> capture (a trace of it); session, capture --> key (leaf: where a KDNET key comes from)
+//! session, capture --> key (leaf: where a KDNET key comes from)
 //!
 //! inside kd-protocol:   link --> kd --> wire <-- kdnet <-- link
 //!                       link --> kdcom --> kd
@@ -53,3 +54,4 @@ pub mod shell;
 pub mod source;
 pub mod symbols;
 pub mod target;
+pub mod trace;

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use verikd::commands::COMMANDS;
 
+#[path = "architecture/citations.rs"]
+mod citations;
+
 /// Who may import whom. A room imports only what its row names, and what it names stands below it: no cycles.
 ///
 /// `sim` is the simulated target's crate: nobody but the program knows it. `protocol` is what the crate has at its top, the addresses; `protocol::wire` is that module; `protocol::*` all.
@@ -18,6 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "shell",
             "debugger",
             "doctor",
+            "trace",
             "capture",
             "sim",
             "session",
@@ -50,8 +54,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("doctor", &["session", "source", "protocol::*"]),
     // A crate of its own.
     ("sim", &["protocol::*"]),
-    ("session", &["capture", "source", "memory", "key", "protocol::*"]),
-    // It also makes the files that it reads: a session's trace.
+    // A session's traffic as a file, which capture reads.
+    ("trace", &["session", "capture", "protocol::*"]),
+    ("session", &["source", "memory", "key", "protocol::*"]),
     ("capture", &["key", "protocol::*"]),
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
     ("commands", &["target", "symbols", "output", "memory", "protocol"]),
@@ -79,18 +84,24 @@ const PROTOCOL_ROOMS: &[(&str, &[&str])] = &[
 /// Things of the outside world, and the rooms that may touch them.
 const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["tokio"], &["session", "main"]),
-    (&["UdpSocket"], &["session", "doctor", "main"]),
+    (&["UdpSocket"], &["session", "doctor", "trace", "main"]),
     (&["TcpStream"], &["session", "main"]),
     (&["UnixStream"], &["session", "main"]),
     (&["serial2_tokio"], &["session"]),
     (&["TcpListener"], &["session", "main"]),
     (&["ToSocketAddrs"], &["session", "main"]),
     // Symbols wait between two tries of a server; a shell reads keys and writes answers on threads of their own, so that
-    // neither keeps a machine standing still.
-    (&["thread", "::"], &["session", "shell", "symbols", "main"]),
+    // neither keeps a machine standing still; a trace is written by a thread for the same reason.
+    (&["thread", "::"], &["session", "shell", "symbols", "trace", "main"]),
     (&["ureq"], &["symbols"]),
+    (&["clap"], &["main"]),
+    (&["humantime"], &["main"]),
+    (&["rustyline"], &["shell"]),
+    (&["indicatif"], &["shell"]),
+    (&["pcap_parser"], &["capture"]),
+    (&["etherparse"], &["capture"]),
     (&["Instant", "::", "now"], &["session", "doctor", "shell", "main"]),
-    (&["SystemTime"], &["session", "main"]),
+    (&["SystemTime"], &["trace", "main"]),
     (&["getrandom"], &["session", "main"]),
     (&["fastrand"], &["main"]),
 ];

@@ -9,7 +9,7 @@ use verikd::memory::VirtAddr;
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion, Target};
 
-/// Bytes of the debugger data block of NT 5.2; what Windows has added since is behind it. Source: kd-serial.md.
+/// Bytes of the debugger data block of NT 5.2; what Windows has added since is behind it. Source: kd-serial.md, "Requests".
 const NT_5_2_BLOCK: u32 = 0x318;
 /// In `KDDEBUGGER_DATA64`.
 const SIZE: u64 = 0x14;

@@ -2,14 +2,16 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kd_protocol::kdnet::Key;
 use verikd::capture::{Capture, CaptureError, Opened, Options, run};
 use verikd::key::KeyText;
 use verikd::memory::{Memory, VirtAddr};
-use verikd::session::{ComLine, ComPort, Connection, Session, SessionConfig, TraceConfig, TraceNews};
+use verikd::session::{ComLine, ComPort, Connection, OpenTap, Session, SessionConfig};
 use verikd::source::Source;
+use verikd::trace::{TraceConfig, TraceNews};
 use verikd_sim::{SerialPort, Simulator, SimulatorConfig};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,8 +23,8 @@ fn fail(news: &TraceNews) {
 
 /// A session that stops the machine, reads it and lets it go, recorded.
 fn record(path: &Path, connection: Connection, start: impl FnOnce(&Session) -> Option<Simulator>) -> u64 {
-    let trace = Some(TraceConfig::new(path.to_path_buf(), fail));
-    let session = Session::open(&SessionConfig { trace, ..SessionConfig::over(connection) }).unwrap();
+    let tap: Option<Arc<dyn OpenTap>> = Some(Arc::new(TraceConfig::new(path.to_path_buf(), fail)));
+    let session = Session::open(&SessionConfig { tap, ..SessionConfig::over(connection) }).unwrap();
     let _target = start(&session);
     session.wait_for_target(Some(PATIENCE)).unwrap();
     session.break_in(PATIENCE).unwrap();

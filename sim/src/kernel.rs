@@ -1,6 +1,6 @@
 //! What the simulated kernel's debug engine answers: manipulate requests against a machine's memory and registers.
 //!
-//! Behaviour is kdnet.md 8, where each API has its evidence; what is uncertain there is refused, as an unknown API is.
+//! Behaviour is PROTOCOL.md 9, where each API has its evidence; what is uncertain there is refused, as an unknown API is.
 
 use bytes::Bytes;
 use kd_protocol::kd::{

@@ -64,22 +64,17 @@ pub use self::summary::{Census, CensusRow, Ending, Summary, UnopenedCounts};
 pub use self::write::TraceWriter;
 
 /// What to show, and how.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// Capture file: pcap or pcapng, gzipped or not
-    #[arg(value_name = "FILE")]
+    /// Capture file: pcap or pcapng, gzipped or not.
     pub file: PathBuf,
-    /// The target's KDNET key, as `bcdedit /dbgsettings` shows it, or @FILE; otherwise VERIKD_KEY
-    #[arg(long, value_name = "W.X.Y.Z")]
+    /// The target's KDNET key, or where it is; `None` takes it from the environment.
     pub key: Option<KeyText>,
-    /// Print JSON: one object per line and datagram, and at the end the summary
-    #[arg(long)]
+    /// JSON: one object per line and datagram, and at the end the summary.
     pub json: bool,
-    /// List the datagrams that no key opens, too
-    #[arg(long)]
+    /// The datagrams that no key opens, too.
     pub all: bool,
-    /// FILE holds what crossed a serial line: its raw bytes, or JSON lines of "t", "dir" (h2t, t2h) and "hex"
-    #[arg(long, conflicts_with = "key")]
+    /// The file holds what crossed a serial line: its raw bytes, or JSON lines of `t`, `dir` (`h2t`, `t2h`) and `hex`.
     pub serial: bool,
 }
 

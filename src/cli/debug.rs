@@ -11,7 +11,7 @@ use verikd::commands::{Style, VerifierFormat};
 use verikd::debugger::{DebugError, Debugger};
 use verikd::key::KeyText;
 use verikd::session::{
-    AttachError, Connection, Prompts, Quit, Session, SessionConfig, Signal, TraceConfig, TraceNews, Watcher,
+    AttachError, Connection, OpenTap, Prompts, Quit, Session, SessionConfig, Signal, Watcher,
 };
 use verikd::shell::{
     Drained, Format, Report, Script, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
@@ -19,6 +19,7 @@ use verikd::shell::{
 };
 use verikd::source::{BreakInError, Source};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource, default_store};
+use verikd::trace::{TraceConfig, TraceNews};
 
 use super::{PromptAnswer, USAGE, fail, warn_of_visible_key};
 
@@ -142,7 +143,10 @@ pub(super) fn run(options: &Options) -> u8 {
         deadline: deadlines.deadline,
         prompts: if script.is_some() { Prompts::Answer(answer) } else { Prompts::Ask },
         handle_signals: true,
-        trace: options.trace.clone().map(|path| TraceConfig::new(path, say_of_trace)),
+        tap: options
+            .trace
+            .clone()
+            .map(|path| -> Arc<dyn OpenTap> { Arc::new(TraceConfig::new(path, say_of_trace)) }),
         ..SessionConfig::over(connection)
     };
     let session = match Session::open(&config) {

@@ -4,6 +4,7 @@
 //! From 10 on: what `doctor` has found.
 
 mod bridge;
+mod capture;
 mod debug;
 mod demo;
 mod doctor;
@@ -15,7 +16,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use verikd::capture::{self, CaptureError};
 use verikd::key::{KEY_VARIABLE, KeyOrigin};
 
 /// Something failed.
@@ -93,23 +93,9 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Bridge(options)) => bridge::run(&options),
         Some(Command::Doctor(options)) => doctor::run(&options),
         Some(Command::Symbols(options)) => symbols::run(&options),
-        Some(Command::Capture(options)) => run_capture(&options),
+        Some(Command::Capture(options)) => capture::run(&options),
     };
     ExitCode::from(code)
-}
-
-fn run_capture(options: &capture::Options) -> u8 {
-    let origin = options.key.as_ref().and_then(|it| it.read().ok()).map(|(_, origin)| origin);
-    warn_of_visible_key(origin, false, "--key @FILE");
-    match capture::run(options, &mut io::stdout().lock()) {
-        Ok(_) => 0,
-        Err(CaptureError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(error @ CaptureError::Key(_)) => {
-            fail(&error);
-            USAGE
-        }
-        Err(error) => fail(&error),
-    }
 }
 
 /// Says that a key can be read by others, unless nobody else is concerned. `otherwise` is how it is written without that.

@@ -6,7 +6,7 @@
 //! Arguments 00000000`00000062 fffff880`0447d000 fffffa80`03a1b010 00000000`0000000a
 //! ```
 //! Also shown at every stop of a machine that has bug-checked. `nt!KiBugCheckData` has it: five words of a pointer's size,
-//! 0 while all is well; `KDDEBUGGER_DATA64` says where they are when there are no symbols. Source: kdnet.md 12.
+//! 0 while all is well; `KDDEBUGGER_DATA64` says where they are when there are no symbols. Source: PROTOCOL.md 13.
 
 use std::fmt;
 

@@ -11,6 +11,14 @@
 //! 0: kd> r rip, zf
 //! rip=fffff800014846a0 zf=1
 //! ```
+//! Of a 32-bit target:
+//! ```text
+//! eax=00000000 ebx=00000000 ecx=00000001 edx=00000000 esi=00000000 edi=00000000
+//! eip=80527bdc esp=8054d500 ebp=00000000 iopl=0         nv up ei pl zr na pe nc
+//! cs=0008  ss=0010  ds=0023  es=0023  fs=0030  gs=0000             efl=00000246
+//! nt+0x4fbdc:
+//! 80527bdc
+//! ```
 //! Reads only: a register is not written.
 
 use std::fmt;
@@ -21,7 +29,7 @@ use super::answer::{Answer, Answered};
 use super::arguments::Arguments;
 use super::error::QueryError;
 use super::spec::{CommandSpec, Run};
-use crate::output;
+use crate::output::{self, Address};
 use crate::target::{Register, Registers, Target, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
@@ -40,6 +48,8 @@ const GENERAL: [&[&str]; 6] = [
     &["r11", "r12", "r13"],
     &["r14", "r15"],
 ];
+/// The same on x86, where the flags stand behind the last of them.
+const GENERAL_X86: [&[&str]; 2] = [&["eax", "ebx", "ecx", "edx", "esi", "edi"], &["eip", "esp", "ebp"]];
 const SEGMENTS: [&str; 6] = ["cs", "ss", "ds", "es", "fs", "gs"];
 /// Each flag and how it is called when set and when clear.
 const FLAGS: [(&str, &str, &str); 8] = [
@@ -60,6 +70,8 @@ pub(super) struct RegisterView {
     /// What the program counter points to, if all registers were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
+    #[serde(skip)]
+    is_64_bit: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -90,18 +102,28 @@ impl RegisterView {
     }
 
     fn write_all(&self, at: &str, out: &mut dyn fmt::Write) -> fmt::Result {
-        for names in GENERAL {
+        let lines = general(self.is_64_bit);
+        let width = if self.is_64_bit { 16 } else { 8 };
+        for (number, names) in lines.iter().enumerate() {
             // r8 and r9 stand under the others' two-digit names.
             let shown: Vec<_> =
-                names.iter().map(|name| format!("{name:>3}={:016x}", self.value(name))).collect();
-            writeln!(out, "{}", shown.join(" "))?;
+                names.iter().map(|name| format!("{name:>3}={:0width$x}", self.value(name))).collect();
+            let is_followed = !self.is_64_bit && number + 1 == lines.len();
+            write!(out, "{}{}", shown.join(" "), if is_followed { " " } else { "\n" })?;
         }
         let flags = FLAGS.map(|(flag, set, clear)| if self.value(flag) == 1 { set } else { clear });
         writeln!(out, "iopl={:x}         {}", self.value("iopl"), flags.join(" "))?;
         let segments = SEGMENTS.map(|name| format!("{name}={:04x}", self.value(name)));
         writeln!(out, "{}             efl={:08x}", segments.join("  "), self.value("efl"))?;
-        writeln!(out, "{at}:\n{}", VirtAddr(self.value("rip")))
+        let program_counter = VirtAddr(self.value(if self.is_64_bit { "rip" } else { "eip" }));
+        let here = Address { address: program_counter, pointer_size: if self.is_64_bit { 8 } else { 4 } };
+        writeln!(out, "{at}:\n{here}")
     }
+}
+
+/// The general registers of a CPU, line by line.
+const fn general(is_64_bit: bool) -> &'static [&'static [&'static str]] {
+    if is_64_bit { &GENERAL } else { &GENERAL_X86 }
 }
 
 impl Answer for RegisterView {
@@ -123,15 +145,17 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
     if arguments.is_empty() {
         return Ok(Box::new(all(registers, target)));
     }
-    let mut view = RegisterView { registers: Vec::new(), at: None };
+    let is_64_bit = registers.is_64_bit();
+    let mut view = RegisterView { registers: Vec::new(), at: None, is_64_bit };
     for name in
         text.split([',', ' ']).map(|name| name.trim().trim_start_matches('@')).filter(|name| !name.is_empty())
     {
         let name = name.to_ascii_lowercase();
         let Some(register) = registers.get(&name) else {
+            let known =
+                if is_64_bit { "rax to r15, their parts, rip" } else { "eax to ebp, their parts, eip" };
             return Err(arguments.usage(format!(
-                "`{name}` is none of the registers that a CONTEXT has; rax to r15, their parts, rip, efl and its flags, \
-                 segments and dr0 to dr7 are"
+                "`{name}` is none of the registers that a CONTEXT has; {known}, efl and its flags, segments and dr0 to dr7 are"
             )));
         };
         view.registers.push(Shown::new(&name, register));
@@ -140,8 +164,10 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
 }
 
 fn all(registers: &Registers, target: &Target<'_>) -> RegisterView {
-    let general = GENERAL.into_iter().flatten().copied();
+    let is_64_bit = registers.is_64_bit();
+    let general = general(is_64_bit).iter().copied().flatten().copied();
     let names = general.chain(SEGMENTS).chain(["efl", "iopl"]).chain(FLAGS.map(|(name, ..)| name));
     let shown = names.filter_map(|name| Some(Shown::new(name, registers.get(name)?)));
-    RegisterView { registers: shown.collect(), at: Some(target.symbol_at(registers.rip()).to_string()) }
+    let at = target.symbol_at(registers.program_counter()).to_string();
+    RegisterView { registers: shown.collect(), at: Some(at), is_64_bit }
 }

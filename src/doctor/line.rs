@@ -132,7 +132,7 @@ fn listen(port: &ComPort, time: Duration, may_ask: bool) -> io::Result<Heard> {
 }
 
 /// What a running target drops, since it waits for a break-in byte only, and a stopped one answers. Source: kd-serial.md,
-/// "RESET".
+/// "Packets".
 fn reset() -> BytesMut {
     let mut bytes = BytesMut::new();
     kdcom::encode(&Packet::control(PacketType::RESET, PacketId(0)), &mut bytes);

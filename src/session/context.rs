@@ -20,8 +20,8 @@ const MAX_CONTEXT: usize = 0x1_0000;
 ///
 /// | machine | size | program counter | source |
 /// |---|---:|---|---|
-/// | x86 | 2CC | Eip, 4 bytes at B8 | PROTOCOL.md 14 |
-/// | x64 | 4D0 | Rip, 8 bytes at F8 | PROTOCOL.md 11 |
+/// | x86 | 2CC | Eip, 4 bytes at B8 | PROTOCOL.md 12 |
+/// | x64 | 4D0 | Rip, 8 bytes at F8 | PROTOCOL.md 12 |
 /// | ARM64 | 390 | Pc, 8 bytes at 108 | the Windows SDK's `winnt.h`; no ARM64 target was seen |
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {

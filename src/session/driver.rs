@@ -19,7 +19,7 @@ use super::connection::{ComLine, Connection, TargetPlace};
 use super::line::{Line, LineEvent};
 use super::monitor::{Monitor, News, Quit, State};
 use super::order::{Order, Outcome, Space, Ticket, cause_of};
-use super::trace::Tap;
+use super::tap::Tap;
 use super::{Prompts, rescue};
 use crate::memory::{ReadCause, StopId};
 
@@ -27,7 +27,7 @@ use crate::memory::{ReadCause, StopId};
 const MAX_DATAGRAM: usize = 65_536;
 /// What the first large read asks for; the reply shows how much one packet of this target carries.
 const FIRST_READ_LEN: usize = 2048;
-/// The same over a serial line, whose packets carry 4,000 bytes. Source: kd-serial.md, "size".
+/// The same over a serial line, whose packets carry 4,000 bytes. Source: kd-serial.md, "Packets".
 const FIRST_READ_LEN_OF_LINE: usize = 3900;
 /// A target that returns less than this a reply is not worth following.
 const MIN_READ_LEN: usize = 64;

@@ -16,7 +16,7 @@ use super::version;
 use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
 use crate::source::{SourceMemory, Step};
 
-/// The first request of a search covers this much: a target says nothing while it searches. Source: kdnet.md 8.2.
+/// The first request of a search covers this much: a target says nothing while it searches. Source: PROTOCOL.md 9.
 const FIRST_SEARCH_PIECE: u64 = 16 << 20;
 /// Each further one covers twice as much, up to this: a target that has answered is one that answers in time.
 const LARGEST_SEARCH_PIECE: u64 = 64 << 20;

@@ -24,7 +24,7 @@ mod order;
 mod raw_line;
 mod rescue;
 mod signals;
-mod trace;
+mod tap;
 mod version;
 mod watcher;
 
@@ -50,7 +50,7 @@ pub use live_memory::LiveMemory;
 pub use monitor::{News, Quit, Standing, Traffic};
 pub use raw_line::RawLine;
 pub use signals::Signal;
-pub use trace::{Tap, Trace, TraceConfig, TraceNews};
+pub use tap::{OpenTap, Tap};
 pub use watcher::Watcher;
 
 use driver::{Carrier, DriverConfig};
@@ -91,8 +91,8 @@ pub struct SessionConfig {
     pub prompts: Prompts,
     /// Ctrl+C, SIGTERM and the like belong to this session.
     pub handle_signals: bool,
-    /// Write what is sent and received to a file.
-    pub trace: Option<TraceConfig>,
+    /// Is told of what is sent and received.
+    pub tap: Option<Arc<dyn OpenTap>>,
 }
 
 impl SessionConfig {
@@ -114,7 +114,7 @@ impl SessionConfig {
             deadline: None,
             prompts: Prompts::ignoring(),
             handle_signals: false,
-            trace: None,
+            tap: None,
         }
     }
 
@@ -164,10 +164,11 @@ impl Session {
                 (Place::Line(line.port.clone()), Carrier::Line(line.clone()), link)
             }
         };
-        let tap = match &config.trace {
-            Some(trace) => Some(trace::open(trace, &config.connection, &place)?),
-            None => None,
+        let ends = match (&config.connection, &place) {
+            (Connection::Net { key, .. }, Place::Socket(address)) => (Some(key), Some(*address)),
+            _ => (None, None),
         };
+        let tap = config.tap.as_ref().map(|tap| tap.open(ends.0, ends.1)).transpose()?;
         let monitor = Arc::new(Monitor::default());
         if config.handle_signals {
             signals::watch(Arc::clone(&monitor))?;

@@ -8,7 +8,7 @@ pub struct BootId(pub u64);
 
 /// What the target says of its kernel when a debugger asks (`DBGKD_GET_VERSION64`).
 ///
-/// Source: kdnet.md 8.1.
+/// Source: PROTOCOL.md 9.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelVersion {
     /// `MajorVersion`: low byte 0xf for a free build, 0xc for a checked one.

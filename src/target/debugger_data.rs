@@ -7,7 +7,7 @@
 //! Newer kernels have longer blocks: a field past `Size` is absent. The way to the level and the counters of Driver
 //! Verifier when the kernel's PDB is missing.
 //!
-//! Source: kdnet.md 12, checked there on a real Windows 8.1 block.
+//! Source: PROTOCOL.md 13, checked there on a real Windows 8.1 block.
 
 use kd_protocol::wire::Reader;
 

@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
-use super::{AMD64, Layout, Target, TargetError, VirtAddr, record};
+use super::width::AMD64;
+use super::{Layout, Target, TargetError, VirtAddr, record};
 use crate::symbols::table::TableSymbols;
 use crate::symbols::{Guid, PdbIdentity, Symbols};
 

@@ -64,9 +64,6 @@ use crate::memory::{Memory, StoppedCpu};
 use crate::output::{Escaped, Pointer};
 use crate::symbols::Rva;
 
-/// `IMAGE_FILE_MACHINE_AMD64`.
-const AMD64: u16 = 0x8664;
-
 /// A stopped target.
 ///
 /// Cheap to make: one per command. What ends one read for good (Ctrl+C, a target that is gone) ends all of the same
@@ -183,7 +180,7 @@ impl<'a> Target<'a> {
     #[must_use]
     pub const fn machine_name(&self) -> &'static str {
         match self.kernel.version().machine {
-            AMD64 => "x64",
+            width::AMD64 => "x64",
             width::I386 => "x86",
             width::ARMNT => "ARM",
             0xaa64 => "ARM64",
@@ -208,10 +205,11 @@ impl<'a> Target<'a> {
     pub fn registers(&self) -> Result<&Registers, TargetError> {
         let read = || {
             let cpu = self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?;
-            if self.kernel.version().machine != AMD64 {
-                return Err(ReadCause::Unsupported("the context of a machine that is not x64"));
+            let machine = self.kernel.version().machine;
+            if !Registers::knows(machine) {
+                return Err(ReadCause::Unsupported("the context of a machine that is neither x64 nor x86"));
             }
-            Registers::decode(&cpu.context()?).ok_or(ReadCause::Unsupported("a whole CONTEXT"))
+            Registers::decode(machine, &cpu.context()?).ok_or(ReadCause::Unsupported("a whole CONTEXT"))
         };
         self.registers.get_or_init(read).as_ref().map_err(|cause| TargetError::NoRegisters(cause.clone()))
     }

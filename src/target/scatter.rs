@@ -2,7 +2,7 @@
 
 use crate::memory::{Memory, ReadError, VirtAddr};
 
-/// Bytes that one reply of a live target carries at least (kdnet.md): a read up to this costs one request.
+/// Bytes that one reply of a live target carries at least (PROTOCOL.md 9): a read up to this costs one request.
 const ONE_REPLY: u64 = 1096;
 
 /// Reads every `(address, length)`, neighbours together; the answers are in the order of the questions.

@@ -7,7 +7,7 @@
 //! No build's symbols have the structure; where the array is, the kernel's symbols say or its debugger data block. Names lie
 //! in pool of their own, so they are read when they are shown.
 //!
-//! Source: kdnet.md 12 for the variable; the entry is what public readers of kernel dumps and of live kernels agree on.
+//! Source: PROTOCOL.md 13 for the variable; the entry is what public readers of kernel dumps and of live kernels agree on.
 
 use std::sync::Arc;
 

@@ -6,7 +6,8 @@
 
 use crate::memory::VirtAddr;
 
-/// `IMAGE_FILE_MACHINE_I386` and that of 32-bit ARM.
+/// `IMAGE_FILE_MACHINE_AMD64`, `IMAGE_FILE_MACHINE_I386`, and that of 32-bit ARM.
+pub(super) const AMD64: u16 = 0x8664;
 pub(super) const I386: u16 = 0x14c;
 pub(super) const ARMNT: u16 = 0x1c4;
 

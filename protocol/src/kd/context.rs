@@ -1,4 +1,4 @@
-//! A CPU's registers as KD carries them: `CONTEXT` and `KSPECIAL_REGISTERS` of x64.
+//! A CPU's registers as KD carries them: `CONTEXT` of x64 and of x86, `KSPECIAL_REGISTERS` of x64.
 
 use crate::address::VirtAddr;
 use crate::wire::wire_struct;
@@ -74,6 +74,58 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// `CONTEXT` of x86, 716 bytes. Segments and flags have 32 bits there.
+    ///
+    /// Source: PROTOCOL.md 12.
+    pub struct ContextX86 {
+        /// Which parts are valid.
+        context_flags: u32,
+        /// Hardware breakpoint addresses 0 to 3.
+        dr0_to_3: [u32; 4],
+        /// Debug status.
+        dr6: u32,
+        /// Debug control.
+        dr7: u32,
+        /// `FLOATING_SAVE_AREA`: the x87 registers.
+        float_save: [u32; 28],
+        /// Segment.
+        seg_gs: u32,
+        /// Segment.
+        seg_fs: u32,
+        /// Segment.
+        seg_es: u32,
+        /// Segment.
+        seg_ds: u32,
+        /// Register.
+        edi: u32,
+        /// Register.
+        esi: u32,
+        /// Register.
+        ebx: u32,
+        /// Register.
+        edx: u32,
+        /// Register.
+        ecx: u32,
+        /// Register.
+        eax: u32,
+        /// Register.
+        ebp: u32,
+        /// Program counter.
+        eip: u32,
+        /// Segment.
+        seg_cs: u32,
+        /// Flags.
+        e_flags: u32,
+        /// Stack pointer.
+        esp: u32,
+        /// Segment.
+        seg_ss: u32,
+        /// FXSAVE area.
+        extended_registers: [u32; 128],
+    }
+}
+
+wire_struct! {
     /// `KSPECIAL_REGISTERS` of x64 up to Xcr0, 224 bytes: what control space 2 returns.
     ///
     /// Source: PROTOCOL.md 12; Cr0, Cr3, Cr4, Dr6, Dr7, GDT and IDT agree in capture A.
@@ -140,6 +192,7 @@ mod tests {
     #[test]
     fn field_lists_add_up_to_windows_sizes() {
         assert_eq!(Context::LEN, 1232);
+        assert_eq!(ContextX86::LEN, 0x2cc);
         assert_eq!(KSpecialRegisters::LEN, 0xe0);
     }
 }

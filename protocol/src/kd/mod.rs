@@ -16,7 +16,7 @@ mod packet;
 mod state_change;
 mod status;
 
-pub use context::{Context, KSpecialRegisters};
+pub use context::{Context, ContextX86, KSpecialRegisters};
 pub use debug_io::{DebugIo, DebugIoApi};
 pub use file_io::{FileIo, FileIoApi, FileRequest};
 pub use manipulate::arms::{

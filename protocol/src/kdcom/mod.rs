@@ -14,7 +14,7 @@ pub use framing::{Decoder, Frame, FrameError, encode};
 
 use crate::kd::PacketId;
 
-/// The payload that one packet carries at most. Source: kd-serial.md, "size".
+/// The payload that one packet carries at most. Source: PROTOCOL.md 14.
 pub const MAX_PAYLOAD_LEN: usize = 4000;
 
 /// The id of each side's first data packet; the next has the lowest bit toggled, and so on.

@@ -36,11 +36,14 @@ fn register(place: &Place, text: &str, target: &Target<'_>) -> Result<u64, Expre
 
 /// The value of a register of the debugger's own.
 fn pseudo(place: &Place, text: &str, target: &Target<'_>) -> Result<u64, ExpressionError> {
-    let register = |name: &str| register(&Place { name: name.to_owned(), at: place.at }, text, target);
+    let wide = |rest: &str| {
+        let first = if target.pointer_size() == 4 { 'e' } else { 'r' };
+        register(&Place { name: format!("{first}{rest}"), at: place.at }, text, target)
+    };
     match place.name.as_str() {
-        "ip" => register("rip"),
-        "csp" => register("rsp"),
-        "retreg" => register("rax"),
+        "ip" => wide("ip"),
+        "csp" => wide("sp"),
+        "retreg" => wide("ax"),
         "ptrsize" => Ok(target.pointer_size() as u64),
         "pagesize" => Ok(0x1000),
         "p" => {

@@ -44,9 +44,9 @@ pub(super) const BINARY: [(&str, Binary); 22] = [
 ];
 
 /// Registers that are meant without `@` too.
-const COMMON: [&str; 18] = [
-    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "rip", "r8", "r9", "r10", "r11", "r12", "r13",
-    "r14", "r15", "efl",
+const COMMON: [&str; 27] = [
+    "eax", "ebx", "ecx", "edx", "esi", "edi", "esp", "ebp", "eip", "rax", "rbx", "rcx", "rdx", "rsi", "rdi",
+    "rsp", "rbp", "rip", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "efl",
 ];
 
 /// A text and how far it was read.
@@ -122,7 +122,7 @@ impl<'a> Scanner<'a> {
         let is_dot = rest.starts_with('.') && !rest[1..].starts_with(is_name_char);
         if is_dot {
             self.at += 1;
-            return Ok(Node::Register(Place { name: "rip".to_owned(), at: start }));
+            return Ok(Node::Pseudo(Place { name: "ip".to_owned(), at: start }));
         }
         if let Some(quoted) = rest.strip_prefix('\'') {
             return self.characters(quoted);

@@ -178,7 +178,7 @@ fn run(spec: &'static CommandSpec, format: Option<Format>, text: &str, target: &
         format => format,
     };
     let (start, len) = if arguments.is_empty() {
-        let here = || target.registers().ok().map(|registers| registers.rip());
+        let here = || target.registers().ok().map(|registers| registers.program_counter());
         let start = before.map(|position| position.next).or_else(here);
         (start.ok_or_else(|| arguments.usage("there is no address to go on from yet"))?, None)
     } else {

@@ -106,7 +106,7 @@ impl TargetPlace {
     }
 
     /// Where the target takes datagrams. Unless its port is given, it is the one that the host listens at, since a target
-    /// sends from the port of that number. Source: kdnet.md 1, both captures.
+    /// sends from the port of that number. Source: PROTOCOL.md 1.
     #[must_use]
     pub fn address(&self, listen: SocketAddr) -> SocketAddr {
         SocketAddr::new(self.ip, self.port.unwrap_or_else(|| listen.port()))

@@ -12,7 +12,8 @@
 //! trusted: sizes are checked against the file before anything is allocated, and every failure says what was being
 //! read. Compressed PDBs (MSFZ) and the PDBs of .NET are recognised and refused.
 //!
-//! Source: <https://llvm.org/docs/PDB/>; `spec/test-kernels.md` for which age counts.
+//! Source: <https://llvm.org/docs/PDB/>. The age that an image asks for is the one in the DBI stream, not that of the PDB information
+//! stream: seen in PDBs that lld-link wrote, of which only the first agrees with the image.
 
 mod index;
 mod names;

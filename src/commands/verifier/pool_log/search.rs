@@ -12,7 +12,7 @@
 //! or the target does not search, the log is read; so it is where its ends are not readable, because a search passes over
 //! what is not mapped without a word.
 //!
-//! Source: verifier.md 4.3, kdnet.md 8.2.
+//! Source: verifier.md 4.3, PROTOCOL.md 9.
 
 use super::{Filter, Log, Method, PoolLog, Progress};
 use crate::commands::answer::Note;

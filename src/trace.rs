@@ -18,10 +18,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kd_protocol::kdnet::Key;
 
-use super::Place;
-use super::connection::Connection;
-use super::error::OpenError;
 use crate::capture::TraceWriter;
+use crate::session::{OpenError, OpenTap, Tap};
 
 /// What waits to be written takes no more memory than this.
 const MAX_WAITING: usize = 16 << 20;
@@ -29,15 +27,6 @@ const MAX_WAITING: usize = 16 << 20;
 const RECORD_COST: usize = 96;
 /// At the end of a session the file is waited for this long.
 const FINISH_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Is told of everything that crosses a link, by the thread that drives it: must not block.
-pub trait Tap: Send {
-    /// These bytes were given to the network, for `to`; or to the line.
-    fn sent(&mut self, to: Option<SocketAddr>, bytes: &[u8]);
-
-    /// These bytes came from the network, from `from`; or from the line.
-    fn received(&mut self, from: Option<SocketAddr>, bytes: &[u8]);
-}
 
 /// Where a trace goes, and who is told how it fares.
 #[derive(Clone)]
@@ -76,6 +65,14 @@ impl TraceConfig {
     #[must_use]
     pub const fn new(path: PathBuf, tell: fn(&TraceNews)) -> Self {
         Self { path, tell }
+    }
+}
+
+impl OpenTap for TraceConfig {
+    fn open(&self, key: Option<&Key>, listens_at: Option<SocketAddr>) -> Result<Box<dyn Tap>, OpenError> {
+        let failed = |source| OpenError::Trace { path: self.path.clone(), source };
+        let trace = Trace::start(self.clone(), key.cloned(), listens_at).map_err(failed)?;
+        Ok(Box::new(trace))
     }
 }
 
@@ -124,20 +121,6 @@ struct Record {
     is_outbound: bool,
     remote: Option<SocketAddr>,
     bytes: Box<[u8]>,
-}
-
-pub(super) fn open(
-    config: &TraceConfig,
-    connection: &Connection,
-    place: &Place,
-) -> Result<Box<dyn Tap>, OpenError> {
-    let (key, listens_at) = match (connection, place) {
-        (Connection::Net { key, .. }, Place::Socket(address)) => (Some(key.clone()), Some(*address)),
-        _ => (None, None),
-    };
-    let failed = |source| OpenError::Trace { path: config.path.clone(), source };
-    let trace = Trace::start(config.clone(), key, listens_at).map_err(failed)?;
-    Ok(Box::new(trace))
 }
 
 impl Trace {
