@@ -42,6 +42,7 @@
 //!   that is said. Nothing that a machine could be let run for waits for a key, a reader or a server.
 //! - Queries are blocking loops, since KD keeps one request in flight; they hand whole ranges down.
 
+#[cfg(feature = "capture")]
 pub mod capture;
 pub mod commands;
 pub mod debugger;
@@ -50,8 +51,10 @@ pub mod key;
 pub mod memory;
 pub mod output;
 pub mod session;
+#[cfg(feature = "shell")]
 pub mod shell;
 pub mod source;
 pub mod symbols;
 pub mod target;
+#[cfg(feature = "capture")]
 pub mod trace;

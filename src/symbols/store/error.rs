@@ -1,9 +1,9 @@
 //! Why a symbol file was not found, place by place.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::path::MICROSOFT_SERVER;
-use super::server::FetchError;
 use crate::output::Escaped;
 use crate::symbols::{PdbIdentity, SymbolError};
 
@@ -92,6 +92,69 @@ pub enum Miss {
     /// A server did not give it.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+}
+
+/// Why a server did not give a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// It does not have it.
+    #[error("the server has no such file (status {0})")]
+    Absent(u16),
+    /// It refuses, or has a fault of its own.
+    #[error("the server answered with status {status} to {tries} request{}", plural(*tries))]
+    Status {
+        /// HTTP status of the last answer.
+        status: u16,
+        /// Requests made.
+        tries: u32,
+    },
+    /// The transfer broke each time.
+    #[error("the transfer broke off after {received:#x} bytes, at try {tries}: {reason}")]
+    Broken {
+        /// Bytes that were there at the last break.
+        received: u64,
+        /// Requests made.
+        tries: u32,
+        /// What the network said.
+        reason: String,
+    },
+    /// No connection, or no answer.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+    /// It may be somebody else: nothing was asked of it.
+    #[error(
+        "its certificate is not to be trusted: {0}; where a proxy inspects TLS, this machine has to trust the proxy's \
+         root certificate (SSL_CERT_FILE may name it)"
+    )]
+    Certificate(String),
+    /// An earlier file was not to be had for this reason; nothing was sent for this one.
+    #[error("not asked, since it did not answer before ({0}); .reload asks again")]
+    NotAsked(String),
+    /// The file is larger than any symbol file should be.
+    #[error("the file has more than {0:#x} bytes, refused")]
+    TooLarge(u64),
+    /// What arrived is no symbol file of the wanted build.
+    #[error("what the server gave was refused: {0}")]
+    Refused(String),
+    /// What arrived cannot be kept.
+    #[error("cannot write {}: {reason}", path.display())]
+    Store {
+        /// Folder or file.
+        path: PathBuf,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// The program cannot ask servers at all.
+    #[error("this program was built without symbol servers; build it with the feature `servers`")]
+    NotBuiltIn,
+    /// The user gave up.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+const fn plural(count: u32) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// Where `server` has a file: `SERVER/ntkrnlmp.pdb/339E74133576439CBCDF7E0229DA37731/ntkrnlmp.pdb`.

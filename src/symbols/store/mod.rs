@@ -18,56 +18,27 @@
 mod error;
 mod folder;
 mod isf;
+mod limits;
 mod path;
 mod server;
+#[cfg_attr(not(feature = "servers"), path = "no_transfer.rs")]
+mod transfer;
+mod watch;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use error::{Attempt, Miss, NotFound};
+pub use error::{Attempt, FetchError, Miss, NotFound};
+pub use limits::Limits;
 pub use path::{MICROSOFT_SERVER, Part, Store, SymbolPath, default_store};
-pub use server::{FetchError, Limits};
+pub use watch::{Unwatched, Watch};
 
 use self::isf::IsfFiles;
 use self::server::Servers;
 use super::{PdbIdentity, Symbols};
 use crate::output::Escaped;
-
-/// Is told how a search goes: what a terminal shows, and when the user has had enough.
-pub trait Watch: Send + Sync {
-    /// A server is about to be asked for `url`.
-    fn begins(&self, url: &str) {
-        let _ = url;
-    }
-
-    /// `received` bytes of `url` are there, of `total` if the server said how many there are.
-    fn received(&self, url: &str, received: u64, total: Option<u64>) {
-        let _ = (url, received, total);
-    }
-
-    /// Nothing more comes from `url`, whether the file is whole or not.
-    fn ended(&self, url: &str) {
-        let _ = url;
-    }
-
-    /// One step of the search, in noisy mode.
-    fn step(&self, line: &str) {
-        let _ = line;
-    }
-
-    /// True if the user wants the transfer to end.
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
-
-/// Watches nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unwatched;
-
-impl Watch for Unwatched {}
 
 /// Where symbols come from in one session: a path that can change, and what its servers have said so far.
 pub struct SymbolSource {
