@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kd_protocol::kd::DebugIo;
-use verikd::commands::{Run, find};
+use verikd::commands::{Run, Style, find};
 use verikd::debugger::{Debugger, Notice, Observer};
 use verikd::session::{Connection, Session, SessionConfig};
 use verikd::symbols::store::SymbolPath;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (spec, arguments) = find(&line)?;
     let Run::Query(run) = spec.run else { unreachable!("!verifier asks the target") };
     let mut text = String::new();
-    debugger.ask(run, arguments, &Quiet)?.write_text(&mut text)?;
+    debugger.ask(run, arguments, &Quiet)?.write_text(Style::default(), &mut text)?;
     println!("{text}The target: {:?}", debugger.leave());
     Ok(())
 }

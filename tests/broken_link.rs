@@ -6,6 +6,7 @@ mod support;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::text::WithNotes as _;
 use support::everything::{LINES, named};
 use support::text::run;
 use verikd::commands::NoteKind;
@@ -74,8 +75,8 @@ fn outcome(memory: &dyn Memory, kernel: &Kernel, line: &str, cause: &ReadCause) 
             let is_said = |kind: NoteKind, text: &str| {
                 text.contains(&cause) && (kind > NoteKind::Remark || text.contains("did not search"))
             };
-            let says_so = answer.notes().iter().any(|note| is_said(note.kind, &note.text));
-            (answer.to_json().unwrap().to_string(), says_so)
+            let says_so = answer.notes.iter().any(|note| is_said(note.kind, &note.text));
+            (answer.with_notes().to_string(), says_so)
         }
         Err(error) => (format!("error: {error}"), error.to_string().contains(&cause)),
     }

@@ -8,11 +8,12 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::text::WithNotes as _;
 use support::World;
 use support::everything::{OTHER, named};
 use support::machine::{stopped, version_of};
 use support::text::{run, text};
-use verikd::commands::{AnyAnswer, BugCheckQuery, NoteKind, Query};
+use verikd::commands::{Answer, BugCheckQuery, NoteKind, Query, Style};
 use verikd::memory::{CountingMemory, VirtAddr};
 use verikd::symbols::store::SymbolPath;
 use verikd::symbols::table::TableSymbols;
@@ -63,7 +64,7 @@ fn a_structure_is_read_once_and_its_texts_together() {
 fn json_has_the_facts_of_the_text() {
     let (machine, kernel) = stopped("commands_json");
     let target = || Target::new(&machine, &kernel).with_cpu(&machine);
-    let json = |line: &str| run(&target(), line).unwrap().to_json().unwrap();
+    let json = |line: &str| run(&target(), line).unwrap().with_notes();
     let entry = json("dt nt!_LDR_DATA_TABLE_ENTRY poi(nt!PsLoadedModuleList)");
     assert_eq!((&entry["module"], &entry["size"]), (&"nt".into(), &0xe0.into()));
     let field = |name: &str| {
@@ -204,7 +205,7 @@ fn a_bug_check_is_announced_with_what_to_type() {
             "by {path}"
         );
         let bug_check = BugCheckQuery.run(&target).unwrap();
-        let (announcement, hint) = (bug_check.announcement(), bug_check.hint().unwrap());
+        let (announcement, hint) = (bug_check.announcement(target.pointer_size()), bug_check.hint().unwrap());
         assert!(announcement.starts_with("*** Fatal System Error: 0x000000c4\n"), "{announcement}");
         assert!(hint.contains("left 10 pool allocations behind; type !verifier 3"), "{hint}");
     }
@@ -237,14 +238,14 @@ fn headers_are_shown_as_far_as_an_image_has_them() {
     );
     assert!(shown.contains("ImageSize:        00008000\n"), "{shown}");
     let answer = run(&target, "lmv m otherabc").unwrap();
-    let headers = &answer.to_json().unwrap()["modules"][0]["headers"];
+    let headers = &answer.with_notes()["modules"][0]["headers"];
     assert_eq!((&headers["pdb"], &headers["machine"]), (&serde_json::Value::Null, &"0x8664".into()));
-    assert!(answer.notes()[0].text.contains("no debug directory"), "{:?}", answer.notes());
+    assert!(answer.notes[0].text.contains("no debug directory"), "{:?}", answer.notes);
     // Nothing is made up where there are no headers at all.
     world.unmap(OTHER);
     let booted = world.boot();
     let answer = run(&booted.target(), "lmv m otherabc").unwrap();
-    assert_eq!(answer.to_json().unwrap()["modules"][0].get("headers"), None);
+    assert_eq!(answer.with_notes()["modules"][0].get("headers"), None);
     assert_eq!(answer.worst(), Some(NoteKind::Partial));
 }
 
@@ -263,7 +264,7 @@ fn a_module_has_one_name_everywhere() {
         let symbol = near.trim_end().split_once("   ").unwrap().1;
         assert!(symbol.starts_with(&format!("{name}!")) && symbol.ends_with("+0x15f4"), "{near}");
         assert!(shown("!verifier 80").contains(symbol), "{}", shown("!verifier 80"));
-        let report = run(&booted.target(), "!verifier 3").unwrap().to_json().unwrap();
+        let report = run(&booted.target(), "!verifier 3").unwrap().with_notes();
         let block = &report["drivers"][0]["allocations"]["blocks"][0];
         assert_eq!(block["caller_symbol"], symbol);
         assert_eq!((&block["tag"], &block["tag_number"]), (&"Leak".into(), &"0x6b61654c".into()));
@@ -276,14 +277,14 @@ fn what_was_not_looked_into_is_said() {
     let ask = |line: &str| run(&Target::new(&machine, &kernel), line).unwrap();
     let first = ask("x *!Myfault*");
     assert_eq!(first.worst(), Some(NoteKind::Failed));
-    let said: Vec<_> = first.notes().iter().map(|note| note.text.as_str()).collect();
+    let said: Vec<_> = first.notes.iter().map(|note| note.text.as_str()).collect();
     assert!(said[0].contains("not loaded: hal, ndis, myfault. MODULE!"), "{said:?}");
     assert!(said[1].ends_with("fits *!Myfault* in the modules that were looked into"), "{said:?}");
-    let wild = ask("x m*!Myfault*").to_json().unwrap();
+    let wild = ask("x m*!Myfault*").with_notes();
     assert!(wild["symbols"].as_array().unwrap().len() >= 6, "{wild}");
     ask(".reload /f");
     let loaded = ask("x *!Myfault*");
-    assert_eq!((loaded.worst(), &loaded.to_json().unwrap()["symbols"]), (None, &wild["symbols"]));
+    assert_eq!((loaded.worst(), &loaded.with_notes()["symbols"]), (None, &wild["symbols"]));
 }
 
 /// Forms that fingers type, and a form that is known to be answered with the same.
@@ -354,7 +355,7 @@ fn follow(name: &str) {
         writeln!(found, "{PROMPT}{line}").unwrap();
         let target = Target::new(&machine, &kernel).with_cpu(&machine);
         match run(&target, line) {
-            Ok(answer) => write_answer(&*answer, &mut found),
+            Ok(answer) => write_answer(&answer, &mut found),
             Err(error) => writeln!(found, "error: {error}").unwrap(),
         }
     }
@@ -371,9 +372,9 @@ fn follow(name: &str) {
     assert_eq!(found.lines().count(), expected.lines().count());
 }
 
-fn write_answer(answer: &dyn AnyAnswer, out: &mut String) {
-    answer.write_text(out).unwrap();
-    for note in answer.notes() {
+fn write_answer(answer: &Answer, out: &mut String) {
+    answer.write_text(Style::default(), out).unwrap();
+    for note in &answer.notes {
         let kind = match note.kind {
             NoteKind::Remark => "note",
             NoteKind::Partial => "incomplete",

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::support::text::WithNotes as _;
 use peak_alloc::PeakAlloc;
 use serde_json::Value;
 use support::machine::{Still, version_of};
@@ -57,7 +58,7 @@ fn no_damage_costs_more_than_the_bounds_or_hides_what_is_left() {
             most_requests = most_requests.max(requests);
             most_bytes = most_bytes.max(memory.bytes());
             most_held = most_held.max(held);
-            Some(answer?.to_json().unwrap())
+            Some(answer?.with_notes())
         };
         let report = ask("!verifier 3").unwrap_or_else(|| panic!("seed {seed}: drivers"));
         let drivers = report["drivers"].as_array().unwrap();
@@ -133,7 +134,7 @@ fn truth() -> Truth {
     for seed in 0..SEEDS {
         let (machine, kernel) = corrupt(BUILDS[0], seed);
         let target = Target::new(&machine, &kernel);
-        let report = run(&target, "!verifier 3").unwrap().to_json().unwrap();
+        let report = run(&target, "!verifier 3").unwrap().with_notes();
         for driver in report["drivers"].as_array().unwrap() {
             let of_driver = votes.entry(number(&driver["entry"])).or_default();
             for block in blocks(driver) {

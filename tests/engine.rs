@@ -13,7 +13,7 @@ use kd_protocol::kd::{DebugIo, NewState, StateChange};
 use kd_protocol::kdnet::Key;
 use support::machine::{stopped, store, version_of};
 use support::text::assert_same_text;
-use verikd::commands::{NoteKind, Run, find};
+use verikd::commands::{NoteKind, Run, Style, find};
 use verikd::debugger::{AskError, Debugger, Notice, Observer};
 use verikd::memory::StoppedCpu;
 use verikd::session::{News, Prompts, Session, SessionConfig, Watcher};
@@ -61,7 +61,7 @@ fn ask(debugger: &Debugger, line: &str, progress: &dyn Progress) -> Result<Strin
     let Run::Query(run) = spec.run else { panic!("{line} asks no target") };
     let answer = debugger.ask(run, arguments, progress)?;
     let mut text = String::new();
-    answer.write_text(&mut text).unwrap();
+    answer.write_text(Style::default(), &mut text).unwrap();
     Ok(text)
 }
 
@@ -230,7 +230,7 @@ fn a_front_end_without_a_terminal_hears_answers_watches_and_cancels() {
     let (spec, arguments) = find("!verifier 80 0n4000").unwrap();
     let Run::Query(run) = spec.run else { panic!("!verifier asks the target") };
     match debugger.ask(run, arguments, &cancels) {
-        Ok(answer) => assert!(answer.worst() >= Some(NoteKind::Partial), "{:?}", answer.notes()),
+        Ok(answer) => assert!(answer.worst() >= Some(NoteKind::Partial), "{:?}", answer.notes),
         Err(error) => assert!(error.to_string().contains("interrupted"), "{error}"),
     }
     assert!(cancels.1.get() > 0, "no progress was told");

@@ -3,11 +3,12 @@
 
 mod support;
 
+use crate::support::text::WithNotes as _;
 use proptest::prelude::*;
 use support::Booted;
 use support::everything::{LINES, named};
 use support::text::run;
-use verikd::commands::{AnyAnswer, COMMANDS, NoteKind, QueryError, Run};
+use verikd::commands::{Answer, COMMANDS, NoteKind, QueryError, Run, Style};
 use verikd::output::{is_hazard, json};
 
 proptest! {
@@ -52,15 +53,15 @@ fn every_command_that_asks_a_target_is_tried() {
 fn both(booted: &Booted, line: &str) -> (String, String) {
     let target = booted.target();
     match run(&target, line) {
-        Ok(answer) => (text_of(&*answer), json(&answer.to_json().unwrap())),
+        Ok(answer) => (text_of(&answer), json(&answer.with_notes())),
         Err(error) => (error_text(&error), json(&serde_json::json!({ "error": error.to_string() }))),
     }
 }
 
-fn text_of(answer: &dyn AnyAnswer) -> String {
+fn text_of(answer: &Answer) -> String {
     let mut text = String::new();
-    answer.write_text(&mut text).unwrap();
-    for note in answer.notes() {
+    answer.write_text(Style::default(), &mut text).unwrap();
+    for note in &answer.notes {
         let kind = if note.kind == NoteKind::Failed { "error" } else { "note" };
         text += &format!("{kind}: {}\n", note.text);
     }

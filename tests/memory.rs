@@ -5,9 +5,11 @@ mod support;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::support::text::WithNotes as _;
 use support::machine::stopped;
 use support::text::{notes, run, text};
 use support::{Booted, World};
+use verikd::commands::Style;
 use verikd::memory::{Address, CountingMemory, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
 use verikd::symbols::table::TableSymbols;
 use verikd::symbols::{Guid, PdbIdentity};
@@ -54,13 +56,13 @@ fn a_display_ends_where_reading_was_broken_off() {
     let target = Target::new(&memory, &booted.kernel);
     let answer = run(&target, &format!("db {AT} L100000")).unwrap();
     let mut shown = String::new();
-    answer.write_text(&mut shown).unwrap();
+    answer.write_text(Style::default(), &mut shown).unwrap();
     assert_eq!(shown.lines().count(), 0x10, "{shown}");
-    assert!(answer.notes()[0].text.contains("broken off: interrupted"), "{:?}", answer.notes());
+    assert!(answer.notes[0].text.contains("broken off: interrupted"), "{:?}", answer.notes);
     // Holes without end are given up, and what was not tried is not shown.
     let far = "ffff900000000008";
     let answer = run(&booted.target(), &format!("dq {far} L?20000")).unwrap();
-    assert_eq!(answer.to_json().unwrap()["elements"].as_array().unwrap().len(), 0x100 * 0x1000 / 8 - 1);
+    assert_eq!(answer.with_notes()["elements"].as_array().unwrap().len(), 0x100 * 0x1000 / 8 - 1);
 }
 
 #[test]
@@ -259,10 +261,10 @@ fn a_range_that_cannot_be_meant_is_refused() {
 #[test]
 fn json_has_the_numbers_of_the_text() {
     let booted = booted();
-    let json = run(&booted.target(), "dps fffff880`0496e000 L2").unwrap().to_json().unwrap();
+    let json = run(&booted.target(), "dps fffff880`0496e000 L2").unwrap().with_notes();
     assert_eq!(json["start"], "0xfffff8800496e000");
     assert_eq!(json["elements"], serde_json::json!(["0xfffff80001401018", "0xfffff8800496e3a0"]));
     assert_eq!(json["symbols"], serde_json::json!(["nt!KeBugCheckEx+0x18", null]));
-    let json = run(&booted.target(), "da fffff880`0496e3b0").unwrap().to_json().unwrap();
+    let json = run(&booted.target(), "da fffff880`0496e3b0").unwrap().with_notes();
     assert_eq!(json["text"], "Lea1.");
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use crate::support::text::WithNotes as _;
 use serde_json::Value;
 use support::World;
 use support::kernels::{isf_files, kernels_to_read, rebuild, shared};
@@ -240,7 +241,7 @@ fn the_same_leak_prints_the_same_on_every_kernel() {
         let kernel = isf.display();
         let transcript = include_str!("golden/verifier-3-myfault.txt");
         assert_same_text(&text(&booted.target(), "!verifier 3 myfault.sys"), transcript);
-        let log = run(&booted.target(), "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
+        let log = run(&booted.target(), "!verifier 80 fffffa8005400000").unwrap().with_notes();
         let entries = log["entries"].as_array().unwrap();
         assert_eq!((entries.len(), &entries[0]["size"]), (1, &0xf_a000.into()), "{kernel}");
         assert_eq!(entries[0]["stack"].as_array().unwrap().len(), 8, "{kernel}");

@@ -8,6 +8,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::text::WithNotes as _;
 use pdb2::FallibleIterator;
 use support::blind::{Blind, UNKNOWN_API};
 use support::machine::{Still, folder, stopped, store};
@@ -59,7 +60,7 @@ fn searching_the_log_finds_what_reading_it_finds() {
     ] {
         let line = format!("!verifier 80 {address}");
         let entries = |memory: &dyn Memory, kernel: &Kernel| {
-            let log = run(&Target::new(memory, kernel), &line).unwrap().to_json().unwrap();
+            let log = run(&Target::new(memory, kernel), &line).unwrap().with_notes();
             (log["entries"].clone(), log["method"].clone())
         };
         let (searched, method) = entries(&machine, &kernel);
@@ -111,7 +112,7 @@ fn symbols_without_the_types_of_pool_tracking_give_the_same_answer_and_say_what_
     let expected = "Built-in layouts, which every known x64 kernel shares, were used for _VI_POOL_ENTRY, \
                     _VI_POOL_PAGE_HEADER: ntkrnlmp.pdb (identity ";
     assert!(note.kind == NoteKind::Remark && note.text.starts_with(expected), "{note:?}");
-    let json = run(&target(), line).unwrap().to_json().unwrap();
+    let json = run(&target(), line).unwrap().with_notes();
     assert_eq!(json["notes"][0]["text"], note.text.as_str());
     assert_eq!(notes(&target(), "lm"), [], "what needs no such type says nothing of them");
     let lacking = IsfSymbols::open(&exported[0]).unwrap();
@@ -164,11 +165,11 @@ fn a_machine_that_ran_on_has_leaked_more() {
     machine.run_for(Duration::from_secs(11));
     machine.break_in();
     let target = Target::new(&machine, &kernel);
-    let report = run(&target, "!verifier 3 myfault").unwrap().to_json().unwrap();
+    let report = run(&target, "!verifier 3 myfault").unwrap().with_notes();
     let blocks = report["drivers"][0]["allocations"]["blocks"].as_array().unwrap();
     assert!(blocks.len() > 10 && report["notes"] == serde_json::json!([]), "{}", report["notes"]);
     let newest = blocks[0]["address"].as_str().unwrap();
-    let log = run(&target, &format!("!verifier 80 {newest}")).unwrap().to_json().unwrap();
+    let log = run(&target, &format!("!verifier 80 {newest}")).unwrap().with_notes();
     assert_eq!(log["entries"].as_array().unwrap().len(), 1);
 }
 
@@ -224,11 +225,11 @@ fn without_the_kernels_pdb_modules_are_listed_and_the_missing_file_is_named() {
     assert!(error.contains(&url), "{error}");
 
     let report = run(&target, "!verifier 3 myfault.sys").unwrap();
-    assert_eq!((report.notes().len(), report.worst()), (1, Some(NoteKind::Failed)));
-    assert!(report.notes()[0].text.contains("built-in layout") && report.notes()[0].text.contains(&url));
-    let found = report.to_json().unwrap();
+    assert_eq!((report.notes.len(), report.worst()), (1, Some(NoteKind::Failed)));
+    assert!(report.notes[0].text.contains("built-in layout") && report.notes[0].text.contains(&url));
+    let found = report.with_notes();
     kernel.set_symbol_path(SymbolPath::parse(&store("no_nt").display().to_string()));
-    let known = run(&target, "!verifier").unwrap().to_json().unwrap();
+    let known = run(&target, "!verifier").unwrap().with_notes();
     assert_eq!(found["settings"]["level"], known["settings"]["level"]);
     for counter in ["raise_irqls", "trims", "allocations_attempted", "allocations_failed_deliberately"] {
         let of = |report: &serde_json::Value| report["settings"]["statistics"][counter].clone();

@@ -1,143 +1,80 @@
-//! Questions and answers: a query asks the stopped target and gives plain data; notes say what must be known beside it.
+//! Questions and answers: a query asks the stopped target and gives plain data, its facts; notes say what must be known
+//! beside them.
 
 use std::fmt;
 
-use serde::Serialize;
-
-use super::error::{QueryError, narrow};
-use super::verifier::VerifierFormat;
-use crate::output::{Screen, screened};
-use crate::target::{ReadCause, Target};
+use super::context::{Context, Style};
+use super::error::QueryError;
+use crate::output::Screen;
+use crate::target::{Note, NoteCode, NoteKind, ReadCause, Target};
 
 /// A question to the stopped target.
 pub trait Query {
     /// What it is answered with.
-    type Answer: Answer;
+    type Facts: Facts + 'static;
 
-    /// Reads what is needed, and no more.
+    /// Reads what is needed, and no more. What is missing in the facts is [noted](Target::note).
     ///
     /// # Errors
-    /// [`QueryError`] if there is no answer at all; an answer with gaps says so in its [`notes`](Answer::notes).
-    fn run(&self, target: &Target<'_>) -> Result<Self::Answer, QueryError>;
+    /// [`QueryError`] if there are no facts at all.
+    fn run(&self, target: &Target<'_>) -> Result<Self::Facts, QueryError>;
 }
 
-/// What a command found: plain data.
-pub trait Answer: Serialize {
-    /// Writes it as WinDbg would, without the notes.
-    ///
-    /// # Errors
-    /// The writer's.
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result;
-
-    /// Writes it in a style that the reader chose; most answers have one only.
+/// What a command found: plain data, which may be printed by another thread. Text and JSON say the same.
+pub trait Facts: erased_serde::Serialize + Send {
+    /// Writes them as WinDbg would.
     ///
     /// # Errors
     /// The writer's.
-    fn write_styled(&self, _style: &Style, out: &mut dyn fmt::Write) -> fmt::Result {
-        self.write_text(out)
-    }
-
-    /// What the reader must know beside it: what is missing, and why.
-    fn notes(&self) -> &[Note] {
-        &[]
-    }
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 
-/// What a reader has chosen about the text of answers. No fact in an answer depends on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Style {
-    /// How `!verifier` prints.
-    pub verifier: VerifierFormat,
+erased_serde::serialize_trait_object!(Facts);
+
+/// What running a command gives: facts of any kind, and notes wherever they are collected.
+pub type Found = Result<Box<dyn Facts>, QueryError>;
+
+/// Facts, and what must be said of them.
+#[derive(Clone, Debug)]
+pub struct Answer<F = Box<dyn Facts>> {
+    /// The facts.
+    pub facts: F,
+    /// What the reader must know beside them.
+    pub notes: Vec<Note>,
+    /// Bytes of a pointer in the target that they are of.
+    pub pointer_size: usize,
 }
 
-/// Something said beside an answer; text shows it after the answer, JSON in `notes`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Note {
-    /// How much it takes from the answer.
-    pub kind: NoteKind,
-    /// One or more sentences.
-    pub text: String,
-}
-
-impl Note {
-    /// Worth knowing; the answer is whole.
-    pub fn remark(text: impl AsRef<str>) -> Self {
-        Self::new(NoteKind::Remark, text.as_ref())
+impl Answer {
+    /// An answer that is not of a target.
+    #[must_use]
+    pub fn of_no_target(facts: Box<dyn Facts>) -> Self {
+        Self { facts, notes: Vec::new(), pointer_size: size_of::<u64>() }
     }
 
-    /// Something is missing in the answer.
-    pub fn partial(text: impl AsRef<str>) -> Self {
-        Self::new(NoteKind::Partial, text.as_ref())
-    }
-
-    /// What was asked for is not there.
-    pub fn failed(text: impl AsRef<str>) -> Self {
-        Self::new(NoteKind::Failed, text.as_ref())
-    }
-
-    /// Notes are sentences for people, also in JSON.
-    fn new(kind: NoteKind, text: &str) -> Self {
-        Self { kind, text: screened(text) }
-    }
-}
-
-/// How much a [`Note`] takes from its answer; a script's exit code follows the worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NoteKind {
-    /// Nothing.
-    Remark,
-    /// A part of it.
-    Partial,
-    /// What was asked for.
-    Failed,
-}
-
-/// An [`Answer`] whose type is not known: what the shell gets of any command. It may be printed by another thread.
-pub trait AnyAnswer: Send {
-    /// Writes it as WinDbg would, without the notes.
+    /// Writes the facts as WinDbg would, in the reader's style.
     ///
     /// # Errors
     /// The writer's.
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+    pub fn write_text(&self, style: Style, out: &mut dyn fmt::Write) -> fmt::Result {
+        // Whatever an answer prints reaches its reader through a screen: here, so that no command can forget it.
+        self.facts.write_text(&Context { pointer_size: self.pointer_size, style }, &mut Screen(out))
+    }
 
-    /// The same in a style that the reader chose.
+    /// The facts as JSON.
     ///
     /// # Errors
-    /// The writer's.
-    fn write_styled(&self, style: &Style, out: &mut dyn fmt::Write) -> fmt::Result;
+    /// None for the facts of this program.
+    pub fn to_json(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(&self.facts)
+    }
+}
 
-    /// What the reader must know beside it.
-    fn notes(&self) -> &[Note];
-
+impl<F> Answer<F> {
     /// The worst of its notes; nothing if it has none.
-    fn worst(&self) -> Option<NoteKind> {
-        self.notes().iter().map(|note| note.kind).max()
-    }
-
-    /// All its facts, notes included.
-    ///
-    /// # Errors
-    /// None for the answers of this program.
-    fn to_json(&self) -> serde_json::Result<serde_json::Value>;
-}
-
-impl<A: Answer + Send> AnyAnswer for A {
-    // Whatever an answer prints reaches its reader through a screen: here, so that no command can forget it.
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        Answer::write_text(self, &mut Screen(out))
-    }
-
-    fn write_styled(&self, style: &Style, out: &mut dyn fmt::Write) -> fmt::Result {
-        Answer::write_styled(self, style, &mut Screen(out))
-    }
-
-    fn notes(&self) -> &[Note] {
-        Answer::notes(self)
-    }
-
-    fn to_json(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(self)
+    #[must_use]
+    pub fn worst(&self) -> Option<NoteKind> {
+        self.notes.iter().map(|note| note.kind).max()
     }
 }
 
@@ -145,103 +82,62 @@ impl<A: Answer + Send> AnyAnswer for A {
 ///
 /// # Errors
 /// The query's; [`QueryError::Lost`].
-pub fn ask(run: fn(&str, &Target<'_>) -> Answered, arguments: &str, target: &Target<'_>) -> Answered {
+pub fn ask(
+    run: fn(&str, &Target<'_>) -> Found,
+    arguments: &str,
+    target: &Target<'_>,
+) -> Result<Answer, QueryError> {
     told(run(arguments, target), target)
 }
 
-/// An answer with what has to be said of how it came about: that reading was broken off, that the list of modules is not
-/// whole, which built-in layouts it rests on. On a 32-bit target its notes and errors have addresses of eight digits.
+/// Facts with what was said of them and what has to be said of how they came about: that reading was broken off, that the
+/// list of modules is not whole, which built-in layouts they rest on.
 ///
 /// # Errors
 /// The query's. [`QueryError::Lost`] if reading was broken off and the answer would tell something as not there: what was
 /// not read is not known.
-pub fn told(answered: Answered, target: &Target<'_>) -> Answered {
+pub fn told<F>(found: Result<F, QueryError>, target: &Target<'_>) -> Result<Answer<F>, QueryError> {
+    let mut notes = target.notes().take();
     let is_narrow = target.pointer_size() == 4;
     let over = target.over();
-    let answer = match (answered, over) {
-        (Ok(answer), Some(cause)) if !bears(&*answer, cause) => return Err(QueryError::Lost(cause.clone())),
-        (Ok(answer), _) => answer,
-        (Err(error), Some(cause)) if !names(&error.to_string(), cause) => {
-            return Err(QueryError::Lost(cause.clone()));
-        }
+    let facts = match (found, over) {
+        (Ok(_), Some(cause)) if !bears(&notes, cause) => return Err(QueryError::Lost(cause.clone())),
+        (Ok(facts), _) => facts,
+        (Err(error), Some(cause)) if !error.is_of_link() => return Err(QueryError::Lost(cause.clone())),
         (Err(error), _) if is_narrow => return Err(QueryError::Narrow(Box::new(error))),
         (Err(error), _) => return Err(error),
     };
-    let mut added = Vec::new();
-    let is_said = |what: &str| answer.notes().iter().any(|note| note.text.contains(what));
-    if let Some(cause) = over.filter(|cause| !is_said_of(&*answer, cause)) {
-        added.push(Note::partial(format!(
-            "Reading was broken off: {cause}. What is missing here is not known."
-        )));
-    } else if let Some(trouble) = target.missed_names().filter(|trouble| !is_said(trouble)) {
-        added.push(Note::partial(format!(
-            "Some addresses have no name, because the list of modules is not whole: {trouble}"
-        )));
-    }
-    added.extend(target.built_in_note().map(Note::remark));
-    if added.is_empty() && !is_narrow {
-        return Ok(answer);
-    }
-    let mut notes = answer.notes().to_vec();
-    notes.extend(added);
-    if is_narrow {
-        notes.iter_mut().for_each(|note| note.text = narrow(&note.text));
-    }
-    Ok(Box::new(Announced { answer, notes }))
-}
-
-/// True if an answer stays true although reading was broken off for `cause`: nothing in it is told as not there, and it
-/// is not of two boots.
-fn bears(answer: &dyn AnyAnswer, cause: &ReadCause) -> bool {
-    let is_claim = |note: &Note| note.kind == NoteKind::Failed && !names(&note.text, cause);
-    *cause != ReadCause::TargetRestarted && !answer.notes().iter().any(is_claim)
-}
-
-/// True if a note says that something is missing for `cause`.
-fn is_said_of(answer: &dyn AnyAnswer, cause: &ReadCause) -> bool {
-    answer.notes().iter().any(|note| note.kind > NoteKind::Remark && names(&note.text, cause))
-}
-
-fn names(text: &str, cause: &ReadCause) -> bool {
-    text.contains(&cause.to_string())
-}
-
-/// An answer, and what has to be said of it besides.
-struct Announced {
-    answer: Box<dyn AnyAnswer>,
-    /// The answer's, and more.
-    notes: Vec<Note>,
-}
-
-impl AnyAnswer for Announced {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        self.answer.write_text(out)
-    }
-
-    fn write_styled(&self, style: &Style, out: &mut dyn fmt::Write) -> fmt::Result {
-        self.answer.write_styled(style, out)
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
-    }
-
-    fn to_json(&self) -> serde_json::Result<serde_json::Value> {
-        let mut json = self.answer.to_json()?;
-        if let Some(facts) = json.as_object_mut() {
-            facts.insert("notes".to_owned(), serde_json::to_value(&self.notes)?);
+    let is_said = |codes: &[NoteCode]| {
+        notes.iter().any(|note| note.kind > NoteKind::Remark && codes.contains(&note.code))
+    };
+    if let Some(cause) = over {
+        if !is_said(&[NoteCode::BrokenOff]) {
+            let text = format!("Reading was broken off: {cause}. What is missing here is not known.");
+            notes.push(Note::partial(NoteCode::BrokenOff, text));
         }
-        Ok(json)
+    } else if let Some(trouble) = target.missed_names()
+        && !is_said(&[NoteCode::NamesMissing, NoteCode::ModulesBreakOff])
+    {
+        let text =
+            format!("Some addresses have no name, because the list of modules is not whole: {trouble}");
+        notes.push(Note::partial(NoteCode::NamesMissing, text));
     }
+    let built_in = target.built_in_note();
+    notes.extend(built_in.map(|text| Note::remark(NoteCode::BuiltInLayouts, text)));
+    if is_narrow {
+        notes.iter_mut().for_each(|note| note.text = super::error::narrow(&note.text));
+    }
+    Ok(Answer { facts, notes, pointer_size: target.pointer_size() })
 }
 
-/// What running a command gives.
-pub type Answered = Result<Box<dyn AnyAnswer>, QueryError>;
+/// True if facts stay true although reading was broken off for `cause`: nothing in them is told as not there, and they
+/// are not of two boots.
+fn bears(notes: &[Note], cause: &ReadCause) -> bool {
+    let is_claim = |note: &Note| note.kind == NoteKind::Failed && note.code != NoteCode::BrokenOff;
+    *cause != ReadCause::TargetRestarted && !notes.iter().any(is_claim)
+}
 
-/// Runs a query and forgets the type of its answer.
-pub(super) fn answer<Q: Query>(query: &Q, target: &Target<'_>) -> Answered
-where
-    Q::Answer: Send + 'static,
-{
+/// Runs a query and forgets the type of its facts.
+pub(super) fn answer<Q: Query>(query: &Q, target: &Target<'_>) -> Found {
     Ok(Box::new(query.run(target)?))
 }

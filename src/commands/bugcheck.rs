@@ -12,7 +12,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::answer::{Answer, Answered, Query, answer};
+use super::answer::{Facts, Found, Query, answer};
+use super::context::Context;
 use super::error::QueryError;
 use super::spec::{CommandSpec, Run};
 use crate::target::{Target, TargetError};
@@ -44,12 +45,10 @@ pub struct BugCheck {
     /// Its four parameters; without a bug check they mean nothing, and `null` stands for them.
     #[serde(serialize_with = "hex_each")]
     pub parameters: Option<[u64; 4]>,
-    #[serde(skip)]
-    pointer_size: usize,
 }
 
 impl Query for BugCheckQuery {
-    type Answer = BugCheck;
+    type Facts = BugCheck;
 
     fn run(&self, target: &Target<'_>) -> Result<BugCheck, QueryError> {
         let at = match target.address_of("nt!KiBugCheckData") {
@@ -72,7 +71,7 @@ impl Query for BugCheckQuery {
         let code = next() as u32;
         // The words behind a code of 0 are whatever was left there.
         let parameters = (code != 0).then(|| std::array::from_fn(|_| next()));
-        Ok(BugCheck { code, parameters, pointer_size })
+        Ok(BugCheck { code, parameters })
     }
 }
 
@@ -83,10 +82,10 @@ impl BugCheck {
         self.code != 0
     }
 
-    /// As the debuggers announce it at a stop.
+    /// As the debuggers announce it at a stop of a target whose pointers have `pointer_size` bytes.
     #[must_use]
-    pub fn announcement(&self) -> String {
-        let digits = 2 * self.pointer_size;
+    pub fn announcement(&self, pointer_size: usize) -> String {
+        let digits = 2 * pointer_size;
         let Some([first, second, third, fourth]) = self.parameters else { return NONE.to_owned() };
         format!(
             "*** Fatal System Error: 0x{:08x}\n                       \
@@ -108,13 +107,13 @@ impl BugCheck {
     }
 }
 
-impl Answer for BugCheck {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for BugCheck {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let Some(parameters) = self.parameters else { return writeln!(out, "{NONE}") };
         writeln!(out, "Bugcheck code {:08X}", self.code)?;
         write!(out, "Arguments")?;
         for parameter in parameters {
-            match self.pointer_size {
+            match context.pointer_size {
                 4 => write!(out, " {parameter:08x}")?,
                 _ => write!(out, " {:08x}`{:08x}", parameter >> 32, parameter as u32)?,
             }
@@ -138,6 +137,6 @@ fn hex_each<S: Serializer>(values: &Option<[u64; 4]>, serializer: S) -> Result<S
     }
 }
 
-fn run(_arguments: &str, target: &Target<'_>) -> Answered {
+fn run(_arguments: &str, target: &Target<'_>) -> Found {
     answer(&BugCheckQuery, target)
 }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::{Answer, Answered};
+use super::answer::{Facts, Found};
+use super::context::Context;
 use super::spec::{CommandSpec, Run};
 
 pub(super) static COMMAND: CommandSpec =
@@ -16,14 +17,14 @@ pub(super) struct Echo {
     text: String,
 }
 
-impl Answer for Echo {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for Echo {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "{}", self.text)
     }
 }
 
 /// Quotes around the whole text protect it and are not part of it.
-fn run(arguments: &str, _: &'static [&'static CommandSpec]) -> Answered {
+fn run(arguments: &str, _: &'static [&'static CommandSpec]) -> Found {
     let inside = arguments.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     Ok(Box::new(Echo { text: inside.unwrap_or(arguments).to_owned() }))
 }

@@ -1,7 +1,7 @@
 //! Why a command has no answer.
 
 use super::expression::{ExpressionCause, ExpressionError};
-use crate::target::{ReadCause, TargetError};
+use crate::target::{OfLink, ReadCause, TargetError};
 
 /// Why a command has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -77,6 +77,20 @@ fn meant(nearest: &[&str]) -> String {
 }
 
 impl QueryError {
+    /// True if the link, the session or the user ended the reading: it says nothing of what was asked for.
+    #[must_use]
+    pub fn is_of_link(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Narrow(error) => error.is_of_link(),
+            Self::Target { source, .. } => source.is_of_link(),
+            Self::Expression { source, .. } => {
+                matches!(source.cause(), ExpressionCause::Target(error) if error.is_of_link())
+            }
+            _ => false,
+        }
+    }
+
     /// True if the user's line is wrong, not the target: exit code 2.
     #[must_use]
     pub fn is_usage(&self) -> bool {

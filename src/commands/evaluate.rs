@@ -20,8 +20,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::{Answer, Answered};
+use super::answer::{Facts, Found};
 use super::arguments::Arguments;
+use super::context::Context;
 use super::spec::{CommandSpec, Run};
 use crate::output::{Address, general, unix_time};
 use crate::target::{Target, VirtAddr};
@@ -50,8 +51,8 @@ pub(super) struct Evaluated {
     width: usize,
 }
 
-impl Answer for Evaluated {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for Evaluated {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let value = Address { address: self.value, pointer_size: self.width };
         writeln!(out, "Evaluate expression: {} = {value}", self.decimal)
     }
@@ -106,8 +107,8 @@ impl Formats {
     }
 }
 
-impl Answer for Formats {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for Formats {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "Evaluate expression:")?;
         writeln!(out, "  Hex:     {}", Address { address: self.value, pointer_size: self.width })?;
         writeln!(out, "  Decimal: {}", self.decimal)?;
@@ -135,13 +136,13 @@ fn time(value: u64) -> Option<String> {
     Some(format!("{clock}.{:03} {year} (UTC)", value / (TICKS / 1000) % 1000))
 }
 
-fn evaluate(arguments: &str, target: &Target<'_>) -> Answered {
+fn evaluate(arguments: &str, target: &Target<'_>) -> Found {
     let value = only_expression(&EVALUATE, arguments, target)?;
     let width = width(value, target);
     Ok(Box::new(Evaluated { value: VirtAddr(value), decimal: decimal(value, width), width }))
 }
 
-fn formats(arguments: &str, target: &Target<'_>) -> Answered {
+fn formats(arguments: &str, target: &Target<'_>) -> Found {
     let value = only_expression(&FORMATS, arguments, target)?;
     Ok(Box::new(Formats::of(value, width(value, target))))
 }
@@ -162,12 +163,16 @@ fn only_expression(
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer::Answer;
+    use super::super::context::Style;
     use super::*;
 
     #[test]
     fn formats_are_those_of_microsofts_example() {
         let mut text = String::new();
-        Answer::write_text(&Formats::of(0x1c40_7e62, 8), &mut text).unwrap();
+        Answer::of_no_target(Box::new(Formats::of(0x1c40_7e62, 8)))
+            .write_text(Style::default(), &mut text)
+            .unwrap();
         let expected = "\
 Evaluate expression:
   Hex:     00000000`1c407e62
@@ -182,7 +187,9 @@ Evaluate expression:
         assert_eq!(text, expected);
         // Microsoft's own example is of a 32-bit target.
         let mut text = String::new();
-        Answer::write_text(&Formats::of(0x1c40_7e62, 4), &mut text).unwrap();
+        Answer::of_no_target(Box::new(Formats::of(0x1c40_7e62, 4)))
+            .write_text(Style::default(), &mut text)
+            .unwrap();
         let expected = "\
 Evaluate expression:
   Hex:     1c407e62

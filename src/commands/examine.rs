@@ -16,14 +16,16 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::{Answer, Answered, Note};
+use super::answer::{Facts, Found};
 use super::arguments::Arguments;
+use super::context::Context;
 use super::error::QueryError;
 use super::pattern::Pattern;
 use super::spec::{CommandSpec, Run};
 use crate::output::{self, TargetText};
 use crate::target::{
-    ModuleSymbols, Neighbours, SymbolAt, SymbolKind, Target, TargetError, VirtAddr, undecorate,
+    ModuleSymbols, Neighbours, Note, NoteCode, OfLink, SymbolAt, SymbolKind, Target, TargetError, VirtAddr,
+    undecorate,
 };
 
 pub(super) static EXAMINE: CommandSpec = CommandSpec {
@@ -49,11 +51,8 @@ const MAX_SYMBOLS: usize = 0x1_0000;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct SymbolList {
     symbols: Vec<Row>,
-    notes: Vec<Note>,
     #[serde(skip)]
     columns: Columns,
-    #[serde(skip)]
-    pointer_size: usize,
 }
 
 /// What is printed of each.
@@ -73,10 +72,10 @@ struct Row {
     name: TargetText,
 }
 
-impl Answer for SymbolList {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for SymbolList {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         self.symbols.iter().try_for_each(|Row { address, module, name }| {
-            let address = output::Address { address: *address, pointer_size: self.pointer_size };
+            let address = context.address(*address);
             match self.columns {
                 Columns::All => writeln!(out, "{address} {module}!{name}"),
                 Columns::Address => writeln!(out, "{address}"),
@@ -84,30 +83,25 @@ impl Answer for SymbolList {
             }
         })
     }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
-    }
 }
 
 /// Modules that a pattern means, with their symbols.
 pub(super) struct FittingModules {
     pub(super) modules: Vec<ModuleSymbols>,
-    /// Those without symbols, and those that were not looked into.
-    pub(super) notes: Vec<Note>,
     /// Some were not looked into.
     pub(super) is_partial: bool,
 }
 
 impl FittingModules {
-    /// Why the modules that have only export symbols have no others.
-    pub(super) fn explain_exports(&self, target: &Target<'_>) -> Vec<Note> {
+    /// Notes why the modules that have only export symbols have no others.
+    pub(super) fn explain_exports(&self, target: &Target<'_>) {
         let exports = self.modules.iter().filter(|(_, symbols)| symbols.kind() == SymbolKind::Export);
-        let note = |(module, _): &ModuleSymbols| {
-            let why = target.kernel().known_symbols(module)?.err()?;
-            Some(Note::remark(format!("{} has only export symbols: {why}", module.name)))
-        };
-        exports.filter_map(note).collect()
+        for (module, _) in exports {
+            if let Some(Err(why)) = target.kernel().known_symbols(module) {
+                let text = format!("{} has only export symbols: {why}", module.name);
+                target.note(Note::remark(NoteCode::ExportSymbols, text));
+            }
+        }
     }
 }
 
@@ -115,10 +109,10 @@ impl FittingModules {
 pub(super) fn modules_for(pattern: &str, target: &Target<'_>) -> Result<FittingModules, TargetError> {
     if Pattern::is_plain(pattern) {
         let modules = vec![target.module_names(pattern)?];
-        return Ok(FittingModules { modules, notes: Vec::new(), is_partial: false });
+        return Ok(FittingModules { modules, is_partial: false });
     }
     let fits = Pattern::new(pattern);
-    let mut found = FittingModules { modules: Vec::new(), notes: Vec::new(), is_partial: false };
+    let mut found = FittingModules { modules: Vec::new(), is_partial: false };
     let mut deferred = Vec::new();
     let list = target.modules()?;
     for module in list.modules().iter().filter(|module| fits.matches(&module.name)) {
@@ -126,7 +120,8 @@ pub(super) fn modules_for(pattern: &str, target: &Target<'_>) -> Result<FittingM
         match symbols {
             Some(Ok(symbols)) => found.modules.push((module.clone(), symbols)),
             Some(Err(why)) => {
-                found.notes.push(Note::remark(format!("{} has no symbols: {why}", module.name)))
+                let text = format!("{} has no symbols: {why}", module.name);
+                target.note(Note::remark(NoteCode::NoSymbols, text));
             }
             None => deferred.push(&*module.name),
         }
@@ -137,7 +132,7 @@ pub(super) fn modules_for(pattern: &str, target: &Target<'_>) -> Result<FittingM
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         found.is_partial = true;
         // To load them all means to read each image, and perhaps to fetch files, while the target stands still.
-        found.notes.push(Note::partial(format!(
+        target.note(Note::partial(NoteCode::SymbolsDeferred, format!(
             "Not looked into, because their symbols are not loaded: {names}{more}. MODULE! before the name, with wildcards \
              too, looks into those that fit; .reload /f loads all"
         )));
@@ -145,7 +140,7 @@ pub(super) fn modules_for(pattern: &str, target: &Target<'_>) -> Result<FittingM
     Ok(found)
 }
 
-fn examine(text: &str, target: &Target<'_>) -> Answered {
+fn examine(text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(&EXAMINE, text);
     let (mut columns, mut by_name, mut wants_types) = (Columns::All, false, false);
     let pattern = loop {
@@ -167,9 +162,7 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
     let (module, name) = pattern.split_once('!').unwrap_or(("*", pattern));
     let found = modules_for(module, target).map_err(|source| QueryError::Target { command: "x", source })?;
     let name = Pattern::new(name);
-    let pointer_size = target.pointer_size();
-    let mut list = SymbolList { symbols: Vec::new(), notes: Vec::new(), columns, pointer_size };
-    list.notes.extend(found.notes.iter().cloned());
+    let mut list = SymbolList { symbols: Vec::new(), columns };
     for (module, symbols) in &found.modules {
         for symbol in symbols.symbols() {
             let shown = undecorate(&symbol.name);
@@ -188,11 +181,12 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
     if list.symbols.len() > MAX_SYMBOLS {
         let count = list.symbols.len();
         list.symbols.truncate(MAX_SYMBOLS);
-        list.notes
-            .push(Note::partial(format!("Only the first {MAX_SYMBOLS:#x} of {count:#x} symbols are listed")));
+        let text = format!("Only the first {MAX_SYMBOLS:#x} of {count:#x} symbols are listed");
+        target.note(Note::partial(NoteCode::Limit, text));
     }
     if wants_types && !list.symbols.is_empty() {
-        list.notes.push(Note::remark(
+        target.note(Note::remark(
+            NoteCode::PublicSymbols,
             "Public symbols have neither types nor sizes, so names and addresses are all",
         ));
     }
@@ -200,13 +194,14 @@ fn examine(text: &str, target: &Target<'_>) -> Answered {
         let exports = (symbols.kind() == SymbolKind::Export).then(|| target.exports(module)).flatten()?;
         (exports.unread() > 0).then(|| (module.name.to_string(), exports.unread()))
     });
-    list.notes.extend(unread.map(|(module, count)| {
-        Note::partial(format!("{count:#x} exports of {module} cannot be read: their names are not in memory"))
-    }));
+    for (module, count) in unread {
+        let text = format!("{count:#x} exports of {module} cannot be read: their names are not in memory");
+        target.note(Note::partial(NoteCode::Unreadable, text));
+    }
     if list.symbols.is_empty() {
-        list.notes.extend(found.explain_exports(target));
+        found.explain_exports(target);
         let reach = if found.is_partial { " in the modules that were looked into" } else { "" };
-        list.notes.push(Note::failed(format!("no symbol's name fits {pattern}{reach}")));
+        target.note(Note::failed(NoteCode::NotFound, format!("no symbol's name fits {pattern}{reach}")));
     }
     Ok(Box::new(list))
 }
@@ -230,18 +225,10 @@ pub(super) struct Nearest {
     next: Option<TargetText>,
     #[serde(serialize_with = "output::address_or_null")]
     next_address: Option<VirtAddr>,
-    notes: Vec<Note>,
-    #[serde(skip)]
-    pointer_size: usize,
 }
 
 impl Nearest {
-    fn of(
-        address: VirtAddr,
-        found: Option<Neighbours>,
-        trouble: Option<String>,
-        pointer_size: usize,
-    ) -> Self {
+    fn of(address: VirtAddr, target: &Target<'_>) -> Self {
         let mut nearest = Self {
             address,
             module: None,
@@ -252,13 +239,11 @@ impl Nearest {
             exact: Vec::new(),
             next: None,
             next_address: None,
-            notes: Vec::new(),
-            pointer_size,
         };
-        let Some(Neighbours { at, start, exact, above }) = found else {
-            nearest.notes.push(match trouble {
-                None => Note::failed(format!("{address} lies in no loaded module")),
-                Some(trouble) => Note::partial(format!(
+        let Some(Neighbours { at, start, exact, above }) = target.neighbours(address) else {
+            target.note(match target.module_trouble() {
+                None => Note::failed(NoteCode::NotFound, format!("{address} lies in no loaded module")),
+                Some(trouble) => Note::partial(NoteCode::ModulesBreakOff, format!(
                     "{address} lies in none of the modules that could be read; the list of modules breaks off: {trouble}"
                 )),
             });
@@ -274,22 +259,23 @@ impl Nearest {
             (nearest.next, nearest.next_address) = (Some(name.into()), Some(at));
         }
         if let Some(why) = missing {
-            nearest.notes.push(match nearest.symbol {
-                Some(_) => Note::remark(format!("only export symbols: {why}")),
-                None => Note::partial(format!("no symbols: {why}")),
+            target.note(match nearest.symbol {
+                Some(_) => Note::remark(NoteCode::ExportSymbols, format!("only export symbols: {why}")),
+                None => Note::partial(NoteCode::NoSymbols, format!("no symbols: {why}"))
+                    .broken_off_if(why.is_of_link()),
             });
         }
         nearest
     }
 }
 
-impl Answer for Nearest {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for Nearest {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let Some(start) = self.start else { return Ok(()) };
         let unloaded = self.unloaded.as_ref().map(|file| format!("<Unloaded_{file}>"));
         let Some(module) = self.module.clone().or(unloaded) else { return Ok(()) };
         let name = self.symbol.as_ref().map_or_else(|| module.clone(), |symbol| format!("{module}!{symbol}"));
-        let shown = |address| output::Address { address, pointer_size: self.pointer_size };
+        let shown = |address| context.address(address);
         write!(out, "({})   {name}", shown(start))?;
         if self.displacement > 0 {
             write!(out, "+{:#x}", self.displacement)?;
@@ -303,23 +289,14 @@ impl Answer for Nearest {
         }
         self.exact.iter().try_for_each(|name| writeln!(out, "    {module}!{name}"))
     }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
-    }
 }
 
-fn nearest(text: &str, target: &Target<'_>) -> Answered {
+fn nearest(text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(&LIST_NEAREST, text);
     if arguments.is_empty() {
         return Err(arguments.usage("an address is missing"));
     }
     let address = arguments.address(target)?;
     arguments.end()?;
-    Ok(Box::new(Nearest::of(
-        address,
-        target.neighbours(address),
-        target.module_trouble(),
-        target.pointer_size(),
-    )))
+    Ok(Box::new(Nearest::of(address, target)))
 }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::{Answer, Answered};
+use super::answer::{Facts, Found};
+use super::context::Context;
 use super::known;
 use super::spec::{CommandSpec, Run};
 use crate::output::write_columns;
@@ -45,14 +46,14 @@ impl Help {
     }
 }
 
-impl Answer for Help {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for Help {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let rows: Vec<_> = self.commands.iter().map(|entry| [entry.usage, entry.summary]).collect();
         write_columns(out, &rows)
     }
 }
 
-fn run(arguments: &str, commands: &'static [&'static CommandSpec]) -> Answered {
+fn run(arguments: &str, commands: &'static [&'static CommandSpec]) -> Found {
     let help = Help::about(arguments, commands);
     if help.commands.is_empty() {
         return Err(known::unknown(arguments, commands));
@@ -62,13 +63,16 @@ fn run(arguments: &str, commands: &'static [&'static CommandSpec]) -> Answered {
 
 #[cfg(test)]
 mod tests {
-    use super::super::COMMANDS;
+    use super::super::answer::Answer;
+    use super::super::context::Style;
+    use super::super::registry::COMMANDS;
     use super::*;
 
     #[test]
     fn help_lists_every_command() {
         let mut text = String::new();
-        Answer::write_text(&Help::about("", COMMANDS), &mut text).unwrap();
+        let help = Answer::of_no_target(Box::new(Help::about("", COMMANDS)));
+        help.write_text(Style::default(), &mut text).unwrap();
         assert_eq!(text.lines().count(), COMMANDS.len());
         assert!(text.contains("!verifier"), "{text}");
         assert!(run("no such", COMMANDS).is_err());

@@ -277,7 +277,7 @@ fn nearest(name: &str, commands: &[&'static CommandSpec]) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::COMMANDS;
+    use super::super::registry::COMMANDS;
     use super::*;
 
     #[test]

@@ -1,16 +1,17 @@
 //! Commands: what a user types, what is asked of the target for it, and what is answered.
 //!
 //! ```text
-//!  "!verifier 3 myfault.sys" --find--> CommandSpec --run--> Query --Target--> Answer (plain data)
+//!  "!verifier 3 myfault.sys" --find--> CommandSpec --run--> Query --Target--> facts (plain data), notes
 //!                                                                               |-> text, as WinDbg prints it
 //!                                                                               `-> JSON, with the same facts and more
 //! ```
-//! A query reads and formats nothing; an answer formats and reads nothing. No query has a session, so none can let the
+//! A query reads and formats nothing; facts are formatted and read nothing. No query has a session, so none can let the
 //! target run: commands that can are [`ControlCommand`]s, which the shell carries out.
 
 mod answer;
 mod arguments;
 mod bugcheck;
+mod context;
 mod control;
 mod dt;
 mod echo;
@@ -32,16 +33,18 @@ mod symbol_path;
 pub mod verifier;
 mod version;
 
-pub use answer::{Answer, Answered, AnyAnswer, Note, NoteKind, Query, Style, ask, told};
+pub use answer::{Answer, Facts, Found, Query, ask, told};
 pub use arguments::number;
 pub use bugcheck::{BugCheck, BugCheckQuery};
+pub use context::{Context, Style, VerifierFormat};
 pub use error::QueryError;
 pub use expression::{Expression, ExpressionCause, ExpressionError};
 pub use help::Help;
 pub use modules::{ModuleTable, Modules};
 pub use registry::{COMMANDS, effect_of, find};
 pub use reload::Reloaded;
-pub use spec::{CommandSpec, ControlCommand, Effect, Run};
+pub use spec::{CommandSpec, ControlCommand, Effect, Run, SymbolCommand};
 pub use symbol_path::{Noise, SearchPath};
-pub use verifier::VerifierFormat;
 pub use version::{TargetVersion, Version};
+
+pub use crate::target::{Note, NoteCode, NoteKind};

@@ -28,13 +28,16 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::{Answer, Answered, Note, Query, answer};
+use super::answer::{Facts, Found, Query, answer};
 use super::arguments::Arguments;
+use super::context::Context;
 use super::error::QueryError;
 use super::pattern::Pattern;
 use super::spec::{CommandSpec, Run};
 use crate::output::{self, TargetText};
-use crate::target::{Module, SymbolKind, Target, TargetError, VirtAddr, WalkEnd, module_name};
+use crate::target::{
+    Module, Note, NoteCode, OfLink, SymbolKind, Target, TargetError, VirtAddr, WalkEnd, module_name,
+};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["lm"],
@@ -90,9 +93,6 @@ pub struct ModuleTable {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unloaded: Vec<Unloaded>,
     end: WalkEnd,
-    notes: Vec<Note>,
-    #[serde(skip)]
-    pointer_size: usize,
     #[serde(skip)]
     columns: Columns,
 }
@@ -147,7 +147,7 @@ struct Headers {
 }
 
 impl Query for Modules {
-    type Answer = ModuleTable;
+    type Facts = ModuleTable;
 
     fn run(&self, target: &Target<'_>) -> Result<ModuleTable, QueryError> {
         let list = target.modules().map_err(|source| QueryError::Target { command: "lm", source })?;
@@ -160,14 +160,11 @@ impl Query for Modules {
             modules: Vec::new(),
             unloaded: Vec::new(),
             end: list.end().clone(),
-            notes: Vec::new(),
             columns: self.columns,
-            pointer_size: target.pointer_size(),
         };
         if self.of_user_mode {
-            table
-                .notes
-                .push(Note::remark("Modules of user mode are not looked at here; lm lists the kernel's"));
+            let text = "Modules of user mode are not looked at here; lm lists the kernel's";
+            target.note(Note::remark(NoteCode::UserMode, text));
             return Ok(table);
         }
         for module in list.modules().iter().filter(fits) {
@@ -194,21 +191,17 @@ impl Query for Modules {
             if self.columns == Columns::Path {
                 match target.image_path(module) {
                     Ok(path) => row.path = Some(path.into()),
-                    Err(error) => {
-                        table.notes.push(Note::partial(format!("path of {}: {error}", module.name)));
-                    }
+                    Err(error) => note_unread(target, "path", module, &error),
                 }
             }
             if self.with_time {
                 match target.timestamp(module) {
                     Ok(time) => row.timestamp = Some(time),
-                    Err(error) => {
-                        table.notes.push(Note::partial(format!("headers of {}: {error}", module.name)));
-                    }
+                    Err(error) => note_unread(target, "headers", module, &error),
                 }
             }
             if self.verbose {
-                table.add_headers(&mut row, module, target);
+                Self::Facts::add_headers(&mut row, module, target);
             }
             table.modules.push(row);
         }
@@ -220,7 +213,9 @@ impl Query for Modules {
             table.modules.sort_by_cached_key(|row| row.name.to_lowercase());
         }
         if !list.end().is_complete() {
-            table.notes.push(Note::partial(format!("the list of modules breaks off: {}", list.end())));
+            let text = format!("the list of modules breaks off: {}", list.end());
+            target
+                .note(Note::partial(NoteCode::ModulesBreakOff, text).broken_off_if(list.end().is_of_link()));
         }
         if table.modules.is_empty() && table.unloaded.is_empty() {
             let nothing = match (&self.pattern, self.address) {
@@ -228,12 +223,13 @@ impl Query for Modules {
                 (_, Some(address)) => format!("{address} lies in no loaded module"),
                 _ => "no such module".to_owned(),
             };
-            table.notes.push(if !list.end().is_complete() {
-                Note::partial(format!("{nothing}, as far as the list could be read"))
+            target.note(if !list.end().is_complete() {
+                let text = format!("{nothing}, as far as the list could be read");
+                Note::partial(NoteCode::ModulesBreakOff, text)
             } else if self.found.is_some() {
-                Note::remark(nothing)
+                Note::remark(NoteCode::NotFound, nothing)
             } else {
-                Note::failed(nothing)
+                Note::failed(NoteCode::NotFound, nothing)
             });
         }
         Ok(table)
@@ -257,24 +253,26 @@ impl ModuleTable {
             Ok(())
         };
         if let Err(error) = add() {
-            self.notes.push(Note::partial(format!("unloaded modules: {error}")));
+            let text = format!("unloaded modules: {error}");
+            target.note(Note::partial(NoteCode::Unreadable, text).broken_off_if(error.is_of_link()));
         }
     }
 
-    fn add_headers(&mut self, row: &mut Row, module: &Module, target: &Target<'_>) {
+    fn add_headers(row: &mut Row, module: &Module, target: &Target<'_>) {
         match target.image(module) {
             Ok(image) => {
                 let path = match target.image_path(module) {
                     Ok(path) => Some(path).filter(|path| !path.is_empty()),
                     Err(error) => {
-                        self.notes.push(Note::partial(format!("path of {}: {error}", module.name)));
+                        note_unread(target, "path", module, &error);
                         None
                     }
                 };
                 let pdb = match image.pdb {
                     Ok(pdb) => Some(pdb),
                     Err(why) => {
-                        self.notes.push(Note::remark(format!("{} names no PDB: {why}", module.name)));
+                        let text = format!("{} names no PDB: {why}", module.name);
+                        target.note(Note::remark(NoteCode::NoPdb, text));
                         None
                     }
                 };
@@ -288,14 +286,22 @@ impl ModuleTable {
                     pdb: pdb.map(|pdb| pdb.name.into()),
                 });
             }
-            Err(error) => self.notes.push(Note::partial(format!("headers of {}: {error}", module.name))),
+            Err(error) => note_unread(target, "headers", module, &error),
         }
         if let Some(Err(reason)) = target.kernel().known_symbols(module) {
             let is_missing = matches!(row.symbols, SymbolStatus::Missing { .. });
-            let has = if is_missing { "no symbols" } else { "only export symbols" };
-            self.notes.push(Note::remark(format!("{} has {has}: {reason}", module.name)));
+            let (code, has) = match is_missing {
+                true => (NoteCode::NoSymbols, "no symbols"),
+                false => (NoteCode::ExportSymbols, "only export symbols"),
+            };
+            target.note(Note::remark(code, format!("{} has {has}: {reason}", module.name)));
         }
     }
+}
+
+fn note_unread(target: &Target<'_>, what: &str, module: &Module, error: &impl OfLink) {
+    let text = format!("{what} of {}: {error}", module.name);
+    target.note(Note::partial(NoteCode::Unreadable, text).broken_off_if(error.is_of_link()));
 }
 
 fn status(module: &Module, target: &Target<'_>) -> SymbolStatus {
@@ -310,12 +316,12 @@ fn status(module: &Module, target: &Target<'_>) -> SymbolStatus {
     }
 }
 
-impl Answer for ModuleTable {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for ModuleTable {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         if self.columns == Columns::Name {
             return self.modules.iter().try_for_each(|row| writeln!(out, "{}", row.name));
         }
-        let shown = |address| output::Address { address, pointer_size: self.pointer_size };
+        let shown = |address| context.address(address);
         let width = shown(VirtAddr(0)).to_string().len();
         writeln!(out, "{:<width$} {:<width$}   module name", "start", "end")?;
         for row in &self.modules {
@@ -335,10 +341,6 @@ impl Answer for ModuleTable {
         self.unloaded.iter().try_for_each(|Unloaded { start, end, image_name }| {
             writeln!(out, "{} {}   {image_name}", shown(*start), shown(*end))
         })
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
     }
 }
 
@@ -391,7 +393,7 @@ fn write_headers(row: &Row, headers: &Headers, out: &mut dyn fmt::Write) -> fmt:
 }
 
 /// Options are letters, glued or not: `vm nt`, `v m nt`, `ntsm`; so is a pattern, `mnt`.
-fn run(text: &str, target: &Target<'_>) -> Answered {
+fn run(text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(&COMMAND, text);
     let mut query = Modules::default();
     while let Some(mut word) = arguments.word() {

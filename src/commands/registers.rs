@@ -25,8 +25,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::{Answer, Answered};
+use super::answer::{Facts, Found};
 use super::arguments::Arguments;
+use super::context::Context;
 use super::error::QueryError;
 use super::spec::{CommandSpec, Run};
 use crate::output::{self, Address};
@@ -126,8 +127,8 @@ const fn general(is_64_bit: bool) -> &'static [&'static [&'static str]] {
     if is_64_bit { &GENERAL } else { &GENERAL_X86 }
 }
 
-impl Answer for RegisterView {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for RegisterView {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         if let Some(at) = &self.at {
             return self.write_all(at, out);
         }
@@ -136,7 +137,7 @@ impl Answer for RegisterView {
     }
 }
 
-fn run(text: &str, target: &Target<'_>) -> Answered {
+fn run(text: &str, target: &Target<'_>) -> Found {
     let arguments = Arguments::new(&COMMAND, text);
     if text.contains('=') {
         return Err(arguments.usage("registers are read only here"));

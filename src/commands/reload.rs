@@ -12,11 +12,15 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::{Answer, Answered, Note, told};
+use super::answer::{Facts, Found};
+use super::context::Context;
 use super::error::QueryError;
 use super::spec::{CommandSpec, Run};
 use crate::output::{Escaped, TargetText};
-use crate::target::{MissingSymbols, Module, SymbolKind, SymbolSource, Target, TargetError};
+use crate::target::{
+    MissingSymbols, Module, Note, NoteCode, NoteKind, Notes, OfLink, SymbolKind, SymbolSource, Target,
+    TargetError,
+};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".reload"],
@@ -37,7 +41,6 @@ pub struct Reloaded {
     symbols: Vec<Outcome>,
     #[serde(skip)]
     is_listed: bool,
-    notes: Vec<Note>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -61,25 +64,13 @@ struct Switches {
     unload: bool,
 }
 
-fn run(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>) -> Answered {
-    let answered = reload(arguments, source, target);
-    match target {
-        Some(target) => told(answered, target),
-        None => answered,
-    }
-}
-
-fn reload(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>) -> Answered {
+fn run(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>, notes: &Notes) -> Found {
     let (switches, module) = parse(arguments)?;
     source.look_again(switches.force);
     let Some(target) = target else {
-        let note = Note::remark("No target is stopped: modules and symbols are read when one is.");
-        return Ok(Box::new(Reloaded {
-            modules: None,
-            symbols: Vec::new(),
-            is_listed: false,
-            notes: vec![note],
-        }));
+        let text = "No target is stopped: modules and symbols are read when one is.";
+        notes.add(Note::remark(NoteCode::NoTarget, text));
+        return Ok(Box::new(Reloaded { modules: None, symbols: Vec::new(), is_listed: false }));
     };
     if switches.unload {
         let name = module.ok_or_else(|| usage("which module's symbols to unload is missing"))?;
@@ -89,61 +80,60 @@ fn reload(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>) -
         Some(name) => {
             let module = module_called(name, target)?;
             target.kernel().unload(&module);
-            let mut report =
-                Reloaded { modules: None, symbols: Vec::new(), is_listed: true, notes: Vec::new() };
-            report.load(target, &module, Note::failed);
+            let mut report = Reloaded { modules: None, symbols: Vec::new(), is_listed: true };
+            report.load(target, &module, NoteKind::Failed);
             Ok(Box::new(report))
         }
         None => reload_all(switches, target),
     }
 }
 
-fn reload_all(switches: Switches, target: &Target<'_>) -> Answered {
+fn reload_all(switches: Switches, target: &Target<'_>) -> Found {
     target.kernel().reload();
     let list = target.modules().map_err(failed)?;
-    let mut report = Reloaded {
-        modules: Some(list.modules().len()),
-        symbols: Vec::new(),
-        is_listed: false,
-        notes: Vec::new(),
-    };
+    let mut report = Reloaded { modules: Some(list.modules().len()), symbols: Vec::new(), is_listed: false };
     let kernel_base = target.kernel().version().base;
     let wanted = |module: &&Module| switches.force || module.base == kernel_base;
     for module in list.modules().iter().filter(wanted) {
-        if !report.load(target, module, Note::partial) {
+        if !report.load(target, module, NoteKind::Partial) {
             break;
         }
     }
     if !list.end().is_complete() {
-        report.notes.push(Note::partial(format!("the list of modules breaks off: {}", list.end())));
+        let text = format!("the list of modules breaks off: {}", list.end());
+        target.note(Note::partial(NoteCode::ModulesBreakOff, text).broken_off_if(list.end().is_of_link()));
     }
     Ok(Box::new(report))
 }
 
-fn unload(name: &str, target: &Target<'_>) -> Answered {
+fn unload(name: &str, target: &Target<'_>) -> Found {
     let module = module_called(name, target)?;
-    let mut report = Reloaded { modules: None, symbols: Vec::new(), is_listed: true, notes: Vec::new() };
+    let mut report = Reloaded { modules: None, symbols: Vec::new(), is_listed: true };
     if target.kernel().unload(&module) {
         report.symbols.push(Outcome { module: module.name.to_string(), status: Status::Unloaded });
     } else {
-        report.notes.push(Note::remark(format!("{} has no symbols loaded.", module.name)));
+        let text = format!("{} has no symbols loaded.", module.name);
+        target.note(Note::remark(NoteCode::NoSymbols, text));
     }
     Ok(Box::new(report))
 }
 
 impl Reloaded {
     /// Looks for a module's symbols. False if the user had enough.
-    fn load(&mut self, target: &Target<'_>, module: &Module, note: fn(String) -> Note) -> bool {
+    fn load(&mut self, target: &Target<'_>, module: &Module, kind: NoteKind) -> bool {
         let found = target.names(module);
         let goes_on = !found.as_ref().is_err_and(MissingSymbols::is_interrupted);
         let status = match found {
             Ok(symbols) if symbols.kind() == SymbolKind::Export => {
-                let why = target.symbols(module).err().map_or_else(String::new, |why| why.to_string());
+                let missing = target.symbols(module).err();
+                let of_link = missing.as_ref().is_some_and(OfLink::is_of_link);
+                let why = missing.map_or_else(String::new, |why| why.to_string());
                 let image = &module.image_name;
                 let shown = Escaped(image);
-                self.notes.push(note(format!(
+                let text = format!(
                     "Symbol file could not be found.  Defaulted to export symbols for {shown} - {why}"
-                )));
+                );
+                target.note(Note::new(kind, NoteCode::ExportSymbols, text).broken_off_if(of_link));
                 Status::Loaded { kind: SymbolKind::Export, path: Some(image.as_str().into()) }
             }
             Ok(symbols) => Status::Loaded {
@@ -151,7 +141,8 @@ impl Reloaded {
                 path: symbols.path().map(|path| path.display().to_string().into()),
             },
             Err(missing) => {
-                self.notes.push(note(format!("{}: {missing}", module.name)));
+                let text = format!("{}: {missing}", module.name);
+                target.note(Note::new(kind, NoteCode::NoSymbols, text).broken_off_if(missing.is_of_link()));
                 Status::Missing { reason: missing.to_string() }
             }
         };
@@ -160,8 +151,8 @@ impl Reloaded {
     }
 }
 
-impl Answer for Reloaded {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for Reloaded {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         if let Some(modules) = self.modules {
             writeln!(out, "Loading Kernel Symbols")?;
             for start in (0..modules).step_by(DOTS) {
@@ -179,10 +170,6 @@ impl Answer for Reloaded {
             }
         }
         Ok(())
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
     }
 }
 

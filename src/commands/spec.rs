@@ -1,7 +1,7 @@
 //! What is known of a command before it is run: its names, what it does to the machine, how it is run.
 
-use super::answer::Answered;
-use crate::target::{SymbolSource, Target};
+use super::answer::Found;
+use crate::target::{Notes, SymbolSource, Target};
 
 /// One command of the prompt.
 #[derive(Debug)]
@@ -64,15 +64,19 @@ impl Effect {
     }
 }
 
+/// A command about symbols. What is to be said beside its answer is added to `notes`.
+pub type SymbolCommand =
+    fn(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>, notes: &Notes) -> Found;
+
 /// How a command is run. Arguments are the rest of the line after the name, trimmed.
 #[derive(Clone, Copy, Debug)]
 pub enum Run {
     /// Asks the stopped target. Gets no session, so it cannot let the target run.
-    Query(fn(arguments: &str, target: &Target<'_>) -> Answered),
+    Query(fn(arguments: &str, target: &Target<'_>) -> Found),
     /// Answers without a target; `commands` are all there are.
-    Local(fn(arguments: &str, commands: &'static [&'static CommandSpec]) -> Answered),
+    Local(fn(arguments: &str, commands: &'static [&'static CommandSpec]) -> Found),
     /// Changes where symbols come from, or which are loaded; the target is there if it is stopped.
-    Symbols(fn(arguments: &str, source: &SymbolSource, target: Option<&Target<'_>>) -> Answered),
+    Symbols(SymbolCommand),
     /// The shell carries it out.
     Control(ControlCommand),
 }

@@ -17,20 +17,21 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::{Answer, Answered, Note};
+use super::answer::{Facts, Found};
+use super::context::Context;
 use super::error::QueryError;
 use super::spec::{CommandSpec, Run};
-use crate::target::{SymbolPart, SymbolPath, SymbolSource, Target};
+use crate::target::{Note, NoteCode, Notes, SymbolPart, SymbolPath, SymbolSource, Target};
 
 pub(super) static SYMPATH: CommandSpec = CommandSpec {
     names: &[".sympath"],
     usage: ".sympath [PATH]",
     summary: "show or set where symbols are looked for: folders, srv*CACHE*URL, cache*DIR",
-    run: Run::Symbols(|arguments, source, _| {
+    run: Run::Symbols(|arguments, source, _, notes| {
         if !arguments.is_empty() {
             source.set_path(SymbolPath::parse(quoted(arguments).unwrap_or(arguments)));
         }
-        show(source)
+        show(source, notes)
     }),
 };
 
@@ -38,12 +39,12 @@ pub(super) static SYMPATH_APPEND: CommandSpec = CommandSpec {
     names: &[".sympath+"],
     usage: ".sympath+ PATH",
     summary: "look for symbols in PATH too, after the places there are",
-    run: Run::Symbols(|arguments, source, _| {
+    run: Run::Symbols(|arguments, source, _, notes| {
         if arguments.is_empty() {
             return Err(usage(&SYMPATH_APPEND, "what to append is missing"));
         }
         source.set_path(source.path().followed_by(quoted(arguments).unwrap_or(arguments)));
-        show(source)
+        show(source, notes)
     }),
 };
 
@@ -51,11 +52,11 @@ pub(super) static SYMFIX: CommandSpec = CommandSpec {
     names: &[".symfix"],
     usage: ".symfix [DIR]",
     summary: "look for symbols on Microsoft's public server, kept in DIR or the platform's cache folder",
-    run: Run::Symbols(|arguments, source, _| {
+    run: Run::Symbols(|arguments, source, _, notes| {
         source.set_path(SymbolPath::microsoft(
             Some(quoted(arguments).unwrap_or(arguments)).filter(|folder| !folder.is_empty()),
         ));
-        show(source)
+        show(source, notes)
     }),
 };
 
@@ -73,7 +74,6 @@ pub struct SearchPath {
     /// With every default written out.
     expanded: String,
     places: Vec<Place>,
-    notes: Vec<Note>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -94,9 +94,9 @@ enum Response {
 }
 
 impl SearchPath {
-    /// The path of `source`.
+    /// The path of `source`; what is wrong with it is noted.
     #[must_use]
-    pub fn of(source: &SymbolSource) -> Self {
+    pub fn of(source: &SymbolSource, notes: &Notes) -> Self {
         let path = source.path();
         let place = |part: &SymbolPart| Place {
             location: part.to_string(),
@@ -107,28 +107,28 @@ impl SearchPath {
             },
         };
         let places: Vec<_> = path.parts().iter().map(place).collect();
-        let mut notes = Vec::new();
         if places.is_empty() {
-            notes.push(Note::remark(
+            notes.add(Note::remark(
+                NoteCode::SymbolPathEmpty,
                 "The symbol path is empty: no symbols are found. .symfix sets it to Microsoft's public server.",
             ));
         }
         for Place { location, .. } in places.iter().filter(|place| place.response == Response::Missing) {
-            notes.push(Note::remark(format!("There is no folder {location}.")));
+            notes.add(Note::remark(NoteCode::SymbolPathFolder, format!("There is no folder {location}.")));
         }
         for folder in path.foreign() {
             let instead = crate::target::default_store();
-            notes.push(Note::remark(format!(
-                "{folder} is a folder of Windows; {} is used in its place",
-                instead.display()
-            )));
+            notes.add(Note::remark(
+                NoteCode::SymbolPathFolder,
+                format!("{folder} is a folder of Windows; {} is used in its place", instead.display()),
+            ));
         }
-        Self { path: path.text().to_owned(), expanded: path.to_string(), places, notes }
+        Self { path: path.text().to_owned(), expanded: path.to_string(), places }
     }
 }
 
-impl Answer for SearchPath {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for SearchPath {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let or_empty = |text: &str| if text.is_empty() { "<empty>".to_owned() } else { text.to_owned() };
         writeln!(out, "Symbol search path is: {}", or_empty(&self.path))?;
         writeln!(out, "Expanded Symbol search path is: {}", or_empty(&self.expanded))?;
@@ -147,10 +147,6 @@ impl Answer for SearchPath {
         }
         Ok(())
     }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
-    }
 }
 
 /// Whether the search for symbols is told.
@@ -159,13 +155,13 @@ pub struct Noise {
     noisy: bool,
 }
 
-impl Answer for Noise {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for Noise {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "{} mode - symbol prompts off", if self.noisy { "noisy" } else { "quiet" })
     }
 }
 
-fn sym(arguments: &str, source: &SymbolSource, _: Option<&Target<'_>>) -> Answered {
+fn sym(arguments: &str, source: &SymbolSource, _: Option<&Target<'_>>, _: &Notes) -> Found {
     match arguments.to_ascii_lowercase().as_str() {
         "" => {}
         "noisy" => source.set_noisy(true),
@@ -175,8 +171,8 @@ fn sym(arguments: &str, source: &SymbolSource, _: Option<&Target<'_>>) -> Answer
     Ok(Box::new(Noise { noisy: source.is_noisy() }))
 }
 
-fn show(source: &SymbolSource) -> Answered {
-    Ok(Box::new(SearchPath::of(source)))
+fn show(source: &SymbolSource, notes: &Notes) -> Found {
+    Ok(Box::new(SearchPath::of(source, notes)))
 }
 
 /// What stands between the quotes around a path; nothing if there are none.
@@ -191,14 +187,14 @@ fn usage(spec: &'static CommandSpec, problem: &str) -> QueryError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::{AnyAnswer, find};
+    use crate::commands::{Answer, Style, find};
 
     fn run(line: &str, source: &SymbolSource) -> Result<String, String> {
         let (spec, arguments) = find(line).unwrap();
         let Run::Symbols(run) = spec.run else { panic!("{line} is no symbol command") };
-        let answer = run(arguments, source, None).map_err(|error| error.to_string())?;
+        let answer = run(arguments, source, None, &Notes::new()).map_err(|error| error.to_string())?;
         let mut text = String::new();
-        AnyAnswer::write_text(&*answer, &mut text).unwrap();
+        Answer::of_no_target(answer).write_text(Style::default(), &mut text).unwrap();
         Ok(text)
     }
 

@@ -4,11 +4,12 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::answer::{Answer, Answered, Note, Query, answer, told};
+use super::answer::{Facts, Found, Query, answer};
+use super::context::Context;
 use super::error::QueryError;
 use super::spec::{CommandSpec, Run};
 use crate::output;
-use crate::target::{SymbolSource, Target, VirtAddr};
+use crate::target::{Note, NoteCode, Notes, OfLink, SymbolSource, Target, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["vertarget"],
@@ -44,25 +45,21 @@ pub struct TargetVersion {
     kernel_base: VirtAddr,
     #[serde(serialize_with = "output::address")]
     loaded_module_list: VirtAddr,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    notes: Vec<Note>,
-    #[serde(skip)]
-    pointer_size: usize,
 }
 
 impl Query for Version {
-    type Answer = TargetVersion;
+    type Facts = TargetVersion;
 
     fn run(&self, target: &Target<'_>) -> Result<TargetVersion, QueryError> {
         let version = target.kernel().version();
         let lab = target.address_of("nt!NtBuildLab").ok();
         let lab = lab.or_else(|| target.debugger_data().ok()?.nt_build_lab());
         let read = lab.map(|at| target.read_some(at, MAX_BUILD_LAB));
-        let mut notes = Vec::new();
         if let Some((bytes, Some(error))) = &read
             && bytes.is_empty()
         {
-            notes.push(Note::partial(format!("nt!NtBuildLab cannot be read: {error}")));
+            let text = format!("nt!NtBuildLab cannot be read: {error}");
+            target.note(Note::partial(NoteCode::Unreadable, text).broken_off_if(error.is_of_link()));
         }
         let built_by = read.map(|(bytes, _)| bytes).and_then(|bytes| {
             let text = bytes.split(|byte| *byte == 0).next()?;
@@ -83,27 +80,21 @@ impl Query for Version {
             built_by,
             kernel_base: version.base,
             loaded_module_list: version.module_list,
-            notes,
-            pointer_size: target.pointer_size(),
         })
     }
 }
 
-impl Answer for TargetVersion {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for TargetVersion {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let processors = if self.multiprocessor { "MP" } else { "UP" };
         let kind = if self.free { "Free" } else { "Checked" };
         writeln!(out, "Windows Kernel Version {} {processors} {kind} {}", self.build, self.machine)?;
         if let Some(built_by) = &self.built_by {
             writeln!(out, "Built by: {built_by}")?;
         }
-        let shown = |address| output::Address { address, pointer_size: self.pointer_size };
+        let shown = |address| context.address(address);
         let (base, list) = (shown(self.kernel_base), shown(self.loaded_module_list));
         writeln!(out, "Kernel base = 0x{base} PsLoadedModuleList = 0x{list}")
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
     }
 }
 
@@ -114,26 +105,21 @@ struct Versions {
     target: Option<TargetVersion>,
 }
 
-impl Answer for Versions {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for Versions {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         if let Some(target) = &self.target {
-            target.write_text(out)?;
+            target.write_text(context, out)?;
         }
         writeln!(out, "verikd {}", self.verikd)
     }
-
-    fn notes(&self) -> &[Note] {
-        self.target.as_ref().map_or(&[], |target| &target.notes)
-    }
 }
 
-fn both(_arguments: &str, _source: &SymbolSource, target: Option<&Target<'_>>) -> Answered {
+fn both(_arguments: &str, _source: &SymbolSource, target: Option<&Target<'_>>, _: &Notes) -> Found {
     let verikd = env!("CARGO_PKG_VERSION");
-    let Some(target) = target else { return Ok(Box::new(Versions { verikd, target: None })) };
-    let answer = Version.run(target).map(|version| Box::new(Versions { verikd, target: Some(version) }) as _);
-    told(answer, target)
+    let target = target.map(|target| Version.run(target)).transpose()?;
+    Ok(Box::new(Versions { verikd, target }))
 }
 
-fn run(_arguments: &str, target: &Target<'_>) -> Answered {
+fn run(_arguments: &str, target: &Target<'_>) -> Found {
     answer(&Version, target)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::commands::Answer;
+use crate::commands::{Context, Facts};
 use crate::memory::CachedMemory;
 use crate::source::{Source, SourceMemory};
 
@@ -120,8 +120,8 @@ struct CommandStats {
     remarks: Vec<String>,
 }
 
-impl Answer for SessionStats {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for SessionStats {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         for CommandStats { command, stats, remarks } in &self.commands.0 {
             writeln!(out, "{command}\n    {stats}")?;
             for remark in remarks {

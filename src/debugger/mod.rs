@@ -22,13 +22,13 @@ use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::{RequestError, RunState};
 
 use crate::commands::verifier::verified_images;
-use crate::commands::{self, AnyAnswer, NoteKind, QueryError};
+use crate::commands::{self, Answer, Found, NoteKind, QueryError, SymbolCommand, told};
 use crate::memory::{CachedMemory, Memory, VirtAddr};
 use crate::source::{
     BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Wait,
 };
 use crate::symbols::store::SymbolSource;
-use crate::target::{Image, Kernel, Progress, Target, TargetError};
+use crate::target::{Image, Kernel, Notes, Progress, Target, TargetError};
 
 pub use cost::{Costs, Stats};
 pub use error::{AskError, DebugError};
@@ -295,10 +295,10 @@ impl Debugger {
     /// [`AskError`].
     pub fn ask(
         &self,
-        run: fn(&str, &Target<'_>) -> commands::Answered,
+        run: fn(&str, &Target<'_>) -> Found,
         arguments: &str,
         progress: &dyn Progress,
-    ) -> Result<Box<dyn AnyAnswer>, AskError> {
+    ) -> Result<Answer, AskError> {
         let Some(target) = self.target() else { return Err(self.why_not_stopped()) };
         self.memory.inner().take_failure();
         let answer = commands::ask(run, arguments, &target.with_progress(progress));
@@ -329,12 +329,15 @@ impl Debugger {
     ///
     /// # Errors
     /// The command's.
-    pub fn ask_symbols(
-        &self,
-        run: fn(&str, &SymbolSource, Option<&Target<'_>>) -> commands::Answered,
-        arguments: &str,
-    ) -> Result<Box<dyn AnyAnswer>, QueryError> {
-        run(arguments, &self.symbols, self.target().as_ref())
+    pub fn ask_symbols(&self, run: SymbolCommand, arguments: &str) -> Result<Answer, QueryError> {
+        match self.target() {
+            Some(target) => told(run(arguments, &self.symbols, Some(&target), target.notes()), &target),
+            None => {
+                let notes = Notes::new();
+                let facts = run(arguments, &self.symbols, None, &notes)?;
+                Ok(Answer { notes: notes.take(), ..Answer::of_no_target(facts) })
+            }
+        }
     }
 
     /// Lets the target run, if it is stopped.

@@ -27,8 +27,8 @@ use kd_protocol::kd::DebugIo;
 use kd_protocol::link::RunState;
 
 use crate::commands::line::Line;
-use crate::commands::verifier::{FormatInForce, VerifierFormat};
-use crate::commands::{self, AnyAnswer, ControlCommand, NoteKind, Run, Style};
+use crate::commands::verifier::{self, FormatInForce};
+use crate::commands::{self, Answer, ControlCommand, NoteKind, Run, Style};
 use crate::debugger::{AskError, DebugError, Debugger, Notice, Observer};
 use crate::memory::StopId;
 use crate::session::{Quit, Watcher};
@@ -302,7 +302,9 @@ impl Shell {
         };
         let answer = match spec.run {
             Run::Control(control) => return self.carry_out_control(command, control, arguments),
-            Run::Local(run) => run(arguments, commands::COMMANDS).map_err(AskError::from),
+            Run::Local(run) => {
+                run(arguments, commands::COMMANDS).map(Answer::of_no_target).map_err(AskError::from)
+            }
             Run::Symbols(run) => self.debugger.ask_symbols(run, arguments).map_err(AskError::from),
             Run::Query(run) => self.debugger.ask(run, arguments, &ReadProgress::default()),
         };
@@ -313,14 +315,14 @@ impl Shell {
         After::Next
     }
 
-    fn answer(&mut self, command: &str, answer: Box<dyn AnyAnswer>) {
+    fn answer(&mut self, command: &str, answer: Answer) {
         let worst = match answer.worst() {
             None | Some(NoteKind::Remark) => Worst::Fine,
             Some(NoteKind::Partial) => Worst::Partial,
             Some(NoteKind::Failed) => Worst::Failed,
         };
         self.worst = self.worst.max(worst);
-        let remarks = answer.notes().iter().filter(|note| note.kind == NoteKind::Remark);
+        let remarks = answer.notes.iter().filter(|note| note.kind == NoteKind::Remark);
         self.remarks.extend(remarks.map(|note| note.text.clone()));
         self.report.answer(command, answer, self.style);
     }
@@ -343,7 +345,7 @@ impl Shell {
         }
         match control {
             ControlCommand::VerifierFormat => {
-                match VerifierFormat::of_arguments(arguments) {
+                match verifier::chosen(arguments) {
                     Ok(Some(format)) => self.style.verifier = format,
                     Ok(None) => {}
                     Err(error) => {
@@ -351,12 +353,13 @@ impl Shell {
                         return After::Next;
                     }
                 }
-                self.answer(command, Box::new(FormatInForce { format: self.style.verifier }));
+                let facts = Box::new(FormatInForce { format: self.style.verifier });
+                self.answer(command, Answer::of_no_target(facts));
                 After::Next
             }
             ControlCommand::Statistics => {
                 let costs = self.debugger.costs().with_totals(self.debugger.stats());
-                self.answer(command, Box::new(costs));
+                self.answer(command, Answer::of_no_target(Box::new(costs)));
                 After::Next
             }
             ControlCommand::Reboot => match self.control().map_or(Ok(()), Control::reboot) {

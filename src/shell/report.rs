@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Format;
 use super::writer::{Stream, Writer};
-use crate::commands::{AnyAnswer, NoteKind, Style};
+use crate::commands::{Answer, NoteKind, Style};
 use crate::debugger::{Notice, Stats, Stop};
 use crate::output;
 use crate::session::News;
@@ -53,19 +53,19 @@ impl Report {
 
     /// Writes a command's answer and its notes. The text is made by the thread that writes it: a machine that stands still
     /// does not wait for it.
-    pub(super) fn answer(&self, command: &str, answer: Box<dyn AnyAnswer>, style: Style) {
+    pub(super) fn answer(&self, command: &str, answer: Answer, style: Style) {
         if self.format == Format::Json {
             let command = command.to_owned();
             return self.writer.put(
                 Stream::Out,
                 Box::new(move || match answer.to_json() {
-                    Ok(answer) => line(&json!({ "command": command, "answer": answer })),
+                    Ok(facts) => line(&json!({ "command": command, "answer": facts, "notes": answer.notes })),
                     Err(error) => line(&json!({ "command": command, "error": error.to_string() })),
                 }),
             );
         }
         let notes: Vec<String> = answer
-            .notes()
+            .notes
             .iter()
             .map(|note| {
                 let kind = match note.kind {
@@ -80,7 +80,7 @@ impl Report {
             Stream::Out,
             Box::new(move || {
                 let mut text = String::new();
-                answer.write_styled(&style, &mut text).expect("a String takes any text");
+                answer.write_text(style, &mut text).expect("a String takes any text");
                 text
             }),
         );
@@ -157,7 +157,7 @@ impl Report {
     pub(super) fn stop(&self, stop: &Stop, is_bug_check_told: bool) {
         if let Some(bug_check) = &stop.bug_check {
             if !is_bug_check_told {
-                self.status(&bug_check.announcement());
+                self.status(&bug_check.announcement(stop.pointer_size));
             }
             if let Some(hint) = bug_check.hint() {
                 self.status(&hint);

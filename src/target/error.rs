@@ -1,5 +1,6 @@
 //! Why something about the target could not be found out.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::image::ImageError;
@@ -111,7 +112,7 @@ pub enum TargetError {
         /// The name.
         name: String,
         /// What is wrong with the list.
-        trouble: String,
+        trouble: Trouble,
     },
     /// A structure in the target is not what it should be.
     #[error("{what} at {address}: {wrong}")]
@@ -148,6 +149,77 @@ impl TargetError {
             | Self::NoSymbols { source: MissingSymbols::Image(ImageError::Read(source)), .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+/// An error that may be the link's, the session's or the user's: then it says nothing of what was asked for.
+pub trait OfLink: fmt::Display {
+    /// True if nothing could be read at that time, whatever the address.
+    fn is_of_link(&self) -> bool;
+}
+
+impl OfLink for TargetError {
+    fn is_of_link(&self) -> bool {
+        match self {
+            Self::Read { source, .. } => source.is_of_link(),
+            Self::NoSymbols { source, .. } => source.is_of_link(),
+            Self::NoVerifierData { missing } => missing.is_of_link(),
+            Self::NoRegisters(cause) => cause.is_of_link(),
+            Self::ModulesBreakOff { trouble, .. } => trouble.is_of_link,
+            _ => false,
+        }
+    }
+}
+
+impl OfLink for MissingSymbols {
+    fn is_of_link(&self) -> bool {
+        matches!(self, Self::Image(error) if error.is_of_link())
+    }
+}
+
+impl OfLink for ImageError {
+    fn is_of_link(&self) -> bool {
+        matches!(self, Self::Read(error) if error.is_of_link())
+    }
+}
+
+impl OfLink for ReadError {
+    fn is_of_link(&self) -> bool {
+        is_over(&self.cause)
+    }
+}
+
+/// What we find wrong ourselves is never the link's.
+impl OfLink for &str {
+    fn is_of_link(&self) -> bool {
+        false
+    }
+}
+
+/// What is wrong with a list of the target's.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    text: String,
+    /// The link, the session or the user ended the reading of it.
+    pub is_of_link: bool,
+}
+
+impl Trouble {
+    /// That of an error, or of a walk that did not come to its end.
+    pub fn of(error: &impl OfLink) -> Self {
+        Self { text: error.to_string(), is_of_link: error.is_of_link() }
+    }
+}
+
+impl OfLink for Trouble {
+    fn is_of_link(&self) -> bool {
+        self.is_of_link
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

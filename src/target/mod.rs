@@ -17,6 +17,7 @@ mod image;
 mod kernel;
 mod modules;
 mod names;
+mod note;
 mod patience;
 mod progress;
 mod record;
@@ -35,13 +36,14 @@ use std::sync::Arc;
 
 pub use crate::source::KernelVersion;
 pub use debugger_data::DebuggerData;
-pub use error::{MissingSymbols, TargetError};
+pub use error::{MissingSymbols, OfLink, TargetError, Trouble};
 pub use fallback::{built_in_layouts, stands_in, verifier_data};
 pub use file_name::FileName;
 pub use image::{Image, ImageError, ImageFacts};
 pub use kernel::{DisplayPosition, Kernel, SymbolsOrWhyNot};
 pub use modules::{Module, ModuleList, module_name};
 pub use names::{ModuleSymbols, NamedType, Neighbours};
+pub use note::{Note, NoteCode, NoteKind, Notes};
 pub use patience::is_over;
 pub use progress::Progress;
 pub use record::{Layout, Record, Records};
@@ -79,6 +81,7 @@ pub struct Target<'a> {
     /// An address got no name, and the list of modules is not whole.
     missed_name: Cell<bool>,
     built_in: fallback::BuiltInUsed,
+    notes: Notes,
 }
 
 impl<'a> Target<'a> {
@@ -95,6 +98,7 @@ impl<'a> Target<'a> {
             unloaded: OnceCell::new(),
             missed_name: Cell::new(false),
             built_in: fallback::BuiltInUsed::new(std::collections::BTreeSet::new()),
+            notes: Notes::new(),
         }
     }
 
@@ -119,6 +123,17 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Says something beside the answer that is being made.
+    pub fn note(&self, note: Note) {
+        self.notes.add(note);
+    }
+
+    /// What was said beside the answer so far.
+    #[must_use]
+    pub const fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
     /// Its memory.
     #[must_use]
     pub const fn memory(&self) -> &dyn Memory {
@@ -134,11 +149,11 @@ impl<'a> Target<'a> {
 
     /// What is wrong with the list of modules, if it was needed and is not whole: who is not in it may still be loaded.
     #[must_use]
-    pub fn module_trouble(&self) -> Option<String> {
+    pub fn module_trouble(&self) -> Option<Trouble> {
         match self.modules.get()? {
             Ok(list) if list.end().is_complete() => None,
-            Ok(list) => Some(list.end().to_string()),
-            Err(error) => Some(error.to_string()),
+            Ok(list) => Some(Trouble::of(list.end())),
+            Err(error) => Some(Trouble::of(error)),
         }
     }
 
@@ -469,7 +484,7 @@ impl<'a> Target<'a> {
 impl Target<'_> {
     /// What is wrong with the list of modules, if an address got no name for it.
     #[must_use]
-    pub fn missed_names(&self) -> Option<String> {
+    pub fn missed_names(&self) -> Option<Trouble> {
         self.module_trouble().filter(|_| self.missed_name.get())
     }
 

@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::{Record, TargetError};
+use super::{OfLink, Record, TargetError};
 use crate::memory::VirtAddr;
 
 /// How a walk ended. Anything but `Head` and `Null` means that elements may be missing.
@@ -32,6 +32,8 @@ pub enum WalkEnd {
         at: VirtAddr,
         /// What is wrong with it.
         why: String,
+        /// The link, the session or the user ended the walk there.
+        is_of_link: bool,
     },
 }
 
@@ -41,6 +43,17 @@ impl WalkEnd {
     pub const fn is_complete(&self) -> bool {
         matches!(self, Self::Head | Self::Null)
     }
+
+    /// An element that cannot be used for `error`.
+    pub fn unreadable(at: VirtAddr, error: &impl OfLink) -> Self {
+        Self::Unreadable { at, why: error.to_string(), is_of_link: error.is_of_link() }
+    }
+}
+
+impl OfLink for WalkEnd {
+    fn is_of_link(&self) -> bool {
+        matches!(self, Self::Unreadable { is_of_link: true, .. })
+    }
 }
 
 impl fmt::Display for WalkEnd {
@@ -49,7 +62,7 @@ impl fmt::Display for WalkEnd {
             Self::Head | Self::Null => f.write_str("complete"),
             Self::Cycle(at) => write!(f, "it comes back to {at}"),
             Self::Limit(limit) => write!(f, "it has more than {limit} elements"),
-            Self::Unreadable { at, why } => write!(f, "its element at {at} cannot be used: {why}"),
+            Self::Unreadable { at, why, .. } => write!(f, "its element at {at} cannot be used: {why}"),
         }
     }
 }
@@ -68,7 +81,7 @@ impl Serialize for WalkEnd {
 }
 
 /// Walks a `LIST_ENTRY` list from the head's `first` link; `visit` reads the element at a link and returns its `Flink`.
-pub fn list<E: fmt::Display>(
+pub fn list<E: OfLink>(
     head: VirtAddr,
     first: VirtAddr,
     limit: usize,
@@ -80,7 +93,7 @@ pub fn list<E: fmt::Display>(
 /// Walks a single list from its `first` element; `visit` reads the element and returns its `Next`.
 ///
 /// Elements of an SLIST are aligned to twice a pointer; any that is not ends the walk.
-pub fn slist<E: fmt::Display>(
+pub fn slist<E: OfLink>(
     first: VirtAddr,
     limit: usize,
     visit: impl FnMut(VirtAddr) -> Result<VirtAddr, E>,
@@ -88,7 +101,7 @@ pub fn slist<E: fmt::Display>(
     chain(None, first, limit, 16, visit)
 }
 
-fn chain<E: fmt::Display>(
+fn chain<E: OfLink>(
     head: Option<VirtAddr>,
     first: VirtAddr,
     limit: usize,
@@ -106,7 +119,7 @@ fn chain<E: fmt::Display>(
         }
         // 4-byte alignment is enough on a 32-bit target, whose addresses have no upper half.
         if !at.0.is_multiple_of(if at.0 >> 32 == 0 { 4 } else { alignment }) {
-            return WalkEnd::Unreadable { at, why: "no element has such an address".to_owned() };
+            return WalkEnd::unreadable(at, &"no element has such an address");
         }
         if seen.len() == limit {
             return WalkEnd::Limit(limit);
@@ -116,7 +129,7 @@ fn chain<E: fmt::Display>(
         }
         at = match visit(at) {
             Ok(next) => next,
-            Err(error) => return WalkEnd::Unreadable { at, why: error.to_string() },
+            Err(error) => return WalkEnd::unreadable(at, &error),
         };
     }
 }
@@ -134,7 +147,7 @@ pub struct AvlNode<T> {
 /// Walks an RTL AVL tree in order from its `root` node (`BalancedRoot.RightChild`).
 ///
 /// A node that cannot be read costs its subtree only; the first thing that went wrong is returned.
-pub fn avl<T, E: fmt::Display>(
+pub fn avl<T, E: OfLink>(
     root: VirtAddr,
     limit: usize,
     mut read: impl FnMut(VirtAddr) -> Result<AvlNode<T>, E>,
@@ -160,7 +173,7 @@ pub fn avl<T, E: fmt::Display>(
                     at = node.left;
                 }
                 Err(error) => {
-                    wrong.get_or_insert_with(|| WalkEnd::Unreadable { at, why: error.to_string() });
+                    wrong.get_or_insert_with(|| WalkEnd::unreadable(at, &error));
                     break;
                 }
             }
@@ -250,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_wild_link_and_a_long_list_end_the_walk() {
-        let wild = |at| WalkEnd::Unreadable { at: VirtAddr(at), why: "not mapped".into() };
+        let wild = |at| WalkEnd::unreadable(VirtAddr(at), &"not mapped");
         assert_eq!(along(&[(0x20, 0xffff_fa80_0000_0000)], None, 9).1, wild(0xffff_fa80_0000_0000));
         let odd = along(&[(0x20, 0xffff_fa80_0000_0008)], None, 9).1;
         assert!(matches!(odd, WalkEnd::Unreadable { why, .. } if why.contains("no element")));
@@ -266,7 +279,7 @@ mod tests {
         };
         let (values, end) = avl(VirtAddr(4), 99, read);
         assert_eq!(values, [1, 2, 4, 5, 6, 7]);
-        assert_eq!(end, WalkEnd::Unreadable { at: VirtAddr(3), why: "not mapped".into() });
+        assert_eq!(end, WalkEnd::unreadable(VirtAddr(3), &"not mapped"));
         assert_eq!(avl(VirtAddr(4), 2, read).1, WalkEnd::Limit(2));
     }
 }

@@ -11,6 +11,7 @@ use verikd_sim::windows::{BUILDS, Machine, Scenario};
 use super::scenarios::{blocks_of, json, on_every_build};
 use super::stopped;
 use super::support::text::{notes, run, text};
+use crate::support::text::WithNotes as _;
 
 #[test]
 fn advanced_tracking_gives_each_driver_its_blocks_out_of_one_tree() {
@@ -80,7 +81,7 @@ fn every_log_is_filled_newest_first() {
         assert_eq!(json(target, "!verifier 400")["requests"].as_array().unwrap().len(), 2);
         match run(target, "!verifier 100 3") {
             Ok(log) => {
-                let log = log.to_json().unwrap();
+                let log = log.with_notes();
                 assert_eq!((log["records"].as_array().unwrap().len(), &log["index"]), (3, &json!(0x8e0)));
                 assert_eq!(
                     (&log["records"][1]["irql"], &log["records"][1]["kernel_apc_disable"]),

@@ -10,6 +10,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use crate::support::text::WithNotes as _;
 use support::machine::{Still, version_of};
 use support::text::{assert_same_text, notes, run, text, text_in};
 use verikd::commands::{NoteKind, VerifierFormat};
@@ -51,7 +52,7 @@ fn every_build_says_what_it_is() {
         let data = target.debugger_data().unwrap();
         assert_eq!(data.ps_loaded_module_list(), Some(machine.version().ps_loaded_module_list));
         assert!(data.mm_verifier_data().is_some(), "{}", build.name);
-        let log = run(&target, "!verifier 80 1").unwrap().to_json().unwrap();
+        let log = run(&target, "!verifier 80 1").unwrap().with_notes();
         let release = build.release().unwrap();
         assert_eq!(log["length"], release.pool_log_length, "{}", build.name);
         assert_eq!((machine.title(), machine.version().minor), (&*release.title, release.number));

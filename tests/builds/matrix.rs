@@ -74,7 +74,7 @@ fn printed(target: &Target<'_>, format: VerifierFormat, line: &str) -> String {
             _ => {}
         }
     }
-    for note in run(target, line).iter().flat_map(|answer| answer.notes()) {
+    for note in run(target, line).iter().flat_map(|answer| &answer.notes) {
         let kind = match note.kind {
             NoteKind::Remark => "note",
             NoteKind::Partial => "incomplete",

@@ -9,6 +9,7 @@ use verikd_sim::windows::{BUILDS, Build, Machine, Scenario};
 
 use super::stopped;
 use super::support::text::{notes, run, text, text_in};
+use crate::support::text::WithNotes as _;
 
 #[test]
 fn no_scenario_makes_any_build_or_query_fall_over() {
@@ -189,8 +190,8 @@ fn corrupt_keeps_what_can_still_be_found() {
         let (machine, kernel) = stopped(build, Machine::with_scenario(build, Scenario::Corrupt, seed));
         let target = Target::new(&machine, &kernel);
         let answer = run(&target, "!verifier 3").unwrap();
-        let noted: Vec<&Note> = answer.notes().iter().filter(|note| note.kind == NoteKind::Partial).collect();
-        let report = answer.to_json().unwrap();
+        let noted: Vec<&Note> = answer.notes.iter().filter(|note| note.kind == NoteKind::Partial).collect();
+        let report = answer.with_notes();
         let drivers = report["drivers"].as_array().unwrap();
         assert!(!drivers.is_empty() && drivers.len() <= 3, "seed {seed}");
         found += drivers.iter().filter(|driver| !blocks_of(driver).is_empty()).count();
@@ -237,7 +238,7 @@ pub(super) fn on_every_build(scenario: Scenario, check: impl Fn(&Target<'_>)) {
 }
 
 pub(super) fn json(target: &Target<'_>, line: &str) -> Value {
-    run(target, line).unwrap_or_else(|error| panic!("{line}: {error}")).to_json().unwrap()
+    run(target, line).unwrap_or_else(|error| panic!("{line}: {error}")).with_notes()
 }
 
 pub(super) fn blocks_of(driver: &Value) -> &[Value] {
@@ -245,5 +246,5 @@ pub(super) fn blocks_of(driver: &Value) -> &[Value] {
 }
 
 fn notes_of_log(target: &Target<'_>) -> Vec<Note> {
-    run(target, "!verifier 80 20").map(|answer| answer.notes().to_vec()).unwrap_or_default()
+    run(target, "!verifier 80 20").map(|answer| answer.notes).unwrap_or_default()
 }

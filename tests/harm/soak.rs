@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kd_protocol::kd::DebugIo;
-use verikd::commands::{self, Run};
+use verikd::commands::{self, Run, Style};
 use verikd::debugger::{Debugger, Notice, Observer};
 use verikd::session::{Session, SessionConfig, Watcher};
 use verikd::source::Resumed;
@@ -115,8 +115,8 @@ fn answer(debugger: &Debugger, command: &str) -> String {
     let Run::Query(run) = spec.run else { panic!("{command} asks nothing") };
     let answer = debugger.ask(run, arguments, &Nobody).unwrap();
     let mut text = String::new();
-    answer.write_text(&mut text).unwrap();
-    format!("{text}{:?}", answer.notes())
+    answer.write_text(Style::default(), &mut text).unwrap();
+    format!("{text}{:?}", answer.notes)
 }
 
 /// Looks on and says nothing.

@@ -8,6 +8,7 @@ mod state;
 #[path = "../support/mod.rs"]
 mod support;
 
+use crate::support::text::WithNotes as _;
 use serde_json::json;
 use state::{Counters, Log, Module, State};
 use support::layouts::{WINDOWS_7_X86, windows_8_1_x86, windows_10_x86};
@@ -69,7 +70,7 @@ fn an_address_of_a_32_bit_target_is_meant_with_kds_sign_too() {
     for address in ["ffffffff`8645a000", "0xffffffff8645a000", "poi(84226c00)", "84226c00-poi(84226c04)"] {
         assert_eq!(text(&booted.target(), &format!("!verifier 80 {address}")), expected, "{address}");
     }
-    let log = run(&booted.target(), "!verifier 80 ffffffff8645a000").unwrap().to_json().unwrap();
+    let log = run(&booted.target(), "!verifier 80 ffffffff8645a000").unwrap().with_notes();
     assert_eq!((&log["address"], &log["method"]), (&json!("0x8645a000"), &json!("search")));
     assert_eq!(log["entries"][0]["stack"][2]["address"], "0x9a3bf687");
     let error = run(&booted.target(), "!verifier 80 7fff0000").err().unwrap();
@@ -81,7 +82,7 @@ fn an_address_of_a_32_bit_target_is_meant_with_kds_sign_too() {
 fn an_address_inside_a_block_of_a_32_bit_target_is_found_by_reading() {
     let booted = windows_8_1().boot();
     booted.memory.reset();
-    let log = run(&booted.target(), "!verifier 80 8645a010").unwrap().to_json().unwrap();
+    let log = run(&booted.target(), "!verifier 80 8645a010").unwrap().with_notes();
     assert_eq!((&log["method"], &log["entries"][0]["address"]), (&json!("read"), &json!("0x8645a000")));
     assert_eq!(booted.memory.searches(), 1, "for a block that begins there");
 }
@@ -98,7 +99,7 @@ fn trackers_of_a_32_bit_target_are_told_by_its_own_lists() {
     let counted = |paged| Counters { allocations: [paged, 0, paged, 0], bytes: [0; 4] };
     state.driver_pool = counted(255 + 17);
     let booted = laid_out(&state).boot();
-    let report = run(&booted.target(), "!verifier 3 Sample").unwrap().to_json().unwrap();
+    let report = run(&booted.target(), "!verifier 3 Sample").unwrap().with_notes();
     let allocations = &report["drivers"][0]["allocations"];
     assert_eq!((allocations["blocks"].as_array().unwrap().len(), &allocations["pages"]), (272, &json!(2)));
     assert_eq!(allocations["blocks"][0]["address"], "0x87000000", "without the mark in bit 0");
@@ -260,7 +261,7 @@ fn other_commands_print_eight_digits_too() {
 #[test]
 fn a_log_of_32_bits_is_read_in_full_where_nothing_searches_it() {
     let booted = windows_8_1().boot_blind(ReadCause::Unsupported("search"));
-    let log = run(&booted.target(), "!verifier 80 8645a000").unwrap().to_json().unwrap();
+    let log = run(&booted.target(), "!verifier 80 8645a000").unwrap().with_notes();
     assert_eq!((&log["method"], &log["parsed"]), (&json!("read"), &json!(0x1_0000)));
     assert_eq!(log["entries"].as_array().unwrap().len(), 1);
 }

@@ -6,6 +6,7 @@ use verikd::memory::VirtAddr;
 use super::support::verifier::*;
 use super::support::{PAGE, World};
 use super::{DRIVER, json, notes, run};
+use crate::support::text::WithNotes as _;
 
 #[test]
 fn blocks_of_advanced_pool_tracking_belong_to_the_innermost_verified_driver() {
@@ -76,7 +77,7 @@ fn pages_are_listed_newest_first_and_each_is_read_once() {
     world.put(DRIVER, DATA, "CurrentNonPagedPoolAllocations", 40 * 127);
     let booted = world.boot();
     booted.memory.reset();
-    let report = run(&booted, "!verifier 3 myfault").unwrap().to_json().unwrap();
+    let report = run(&booted, "!verifier 3 myfault").unwrap().with_notes();
     assert_eq!(booted.memory.reads(), 8 + 40);
     let blocks = report["drivers"][0]["allocations"]["blocks"].as_array().unwrap();
     assert_eq!(blocks.len(), 40 * 127);

@@ -2,6 +2,7 @@
 
 use super::support::verifier::*;
 use super::{run, text};
+use crate::support::text::WithNotes as _;
 
 #[test]
 fn a_driver_may_be_named_without_extension_and_in_any_case() {
@@ -38,7 +39,7 @@ fn what_bug_check_c4_62_tells_people_to_type_works_as_they_type_it() {
 fn the_second_argument_of_80_is_an_address_a_quantity_or_an_expression() {
     let booted = leak(Build::Windows7).boot();
     let of = |line: &str| {
-        let log = run(&booted, line).unwrap().to_json().unwrap();
+        let log = run(&booted, line).unwrap().with_notes();
         (log["address"].clone(), log["quantity"].clone())
     };
     let address = (serde_json::json!("0xfffffa8005400000"), serde_json::Value::Null);
@@ -103,7 +104,7 @@ fn a_line_that_cannot_be_read_says_what_is_taken() {
 fn an_address_may_be_any_expression() {
     let booted = leak(Build::Windows7).boot();
     let plain = text(&booted, "!verifier 80 fffffa8005400000");
-    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
+    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().with_notes();
     let entry = format!("poi(poi(nt!VfPoolTraces) + 0n128 * 0n{})", log["entries"][0]["slot"]);
     for address in ["fffffa80`053ff000 + 0n4096".to_owned(), entry] {
         assert_eq!(text(&booted, &format!("!verifier 80 {address}")), plain, "{address}");

@@ -5,6 +5,7 @@ use verikd::commands::{Note, NoteKind};
 use super::support::World;
 use super::support::verifier::*;
 use super::{DRIVER, json, notes, run, text};
+use crate::support::text::WithNotes as _;
 
 #[test]
 fn a_driver_that_is_not_verified_is_explained() {
@@ -13,7 +14,7 @@ fn a_driver_that_is_not_verified_is_explained() {
     add_suspect(&mut world, SUSPECT.offset(0x500), "gone.sys", 2, 2);
     let booted = world.boot();
     let failed = |line: &str| match &notes(&booted, line)[..] {
-        [Note { kind: NoteKind::Failed, text }] => text.clone(),
+        [Note { kind: NoteKind::Failed, text, .. }] => text.clone(),
         other => panic!("{line}: {other:?}"),
     };
     assert_eq!(failed("!verifier 3 tcpip.sys"), "tcpip.sys is not verified. Verified drivers: myfault.sys.");
@@ -87,7 +88,7 @@ fn every_bucket_of_the_tree_is_walked_and_thunk_nodes_are_skipped() {
         }
         let booted = world.boot();
         booted.memory.reset();
-        let report = run(&booted, "!verifier 1").unwrap().to_json().unwrap();
+        let report = run(&booted, "!verifier 1").unwrap().with_notes();
         let names: Vec<_> =
             report["drivers"].as_array().unwrap().iter().map(|driver| &driver["name"]).collect();
         assert_eq!(names, [&json!("myfault.sys"), &json!("other.sys")], "{tables} tables");

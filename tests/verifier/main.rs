@@ -11,12 +11,13 @@ mod traces;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::text::WithNotes as _;
 use serde_json::{Value, json};
 use support::blind::UNKNOWN_API;
 use support::text::assert_same_text;
 use support::verifier::*;
 use support::{Booted, PAGE, World};
-use verikd::commands::{AnyAnswer, Note, NoteKind, QueryError, Run, find};
+use verikd::commands::{Answer, Note, NoteKind, QueryError, Run, Style, find};
 use verikd::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
 use verikd::target::Target;
 
@@ -60,7 +61,7 @@ fn a_query_costs_few_requests() {
 #[test]
 fn json_has_the_facts_of_the_text_with_addresses_as_strings() {
     let booted = leak(Build::Windows7).boot();
-    let report = run(&booted, "!verifier 3 myfault").unwrap().to_json().unwrap();
+    let report = run(&booted, "!verifier 3 myfault").unwrap().with_notes();
     assert_eq!(report["settings"]["level"], 8);
     assert_eq!(report["settings"]["statistics"]["allocations_attempted"], 0xb);
     let driver = &report["drivers"][0];
@@ -74,7 +75,7 @@ fn json_has_the_facts_of_the_text_with_addresses_as_strings() {
     });
     assert_eq!(driver["allocations"]["blocks"][0], block);
 
-    let log = run(&booted, "!verifier 80 fffffa80`05400000").unwrap().to_json().unwrap();
+    let log = run(&booted, "!verifier 80 fffffa80`05400000").unwrap().with_notes();
     assert_eq!(
         (&log["length"], &log["parsed"], &log["method"]),
         (&json!(0x1_0000), &json!(0x1_0000), &json!("search"))
@@ -177,7 +178,7 @@ fn no_flipped_byte_of_the_verifiers_state_is_a_panic_or_an_endless_walk() {
         }
         let booted = world.boot();
         if let Ok(answer) = run(&booted, "!verifier 3") {
-            answer.write_text(&mut String::new()).unwrap();
+            answer.write_text(Style::default(), &mut String::new()).unwrap();
         }
         assert!(booted.memory.reads() < 1_000);
         for ((at, _), bytes) in places.iter().zip(before) {
@@ -217,7 +218,7 @@ impl Memory for Interrupted<'_> {
     }
 }
 
-fn run(booted: &Booted, line: &str) -> Result<Box<dyn AnyAnswer>, QueryError> {
+fn run(booted: &Booted, line: &str) -> Result<Answer, QueryError> {
     support::text::run(&booted.target(), line)
 }
 
@@ -230,5 +231,5 @@ fn notes(booted: &Booted, line: &str) -> Vec<Note> {
 }
 
 fn json(world: &World, line: &str) -> Value {
-    run(&world.boot(), line).unwrap_or_else(|error| panic!("{line}: {error}")).to_json().unwrap()
+    run(&world.boot(), line).unwrap_or_else(|error| panic!("{line}: {error}")).with_notes()
 }

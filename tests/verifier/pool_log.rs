@@ -8,6 +8,7 @@ use super::support::blind::UNKNOWN_API;
 use super::support::verifier::*;
 use super::support::{self, PAGE};
 use super::{json, notes, run, text};
+use crate::support::text::WithNotes as _;
 
 #[test]
 fn an_address_inside_a_block_finds_it_and_the_newest_comes_first() {
@@ -17,7 +18,7 @@ fn an_address_inside_a_block_finds_it_and_the_newest_comes_first() {
     log_entry(&mut world, 0xffff, 0xffff_fa80_0540_0000, 0x10, &[CALLER]);
     let booted = world.boot();
     let slots = |line: &str| -> Vec<Value> {
-        let log = run(&booted, line).unwrap().to_json().unwrap();
+        let log = run(&booted, line).unwrap().with_notes();
         log["entries"].as_array().unwrap().iter().map(|entry| entry["slot"].clone()).collect()
     };
     assert_eq!(slots("!verifier 80 fffffa80`05400000"), [json!(0x1234), json!(0x1230), json!(0xffff)]);
@@ -35,7 +36,7 @@ fn without_an_address_the_newest_entries_are_shown() {
     }
     let booted = world.boot();
     let slots = |line: &str| {
-        let log = run(&booted, line).unwrap().to_json().unwrap();
+        let log = run(&booted, line).unwrap().with_notes();
         let entries = log["entries"].as_array().unwrap();
         (
             entries.len(),
@@ -74,7 +75,7 @@ fn a_hole_in_the_log_costs_its_own_entries() {
     let mut world = leak(Build::Windows7);
     world.unmap(LOG.offset(0x1100 * 0x80));
     let booted = world.boot_blind(UNKNOWN_API);
-    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
+    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().with_notes();
     assert_eq!((&log["unreadable"], &log["parsed"]), (&json!(0x20), &json!(0x1_0000)));
     assert_eq!(log["entries"].as_array().unwrap().len(), 1);
     assert!(log["notes"][0]["text"].as_str().unwrap().contains("so the log was read"));
@@ -87,7 +88,7 @@ fn a_hole_in_the_log_costs_its_own_entries() {
 #[test]
 fn a_search_that_is_not_answered_in_time_is_made_up_for_by_reading() {
     let booted = leak(Build::Windows7).boot_blind(ReadCause::NoAnswer { seconds: 60 });
-    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
+    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().with_notes();
     assert_eq!((&log["method"], log["entries"].as_array().unwrap().len()), (&json!("read"), 1));
     let note = log["notes"][0]["text"].as_str().unwrap();
     assert!(
@@ -132,7 +133,7 @@ fn entries_are_told_apart_by_their_stacks() {
     log_entry(&mut world, 0x1232, 0xffff_fa80_0540_0000, 0xf_b000, &[free, CALLER]);
     log_entry(&mut world, 0x1234, 0xffff_fa80_0540_0000, 0, &[]);
     let booted = world.boot();
-    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().to_json().unwrap();
+    let log = run(&booted, "!verifier 80 fffffa8005400000").unwrap().with_notes();
     let kinds: Vec<_> = (0..3).map(|at| (&log["entries"][at]["kind"], &log["entries"][at]["torn"])).collect();
     assert_eq!(
         kinds,

@@ -6,6 +6,7 @@ use verikd::memory::VirtAddr;
 
 use super::support::verifier::*;
 use super::{notes, run, text};
+use crate::support::text::WithNotes as _;
 
 #[test]
 fn the_log_of_irqls_prints_as_published() {
@@ -42,7 +43,7 @@ fn the_log_of_irqls_prints_as_published() {
         both.contains("Driver Verifier didn't inject any faults.\n\n---") && both.ends_with(&entry(1)),
         "{both}"
     );
-    let log = run(&booted, "!verifier 8").unwrap().to_json().unwrap();
+    let log = run(&booted, "!verifier 8").unwrap().with_notes();
     assert_eq!((&log["log"], &log["depth"]), (&json!("irql"), &json!(5)));
     let record = &log["records"][0];
     assert_eq!((&record["thread"], &record["new_irql"]), (&json!("0xfffff80002bf8c40"), &json!(2)));
@@ -80,7 +81,7 @@ fn a_log_is_searched_for_a_thread_or_a_request() {
     }
     let booted = world.boot();
     let slots = |line: &str| {
-        let log = run(&booted, line).unwrap().to_json().unwrap();
+        let log = run(&booted, line).unwrap().with_notes();
         let records = log["records"].as_array().unwrap().clone();
         (records.len(), records[0]["slot"].as_u64().unwrap())
     };

@@ -2,10 +2,9 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::commands::answer::Note;
 use crate::commands::pattern::Pattern;
 use crate::output::TargetText;
-use crate::target::{BaseKind, Bits, Field, Layout, SparseBytes, Target, Type, VirtAddr};
+use crate::target::{BaseKind, Bits, Field, Layout, Note, NoteCode, SparseBytes, Target, Type, VirtAddr};
 
 /// Most fields of one answer: a list of lists has no end.
 const MAX_FIELDS: usize = 0x4000;
@@ -293,12 +292,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Reads what the fields point to and show, neighbours together, and says what was left out.
-    pub(super) fn finish(
-        &self,
-        summary: &mut Option<Value>,
-        fields: &mut [FieldView],
-        notes: &mut Vec<Note>,
-    ) {
+    pub(super) fn finish(&self, summary: &mut Option<Value>, fields: &mut [FieldView]) {
         let places: Vec<_> = self.pointees.iter().map(|(layout, at)| (*at, layout.size())).collect();
         let read = self.target.read_ranges(&places);
         let short = |((layout, _), bytes): (&(Layout, VirtAddr), _)| {
@@ -329,7 +323,8 @@ impl<'a> Builder<'a> {
         summary.iter_mut().for_each(&mut fill);
         visit(fields, &mut fill);
         if self.count == MAX_FIELDS {
-            notes.push(Note::partial(format!("Only the first {MAX_FIELDS:#x} fields are shown")));
+            let text = format!("Only the first {MAX_FIELDS:#x} fields are shown");
+            self.target.note(Note::partial(NoteCode::Limit, text));
         }
     }
 }

@@ -25,13 +25,14 @@ mod text;
 use serde::Serialize;
 
 use self::fields::{Builder, FieldView, Value};
-use super::answer::{Answer, Answered, Note, Query, answer};
+use super::answer::{Facts, Found, Query, answer};
 use super::arguments::Arguments;
+use super::context::Context;
 use super::error::QueryError;
 use super::pattern::Pattern;
 use super::spec::{CommandSpec, Run};
 use crate::output::{self, TargetText};
-use crate::target::{NamedType, ReadCause, Target, TargetError, VirtAddr};
+use crate::target::{NamedType, Note, NoteCode, NoteKind, ReadCause, Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["dt"],
@@ -74,7 +75,6 @@ pub(super) struct TypeView {
     #[serde(skip_serializing_if = "Option::is_none")]
     summary: Option<Value>,
     fields: Vec<FieldView>,
-    notes: Vec<Note>,
     #[serde(skip)]
     with_name: bool,
     #[serde(skip)]
@@ -82,7 +82,7 @@ pub(super) struct TypeView {
 }
 
 impl Query for TypeQuery {
-    type Answer = TypeView;
+    type Facts = TypeView;
 
     fn run(&self, target: &Target<'_>) -> Result<TypeView, QueryError> {
         let NamedType { module, layout } =
@@ -100,30 +100,27 @@ impl Query for TypeQuery {
             address: self.address,
             summary: None,
             fields,
-            notes: Vec::new(),
             with_name: !self.name.contains('!'),
             verbose: self.verbose.then(|| if fields::is_union(&layout) { "union" } else { "struct" }),
         };
         if let (Some((_, bytes)), true) = (&bytes, paths.is_empty()) {
             view.summary = fields::short_form(&layout, bytes, 0);
         }
-        builder.finish(&mut view.summary, &mut view.fields, &mut view.notes);
+        builder.finish(&mut view.summary, &mut view.fields);
         if let Some((at, bytes)) = bytes {
             let missing = bytes.len() - bytes.readable_len();
             if let Some(cause) = bytes.over() {
-                view.notes.push(Note::partial(format!("Reading was broken off: {cause}")));
+                target.note(Note::partial(NoteCode::BrokenOff, format!("Reading was broken off: {cause}")));
             } else if missing > 0 {
                 let why = bytes.missing().cloned().unwrap_or(ReadCause::NotMapped);
                 let text = format!("{missing:#x} of {:#x} bytes at {at} cannot be read: {why}", bytes.len());
-                view.notes.push(if missing == bytes.len() {
-                    Note::failed(text)
-                } else {
-                    Note::partial(text)
-                });
+                let kind = if missing == bytes.len() { NoteKind::Failed } else { NoteKind::Partial };
+                target.note(Note::new(kind, NoteCode::Unreadable, text));
             }
         }
         if view.fields.is_empty() && !self.fields.is_empty() {
-            view.notes.push(Note::failed(format!("{} has no field {}", view.name, self.fields.join(", "))));
+            let text = format!("{} has no field {}", view.name, self.fields.join(", "));
+            target.note(Note::failed(NoteCode::NotFound, text));
         }
         Ok(view)
     }
@@ -144,8 +141,8 @@ impl TypeQuery {
     }
 }
 
-impl Answer for TypeView {
-    fn write_text(&self, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+impl Facts for TypeView {
+    fn write_text(&self, _: &Context, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
         if self.with_name {
             writeln!(out, "{}!{}", self.module, self.name)?;
         }
@@ -157,30 +154,21 @@ impl Answer for TypeView {
         }
         text::write_fields(&self.fields, 1, out)
     }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
-    }
 }
 
 /// Types whose names fit a pattern.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct TypeList {
     types: Vec<TargetText>,
-    notes: Vec<Note>,
 }
 
-impl Answer for TypeList {
-    fn write_text(&self, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+impl Facts for TypeList {
+    fn write_text(&self, _: &Context, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
         self.types.iter().try_for_each(|name| writeln!(out, "          {name}"))
     }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
-    }
 }
 
-fn list(pattern: &str, target: &Target<'_>) -> Answered {
+fn list(pattern: &str, target: &Target<'_>) -> Found {
     let (module, name) = pattern.split_once('!').unwrap_or(("*", pattern));
     let found = super::examine::modules_for(module, target)
         .map_err(|source| QueryError::Target { command: "dt", source })?;
@@ -192,21 +180,20 @@ fn list(pattern: &str, target: &Target<'_>) -> Answered {
     }
     types.sort_unstable();
     types.dedup();
-    let exports = found.explain_exports(target);
-    let mut notes = found.notes;
     if types.len() > MAX_TYPES {
         let count = types.len();
         types.truncate(MAX_TYPES);
-        notes.push(Note::partial(format!("Only the first {MAX_TYPES:#x} of {count:#x} types are listed")));
+        let text = format!("Only the first {MAX_TYPES:#x} of {count:#x} types are listed");
+        target.note(Note::partial(NoteCode::Limit, text));
     }
     if types.is_empty() {
-        notes.extend(exports);
-        notes.push(Note::failed(format!("no type's name fits {pattern}")));
+        found.explain_exports(target);
+        target.note(Note::failed(NoteCode::NotFound, format!("no type's name fits {pattern}")));
     }
-    Ok(Box::new(TypeList { types, notes }))
+    Ok(Box::new(TypeList { types }))
 }
 
-fn run(text: &str, target: &Target<'_>) -> Answered {
+fn run(text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(&COMMAND, text);
     let mut query = TypeQuery::default();
     while let Some(word) = arguments.peek() {

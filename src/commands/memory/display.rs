@@ -3,12 +3,13 @@
 use serde::{Serialize, Serializer};
 
 use super::Format;
-use crate::commands::answer::{Answered, Note, Query, answer};
+use crate::commands::answer::{Facts, Found, Query, answer};
 use crate::commands::arguments::Arguments;
+use crate::commands::context::Context;
 use crate::commands::error::QueryError;
 use crate::commands::spec::{CommandSpec, Run};
 use crate::output;
-use crate::target::{DisplayPosition, ReadCause, SparseBytes, Target, TargetError, VirtAddr};
+use crate::target::{DisplayPosition, Note, NoteCode, ReadCause, SparseBytes, Target, TargetError, VirtAddr};
 
 /// Most bytes shown by one command.
 const MAX_SHOWN: u64 = 0x10_0000;
@@ -81,13 +82,10 @@ pub(super) struct MemoryDisplay {
     pub(super) symbols: Vec<Option<String>>,
     /// The text, if it was asked for; characters that cannot be read are `?`.
     pub(super) text: Option<String>,
-    notes: Vec<Note>,
     #[serde(skip)]
     pub(super) line: usize,
     #[serde(skip)]
     pub(super) bytes: SparseBytes,
-    #[serde(skip)]
-    pub(super) pointer_size: usize,
 }
 
 /// Numbers as hexadecimal text: JSON's own lose bits past 2^53.
@@ -96,7 +94,7 @@ fn numbers<S: Serializer>(elements: &[Option<u64>], serializer: S) -> Result<S::
 }
 
 impl Query for MemoryQuery {
-    type Answer = MemoryDisplay;
+    type Facts = MemoryDisplay;
 
     fn run(&self, target: &Target<'_>) -> Result<MemoryDisplay, QueryError> {
         let unit = self.format.unit();
@@ -110,10 +108,8 @@ impl Query for MemoryQuery {
             elements: Vec::new(),
             symbols: Vec::new(),
             text: None,
-            notes: Vec::new(),
             line: self.line,
             bytes,
-            pointer_size: target.pointer_size(),
         };
         if self.format.is_text() {
             // What lies behind a hole is no part of the text.
@@ -125,17 +121,21 @@ impl Query for MemoryQuery {
             display.symbols = elements.iter().map(|element| symbol(target, (*element)?)).collect();
         }
         if let Some(cause) = display.bytes.over() {
-            display.notes.push(Note::partial(format!("Reading was broken off: {cause}")));
+            target.note(Note::partial(NoteCode::BrokenOff, format!("Reading was broken off: {cause}")));
         } else if display.bytes.end() < self.len {
             let at = self.start.offset(display.bytes.end() as u64);
-            display.notes.push(Note::partial(format!(
-                "Too many pages cannot be read; {at} and beyond were not tried"
-            )));
+            target.note(Note::partial(
+                NoteCode::Unreadable,
+                format!("Too many pages cannot be read; {at} and beyond were not tried"),
+            ));
         } else if display.bytes.readable_len() == 0 && self.len > 0 {
-            display.notes.push(Note::failed(match display.bytes.missing() {
-                None | Some(ReadCause::NotMapped) => format!("Nothing is mapped at {}", self.start),
-                Some(refused) => format!("Nothing can be read at {}: {refused}", self.start),
-            }));
+            target.note(Note::failed(
+                NoteCode::Unreadable,
+                match display.bytes.missing() {
+                    None | Some(ReadCause::NotMapped) => format!("Nothing is mapped at {}", self.start),
+                    Some(refused) => format!("Nothing can be read at {}: {refused}", self.start),
+                },
+            ));
         }
         display.elements = elements;
         Ok(display)
@@ -150,13 +150,9 @@ impl MemoryDisplay {
     }
 }
 
-impl crate::commands::Answer for MemoryDisplay {
-    fn write_text(&self, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
-        super::text::write(self, out)
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
+impl Facts for MemoryDisplay {
+    fn write_text(&self, context: &Context, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+        super::text::write(self, context, out)
     }
 }
 
@@ -166,7 +162,7 @@ fn symbol(target: &Target<'_>, address: u64) -> Option<String> {
     at.is_named().then(|| at.to_string())
 }
 
-fn run(spec: &'static CommandSpec, format: Option<Format>, text: &str, target: &Target<'_>) -> Answered {
+fn run(spec: &'static CommandSpec, format: Option<Format>, text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(spec, text);
     let columns = columns(&mut arguments, target)?;
     let before = target.kernel().display_position();
@@ -217,7 +213,7 @@ fn columns(arguments: &mut Arguments<'_>, target: &Target<'_>) -> Result<Option<
 }
 
 /// The text of a `_STRING` or `_UNICODE_STRING`: length, room, and where it is.
-fn string(spec: &'static CommandSpec, format: Format, text: &str, target: &Target<'_>) -> Answered {
+fn string(spec: &'static CommandSpec, format: Format, text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(spec, text);
     if arguments.is_empty() {
         return Err(arguments.usage("the address of a string is missing"));

@@ -19,12 +19,13 @@ use serde::{Serialize, Serializer};
 
 use super::Format;
 use super::text::write_line;
-use crate::commands::answer::{Answer, Answered, Note, NoteKind};
+use crate::commands::answer::{Facts, Found};
 use crate::commands::arguments::Arguments;
+use crate::commands::context::Context;
 use crate::commands::error::QueryError;
 use crate::commands::spec::{CommandSpec, Run};
 use crate::output;
-use crate::target::{Searched, Target, TargetError, VirtAddr, is_over};
+use crate::target::{Note, NoteCode, NoteKind, Searched, Target, TargetError, VirtAddr, is_over};
 
 pub(in crate::commands) static S: CommandSpec = CommandSpec {
     names: &["s"],
@@ -46,11 +47,8 @@ const SHOWN: usize = 16;
 #[derive(Clone, Debug, Serialize)]
 struct Matches {
     matches: Vec<Match>,
-    notes: Vec<Note>,
     #[serde(skip)]
     format: Option<Format>,
-    #[serde(skip)]
-    pointer_size: usize,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -66,20 +64,16 @@ fn bytes_or_null<S: Serializer>(bytes: &[Option<u64>], serializer: S) -> Result<
     serializer.collect_seq(bytes)
 }
 
-impl Answer for Matches {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for Matches {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         for Match { address, bytes } in &self.matches {
-            let address = output::Address { address: *address, pointer_size: self.pointer_size };
+            let address = context.address(*address);
             match self.format {
                 Some(format) => write_line(address, bytes, (format, format.line()), true, out)?,
                 None => writeln!(out, "0x{address}")?,
             }
         }
         Ok(())
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
     }
 }
 
@@ -91,7 +85,7 @@ struct Kind {
     is_short: bool,
 }
 
-fn run(text: &str, target: &Target<'_>) -> Answered {
+fn run(text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(&S, text);
     let kind = kind(&mut arguments)?;
     let unit = kind.format.unit();
@@ -105,9 +99,9 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
         return Err(arguments.usage(format!("a pattern has 1 to {MAX_PATTERN:#x} bytes")));
     }
     let end = VirtAddr(range.start.0.saturating_add(len));
-    let (format, pointer_size) = (Some(kind.format), target.pointer_size());
-    let mut found = Matches { matches: Vec::new(), notes: Vec::new(), format, pointer_size };
-    let addresses = search(target, range.start, end, &pattern, unit as u64, &mut found.notes)?;
+    let format = Some(kind.format);
+    let mut found = Matches { matches: Vec::new(), format };
+    let addresses = search(target, range.start, end, &pattern, unit as u64)?;
     if kind.is_short {
         found.format = None;
     }
@@ -122,8 +116,8 @@ fn run(text: &str, target: &Target<'_>) -> Answered {
             Match { address, bytes }
         })
         .collect();
-    if found.matches.is_empty() && found.notes.iter().all(|note| note.kind == NoteKind::Remark) {
-        found.notes.push(Note::remark("not found"));
+    if found.matches.is_empty() && target.notes().worst() <= Some(NoteKind::Remark) {
+        target.note(Note::remark(NoteCode::NotFound, "not found"));
     }
     Ok(Box::new(found))
 }
@@ -135,7 +129,6 @@ fn search(
     end: VirtAddr,
     pattern: &[u8],
     unit: u64,
-    notes: &mut Vec<Note>,
 ) -> Result<Vec<VirtAddr>, QueryError> {
     let mut addresses = Vec::new();
     let mut from = start;
@@ -148,10 +141,11 @@ fn search(
             && from == start
         {
             let why = format!("The target did not search its memory ({cause}), so it was read");
-            notes.push(Note::remark(why));
+            target.note(Note::remark(NoteCode::NotSearched, why));
         }
         if let Ok(Searched { given_up: Some(at), .. }) = &searched {
-            notes.push(Note::partial(format!("What lies at {at} and beyond was not read")));
+            let text = format!("What lies at {at} and beyond was not read");
+            target.note(Note::partial(NoteCode::Unreadable, text));
         }
         let at = match searched.map(|searched| searched.found) {
             Ok(Some(at))
@@ -161,7 +155,8 @@ fn search(
             }
             Ok(_) => return Ok(addresses),
             Err(error) if is_over(&error.cause) && !addresses.is_empty() => {
-                notes.push(Note::partial(format!("The search was broken off at {from}: {}", error.cause)));
+                let text = format!("The search was broken off at {from}: {}", error.cause);
+                target.note(Note::partial(NoteCode::BrokenOff, text));
                 return Ok(addresses);
             }
             Err(error) => {
@@ -177,10 +172,10 @@ fn search(
         }
         from = VirtAddr(at.0.saturating_add(unit - beyond));
     }
-    notes.push(Note::partial(format!(
-        "Only the first {:#x} matches are shown; there may be more",
-        addresses.len()
-    )));
+    target.note(Note::partial(
+        NoteCode::Limit,
+        format!("Only the first {:#x} matches are shown; there may be more", addresses.len()),
+    ));
     Ok(addresses)
 }
 

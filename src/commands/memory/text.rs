@@ -4,28 +4,29 @@ use std::fmt::{self, Write};
 
 use super::Format;
 use super::display::MemoryDisplay;
+use crate::commands::context::Context;
 use crate::output::{Address, is_hazard};
 use crate::target::VirtAddr;
 
 /// Bytes between which `db` puts a dash.
 const HALF: usize = 8;
 
-pub(super) fn write(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
+pub(super) fn write(display: &MemoryDisplay, context: &Context, out: &mut dyn Write) -> fmt::Result {
     match display.format {
-        Format::Ascii | Format::Unicode => write_text(display, out),
-        Format::Symbols | Format::DoubleWordSymbols => write_symbols(display, out),
-        _ => write_numbers(display, out),
+        Format::Ascii | Format::Unicode => write_text(display, context, out),
+        Format::Symbols | Format::DoubleWordSymbols => write_symbols(display, context, out),
+        _ => write_numbers(display, context, out),
     }
 }
 
-fn write_numbers(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
+fn write_numbers(display: &MemoryDisplay, context: &Context, out: &mut dyn Write) -> fmt::Result {
     let format = display.format;
     let has_characters = matches!(format, Format::Bytes | Format::DoubleWordsAndCharacters);
     let len = display.elements.len() * format.unit();
     for (index, from) in (0..len).step_by(display.line).enumerate() {
         let offsets = from..len.min(from + display.line);
         let bytes: Vec<_> = offsets.map(|offset| display.bytes.uint(offset, 1)).collect();
-        write_line(at(display, index), &bytes, (format, display.line), has_characters, out)?;
+        write_line(at(display, context, index), &bytes, (format, display.line), has_characters, out)?;
     }
     Ok(())
 }
@@ -55,11 +56,10 @@ pub(super) fn write_line(
     out.write_char('\n')
 }
 
-fn write_symbols(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
+fn write_symbols(display: &MemoryDisplay, context: &Context, out: &mut dyn Write) -> fmt::Result {
     for (index, (element, symbol)) in display.elements.iter().zip(&display.symbols).enumerate() {
         let address = display.start.offset((index * display.format.unit()) as u64);
-        let address = Address { address, pointer_size: display.pointer_size };
-        write!(out, "{address}  {}", number(*element, display.format.unit()))?;
+        write!(out, "{}  {}", context.address(address), number(*element, display.format.unit()))?;
         match symbol {
             Some(symbol) => writeln!(out, " {symbol}")?,
             None => writeln!(out)?,
@@ -68,24 +68,23 @@ fn write_symbols(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
     Ok(())
 }
 
-fn write_text(display: &MemoryDisplay, out: &mut dyn Write) -> fmt::Result {
+fn write_text(display: &MemoryDisplay, context: &Context, out: &mut dyn Write) -> fmt::Result {
     let a_line = display.line / display.format.unit();
     let text: Vec<char> = display.text.iter().flat_map(|text| text.chars()).collect();
     if text.is_empty() {
         let unreadable = display.bytes.get(0..1).is_none();
         let shown = if unreadable { "?".repeat(a_line) } else { String::new() };
-        return writeln!(out, "{}  \"{shown}\"", at(display, 0));
+        return writeln!(out, "{}  \"{shown}\"", at(display, context, 0));
     }
     for (index, line) in text.chunks(a_line).enumerate() {
-        writeln!(out, "{}  \"{}\"", at(display, index), String::from_iter(line))?;
+        writeln!(out, "{}  \"{}\"", at(display, context, index), String::from_iter(line))?;
     }
     Ok(())
 }
 
 /// The address of a line.
-fn at(display: &MemoryDisplay, line: usize) -> Address {
-    let address = display.start.offset((line * display.line) as u64);
-    Address { address, pointer_size: display.pointer_size }
+fn at(display: &MemoryDisplay, context: &Context, line: usize) -> Address {
+    context.address(display.start.offset((line * display.line) as u64))
 }
 
 /// An element with all its digits.

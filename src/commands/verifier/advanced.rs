@@ -19,9 +19,9 @@ use std::sync::Arc;
 use super::allocations::{Block, tag};
 use super::drivers::Driver;
 use super::frames::{self, Frame, Names};
-use crate::commands::answer::Note;
+
 use crate::target::walk::{self, AvlNode};
-use crate::target::{Target, TargetError, VirtAddr};
+use crate::target::{Note, NoteCode, OfLink, Target, TargetError, VirtAddr};
 
 /// Most blocks, of all drivers.
 const MAX_BLOCKS: usize = 0x4_0000;
@@ -57,7 +57,6 @@ impl Tracked {
         target: &Target<'_>,
         drivers: &[&Driver],
         names: &mut Names<'_>,
-        notes: &mut Vec<Note>,
     ) -> Result<Self, TargetError> {
         if target.pointer_size() != 8 {
             let what = "advanced pool tracking, whose trees are in no public symbols and known of 64-bit kernels only".to_owned();
@@ -69,7 +68,8 @@ impl Tracked {
         let initialized =
             target.address_of("nt!ViPoolInfoAvlInitialized").ok().map(|at| target.read_some(at, 4));
         if initialized.is_some_and(|(bytes, missing)| missing.is_none() && bytes == [0; 4]) {
-            notes.push(Note::remark("Driver Verifier has set up no tree of blocks: none was allocated yet."));
+            let text = "Driver Verifier has set up no tree of blocks: none was allocated yet.";
+            target.note(Note::remark(NoteCode::VerifierEmpty, text));
             return Ok(tracked);
         }
         let root = target.record("nt!_RTL_AVL_TABLE", table)?.pointer("BalancedRoot.RightChild")?;
@@ -89,7 +89,8 @@ impl Tracked {
             })
         });
         if !end.is_complete() {
-            notes.push(Note::partial(format!("The tree of tracked blocks is not whole: {end}")));
+            let text = format!("The tree of tracked blocks is not whole: {end}");
+            target.note(Note::partial(NoteCode::ListBreaksOff, text).broken_off_if(end.is_of_link()));
         }
         let mut stacks = HashMap::new();
         let (mut implausible, mut stackless) = (0, 0);
@@ -120,7 +121,7 @@ impl Tracked {
             });
         }
         if implausible + stackless > 0 {
-            notes.push(Note::partial(format!(
+            target.note(Note::partial(NoteCode::Damaged, format!(
                 "{implausible} tracked blocks have no kernel address, {stackless} no stack that can be read: whose they \
                  are is not known"
             )));

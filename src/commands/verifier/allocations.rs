@@ -23,9 +23,11 @@ use serde::Serialize;
 use super::drivers::Driver;
 use super::frames::{Frame, shared_stack, shared_text};
 use super::run_ahead::{PAGE, RunAhead};
-use crate::commands::answer::Note;
+
 use crate::output;
-use crate::target::{Layout, Place, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd, walk};
+use crate::target::{
+    Layout, Note, NoteCode, OfLink, Place, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd, walk,
+};
 
 /// `_VI_POOL_PAGE_HEADER.Signature`, in every build.
 const PAGE_SIGNATURE: u64 = 0x2132_1345;
@@ -83,12 +85,9 @@ impl Allocations {
     ///
     /// # Errors
     /// [`TargetError`] if the symbols lack the structures.
-    pub fn read(target: &Target<'_>, driver: &Driver, notes: &mut Vec<Note>) -> Result<Self, TargetError> {
+    pub fn read(target: &Target<'_>, driver: &Driver) -> Result<Self, TargetError> {
         let slots = SlotLayout::find(target)?;
-        let unreadable = || WalkEnd::Unreadable {
-            at: driver.verified_data,
-            why: "the list's head cannot be read".to_owned(),
-        };
+        let unreadable = || WalkEnd::unreadable(driver.verified_data, &"the list's head cannot be read");
         let mut pages = match driver.pool_pages {
             Some(head) => Pages::read(target, &slots, driver.verified_data, head),
             None => Pages { end: unreadable(), ..Pages::none() },
@@ -119,12 +118,12 @@ impl Allocations {
                 found.blocks.push(block);
             }
         }
-        found.note_gaps(driver, &pages, implausible, notes);
+        found.note_gaps(target, driver, &pages, implausible);
         Ok(found)
     }
 
     /// Compares what is listed with what `driver` counts. A list without gaps may differ by what is under way.
-    pub(super) fn note_count(&self, driver: &Driver, notes: &mut Vec<Note>) {
+    pub(super) fn note_count(&self, target: &Target<'_>, driver: &Driver) {
         let pool = &driver.pool;
         let counters = pool.current_paged_allocations.value().zip(pool.current_nonpaged_allocations.value());
         let Some(counted) = counters.map(|(paged, nonpaged)| paged.saturating_add(nonpaged)) else { return };
@@ -136,10 +135,11 @@ impl Allocations {
             [] => "the target may have been stopped between the two".to_owned(),
             gaps => gaps.join(", "),
         };
-        notes.push(Note::partial(format!("{name}: current allocations {counted}, listed {listed}: {why}")));
+        let text = format!("{name}: current allocations {counted}, listed {listed}: {why}");
+        target.note(Note::partial(NoteCode::CountsDiffer, text));
     }
 
-    fn note_gaps(&mut self, driver: &Driver, pages: &Pages, implausible: usize, notes: &mut Vec<Note>) {
+    fn note_gaps(&mut self, target: &Target<'_>, driver: &Driver, pages: &Pages, implausible: usize) {
         let name = driver.shown_name();
         let expected = usize::from(pages.expected);
         let recovered = match pages.recovered {
@@ -148,14 +148,18 @@ impl Allocations {
         };
         let in_list = pages.order.len() - pages.recovered;
         if !self.pages_end.is_complete() {
-            notes.push(Note::partial(format!(
+            let text = format!(
                 "{name}: the list of tracker pages breaks off after {in_list} of {expected}: {}{recovered}",
                 self.pages_end
-            )));
+            );
+            target.note(broken_list(text, &self.pages_end));
         } else if in_list & 0xffff != expected {
-            notes.push(Note::partial(format!(
-                "{name}: the list of tracker pages has {in_list}, its header says {expected}{recovered}"
-            )));
+            target.note(Note::partial(
+                NoteCode::ListBreaksOff,
+                format!(
+                    "{name}: the list of tracker pages has {in_list}, its header says {expected}{recovered}"
+                ),
+            ));
         }
         let state = if self.pages_end.is_complete() { "missing" } else { "unreadable" };
         match expected.saturating_sub(pages.order.len()) {
@@ -165,24 +169,30 @@ impl Allocations {
         }
         if pages.cut > 0 {
             self.gaps.push(format!("{} pages readable in part", pages.cut));
-            notes
-                .push(Note::partial(format!("{name}: {} tracker pages can be read in part only", pages.cut)));
+            let text = format!("{name}: {} tracker pages can be read in part only", pages.cut);
+            target.note(Note::partial(NoteCode::Unreadable, text));
         }
         if !self.free_end.is_complete() {
             self.gaps.push("the list of free trackers is broken".to_owned());
-            notes.push(Note::partial(format!(
+            let text = format!(
                 "{name}: the list of free trackers breaks off: {}. Trackers in use are told by the low bit of their \
                  size instead, so blocks of odd size in special pool are not listed",
                 self.free_end
-            )));
+            );
+            target.note(broken_list(text, &self.free_end));
         }
         if implausible > 0 {
             self.gaps.push(format!("trackers without an address: {implausible}"));
-            notes.push(Note::partial(format!(
+            target.note(Note::partial(NoteCode::UnderWay, format!(
                 "{name}: {implausible} trackers hold no kernel address and are left out (allocations under way)"
             )));
         }
     }
+}
+
+/// That a list breaks off.
+fn broken_list(text: String, end: &WalkEnd) -> Note {
+    Note::partial(NoteCode::ListBreaksOff, text).broken_off_if(end.is_of_link())
 }
 
 /// Where a tracker's fields are.

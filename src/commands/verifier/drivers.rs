@@ -14,11 +14,12 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::settings::PoolCounters;
-use crate::commands::answer::Note;
+
 use crate::output::{self, Escaped, Reading};
 use crate::target::walk::{self, AvlNode};
 use crate::target::{
-    FileName, Layout, Module, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd, module_name,
+    FileName, Layout, Module, Note, NoteCode, OfLink, Record, SListHead, Target, TargetError, Trouble,
+    VirtAddr, WalkEnd, module_name,
 };
 
 /// `_VF_TARGET_VERIFIED_DRIVER_DATA.Signature`, in every build.
@@ -96,43 +97,43 @@ impl Driver {
         layouts: &Layouts,
         node: &Record<'_>,
         data: VirtAddr,
-        notes: &mut Vec<Note>,
     ) -> Result<Self, TargetError> {
         let data = target.record_of(&layouts.data, data)?;
         let at = data.address();
         match data.uint("Signature") {
             Ok(VERIFIED_DATA_SIGNATURE) => {}
-            Ok(other) => notes.push(Note::partial(format!(
+            Ok(other) => target.note(Note::partial(NoteCode::Damaged, format!(
                 "the verifier data at {at} has signature {other:#x}, not {VERIFIED_DATA_SIGNATURE:#x}: it may be damaged"
             ))),
-            Err(error) => notes.push(Note::partial(error.to_string())),
+            Err(error) => target.note(unreadable(error.to_string(), &error)),
         }
         let suspect = data
             .pointer("SuspectDriverEntry")
             .and_then(|at| target.record_and_tail(&layouts.suspect, at, NAME_READ))
-            .map_err(|error| error.to_string());
+            .map_err(|error| Trouble::of(&error));
         let of_suspect = |path: &str| match &suspect {
             Ok(suspect) => Reading::of(suspect.uint(path)),
-            Err(error) => Reading::Unreadable(error.clone()),
+            Err(error) => Reading::Unreadable(error.to_string()),
         };
         let name = match &suspect {
-            Ok(suspect) => target.file_name(suspect, "BaseName").map_err(|error| error.to_string()),
+            Ok(suspect) => target.file_name(suspect, "BaseName").map_err(|error| Trouble::of(&error)),
             Err(error) => Err(error.clone()),
         };
         let entry = node.address();
         match &name {
-            Ok(FileName { absurd_length: Some(length), .. }) => notes.push(Note::partial(format!(
+            Ok(FileName { absurd_length: Some(length), .. }) => target.note(Note::partial(NoteCode::Damaged, format!(
                 "the name of the driver at {entry} is damaged: its length is {length:#x} bytes, more than any file's; \
                  only what can be a name is shown of it"
             ))),
             Ok(_) => {}
             Err(error) => {
-                notes.push(Note::partial(format!("the name of the driver at {entry} cannot be read: {error}")));
+                let text = format!("the name of the driver at {entry} cannot be read: {error}");
+                target.note(unreadable(text, error));
             }
         }
-        let mut head = |path| {
+        let head = |path| {
             let head = SListHead::read(&data, path);
-            head.inspect_err(|error| notes.push(Note::partial(error.to_string()))).ok()
+            head.inspect_err(|error| target.note(unreadable(error.to_string(), error))).ok()
         };
         let (pool_pages, free_trackers) = (head("PoolPageHeaders"), head("PoolTrackers"));
         let optional = |path| data.has(path).then(|| Reading::of(data.uint(path)));
@@ -158,7 +159,7 @@ impl Driver {
 /// Where the images of the verified drivers are, as far as they can be found: those whose symbols `!verifier` will need.
 #[must_use]
 pub fn verified_images(target: &Target<'_>) -> Vec<VirtAddr> {
-    let tree = DriverTree::read(target, &mut Vec::new());
+    let tree = DriverTree::read(target);
     tree.map(|tree| tree.drivers.iter().map(|driver| driver.base).collect()).unwrap_or_default()
 }
 
@@ -178,7 +179,7 @@ impl DriverTree {
     ///
     /// # Errors
     /// [`TargetError`] if symbols are missing or the tree's head cannot be read.
-    pub fn read(target: &Target<'_>, notes: &mut Vec<Note>) -> Result<Self, TargetError> {
+    pub fn read(target: &Target<'_>) -> Result<Self, TargetError> {
         let layouts = Layouts::find(target)?;
         let tree_layout = target.layout("nt!_VF_AVL_TREE")?;
         let tree_at = target.address_of("nt!ViTargetDriversAvl")?;
@@ -191,7 +192,8 @@ impl DriverTree {
         let tree = Record::new(tree_layout, tree_at, Cow::Owned(tree), None);
         let (tables_at, count) = (tree.pointer("Tables")?, tree.uint("TablesNo")?);
         if !initialized || tables_at.is_null() || count == 0 {
-            notes.push(Note::remark(
+            target.note(Note::remark(
+                NoteCode::VerifierEmpty,
                 "Driver Verifier has set up no list of drivers: none of those chosen was loaded yet.",
             ));
             return Ok(Self { drivers: Vec::new(), end: WalkEnd::Null, unread: 0 });
@@ -203,25 +205,20 @@ impl DriverTree {
         let tables = target.records(&layouts.table, tables_at, count as usize);
         let mut all = Self { drivers: Vec::new(), end: WalkEnd::Null, unread: 0 };
         for table in tables.iter() {
-            all.add_table(target, &layouts, &table, notes);
+            all.add_table(target, &layouts, &table);
         }
         if !all.end.is_complete() {
-            notes.push(Note::partial(format!("the tree of verified drivers is not whole: {}", all.end)));
+            let text = format!("the tree of verified drivers is not whole: {}", all.end);
+            target.note(Note::partial(NoteCode::ListBreaksOff, text).broken_off_if(all.end.is_of_link()));
         }
         Ok(all)
     }
 
-    fn add_table(
-        &mut self,
-        target: &Target<'_>,
-        layouts: &Layouts,
-        table: &Record<'_>,
-        notes: &mut Vec<Note>,
-    ) {
+    fn add_table(&mut self, target: &Target<'_>, layouts: &Layouts, table: &Record<'_>) {
         let root = match table.pointer("RtlTable.BalancedRoot.RightChild") {
             Ok(root) => root,
             Err(error) => {
-                self.break_off(WalkEnd::Unreadable { at: table.address(), why: error.to_string() });
+                self.break_off(WalkEnd::unreadable(table.address(), &error));
                 return;
             }
         };
@@ -231,7 +228,7 @@ impl DriverTree {
             // Thunk bookkeeping only.
             let driver = match node.pointer("VerifiedData") {
                 Ok(data) if data.is_null() => continue,
-                Ok(data) => Driver::read(target, layouts, &node, data, notes),
+                Ok(data) => Driver::read(target, layouts, &node, data),
                 Err(error) => Err(error),
             };
             match driver {
@@ -239,9 +236,8 @@ impl DriverTree {
                 Err(error) => {
                     self.unread += 1;
                     let at = node.address();
-                    notes.push(Note::partial(format!(
-                        "the driver whose entry is at {at} cannot be read: {error}"
-                    )));
+                    let text = format!("the driver whose entry is at {at} cannot be read: {error}");
+                    target.note(unreadable(text, &error));
                 }
             }
         }
@@ -253,6 +249,11 @@ impl DriverTree {
             self.end = end;
         }
     }
+}
+
+/// That something cannot be read, for `error`.
+fn unreadable(text: String, error: &impl OfLink) -> Note {
+    Note::partial(NoteCode::Unreadable, text).broken_off_if(error.is_of_link())
 }
 
 /// The structures of the walk, looked up once.

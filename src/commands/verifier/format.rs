@@ -8,11 +8,11 @@
 //! default, prints what the debugger of the target's own time printed. JSON doesn't depend on it.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::commands::answer::Answer;
+use crate::commands::answer::Facts;
+use crate::commands::context::{Context, VerifierFormat};
 use crate::commands::error::QueryError;
 use crate::commands::spec::{CommandSpec, ControlCommand, Run};
 use crate::target::Target;
@@ -24,61 +24,19 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     run: Run::Control(ControlCommand::VerifierFormat),
 };
 
-/// A format of `!verifier`'s text, as a user chooses it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VerifierFormat {
-    /// As the debugger of the target's own time.
-    #[default]
-    Auto,
-    /// As the debuggers of Windows 7's time.
-    Old,
-    /// As today's debuggers.
-    New,
-}
-
-impl VerifierFormat {
-    const NAMES: [(Self, &str); 3] = [(Self::Auto, "auto"), (Self::Old, "old"), (Self::New, "new")];
-
-    /// What is printed for a target of `era`.
-    pub(super) const fn dialect(self, era: Era) -> Dialect {
-        match (self, era) {
-            (Self::Old, _) | (Self::Auto, Era::Windows7) => Dialect::Old,
-            (Self::Auto, Era::Windows8) => Dialect::Early,
-            (Self::Auto, Era::Windows10) | (Self::New, _) => Dialect::New,
-        }
+/// The format that the arguments of `.verifierformat` ask for; nothing if they ask for none.
+///
+/// # Errors
+/// [`QueryError::Usage`].
+pub fn chosen(arguments: &str) -> Result<Option<VerifierFormat>, QueryError> {
+    if arguments.is_empty() {
+        return Ok(None);
     }
-
-    /// The format that the arguments of `.verifierformat` ask for; nothing if they ask for none.
-    ///
-    /// # Errors
-    /// [`QueryError::Usage`].
-    pub fn of_arguments(arguments: &str) -> Result<Option<Self>, QueryError> {
-        if arguments.is_empty() {
-            return Ok(None);
-        }
-        arguments.parse().map(Some).map_err(|problem| QueryError::Usage {
-            command: COMMAND.names[0],
-            problem,
-            usage: COMMAND.usage,
-        })
-    }
-}
-
-impl fmt::Display for VerifierFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = Self::NAMES.iter().find(|(format, _)| format == self);
-        f.write_str(named.expect("every format has a name").1)
-    }
-}
-
-impl FromStr for VerifierFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let named = Self::NAMES.iter().find(|(_, name)| text.eq_ignore_ascii_case(name));
-        named.map(|(format, _)| *format).ok_or_else(|| format!("`{text}` is not auto, old or new"))
-    }
+    arguments.parse().map(Some).map_err(|problem| QueryError::Usage {
+        command: COMMAND.names[0],
+        problem,
+        usage: COMMAND.usage,
+    })
 }
 
 /// The format that is in force.
@@ -88,8 +46,8 @@ pub struct FormatInForce {
     pub format: VerifierFormat,
 }
 
-impl Answer for FormatInForce {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for FormatInForce {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "Driver Verifier's answers are printed in the {} format", self.format)
     }
 }
@@ -103,6 +61,17 @@ pub(super) enum Dialect {
     Early,
     /// Since Windows 10: a paragraph per driver, which begins with `nt!_VF_TARGET_DRIVER`.
     New,
+}
+
+impl Dialect {
+    /// What is printed in `format` for a target of `era`.
+    pub(super) const fn of(format: VerifierFormat, era: Era) -> Self {
+        match (format, era) {
+            (VerifierFormat::Old, _) | (VerifierFormat::Auto, Era::Windows7) => Self::Old,
+            (VerifierFormat::Auto, Era::Windows8) => Self::Early,
+            (VerifierFormat::Auto, Era::Windows10) | (VerifierFormat::New, _) => Self::New,
+        }
+    }
 }
 
 /// A time in the life of Driver Verifier: which options it has, and which debugger was its own.
@@ -138,11 +107,11 @@ mod tests {
     fn auto_is_the_format_of_the_targets_own_time_and_a_choice_is_for_all() {
         let all = [Era::Windows7, Era::Windows8, Era::Windows10];
         assert_eq!(
-            all.map(|era| VerifierFormat::Auto.dialect(era)),
+            all.map(|era| Dialect::of(VerifierFormat::Auto, era)),
             [Dialect::Old, Dialect::Early, Dialect::New]
         );
-        assert_eq!(all.map(|era| VerifierFormat::Old.dialect(era)), [Dialect::Old; 3]);
-        assert_eq!(all.map(|era| VerifierFormat::New.dialect(era)), [Dialect::New; 3]);
+        assert_eq!(all.map(|era| Dialect::of(VerifierFormat::Old, era)), [Dialect::Old; 3]);
+        assert_eq!(all.map(|era| Dialect::of(VerifierFormat::New, era)), [Dialect::New; 3]);
     }
 
     #[test]
@@ -150,8 +119,8 @@ mod tests {
         for (format, name) in VerifierFormat::NAMES {
             assert_eq!((format.to_string().parse(), name.to_uppercase().parse()), (Ok(format), Ok(format)));
         }
-        assert_eq!(VerifierFormat::of_arguments("").unwrap(), None);
-        let error = VerifierFormat::of_arguments("newest").unwrap_err();
+        assert_eq!(chosen("").unwrap(), None);
+        let error = chosen("newest").unwrap_err();
         assert!(error.is_usage() && error.to_string().contains("`newest` is not auto, old or new"));
     }
 }

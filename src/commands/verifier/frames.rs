@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::drivers::Driver;
-use crate::commands::answer::Note;
+
 use crate::output;
-use crate::target::{SymbolAt, Target, VirtAddr};
+use crate::target::{Note, NoteCode, SymbolAt, Target, VirtAddr};
 
 /// One return address of a stack.
 #[derive(Clone, Debug, Serialize)]
@@ -62,7 +62,7 @@ pub(super) struct Names<'a> {
     target: &'a Target<'a>,
     known: HashMap<VirtAddr, Option<Arc<str>>>,
     /// What is said of a module that has no symbol file.
-    missing: BTreeMap<Arc<str>, String>,
+    missing: BTreeMap<Arc<str>, (NoteCode, String)>,
 }
 
 impl<'a> Names<'a> {
@@ -97,29 +97,34 @@ impl<'a> Names<'a> {
 
     fn remember(&mut self, at: &SymbolAt) -> Option<Arc<str>> {
         if let (Some(module), Some(why)) = (&at.module, &at.missing) {
-            let has = if at.symbol.is_some() { "only export symbols" } else { "no symbols" };
-            self.missing.entry(Arc::clone(module)).or_insert_with(|| format!("{module} has {has}: {why}"));
+            let (code, has) = match at.symbol {
+                Some(_) => (NoteCode::ExportSymbols, "only export symbols"),
+                None => (NoteCode::NoSymbols, "no symbols"),
+            };
+            let text = || (code, format!("{module} has {has}: {why}"));
+            self.missing.entry(Arc::clone(module)).or_insert_with(text);
         }
         let named: Option<Arc<str>> = at.is_named().then(|| at.to_string().into());
         self.known.insert(at.address, named.clone());
         named
     }
 
-    /// What stood in the way of names.
-    pub(super) fn notes(self) -> Vec<Note> {
-        let mut notes: Vec<_> = self.missing.into_values().map(Note::remark).collect();
-        if self.known.values().any(Option::is_none) {
-            let trouble = match self.target.modules() {
-                Ok(list) if list.end().is_complete() => None,
-                Ok(list) => Some(list.end().to_string()),
-                Err(error) => Some(error.to_string()),
-            };
-            let note = |trouble| {
-                format!("Some addresses have no name, because the list of modules is not whole: {trouble}")
-            };
-            notes.extend(trouble.map(note).map(Note::partial));
+    /// Notes what stood in the way of names.
+    pub(super) fn tell(self) {
+        for (code, text) in self.missing.into_values() {
+            self.target.note(Note::remark(code, text));
         }
-        notes
+        if self.known.values().any(Option::is_none) {
+            // Whose list was not asked for yet is asked here: a name that is missing needs its reason.
+            let _ = self.target.modules();
+            if let Some(trouble) = self.target.module_trouble() {
+                let text = format!(
+                    "Some addresses have no name, because the list of modules is not whole: {trouble}"
+                );
+                let note = Note::partial(NoteCode::NamesMissing, text);
+                self.target.note(note.broken_off_if(trouble.is_of_link));
+            }
+        }
     }
 }
 

@@ -70,14 +70,15 @@ use std::fmt;
 use serde::Serialize;
 
 pub use self::drivers::verified_images;
-pub use self::format::{FormatInForce, VerifierFormat};
+pub use self::format::{FormatInForce, chosen};
 use self::pool_log::{PoolLogQuery, Wanted};
 pub use self::report::{DriverReport, Log, VerifierQuery, VerifierReport};
 use self::traces::{TRACES, TraceQuery};
 use self::watched::WatchedQuery;
-use super::answer::{Answer, Answered, answer};
+use super::answer::{Facts, Found, answer};
 use super::arguments::Arguments;
 use super::arguments::number;
+use super::context::Context;
 use super::error::QueryError;
 use super::spec::{CommandSpec, Run};
 use crate::output::write_columns;
@@ -122,7 +123,7 @@ const FORMS: &[(&str, &str)] = &[
 ];
 
 /// Reads the arguments and runs the query they ask for.
-fn run(text: &str, target: &Target<'_>) -> Answered {
+fn run(text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(&COMMAND, text);
     let verbose = arguments.peek() == Some("-v");
     if verbose {
@@ -175,8 +176,8 @@ impl Manual {
     }
 }
 
-impl Answer for Manual {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+impl Facts for Manual {
+    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let rows: Vec<_> = self.forms.iter().map(|(form, what)| [*form, *what]).collect();
         write_columns(out, &rows)
     }

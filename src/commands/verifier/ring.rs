@@ -12,9 +12,9 @@
 use std::ops::Range;
 
 use super::{NAME, failed, usage};
-use crate::commands::answer::Note;
+
 use crate::commands::error::QueryError;
-use crate::target::{ReadCause, Target, TargetError, VirtAddr, is_over};
+use crate::target::{Note, NoteCode, ReadCause, Target, TargetError, VirtAddr, is_over};
 
 /// Longest ring that any kernel makes, in records.
 const MAX_LENGTH: u64 = 0x80_0000;
@@ -169,9 +169,12 @@ impl Ring {
 
 /// Says that the slot of the newest record has nothing in it.
 pub(super) fn newest_is_empty(slot: u64) -> Note {
-    Note::remark(format!(
-        "The newest slot of the log ({slot:#x}) is empty: a processor was stopped between taking it and writing into it"
-    ))
+    Note::remark(
+        NoteCode::UnderWay,
+        format!(
+            "The newest slot of the log ({slot:#x}) is empty: a processor was stopped between taking it and writing into it"
+        ),
+    )
 }
 
 /// How many of the newest records may be half written: each processor may have been stopped while it wrote one. One

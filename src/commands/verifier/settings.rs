@@ -30,9 +30,6 @@ pub struct Settings {
     pub option_flags_trouble: Option<String>,
     /// Counters of all verified drivers together.
     pub statistics: Statistics,
-    /// Bytes of a pointer.
-    #[serde(skip)]
-    pub pointer_size: usize,
     /// Why this was read by the built-in layout, if it was: it has no counters of pool then.
     #[serde(skip)]
     pub without_symbols: Option<TargetError>,
@@ -142,7 +139,6 @@ impl Settings {
             allocations_failed_deliberately: counter("AllocationsFailedDeliberately"),
             pool: PoolCounters::of(&data),
         };
-        let pointer_size = data.layout().pointer_size();
         let era = Era::of(target);
         Ok(Self {
             level,
@@ -151,7 +147,6 @@ impl Settings {
             option_flags,
             option_flags_trouble,
             statistics,
-            pointer_size,
             without_symbols,
         })
     }

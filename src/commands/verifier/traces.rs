@@ -22,10 +22,11 @@ use super::format::Era;
 use super::frames::{self, Frame, Names};
 use super::ring::{self, Filter, PIECE, Ring, Variables, Wanted};
 use super::{NAME, failed, text};
-use crate::commands::answer::{Answer, Note, Query};
+use crate::commands::answer::{Facts, Query};
+use crate::commands::context::Context;
 use crate::commands::error::QueryError;
 use crate::output;
-use crate::target::{Layout, Place, Target, TargetError, VirtAddr};
+use crate::target::{Layout, Note, NoteCode, Place, Target, TargetError, VirtAddr};
 
 /// Most records kept in one answer.
 const MAX_RECORDS: usize = 0x1_0000;
@@ -219,11 +220,6 @@ pub struct TraceLog {
     pub unreadable: u64,
     /// What was found.
     pub records: Vec<Trace>,
-    /// What is missing.
-    pub notes: Vec<Note>,
-    /// Bytes of a pointer.
-    #[serde(skip)]
-    pub pointer_size: usize,
 }
 
 /// One record.
@@ -278,7 +274,7 @@ fn name_of_kind<S: Serializer>(kind: &&TraceKind, serializer: S) -> Result<S::Ok
 }
 
 impl Query for TraceQuery {
-    type Answer = TraceLog;
+    type Facts = TraceLog;
 
     fn run(&self, target: &Target<'_>) -> Result<TraceLog, QueryError> {
         let kind = self.kind;
@@ -304,8 +300,6 @@ impl Query for TraceQuery {
             parsed: 0,
             unreadable: 0,
             records: Vec::new(),
-            notes: Vec::new(),
-            pointer_size: record.pointer_size,
         };
         let Some(ring) = Ring::read(target, &kind.variables, record.size, record.pointer_size)? else {
             // A kernel that injects no faults makes no log of them: a complete answer.
@@ -321,17 +315,18 @@ impl Query for TraceQuery {
         scan(target, &ring, &record, filter, &mut log);
         mark_torn(&ring, target, &mut log);
         if log.unreadable > 0 {
-            log.notes.push(Note::partial(format!(
-                "{:#x} records of the {} cannot be read: not mapped",
-                log.unreadable, kind.called
-            )));
+            target.note(Note::partial(
+                NoteCode::Unreadable,
+                format!("{:#x} records of the {} cannot be read: not mapped", log.unreadable, kind.called),
+            ));
         }
         if let (true, Some(address)) = (log.records.is_empty(), log.address) {
-            log.notes.push(Note::failed(format!("No record of the {} is about {address}.", kind.called)));
+            let text = format!("No record of the {} is about {address}.", kind.called);
+            target.note(Note::failed(NoteCode::NoEntry, text));
         }
         let mut names = Names::new(target);
         names.name_all(log.records.iter_mut().flat_map(|record| &mut record.stack));
-        log.notes.extend(names.notes());
+        names.tell();
         Ok(log)
     }
 }
@@ -381,7 +376,8 @@ fn scan(target: &Target<'_>, ring: &Ring, layout: &RecordLayout, filter: Filter,
             let piece = ring.piece(target, &slots);
             holes += piece.holes.len();
             if let Some(cause) = piece.over {
-                log.notes.push(Note::partial(format!("Reading the log was broken off: {cause}")));
+                let text = format!("Reading the log was broken off: {cause}");
+                target.note(Note::partial(NoteCode::BrokenOff, text));
                 return;
             }
             for slot in slots.clone().rev() {
@@ -394,7 +390,7 @@ fn scan(target: &Target<'_>, ring: &Ring, layout: &RecordLayout, filter: Filter,
                 let stack = frames::stack(bytes.get(layout.stack..).unwrap_or_default(), layout.pointer_size);
                 if stack.is_empty() && fields.0.iter().all(|(_, value)| *value == 0) {
                     if matches!(filter, Filter::Newest(_)) && ring.is_newest(slot) {
-                        log.notes.push(ring::newest_is_empty(slot));
+                        target.note(ring::newest_is_empty(slot));
                     }
                     unused += 1;
                     continue;
@@ -417,14 +413,15 @@ fn scan(target: &Target<'_>, ring: &Ring, layout: &RecordLayout, filter: Filter,
                 }
                 if log.records.len() == MAX_RECORDS {
                     let kept = format!("Only the newest {MAX_RECORDS:#x} of the records that fit are shown");
-                    log.notes.push(Note::partial(kept));
+                    target.note(Note::partial(NoteCode::Limit, kept));
                     return;
                 }
             }
             if holes > MAX_HOLES {
-                log.notes.push(Note::partial(format!(
-                    "Reading the log was given up after {holes} unreadable pages"
-                )));
+                target.note(Note::partial(
+                    NoteCode::Unreadable,
+                    format!("Reading the log was given up after {holes} unreadable pages"),
+                ));
                 return;
             }
             if unused >= MAX_UNUSED {
@@ -451,7 +448,7 @@ fn mark_torn(ring: &Ring, target: &Target<'_>, log: &mut TraceLog) {
     for record in log.records.iter_mut().filter(|record| ring.age(record.slot) < unsettled) {
         record.torn = lacks(record);
         if record.torn {
-            log.notes.push(Note::remark(format!(
+            target.note(Note::remark(NoteCode::UnderWay, format!(
                 "The record in slot {:#x} may be torn: it has no thread or no stack. A processor may have been stopped \
                  while it wrote the record.",
                 record.slot
@@ -460,12 +457,8 @@ fn mark_torn(ring: &Ring, target: &Target<'_>, log: &mut TraceLog) {
     }
 }
 
-impl Answer for TraceLog {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        text::write_traces(self, out)
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
+impl Facts for TraceLog {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
+        text::write_traces(self, context, out)
     }
 }

@@ -11,10 +11,11 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{failed, text};
-use crate::commands::answer::{Answer, Note, Query};
+use crate::commands::answer::{Facts, Query};
+use crate::commands::context::Context;
 use crate::commands::error::QueryError;
 use crate::output::{self, Reading};
-use crate::target::{Target, VirtAddr, WalkEnd, walk};
+use crate::target::{Note, NoteCode, OfLink, Target, VirtAddr, WalkEnd, walk};
 
 /// Most requests that are listed.
 const MAX_REQUESTS: usize = 0x1_0000;
@@ -36,11 +37,6 @@ pub struct WatchedRequests {
     pub requests: Vec<WatchedRequest>,
     /// How the walk along the list ended.
     pub end: WalkEnd,
-    /// What is missing.
-    pub notes: Vec<Note>,
-    /// Bytes of a pointer.
-    #[serde(skip)]
-    pub pointer_size: usize,
 }
 
 /// One of them.
@@ -61,7 +57,7 @@ pub struct WatchedRequest {
 }
 
 impl Query for WatchedQuery {
-    type Answer = WatchedRequests;
+    type Facts = WatchedRequests;
 
     fn run(&self, target: &Target<'_>) -> Result<WatchedRequests, QueryError> {
         let head = target.address_of("nt!VfWdIrpListHead").map_err(failed)?;
@@ -85,24 +81,19 @@ impl Query for WatchedQuery {
             }
             entry.pointer("ListEntry.Flink")
         });
-        let mut notes = Vec::new();
         if !end.is_complete() {
-            notes.push(Note::partial(format!("The list of watched requests breaks off: {end}")));
+            let text = format!("The list of watched requests breaks off: {end}");
+            target.note(Note::partial(NoteCode::ListBreaksOff, text).broken_off_if(end.is_of_link()));
         }
         if let (true, Some(irp)) = (requests.is_empty(), self.irp) {
-            notes.push(Note::failed(format!("No watched request is at {irp}.")));
+            target.note(Note::failed(NoteCode::NotFound, format!("No watched request is at {irp}.")));
         }
-        let pointer_size = layout.pointer_size();
-        Ok(WatchedRequests { irp: self.irp, requests, end, notes, pointer_size })
+        Ok(WatchedRequests { irp: self.irp, requests, end })
     }
 }
 
-impl Answer for WatchedRequests {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        text::write_watched(self, out)
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
+impl Facts for WatchedRequests {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
+        text::write_watched(self, context, out)
     }
 }

@@ -28,10 +28,11 @@ pub use super::ring::Wanted;
 use super::ring::{self, Filter, PIECE, Ring, Variables};
 use super::settings::{LEVEL_POOL_TRACKING, OPTION_NO_POOL_LOG, Settings};
 use super::{failed, text};
-use crate::commands::answer::{Answer, Note, Query, Style};
+use crate::commands::answer::{Facts, Query};
+use crate::commands::context::Context;
 use crate::commands::error::QueryError;
 use crate::output;
-use crate::target::{Layout, Place, Target, TargetError, VirtAddr};
+use crate::target::{Layout, Note, NoteCode, Place, Target, TargetError, VirtAddr};
 
 /// Entries shown if neither an address nor a quantity is given. WinDbg's own default is not known; the whole log would
 /// be tens of thousands.
@@ -80,14 +81,9 @@ pub struct PoolLog {
     pub unsettled: Option<u64>,
     /// What was found.
     pub entries: Vec<PoolLogEntry>,
-    /// What is missing.
-    pub notes: Vec<Note>,
     /// Text says of each entry whether it is an allocation or a free, which WinDbg doesn't.
     #[serde(skip)]
     pub verbose: bool,
-    /// Bytes of a pointer.
-    #[serde(skip)]
-    pub pointer_size: usize,
 }
 
 /// How a log is looked through.
@@ -124,7 +120,7 @@ pub struct PoolLogEntry {
 }
 
 impl Query for PoolLogQuery {
-    type Answer = PoolLog;
+    type Facts = PoolLog;
 
     fn run(&self, target: &Target<'_>) -> Result<PoolLog, QueryError> {
         let source = Log::read(target)?;
@@ -147,21 +143,21 @@ impl Query for PoolLogQuery {
         }
         let mut names = Names::new(target);
         names.name_all(log.entries.iter_mut().flat_map(|entry| &mut entry.stack));
-        log.notes.extend(names.notes());
+        names.tell();
         for entry in &mut log.entries {
             entry.kind = Kind::of(&entry.stack);
         }
         torn::mark(&mut log, ring, target);
         let has_full_stack = |entry: &PoolLogEntry| entry.stack.len() as u64 == source.depth();
         if log.entries.iter().any(has_full_stack) && target.address_of("nt!VfPoolTracesEx").is_ok() {
-            log.notes.push(Note::remark(format!(
+            target.note(Note::remark(NoteCode::StacksCut, format!(
                 "Stacks of {} frames may go on: this kernel has nt!VfPoolTracesEx beside the log, which is thought to hold \
                  further frames, but is in no public symbols",
                 source.depth()
             )));
         }
         if let (true, Some(address), true) = (log.entries.is_empty(), address, log.parsed == log.length) {
-            log.notes.push(Note::failed(format!(
+            target.note(Note::failed(NoteCode::NoEntry, format!(
                 "No entry of the log is about a block that {address} lies in. It was allocated before the oldest of the \
                  log's {:#x} entries, by a driver that is not verified, or the address is not in a pool block.",
                 log.length
@@ -185,9 +181,7 @@ impl PoolLog {
             unreadable: 0,
             unsettled: None,
             entries: Vec::new(),
-            notes: Vec::new(),
             verbose: false,
-            pointer_size: ring.pointer_size,
         }
     }
 }
@@ -269,13 +263,13 @@ impl Log {
                 let slots = end.saturating_sub(most).max(part.start)..end;
                 end = slots.start;
                 if !self.scan_piece(target, slots, filter, log, &mut progress) {
-                    progress.note(log);
+                    progress.note(target);
                     return;
                 }
                 target.advance("log entries", log.parsed, self.ring.length);
             }
         }
-        progress.note(log);
+        progress.note(target);
     }
 
     /// Looks at some slots, the highest first; false if that was enough.
@@ -291,7 +285,8 @@ impl Log {
         let piece = self.ring.piece(target, &slots);
         progress.pages += piece.holes.len();
         if let Some(cause) = piece.over {
-            log.notes.push(Note::partial(format!("Reading the log was broken off: {cause}")));
+            let text = format!("Reading the log was broken off: {cause}");
+            target.note(Note::partial(NoteCode::BrokenOff, text));
             return false;
         }
         for slot in slots.clone().rev() {
@@ -305,7 +300,7 @@ impl Log {
             };
             if address.is_null() && block_size == 0 && thread.is_null() {
                 if matches!(filter, Filter::Newest(_)) && self.ring.is_newest(slot) {
-                    log.notes.push(ring::newest_is_empty(slot));
+                    target.note(ring::newest_is_empty(slot));
                 }
                 progress.unused += 1;
                 continue;
@@ -324,16 +319,17 @@ impl Log {
             progress.frames += log.entries.last().map_or(0, |entry| entry.stack.len());
             if log.entries.len() == MAX_ENTRIES || progress.frames >= MAX_FRAMES {
                 let kept = log.entries.len();
-                log.notes.push(Note::partial(format!(
-                    "Only the newest {kept:#x} of the entries that fit are shown"
-                )));
+                target.note(Note::partial(
+                    NoteCode::Limit,
+                    format!("Only the newest {kept:#x} of the entries that fit are shown"),
+                ));
                 return false;
             }
         }
         if progress.pages > MAX_HOLES {
             let pages = progress.pages;
-            log.notes
-                .push(Note::partial(format!("Reading the log was given up after {pages} unreadable pages")));
+            let text = format!("Reading the log was given up after {pages} unreadable pages");
+            target.note(Note::partial(NoteCode::Unreadable, text));
             return false;
         }
         // The ring fills in order: below a run of slots that were never used there are only more of them.
@@ -383,26 +379,18 @@ impl Progress {
         (self.lowest, self.highest) = (self.lowest.min(slot), self.highest.max(slot));
     }
 
-    fn note(&self, log: &mut PoolLog) {
+    fn note(&self, target: &Target<'_>) {
         if self.slots > 0 {
             let Self { slots, lowest, highest, .. } = self;
-            log.notes.push(Note::partial(format!(
+            target.note(Note::partial(NoteCode::Unreadable, format!(
                 "{slots:#x} entries of the log cannot be read (slots {lowest:#x} to {highest:#x}: not mapped)"
             )));
         }
     }
 }
 
-impl Answer for PoolLog {
-    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        self.write_styled(&Style::default(), out)
-    }
-
-    fn write_styled(&self, style: &Style, out: &mut dyn fmt::Write) -> fmt::Result {
-        text::write_pool_log(self, style.verifier.dialect(self.era), out)
-    }
-
-    fn notes(&self) -> &[Note] {
-        &self.notes
+impl Facts for PoolLog {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
+        text::write_pool_log(self, context, out)
     }
 }

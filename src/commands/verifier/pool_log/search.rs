@@ -15,9 +15,9 @@
 //! Source: verifier.md 4.3, PROTOCOL.md 9.
 
 use super::{Filter, Log, Method, PoolLog, Progress};
-use crate::commands::answer::Note;
+
 use crate::memory::ReadCause;
-use crate::target::{Target, VirtAddr, is_over};
+use crate::target::{Note, NoteCode, Target, VirtAddr, is_over};
 
 /// Hits of one pattern that are followed: each costs a request, and another one where it is looked at.
 const MAX_HITS: usize = 0x40;
@@ -69,20 +69,21 @@ pub(super) fn find(source: &Log, target: &Target<'_>, address: VirtAddr, log: &m
         Ok(()) => {
             log.method = Method::Search;
             log.parsed = log.length;
-            log.notes.push(Note::remark(format!(
+            target.note(Note::remark(NoteCode::Searched, format!(
                 "The target searched its log for blocks that begin {}; others that reach over it were not looked for",
                 step.reach
             )));
             true
         }
         Err(GiveUp::Over(cause)) => {
-            log.notes.push(Note::partial(format!("Searching the log was broken off: {cause}")));
+            let text = format!("Searching the log was broken off: {cause}");
+            target.note(Note::partial(NoteCode::BrokenOff, text));
             true
         }
         Err(GiveUp::Refused(cause)) => {
             target.kernel().remember_refusal(&cause);
             let why = format!("The target did not search its memory ({cause}), so the log was read");
-            log.notes.push(Note::remark(why));
+            target.note(Note::remark(NoteCode::NotSearched, why));
             false
         }
         Err(GiveUp::Hits) => false,

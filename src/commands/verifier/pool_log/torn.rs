@@ -17,8 +17,8 @@ use serde::Serialize;
 
 use super::super::ring::{self, Ring};
 use super::kind::{self, Kind};
-use super::{Note, PoolLog, PoolLogEntry};
-use crate::target::{Target, VirtAddr};
+use super::{PoolLog, PoolLogEntry};
+use crate::target::{Note, NoteCode, Target, VirtAddr};
 
 /// Pool blocks are multiples of this, on 32-bit kernels too: so is the size that a free logs.
 const GRANULARITY: u64 = 8;
@@ -68,7 +68,7 @@ pub(super) fn mark(log: &mut PoolLog, ring: &Ring, target: &Target<'_>) {
         let age = ring.age(entry.slot);
         entry.torn = sign;
         match sign {
-            Some(sign) if age < unsettled => log.notes.push(Note::remark(format!(
+            Some(sign) if age < unsettled => target.note(Note::remark(NoteCode::UnderWay, format!(
                 "{} (slot {:#x}) may be torn: {}. A processor may have been stopped while it wrote the entry.",
                 which(age),
                 entry.slot,
@@ -79,7 +79,7 @@ pub(super) fn mark(log: &mut PoolLog, ring: &Ring, target: &Target<'_>) {
         }
     }
     if damaged > 0 {
-        log.notes.push(Note::remark(format!(
+        target.note(Note::remark(NoteCode::Damaged, format!(
             "Entries without size or thread: {damaged}. They are too old to be half written, so the log is damaged there."
         )));
     }

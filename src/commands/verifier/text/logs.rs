@@ -10,13 +10,14 @@ use super::super::frames::Frame;
 use super::super::pool_log::PoolLog;
 use super::super::traces::{FAULTS, TraceLog};
 use super::super::watched::WatchedRequests;
-use crate::output::Pointer;
+use crate::commands::context::Context;
 use crate::target::VirtAddr;
 
 const RULE: &str = "======================================================================";
 
-pub(in super::super) fn write_pool_log(log: &PoolLog, dialect: Dialect, out: &mut dyn Write) -> fmt::Result {
-    let pointer = |address: u64| Pointer { address: VirtAddr(address), pointer_size: log.pointer_size };
+pub(in super::super) fn write_pool_log(log: &PoolLog, context: &Context, out: &mut dyn Write) -> fmt::Result {
+    let dialect = Dialect::of(context.style.verifier, log.era);
+    let pointer = |address: u64| context.pointer(VirtAddr(address));
     writeln!(out, "\nLog of recent kernel pool Allocate and Free operations:\n")?;
     writeln!(out, "There are up to {:#x} entries in the log.\n", log.length)?;
     match (log.address, log.quantity) {
@@ -55,11 +56,11 @@ pub(in super::super) fn write_pool_log(log: &PoolLog, dialect: Dialect, out: &mu
     Ok(())
 }
 
-pub(in super::super) fn write_traces(log: &TraceLog, out: &mut dyn Write) -> fmt::Result {
-    let pointer = |address: u64| Pointer { address: VirtAddr(address), pointer_size: log.pointer_size };
+pub(in super::super) fn write_traces(log: &TraceLog, context: &Context, out: &mut dyn Write) -> fmt::Result {
+    let pointer = |address: u64| context.pointer(VirtAddr(address));
     write_title(log.kind.title, out)?;
     if log.kind.flag == FAULTS {
-        return write_faults(log, out);
+        return write_faults(log, context, out);
     }
     match (log.address, log.quantity) {
         (Some(address), _) => {
@@ -84,8 +85,8 @@ pub(in super::super) fn write_traces(log: &TraceLog, out: &mut dyn Write) -> fmt
 }
 
 /// As the debuggers of Vista's time print it, in capitals and with every number in hexadecimal.
-fn write_faults(log: &TraceLog, out: &mut dyn Write) -> fmt::Result {
-    let width = 2 * log.pointer_size;
+fn write_faults(log: &TraceLog, context: &Context, out: &mut dyn Write) -> fmt::Result {
+    let width = 2 * context.pointer_size;
     if log.index == 0 && log.records.is_empty() {
         return writeln!(out, "Driver Verifier didn't inject any faults.");
     }
@@ -109,14 +110,17 @@ fn write_faults(log: &TraceLog, out: &mut dyn Write) -> fmt::Result {
     Ok(())
 }
 
-pub(in super::super) fn write_watched(watched: &WatchedRequests, out: &mut dyn Write) -> fmt::Result {
-    let pointer = |address: VirtAddr| Pointer { address, pointer_size: watched.pointer_size };
+pub(in super::super) fn write_watched(
+    watched: &WatchedRequests,
+    context: &Context,
+    out: &mut dyn Write,
+) -> fmt::Result {
     write_title("Watched cancelled irps", out)?;
     if watched.requests.is_empty() {
         return writeln!(out, "Driver Verifier watches no cancelled request.");
     }
     for request in &watched.requests {
-        writeln!(out, "{:<20}{}", "Irp:", pointer(request.irp))?;
+        writeln!(out, "{:<20}{}", "Irp:", context.pointer(request.irp))?;
         writeln!(out, "{:<20}{}", "Due tick count:", request.due_tick_count.hex())?;
         writeln!(out, "{:<20}{}", "Stack location:", request.tracked_stack_location.hex())?;
         writeln!(out, "{:<20}{}\n", "Timeout in ticks:", request.cancel_timeout_ticks.hex())?;

@@ -9,17 +9,19 @@ use std::fmt::{self, Write};
 pub(super) use self::logs::{write_pool_log, write_traces, write_watched};
 use super::format::Dialect;
 use super::{Log, VerifierReport};
+use crate::commands::context::Context;
 
-pub(super) fn write_report(report: &VerifierReport, dialect: Dialect, out: &mut dyn Write) -> fmt::Result {
+pub(super) fn write_report(report: &VerifierReport, context: &Context, out: &mut dyn Write) -> fmt::Result {
+    let dialect = Dialect::of(context.style.verifier, report.settings.era);
     match dialect {
-        Dialect::Old => old::write_report(report, out)?,
-        Dialect::Early | Dialect::New => new::write_report(report, dialect, out)?,
+        Dialect::Old => old::write_report(report, context, out)?,
+        Dialect::Early | Dialect::New => new::write_report(report, dialect, context, out)?,
     }
     for log in &report.logs {
         match log {
-            Log::Pool(log) => write_pool_log(log, dialect, out)?,
-            Log::Traces(log) => write_traces(log, out)?,
-            Log::Watched(log) => write_watched(log, out)?,
+            Log::Pool(log) => write_pool_log(log, context, out)?,
+            Log::Traces(log) => write_traces(log, context, out)?,
+            Log::Watched(log) => write_watched(log, context, out)?,
         }
     }
     Ok(())

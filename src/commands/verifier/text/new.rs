@@ -14,13 +14,19 @@ use super::super::frames::without_displacement;
 use super::super::options::{Section, VerifierOption};
 use super::super::settings::Settings;
 use super::super::{DriverReport, VerifierReport};
-use crate::output::{Pointer, Reading};
+use crate::commands::context::Context;
+use crate::output::Reading;
 use crate::target::VirtAddr;
 
 /// Failing allocations at random.
 const LEVEL_LOW_RESOURCES: u32 = 4;
 
-pub(super) fn write_report(report: &VerifierReport, dialect: Dialect, out: &mut dyn Write) -> fmt::Result {
+pub(super) fn write_report(
+    report: &VerifierReport,
+    dialect: Dialect,
+    context: &Context,
+    out: &mut dyn Write,
+) -> fmt::Result {
     let settings = &report.settings;
     write_options(settings, out)?;
     if settings.level == 0 {
@@ -30,7 +36,7 @@ pub(super) fn write_report(report: &VerifierReport, dialect: Dialect, out: &mut 
     let Some(drivers) = &report.drivers else { return Ok(()) };
     writeln!(out, "\nDriver Verification List\n------------------------")?;
     for driver in drivers {
-        write_driver(driver, dialect, report.pointer_size, out)?;
+        write_driver(driver, dialect, context, out)?;
     }
     Ok(())
 }
@@ -101,12 +107,11 @@ fn write_counter(label: &str, counter: Option<&Reading>, out: &mut dyn Write) ->
 fn write_driver(
     report: &DriverReport,
     dialect: Dialect,
-    pointer_size: usize,
+    context: &Context,
     out: &mut dyn Write,
 ) -> fmt::Result {
     let DriverReport { driver, allocations } = report;
-    let (entry, name, state) =
-        (Pointer { address: driver.entry, pointer_size }, driver.shown_name(), driver.state());
+    let (entry, name, state) = (context.pointer(driver.entry), driver.shown_name(), driver.state());
     let bytes = |reading: &Reading| match dialect {
         Dialect::Early => reading.upper_hex8(),
         _ => reading.hex8(),
@@ -134,7 +139,7 @@ fn write_driver(
         }
     }
     match allocations {
-        Some(allocations) => write_allocations(allocations, dialect, pointer_size, out),
+        Some(allocations) => write_allocations(allocations, dialect, context, out),
         None => Ok(()),
     }
 }
@@ -142,12 +147,12 @@ fn write_driver(
 fn write_allocations(
     allocations: &Allocations,
     dialect: Dialect,
-    pointer_size: usize,
+    context: &Context,
     out: &mut dyn Write,
 ) -> fmt::Result {
-    let pointer = |address: VirtAddr| Pointer { address, pointer_size };
-    let width = 2 + 2 * pointer_size;
-    let caller = if pointer_size == 8 { "Caller Address" } else { "Caller" };
+    let pointer = |address: VirtAddr| context.pointer(address);
+    let width = 2 + 2 * context.pointer_size;
+    let caller = if context.pointer_size == 8 { "Caller Address" } else { "Caller" };
     writeln!(out, "\n    Pool Allocations:\n")?;
     writeln!(out, "      {:<width$}  Length      Tag   {caller:<width$}", "Address")?;
     writeln!(out, "      {:-<width$}  ----------  ----  {:-<width$}", "", "")?;

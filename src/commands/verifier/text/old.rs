@@ -8,16 +8,17 @@ use super::super::allocations::Allocations;
 use super::super::options::Section;
 use super::super::settings::{PoolCounters, Settings};
 use super::super::{DriverReport, VerifierReport};
-use crate::output::{Pointer, Reading};
+use crate::commands::context::Context;
+use crate::output::Reading;
 use crate::target::VirtAddr;
 
-pub(super) fn write_report(report: &VerifierReport, out: &mut dyn Write) -> fmt::Result {
+pub(super) fn write_report(report: &VerifierReport, context: &Context, out: &mut dyn Write) -> fmt::Result {
     write_settings(&report.settings, out)?;
     let Some(drivers) = &report.drivers else { return Ok(()) };
     writeln!(out, "\nDriver Verification List\n")?;
     writeln!(out, "Entry     State           NonPagedPool   PagedPool   Module")?;
     for driver in drivers {
-        write_driver(driver, report.pointer_size, out)?;
+        write_driver(driver, context, out)?;
     }
     Ok(())
 }
@@ -62,20 +63,20 @@ fn write_settings(settings: &Settings, out: &mut dyn Write) -> fmt::Result {
     line("Peak nonpaged pool allocations", &pool.peak_nonpaged_allocations, &pool.peak_nonpaged_bytes)
 }
 
-fn write_driver(report: &DriverReport, pointer_size: usize, out: &mut dyn Write) -> fmt::Result {
+fn write_driver(report: &DriverReport, context: &Context, out: &mut dyn Write) -> fmt::Result {
     let DriverReport { driver, allocations } = report;
     let pool = &driver.pool;
     writeln!(
         out,
         "\n{} {:<16} {}       {}    {}",
-        Pointer { address: driver.entry, pointer_size },
+        context.pointer(driver.entry),
         driver.state(),
         pool.nonpaged_bytes.hex8(),
         pool.paged_bytes.hex8(),
         driver.shown_name()
     )?;
     match allocations {
-        Some(allocations) => write_allocations(pool, allocations, pointer_size, out),
+        Some(allocations) => write_allocations(pool, allocations, context, out),
         None => Ok(()),
     }
 }
@@ -83,7 +84,7 @@ fn write_driver(report: &DriverReport, pointer_size: usize, out: &mut dyn Write)
 fn write_allocations(
     pool: &PoolCounters,
     allocations: &Allocations,
-    pointer_size: usize,
+    context: &Context,
     out: &mut dyn Write,
 ) -> fmt::Result {
     let rows = [
@@ -97,7 +98,7 @@ fn write_allocations(
     }
     writeln!(out, "\nPoolAddress  SizeInBytes    Tag       CallersAddress")?;
     for block in &allocations.blocks {
-        let pointer = |address: VirtAddr| Pointer { address, pointer_size };
+        let pointer = |address: VirtAddr| context.pointer(address);
         let (address, caller) = (pointer(block.address), pointer(block.caller));
         writeln!(out, "{address}     0x{:08x}     {:<4}      {caller}", block.size, block.tag)?;
     }
