@@ -18,7 +18,7 @@ const PAGE_LEN: usize = PAGE as usize;
 /// Pages kept, 16 MiB: a whole pool log of 8 MiB fits, one of 424 MiB passes through.
 const MAX_PAGES: usize = 4096;
 /// Searches kept.
-const MAX_SEARCHES: usize = 1024;
+const MAX_SEARCHES: usize = 0x1_0000;
 
 /// Another memory, asked once for each byte of a stop.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use verikd::shell::Shell;
 use verikd::source::{Control, Resumed, Source};
-use verikd_sim::windows::{Growth, Scenario, WINDOWS_7_SP1};
+use verikd_sim::windows::{Build, Growth, Scenario, WINDOWS_7_SP1};
 
 use super::live::Live;
 
@@ -62,7 +62,7 @@ fn a_question_costs_what_it_depends_on_and_not_what_the_machine_has() {
     counts.run(&mut shell, begins, 209);
     counts.run(&mut shell, begins, 0);
     counts.stop_again(&mut shell);
-    counts.run(&mut shell, "!verifier 80 fffffa80052fb123", 293);
+    counts.run(&mut shell, "!verifier 80 fffffa80052fb123", 220);
     counts.stop_again(&mut shell);
     counts.run(&mut shell, "!verifier 3 myfault.sys", 312);
     counts.stop_again(&mut shell);
@@ -91,6 +91,23 @@ fn a_worn_out_address_costs_its_entries() {
     shell.run("!verifier 80 fffffa8005400000");
     let entries = out().matches("Pool block fffffa8005400000").count() as u64;
     assert!(entries > 1990, "{entries}");
-    counts.count("an address with two thousand entries in the log", 4 * entries);
+    counts.count("an address with two thousand entries in the log", 2 * entries + 224);
+    counts.run(&mut shell, "!verifier 80 fffffa8005400000", 0);
+    counts.hold();
+}
+
+#[test]
+fn a_large_log_costs_what_is_found_in_it() {
+    let build = Build::find("11-25h2").unwrap();
+    let live = Live::grown(build, Scenario::BigLog, Growth { reuse: 50, ..GROWN });
+    let (mut shell, out) = live.shell();
+    let mut counts = Counts::new(&live);
+    shell.break_in().unwrap();
+    counts.count("attach to prompt, symbols at hand", 5);
+    shell.run("!verifier 80 fffffa8005400000");
+    let entries = out().matches("Pool block fffffa8005400000").count() as u64;
+    assert!(entries >= 100, "{entries}");
+    counts.count("an address with a hundred entries in the log of 424 MiB", 2 * entries + 224);
+    counts.run(&mut shell, "!verifier 80 fffffa80052fb123", 48);
     counts.hold();
 }
