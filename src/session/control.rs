@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kd_protocol::kd::{ApiNumber, Arm, DebugIo, Manipulate, StateChange};
+use kd_protocol::kd::{ApiNumber, DebugIo, StateChange};
 use kd_protocol::link::{LinkCounters, Peer, RequestError, RunState};
 
-use super::order::{Order, Outcome};
+use super::order::Order;
 use super::{LiveMemory, Place, Session};
 use crate::memory::StopId;
 use crate::source::{
@@ -141,11 +141,13 @@ impl Control for Session {
     }
 
     fn reboot(&self) -> Result<(), RequestError> {
-        match self.carry_out(Manipulate::new(ApiNumber::REBOOT, Arm::None)) {
-            Outcome::Accepted => Ok(()),
-            Outcome::Failed(error) => Err(error),
-            _ => Err(RequestError::NotConnected),
-        }
+        let step = Step::Reply(ApiNumber::REBOOT.to_string());
+        let stop = self.stop();
+        let order = |reply| Order::Reboot(reply, stop);
+        let taken = self.monitor.carry_out_within(&self.orders, step, order, None, |deadline, find| {
+            self.monitor.wait_through_interrupts(deadline, find)
+        });
+        taken.unwrap_or(Err(RequestError::NotConnected))
     }
 
     fn lost(&self) -> Option<RequestError> {

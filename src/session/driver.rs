@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use kd_protocol::kd::{Arm, DebugIo, Manipulate, NtStatus, StateChange};
+use kd_protocol::kd::{ApiNumber, Arm, DebugIo, Manipulate, NtStatus, StateChange};
 use kd_protocol::kdnet::DatagramError;
 use kd_protocol::link::{Event, HostLink, RequestError, RequestId, RunState};
 use kd_protocol::{PhysAddr, VirtAddr};
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::connection::{ComLine, Connection, TargetPlace};
 use super::line::{Line, LineEvent};
 use super::monitor::{Monitor, News, Quit, State};
-use super::order::{Order, Outcome, Space, Ticket, cause_of};
+use super::order::{Left, Order, Read, Replied, Reply, Space, cause_of};
 use super::tap::Tap;
 use super::{Prompts, rescue};
 use crate::memory::{ReadCause, StopId};
@@ -39,16 +39,18 @@ const MAX_READ: usize = 1 << 30;
 /// Something that a reply goes to.
 #[derive(Debug)]
 enum Job {
-    Request(Ticket),
+    Request(Reply<Replied>),
     /// A request that takes the target long: one that does not answer it may still answer others.
-    Search(Ticket),
+    Search(Reply<Replied>),
     Read(ReadJob),
+    /// Acknowledged, never replied to.
+    Reboot(Reply<Result<(), RequestError>>),
 }
 
 /// A range on its way: as many requests as it takes, one after another.
 #[derive(Debug)]
 struct ReadJob {
-    ticket: Ticket,
+    reply: Reply<Read>,
     stop: StopId,
     space: Space,
     address: u64,
@@ -65,7 +67,7 @@ struct Driver {
     prompts: Prompts,
     jobs: HashMap<RequestId, Job>,
     /// Somebody waits for the target to run.
-    resume: Option<Ticket>,
+    resume: Option<Reply<Left>>,
     stop: StopId,
     /// The newest stop of the boot before this one.
     last_of_old_boot: StopId,
@@ -291,27 +293,33 @@ impl Driver {
     fn obey(&mut self, order: Order) {
         let now = Instant::now();
         match order {
-            Order::Request(ticket, stop, request) => {
+            Order::Request(reply, stop, request) => {
                 if let Some(error) = self.refusal(stop) {
-                    return self.settle(ticket, Outcome::Failed(error));
+                    return self.settle(&reply, Err(error));
                 }
                 let is_slow = request.api_number.is_slow();
                 let id = self.link.request(now, *request);
-                self.jobs.insert(id, if is_slow { Job::Search(ticket) } else { Job::Request(ticket) });
+                self.jobs.insert(id, if is_slow { Job::Search(reply) } else { Job::Request(reply) });
             }
-            Order::Read(ticket, stop, space, address, wanted) => {
+            Order::Reboot(reply, stop) => {
+                if let Some(error) = self.refusal(stop) {
+                    return self.settle(&reply, Err(error));
+                }
+                let id = self.link.request(now, Manipulate::new(ApiNumber::REBOOT, Arm::None));
+                self.jobs.insert(id, Job::Reboot(reply));
+            }
+            Order::Read(reply, stop, space, address, wanted) => {
                 let wanted = wanted.min(MAX_READ);
-                let job = ReadJob { ticket, stop, space, address, wanted, asked: 0, bytes: Vec::new() };
+                let job = ReadJob { reply, stop, space, address, wanted, asked: 0, bytes: Vec::new() };
                 self.ask(now, job);
             }
-            Order::Cancel(ticket) => {
+            Order::Forget => {
                 self.jobs.retain(|_, job| match job {
-                    Job::Request(it) | Job::Search(it) | Job::Read(ReadJob { ticket: it, .. }) => {
-                        *it != ticket
-                    }
+                    Job::Request(reply) | Job::Search(reply) => reply.is_awaited(),
+                    Job::Reboot(reply) => reply.is_awaited(),
+                    Job::Read(job) => job.reply.is_awaited(),
                 });
-                self.resume.take_if(|it| *it == ticket);
-                self.monitor.update(|state| state.outcomes.remove(&ticket));
+                self.resume.take_if(|reply| !reply.is_awaited());
             }
             Order::BreakIn => {
                 let is_there = self.link.peer().is_some();
@@ -322,11 +330,11 @@ impl Driver {
                 self.link.break_in(now);
             }
             Order::CancelBreakIn => self.link.cancel_break_in(),
-            Order::Resume(ticket, status) => {
+            Order::Resume(reply, status) => {
                 if self.link.state() != RunState::Stopped {
-                    return self.settle(ticket, Outcome::NotStopped);
+                    return self.settle(&reply, Left::NotStopped);
                 }
-                self.resume = Some(ticket);
+                self.resume = Some(reply);
                 self.link.resume(now, status);
             }
             Order::AnswerPrompt(prompt, answer) => self.answer(prompt, answer),
@@ -410,8 +418,10 @@ impl Driver {
                 // What has no reply ends the stop: the machine restarts.
                 let is_over = self.link.state() != RunState::Stopped;
                 self.monitor.note(|state| state.is_held &= !is_over);
-                if let Some(Job::Request(ticket)) = self.jobs.remove(&id) {
-                    self.settle(ticket, Outcome::Accepted);
+                match self.jobs.remove(&id) {
+                    Some(Job::Reboot(reply)) => self.settle(&reply, Ok(())),
+                    Some(other) => drop(self.jobs.insert(id, other)),
+                    None => {}
                 }
                 return;
             }
@@ -433,8 +443,8 @@ impl Driver {
                 // An acknowledgement that comes late is not of a prompt that came after it.
                 return self.monitor.update(|state| state.waits_at_prompt = state.prompt.is_some());
             }
-            Event::Resumed => self.resumed(RunState::Running, Outcome::Resumed),
-            Event::ResumeUnproven { .. } => self.resumed(RunState::Unknown, Outcome::ResumeUnproven),
+            Event::Resumed => self.resumed(RunState::Running, Left::Runs),
+            Event::ResumeUnproven { .. } => self.resumed(RunState::Unknown, Left::Unproven),
             Event::Connected(_) | Event::Restarted(_) | Event::Rebooting | Event::Reconnected => {
                 self.read_len = self.first_read_len;
                 self.silence_at = Some(Instant::now() + SILENCE_LOOK);
@@ -478,19 +488,19 @@ impl Driver {
             state.is_break_in = std::mem::take(&mut state.wants_break_in);
         });
         // The link stops a target again that it cannot prove to run otherwise; and one may stop again at once by itself.
-        if let Some(ticket) = self.resume.take() {
-            self.settle(ticket, Outcome::StoppedAgain);
+        if let Some(reply) = self.resume.take() {
+            self.settle(&reply, Left::StoppedAgain);
         }
     }
 
-    fn resumed(&mut self, run_state: RunState, outcome: Outcome) {
+    fn resumed(&mut self, run_state: RunState, left: Left) {
         // The stop is over before whoever waits for that hears of it.
         self.monitor.update(|state| {
             state.set_run_state(run_state);
             state.is_held &= run_state != RunState::Running;
         });
-        if let Some(ticket) = self.resume.take() {
-            self.settle(ticket, outcome);
+        if let Some(reply) = self.resume.take() {
+            self.settle(&reply, left);
         }
     }
 
@@ -502,16 +512,18 @@ impl Driver {
             self.monitor.update(|state| state.lost = Some(error));
         }
         match job {
-            Some(Job::Request(ticket) | Job::Search(ticket)) => self.settle(ticket, Outcome::Failed(error)),
+            Some(Job::Request(reply) | Job::Search(reply)) => self.settle(&reply, Err(error)),
+            Some(Job::Reboot(reply)) => self.settle(&reply, Err(error)),
             Some(Job::Read(job)) => self.settle_read(job, Some(cause_of(error))),
             None => {}
         }
     }
 
-    fn replied(&mut self, id: RequestId, reply: Box<Manipulate>) {
+    fn replied(&mut self, id: RequestId, replied: Box<Manipulate>) {
         match self.jobs.remove(&id) {
-            Some(Job::Request(ticket) | Job::Search(ticket)) => self.settle(ticket, Outcome::Reply(reply)),
-            Some(Job::Read(job)) => self.read_replied(job, &reply),
+            Some(Job::Request(reply) | Job::Search(reply)) => self.settle(&reply, Ok(replied)),
+            Some(Job::Reboot(reply)) => self.settle(&reply, Ok(())),
+            Some(Job::Read(job)) => self.read_replied(job, &replied),
             None => {}
         }
     }
@@ -551,12 +563,13 @@ impl Driver {
         self.jobs.insert(id, Job::Read(job));
     }
 
-    fn settle_read(&self, job: ReadJob, cause: Option<ReadCause>) {
-        self.settle(job.ticket, Outcome::Bytes(job.bytes, cause));
+    fn settle_read(&self, job: ReadJob, stopped_by: Option<ReadCause>) {
+        self.settle(&job.reply, Read { bytes: job.bytes, stopped_by });
     }
 
-    fn settle(&self, ticket: Ticket, outcome: Outcome) {
-        self.monitor.update(|state| state.outcomes.insert(ticket, outcome));
+    fn settle<T>(&self, reply: &Reply<T>, what: T) {
+        reply.put(what);
+        self.monitor.tell_all();
     }
 }
 

@@ -16,7 +16,7 @@ use kd_protocol::link::{RequestError, RunState};
 
 use super::leaving_stop::Leaving;
 use super::monitor::State;
-use super::order::{Order, Outcome, Ticket};
+use super::order::{Cut, Left, Order, Reply};
 use super::{Session, version};
 use crate::source::{Control, Halt, Resumed, Source, Step, Wait};
 
@@ -195,15 +195,15 @@ impl<'a> Going<'a> {
                 // What fails here fails for a target that does not answer, and the next order finds that out too.
                 let _ = leaving.prepare(&stop, machine, |request| self.request(request));
             }
-            match self.carry_out(Step::Resume, |ticket| Order::Resume(ticket, leaving.status)) {
-                Outcome::Resumed => return Resumed::Running,
-                Outcome::StoppedAgain => match self.session.stopped() {
+            match self.carry_out(Step::Resume, |reply| Order::Resume(reply, leaving.status)) {
+                Ok(Left::Runs) => return Resumed::Running,
+                Ok(Left::StoppedAgain) => match self.session.stopped() {
                     Some(again) => stop = again,
                     None => return self.without_stop(),
                 },
-                Outcome::NotStopped => return self.without_stop(),
-                Outcome::Ended => return Resumed::MayBeStopped("the session has ended".into()),
-                _ => return self.unproven(),
+                Ok(Left::NotStopped) => return self.without_stop(),
+                Ok(Left::Unproven) | Err(Cut::Interrupted | Cut::BudgetSpent) => return self.unproven(),
+                Err(Cut::Ended) => return Resumed::MayBeStopped("the session has ended".into()),
             }
         }
         self.unproven()
@@ -220,15 +220,12 @@ impl<'a> Going<'a> {
         let stop = self.session.stop();
         // A target that was silent before is asked all the same: this is about letting it run.
         self.session.try_again();
-        match self.carry_out(step, |ticket| Order::Request(ticket, stop, Box::new(request))) {
-            Outcome::Reply(reply) => Ok(*reply),
-            Outcome::Failed(error) => Err(error),
-            _ => Err(RequestError::NotConnected),
-        }
+        let replied = self.carry_out(step, |reply| Order::Request(reply, stop, Box::new(request)));
+        replied.unwrap_or(Err(RequestError::NotConnected)).map(|reply| *reply)
     }
 
     /// Gives an order and waits for its outcome for as long as there is time.
-    fn carry_out(&self, step: Step, order: impl FnOnce(Ticket) -> Order) -> Outcome {
+    fn carry_out<T>(&self, step: Step, order: impl FnOnce(Reply<T>) -> Order) -> Result<T, Cut> {
         let session = self.session;
         session.monitor.carry_out_within(&session.orders, step, order, None, |_, find| self.wait(find))
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::context::{self, Layout};
 use super::monitor::Monitor;
-use super::order::{Order, Outcome, Space, cause_of};
+use super::order::{Order, Read, Space, cause_of};
 use super::version;
 use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
 use crate::source::{SourceMemory, Step};
@@ -54,23 +54,23 @@ impl LiveMemory {
         }
         let (wanted, stop) = (buf.len(), self.stop());
         let step = Step::Reply(format!("a read of {wanted:#x} bytes at {address}"));
-        let order = |ticket| Order::Read(ticket, stop, space, at, wanted);
-        let (bytes, cause) = match self.monitor.carry_out(&self.orders, step, order) {
-            Outcome::Bytes(bytes, cause) => (bytes, cause),
-            other => (Vec::new(), Some(why_not(&other))),
-        };
+        let order = |reply| Order::Read(reply, stop, space, at, wanted);
+        let read = self.monitor.carry_out(&self.orders, step, order);
+        let Read { bytes, stopped_by } =
+            read.unwrap_or_else(|cut| Read { bytes: Vec::new(), stopped_by: Some(cut.into()) });
         buf[..bytes.len()].copy_from_slice(&bytes);
-        let Some(cause) = cause.map(|cause| self.failed(cause)) else { return Ok(()) };
+        let Some(cause) = stopped_by.map(|cause| self.failed(cause)) else { return Ok(()) };
         Err(ReadError { address, wanted, got: bytes.len(), cause })
     }
 
     fn request(&self, request: Manipulate) -> Result<Manipulate, NoReply> {
         let step = Step::Reply(request.api_number.to_string());
         let stop = self.stop();
-        let order = |ticket| Order::Request(ticket, stop, Box::new(request));
+        let order = |reply| Order::Request(reply, stop, Box::new(request));
         match self.monitor.carry_out(&self.orders, step, order) {
-            Outcome::Reply(reply) => Ok(*reply),
-            other => Err(NoReply(self.failed(why_not(&other)))),
+            Ok(Ok(reply)) => Ok(*reply),
+            Ok(Err(error)) => Err(NoReply(self.failed(cause_of(error)))),
+            Err(cut) => Err(NoReply(self.failed(cut.into()))),
         }
     }
 
@@ -172,16 +172,6 @@ impl From<RequestError> for NoReply {
 impl From<NoReply> for ReadCause {
     fn from(NoReply(cause): NoReply) -> Self {
         cause
-    }
-}
-
-/// Why an order has no outcome of its own.
-fn why_not(outcome: &Outcome) -> ReadCause {
-    match outcome {
-        Outcome::Failed(error) => cause_of(*error),
-        Outcome::Interrupted => ReadCause::Interrupted,
-        Outcome::BudgetSpent => ReadCause::FreezeBudget,
-        _ => ReadCause::SessionEnded,
     }
 }
 

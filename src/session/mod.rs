@@ -55,7 +55,7 @@ pub use watcher::Watcher;
 
 use driver::{Carrier, DriverConfig};
 use monitor::Monitor;
-use order::{Order, Outcome};
+use order::Order;
 
 /// What the target's prompts, as a failed assertion shows one, are answered. The target stands still until then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -287,20 +287,13 @@ impl Session {
     /// # Errors
     /// [`RequestError`].
     pub fn request(&self, request: Manipulate) -> Result<Manipulate, RequestError> {
-        match self.carry_out(request) {
-            Outcome::Reply(reply) => Ok(*reply),
-            Outcome::Failed(error) => Err(error),
-            _ => Err(RequestError::NotConnected),
-        }
-    }
-
-    fn carry_out(&self, request: Manipulate) -> Outcome {
         let step = Step::Reply(request.api_number.to_string());
         let stop = self.stop();
-        let order = |ticket| Order::Request(ticket, stop, Box::new(request));
-        self.monitor.carry_out_within(&self.orders, step, order, None, |deadline, find| {
+        let order = |reply| Order::Request(reply, stop, Box::new(request));
+        let replied = self.monitor.carry_out_within(&self.orders, step, order, None, |deadline, find| {
             self.monitor.wait_through_interrupts(deadline, find)
-        })
+        });
+        replied.unwrap_or(Err(RequestError::NotConnected)).map(|reply| *reply)
     }
 
     /// Asks the stopped target who it is, once a boot.

@@ -3,7 +3,7 @@
 //! Every wait looks at the same ends: what is waited for, its deadline, Ctrl+C, the program's end, the end of the session.
 //! So nothing here can wait for ever unless asked to, and whoever is asked to end finds out within moments.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use kd_protocol::link::{Event, LinkCounters, Peer, RequestError, RunState};
 use tokio::sync::mpsc;
 
 use super::line::LineTraffic;
-use super::order::{Order, Outcome, Ticket};
+use super::order::{Cut, Order, Reply};
 use super::signals::Signal;
 use crate::memory::StopId;
 use crate::source::{BootId, Step, Wait};
@@ -101,7 +101,6 @@ pub(super) struct State {
     pub(super) is_break_in: bool,
     pub(super) peer: Option<Peer>,
     pub(super) news: VecDeque<News>,
-    pub(super) outcomes: HashMap<Ticket, Outcome>,
     /// A prompt that the target waits at, and that nobody has answered.
     pub(super) prompt: Option<DebugIo>,
     /// It waits at a prompt: one that nobody has answered, or whose answer it has not taken.
@@ -142,7 +141,6 @@ pub(super) struct State {
     pub(super) has_left: bool,
     quit: Option<Quit>,
     ended: Option<String>,
-    next_ticket: u64,
 }
 
 impl State {
@@ -239,7 +237,6 @@ impl Default for Monitor {
             is_break_in: false,
             peer: None,
             news: VecDeque::new(),
-            outcomes: HashMap::new(),
             prompt: None,
             waits_at_prompt: false,
             lost: None,
@@ -266,7 +263,6 @@ impl Default for Monitor {
             has_left: false,
             quit: None,
             ended: None,
-            next_ticket: 0,
         };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -365,55 +361,51 @@ impl Monitor {
         }
     }
 
-    /// Gives an order and waits for its outcome. The link bounds how long that can take.
-    pub(super) fn carry_out(
+    /// Makes whoever waits look again.
+    pub(super) fn tell_all(&self) {
+        // Under the lock: nobody is between looking and waiting.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Gives an order and waits for what becomes of it. The link bounds how long that can take.
+    pub(super) fn carry_out<T>(
         &self,
         orders: &mpsc::UnboundedSender<Order>,
         step: Step,
-        order: impl FnOnce(Ticket) -> Order,
-    ) -> Outcome {
+        order: impl FnOnce(Reply<T>) -> Order,
+    ) -> Result<T, Cut> {
         self.carry_out_within(orders, step, order, self.freeze_deadline(), |deadline, find| {
             self.wait(deadline, find)
         })
     }
 
     /// The same with another way to wait, which ends by itself at `deadline`.
-    pub(super) fn carry_out_within(
+    pub(super) fn carry_out_within<T>(
         &self,
         orders: &mpsc::UnboundedSender<Order>,
         step: Step,
-        order: impl FnOnce(Ticket) -> Order,
+        order: impl FnOnce(Reply<T>) -> Order,
         deadline: Option<Instant>,
-        wait: impl FnOnce(Option<Instant>, &mut dyn FnMut(&mut State) -> Option<Outcome>) -> Wait<Outcome>,
-    ) -> Outcome {
-        let Some(ticket) = self.give(orders, order) else { return Outcome::Ended };
+        wait: impl FnOnce(Option<Instant>, &mut dyn FnMut(&mut State) -> Option<T>) -> Wait<T>,
+    ) -> Result<T, Cut> {
+        let (ours, theirs) = Reply::ends();
+        // A driver that has ended takes none.
+        orders.send(order(theirs)).map_err(|_| Cut::Ended)?;
         self.lock().step = step;
-        let outcome = match wait(deadline, &mut |state| state.outcomes.remove(&ticket)) {
-            Wait::Done(outcome) => {
+        let cut = match wait(deadline, &mut |_| ours.take()) {
+            Wait::Done(what) => {
                 self.lock().step = Step::Idle;
-                return outcome;
+                return Ok(what);
             }
-            Wait::Interrupted => Outcome::Interrupted,
-            Wait::TimedOut => Outcome::BudgetSpent,
-            Wait::Ended(_) => return Outcome::Ended,
+            Wait::Interrupted => Cut::Interrupted,
+            Wait::TimedOut => Cut::BudgetSpent,
+            Wait::Ended(_) => return Err(Cut::Ended),
         };
         // What is waited for stays named: whoever tells that it was given up says what it was.
-        let _ = orders.send(Order::Cancel(ticket));
-        outcome
-    }
-
-    /// Gives an order under a ticket of its own; `None` if the driver has ended.
-    fn give(
-        &self,
-        orders: &mpsc::UnboundedSender<Order>,
-        order: impl FnOnce(Ticket) -> Order,
-    ) -> Option<Ticket> {
-        let ticket = {
-            let mut state = self.lock();
-            state.next_ticket += 1;
-            Ticket(state.next_ticket)
-        };
-        orders.send(order(ticket)).is_ok().then_some(ticket)
+        drop(ours);
+        let _ = orders.send(Order::Forget);
+        Err(cut)
     }
 
     /// When the present stop has taken as long as it may.

@@ -1,4 +1,6 @@
-//! What is asked of the driver, and what becomes of it.
+//! What is asked of the driver, and how each kind of order is answered.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use kd_protocol::kd::{DebugIo, Manipulate, NtStatus};
@@ -13,16 +15,18 @@ pub(super) enum Space {
     Physical,
 }
 
-/// What a session asks of its driver. Requests and reads name the stop that they are of: the driver, which alone knows
-/// what happens on the link, refuses those of another.
+/// What a session asks of its driver. What is asked of the target names the stop that it is of: the driver, which alone
+/// knows what happens on the link, refuses those of another.
 #[derive(Debug)]
 pub(super) enum Order {
-    Request(Ticket, StopId, Box<Manipulate>),
-    Read(Ticket, StopId, Space, u64, usize),
-    Cancel(Ticket),
+    Request(Reply<Replied>, StopId, Box<Manipulate>),
+    Reboot(Reply<Result<(), RequestError>>, StopId),
+    Read(Reply<Read>, StopId, Space, u64, usize),
+    Resume(Reply<Left>, NtStatus),
+    /// What nobody waits for any more is forgotten.
+    Forget,
     BreakIn,
     CancelBreakIn,
-    Resume(Ticket, NtStatus),
     AnswerPrompt(DebugIo, Bytes),
     End,
     /// Panics, as a bug of ours would.
@@ -30,35 +34,73 @@ pub(super) enum Order {
     Panic,
 }
 
-/// Names one order whose outcome somebody waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Ticket(pub(super) u64);
+/// A request's reply, or why there is none.
+pub(super) type Replied = Result<Box<Manipulate>, RequestError>;
 
-/// What became of an order.
+/// Bytes from the start of a read, and what stopped it if they are not all.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    /// A request's reply.
-    Reply(Box<Manipulate>),
-    /// A request that has none was acknowledged.
-    Accepted,
-    /// A request without one.
-    Failed(RequestError),
-    /// A read: the bytes from the start, and what stopped it if they are not all.
-    Bytes(Vec<u8>, Option<ReadCause>),
-    /// The target runs: it said so.
-    Resumed,
-    /// The target does not answer, so that nobody knows whether it runs.
-    ResumeUnproven,
-    /// It was told to run, and is stopped again or still.
+pub(super) struct Read {
+    pub(super) bytes: Vec<u8>,
+    pub(super) stopped_by: Option<ReadCause>,
+}
+
+/// What became of a target that was told to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// It runs: it said so.
+    Runs,
+    /// It does not answer, so that nobody knows.
+    Unproven,
+    /// It is stopped again, or still.
     StoppedAgain,
-    /// There was nothing to resume: it is not stopped.
+    /// There was nothing to leave: it is not stopped.
     NotStopped,
-    /// Ctrl+C while waiting.
+}
+
+/// Why an order was not waited for to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// By Ctrl+C, or the program's end.
     Interrupted,
     /// The stop has taken as long as it may.
     BudgetSpent,
-    /// The session ended while waiting.
+    /// The session ended.
     Ended,
+}
+
+impl From<Cut> for ReadCause {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Interrupted => Self::Interrupted,
+            Cut::BudgetSpent => Self::FreezeBudget,
+            Cut::Ended => Self::SessionEnded,
+        }
+    }
+}
+
+/// Where the driver puts what became of an order, and whoever gave it finds that.
+#[derive(Debug)]
+pub(super) struct Reply<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Reply<T> {
+    /// The two ends.
+    pub(super) fn ends() -> (Self, Self) {
+        let slot = Arc::new(Mutex::new(None));
+        (Self(Arc::clone(&slot)), Self(slot))
+    }
+
+    pub(super) fn put(&self, what: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+    }
+
+    pub(super) fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// False once the other end is gone.
+    pub(super) fn is_awaited(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
 }
 
 /// What a failed request means for a read.
