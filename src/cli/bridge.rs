@@ -7,7 +7,9 @@ use kd_protocol::link::BridgeEvent;
 use verikd::key::{KeyOrigin, KeyText};
 use verikd::session::{Bridge, BridgeConfig, BridgeNews, ComLine, Connection};
 
-use super::{FAILED, PromptAnswer, USAGE, fail, warn_of_visible_key};
+use super::exit::{FAILED, USAGE, fail};
+use super::prompt_answer::PromptAnswer;
+use super::visible_key::warn_of_visible_key;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use verikd::capture::{self, CaptureError};
 use verikd::key::KeyText;
 
-use super::{USAGE, fail, warn_of_visible_key};
+use super::exit::{USAGE, fail};
+use super::visible_key::warn_of_visible_key;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {

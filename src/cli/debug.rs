@@ -21,7 +21,9 @@ use verikd::source::{BreakInError, Source};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource, default_store};
 use verikd::trace::{TraceConfig, TraceNews};
 
-use super::{PromptAnswer, USAGE, fail, warn_of_visible_key};
+use super::exit::{USAGE, fail};
+use super::prompt_answer::PromptAnswer;
+use super::visible_key::warn_of_visible_key;
 
 /// A script's target connects within this, unless told otherwise: its next offer is three seconds away at most, a
 /// restart of the machine a minute or so.

@@ -13,7 +13,7 @@ use verikd::symbols::store::SymbolPath;
 use verikd_sim::windows::WINDOWS_7_SP1;
 use verikd_sim::{Simulator, SimulatorConfig, export_symbols};
 
-use super::fail;
+use super::exit::fail;
 
 /// What a driver developer does with a machine that leaks.
 const COMMANDS: &str = "!verifier 3 myfault.sys; !verifier 80 fffffa8005400000";

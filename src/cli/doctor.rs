@@ -8,7 +8,8 @@ use verikd::doctor::{Diagnosis, Examination, Finding};
 use verikd::key::KeyText;
 use verikd::session::Connection;
 
-use super::{USAGE, fail, warn_of_visible_key};
+use super::exit::{USAGE, fail};
+use super::visible_key::warn_of_visible_key;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {

@@ -8,41 +8,19 @@ mod capture;
 mod debug;
 mod demo;
 mod doctor;
+mod exit;
+mod prompt_answer;
 mod simulate;
 mod spelling;
 mod symbols;
+mod visible_key;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use verikd::key::{KEY_VARIABLE, KeyOrigin};
 
-/// Something failed.
-const FAILED: u8 = 1;
-/// The command line was not understood; clap's own code too.
-const USAGE: u8 = 2;
-/// An answer has gaps.
-const GAPS: u8 = 3;
-
-/// What a script answers the target's prompts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum PromptAnswer {
-    /// Ignore what is asked about.
-    #[default]
-    I,
-    /// Break into the debugger.
-    B,
-}
-
-impl PromptAnswer {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::I => "i",
-            Self::B => "b",
-        }
-    }
-}
+use exit::USAGE;
 
 /// An open kernel-debug client for Windows targets: which driver leaks kernel pool, and from where.
 #[derive(Debug, Parser)]
@@ -98,17 +76,6 @@ pub(crate) fn run() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Says that a key can be read by others, unless nobody else is concerned. `otherwise` is how it is written without that.
-fn warn_of_visible_key(origin: Option<KeyOrigin>, is_loopback: bool, otherwise: &str) {
-    if origin == Some(KeyOrigin::CommandLine) && !is_loopback {
-        let _ = writeln!(
-            io::stderr(),
-            "warning: a key on the command line can be read by every user of this machine; {otherwise} or \
-             {KEY_VARIABLE} keeps it"
-        );
-    }
-}
-
 /// Prints what the argument parser has to say, a help text or an error. It quotes what it does not understand, so that
 /// what could be a key is taken out.
 fn refuse(error: &clap::Error) -> ExitCode {
@@ -130,11 +97,4 @@ fn key_within(argument: &str) -> Option<&str> {
     let written = argument.to_ascii_lowercase().find("key=").map(|at| &argument[at + 4..]);
     let dotted = || (argument.matches('.').count() == 3 && !argument.contains('/')).then_some(argument);
     written.or_else(dotted).filter(|it| !it.is_empty() && !it.starts_with('@'))
-}
-
-/// Says what failed; the exit code for it.
-fn fail(error: &dyn std::error::Error) -> u8 {
-    // Where even standard error is closed, the exit code still tells.
-    let _ = writeln!(io::stderr(), "verikd: {error}");
-    FAILED
 }

@@ -13,7 +13,8 @@ use verikd_sim::{
 };
 
 use self::faults::FaultOptions;
-use super::{USAGE, fail, warn_of_visible_key};
+use super::exit::{USAGE, fail};
+use super::visible_key::warn_of_visible_key;
 
 mod faults;
 

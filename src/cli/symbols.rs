@@ -8,7 +8,7 @@ use serde_json::json;
 use verikd::commands::verifier::requirements::{Allowed, allowed_by};
 use verikd::symbols::check::{Census, census};
 
-use super::{GAPS, fail};
+use super::exit::{GAPS, fail};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
