@@ -18,7 +18,7 @@ use pcap_parser::{Block, Linktype, OptionCode, PcapHeader, PcapNGOption};
 use pcap_parser::{parse_block_be, parse_block_le, parse_pcap_header};
 use pcap_parser::{parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified};
 
-use super::write;
+use super::interfaces;
 
 /// No record of a sane capture is longer; a longer one is damage, and must not be allocated.
 const MAX_RECORD_LEN: u64 = 16 << 20;
@@ -317,8 +317,8 @@ impl Frames {
 impl Role {
     fn of(link_type: Linktype, name: Option<&[u8]>) -> Self {
         match name {
-            Some(write::OPENED) if link_type == write::LINK_TYPE_OF_OPENED => Self::Opened,
-            Some(write::LINE) if link_type == write::LINK_TYPE_OF_LINE => Self::Line,
+            Some(interfaces::OPENED) if link_type == interfaces::LINK_TYPE_OF_OPENED => Self::Opened,
+            Some(interfaces::LINE) if link_type == interfaces::LINK_TYPE_OF_LINE => Self::Line,
             _ => Self::Wire,
         }
     }
@@ -330,8 +330,8 @@ fn direction(options: &[PcapNGOption<'_>], is_big_endian: bool) -> Option<bool> 
     let flags = options.iter().find(|it| it.code.0 == EPB_FLAGS)?.as_bytes().ok()?.first_chunk().copied()?;
     let flags = if is_big_endian { u32::from_be_bytes(flags) } else { u32::from_le_bytes(flags) };
     match flags & 3 {
-        write::INBOUND => Some(false),
-        write::OUTBOUND => Some(true),
+        interfaces::INBOUND => Some(false),
+        interfaces::OUTBOUND => Some(true),
         _ => None,
     }
 }

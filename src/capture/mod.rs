@@ -38,6 +38,7 @@
 mod container;
 mod datagram;
 mod error;
+mod interfaces;
 mod json;
 mod link_layer;
 mod serial;

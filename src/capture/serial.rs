@@ -21,10 +21,11 @@ use serde::{Deserialize, Serialize};
 
 use super::container::{ContainerError, Frames, Role};
 use super::datagram::{is_failure, kind_of};
+use super::error::CaptureError;
 use super::json::{self, PacketFields};
+use super::summary::Ending;
 use super::summary::{Census, Summary};
 use super::text::{self, arrow};
-use super::{CaptureError, Ending};
 
 /// Bytes taken from a raw file at a time.
 const PIECE_LEN: usize = 64 << 10;

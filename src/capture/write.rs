@@ -19,19 +19,10 @@ use kd_protocol::kdnet::{Datagram, Direction, Envelope, Flags, Key};
 use kd_protocol::wire::Reader;
 use pcap_parser::Linktype;
 
+use super::interfaces::{INBOUND, LINE, LINK_TYPE_OF_LINE, LINK_TYPE_OF_OPENED, OPENED, OUTBOUND, WIRE};
 use super::sessions::Sessions;
 use super::text::{content_text, remarks};
 use crate::capture::serial::LineText;
-
-pub(super) const OPENED: &[u8] = b"verikd opened";
-pub(super) const LINE: &[u8] = b"serial line";
-const WIRE: &[u8] = b"KDNET";
-pub(super) const LINK_TYPE_OF_OPENED: Linktype = Linktype(147);
-pub(super) const LINK_TYPE_OF_LINE: Linktype = Linktype(148);
-/// `epb_flags` of a frame that came.
-pub(super) const INBOUND: u32 = 1;
-/// `epb_flags` of a frame that was sent.
-pub(super) const OUTBOUND: u32 = 2;
 
 const INTERFACES: [(&[u8], Linktype); 3] =
     [(WIRE, Linktype::RAW), (OPENED, LINK_TYPE_OF_OPENED), (LINE, LINK_TYPE_OF_LINE)];
