@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{block_comment_len, character_len, quoted_len, raw_string_len};
+use super::source::{block_comment_len, character_len, quoted_len, raw_string_len};
 
 /// Folders whose comments are read, where they exist.
 const CITING: &[&str] = &["src", "protocol", "sim", "images", "tests", "benches", "fuzz", "examples"];

@@ -4,12 +4,14 @@
 //! Sources are read as tokens, not compiled: comments and texts don't count, whatever stands in a macro does.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use verikd::commands::COMMANDS;
 
-#[path = "architecture/citations.rs"]
 mod citations;
+mod files;
+mod source;
+
+use source::{Source, sources};
 
 /// Who may import whom. A room imports only what its row names, and what it names stands below it: no cycles.
 ///
@@ -159,7 +161,7 @@ fn the_readmes_table_of_commands_is_current() {
         .map(|command| format!("| `{}` | {} |", command.usage.replace('|', "\\|"), command.summary));
     let expected =
         format!("| command | what it does |\n|---|---|\n{}\n\n", rows.collect::<Vec<_>>().join("\n"));
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     assert!(readme.contains(&expected), "README.md should have this table of commands:\n\n{expected}");
 }
 
@@ -200,17 +202,6 @@ fn a_violation_says_file_import_and_rule() {
     );
 }
 
-/// A source file as tokens, without comments and texts.
-struct Source {
-    path: String,
-    tokens: Vec<Token>,
-}
-
-struct Token {
-    text: String,
-    line: usize,
-}
-
 /// A rule that a file breaks.
 enum Violation {
     Import { path: String, line: usize, import: String, room: String, allowed: String },
@@ -236,7 +227,7 @@ impl fmt::Display for Violation {
                 write!(f, "{path}:{line} imports {import}, but {room} may import only: {allowed}")
             }
             Self::UnknownRoom { path, room } => {
-                write!(f, "{path} belongs to {room}, which has no row in the tables of tests/architecture.rs")
+                write!(f, "{path} belongs to {room}, which has no row in the tables of tests/architecture/")
             }
             Self::Outside { path, line, used, allowed } => {
                 write!(f, "{path}:{line} uses {used}, but only these may: {allowed}")
@@ -288,210 +279,4 @@ fn outside_violations(file: &Source) -> Vec<Violation> {
         }
     }
     violations
-}
-
-impl Source {
-    fn new(path: String, text: &str) -> Self {
-        Self { path, tokens: tokens(text) }
-    }
-
-    /// The module path of the file: `src/symbols/pdb/mod.rs` is `symbols`, `pdb`.
-    fn modules(&self) -> Vec<&str> {
-        let (_, inside) = self.path.split_once("src/").expect("a source file lies in src");
-        let mut modules: Vec<&str> = inside.trim_end_matches(".rs").split('/').collect();
-        modules.pop_if(|last| ["mod", "lib", "main"].contains(last));
-        modules
-    }
-
-    /// The top-level module that the file belongs to; the program's own are `main`. None for `lib.rs`.
-    fn room(&self) -> Option<&str> {
-        match self.modules().first() {
-            None if self.path.ends_with("lib.rs") => None,
-            None | Some(&"cli") => Some("main"),
-            Some(room) => Some(room),
-        }
-    }
-
-    /// The rooms that the file names by a path, and where.
-    fn imports(&self) -> Vec<(String, usize)> {
-        let mut imports = Vec::new();
-        let mut depth = self.modules().len();
-        // For each open brace, whether a module's.
-        let mut braces = Vec::new();
-        let text = |at: usize| self.tokens.get(at).map_or("", |token| token.text.as_str());
-        let mut at = 0;
-        while at < self.tokens.len() {
-            let starts_path = at == 0 || text(at - 1) != "::";
-            match text(at) {
-                "{" => {
-                    let is_module = at >= 2 && text(at - 2) == "mod";
-                    depth += usize::from(is_module);
-                    braces.push(is_module);
-                }
-                "}" => depth -= usize::from(braces.pop().unwrap_or(false)),
-                "crate" | "verikd" if starts_path && text(at + 1) == "::" => {
-                    imports.extend(self.first_names(at + 2).map(|(name, line)| (name.to_owned(), line)));
-                }
-                "verikd_sim" if starts_path => imports.push(("sim".into(), self.tokens[at].line)),
-                "kd_protocol" if starts_path => {
-                    imports.extend(self.first_names(at + 2).map(|(name, line)| {
-                        let is_module = name.starts_with(|c: char| c.is_ascii_lowercase());
-                        let name = if is_module { format!("protocol::{name}") } else { "protocol".into() };
-                        (name, line)
-                    }));
-                }
-                "super" if starts_path && text(at + 1) == "::" => {
-                    let levels = (0..).take_while(|level| text(at + 2 * level) == "super").count();
-                    if levels == depth {
-                        let names = self.first_names(at + 2 * levels);
-                        imports.extend(names.map(|(name, line)| (name.to_owned(), line)));
-                    }
-                }
-                _ => {}
-            }
-            at += 1;
-        }
-        // There, `crate` is the program and not the library.
-        let is_program = self.room() == Some("main");
-        let mut imports: Vec<_> = imports
-            .into_iter()
-            .filter(|(name, _)| name.starts_with(|c: char| c.is_ascii_lowercase()))
-            .filter(|(name, _)| !(is_program && name == "cli"))
-            .collect();
-        imports.dedup_by(|(a, _), (b, _)| a == b);
-        imports
-    }
-
-    /// The names that follow a path's root at `at`: one, or those of a group at its top level.
-    fn first_names(&self, at: usize) -> impl Iterator<Item = (&str, usize)> {
-        let is_group = self.tokens.get(at).is_some_and(|token| token.text == "{");
-        let mut depth = 0;
-        let mut names = Vec::new();
-        let mut expects_name = true;
-        for token in &self.tokens[at.min(self.tokens.len())..] {
-            match token.text.as_str() {
-                "{" => depth += 1,
-                "}" => depth -= 1,
-                "," if depth == 1 => expects_name = true,
-                name if expects_name && depth == usize::from(is_group) => {
-                    names.push((name, token.line));
-                    expects_name = false;
-                }
-                _ => {}
-            }
-            if depth == 0 {
-                break;
-            }
-        }
-        names.into_iter()
-    }
-}
-
-/// Words, `::` and single signs of `text`, without comments, strings and characters.
-fn tokens(text: &str) -> Vec<Token> {
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    let mut line = 1;
-    while let Some(first) = rest.chars().next() {
-        let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        let len = if rest.starts_with("//") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            block_comment_len(rest)
-        } else if let Some(len) = raw_string_len(rest) {
-            len
-        } else if first == '"' || rest.starts_with("b\"") || rest.starts_with("c\"") {
-            let open = rest.find('"').expect("it is there") + 1;
-            open + quoted_len(&rest[open..], '"')
-        } else if let Some(len) = character_len(rest) {
-            len
-        } else {
-            let len = match word {
-                0 if rest.starts_with("::") => 2,
-                0 => first.len_utf8(),
-                word => word,
-            };
-            if !first.is_whitespace() {
-                tokens.push(Token { text: rest[..len].into(), line });
-            }
-            len
-        };
-        line += rest[..len].matches('\n').count();
-        rest = &rest[len..];
-    }
-    tokens
-}
-
-fn block_comment_len(text: &str) -> usize {
-    let mut depth = 0;
-    let mut at = 0;
-    loop {
-        let rest = &text.as_bytes()[at..];
-        if rest.starts_with(b"/*") {
-            (depth, at) = (depth + 1, at + 2);
-        } else if rest.starts_with(b"*/") {
-            (depth, at) = (depth - 1, at + 2);
-        } else {
-            at += 1;
-        }
-        if depth == 0 || at >= text.len() {
-            return at.min(text.len());
-        }
-    }
-}
-
-fn raw_string_len(text: &str) -> Option<usize> {
-    let inside = ["r", "br", "cr"].iter().find_map(|prefix| text.strip_prefix(prefix))?;
-    let hashes = inside.len() - inside.trim_start_matches('#').len();
-    let content = inside[hashes..].strip_prefix('"')?;
-    let end = format!("\"{}", "#".repeat(hashes));
-    let close = content.find(&end).map_or(content.len(), |at| at + end.len());
-    Some(text.len() - content.len() + close)
-}
-
-/// Bytes up to and with the closing `quote` of what was opened.
-fn quoted_len(text: &str, quote: char) -> usize {
-    let mut is_escaped = false;
-    for (at, c) in text.char_indices() {
-        if is_escaped {
-            is_escaped = false;
-        } else if c == '\\' {
-            is_escaped = true;
-        } else if c == quote {
-            return at + 1;
-        }
-    }
-    text.len()
-}
-
-/// A character or byte, which a lifetime is not.
-fn character_len(text: &str) -> Option<usize> {
-    let content = text.strip_prefix("b'").or_else(|| text.strip_prefix('\''))?;
-    let open = text.len() - content.len();
-    let mut chars = content.chars();
-    let first = chars.next()?;
-    let is_character = first == '\\' || chars.next() == Some('\'');
-    is_character.then(|| open + quoted_len(content, '\''))
-}
-
-/// Every Rust file below `folder` of this package.
-fn sources(folder: &str) -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    let mut folders: Vec<PathBuf> = vec![root.join(folder)];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a folder of sources can be read") {
-            let path = entry.expect("an entry of it too").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = std::fs::read_to_string(&path).expect("sources are UTF-8");
-                let inside = path.strip_prefix(root).expect("it lies in the package");
-                let inside: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
-                files.push(Source::new(inside.join("/"), &text));
-            }
-        }
-    }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    files
 }
