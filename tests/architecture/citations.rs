@@ -82,6 +82,23 @@ fn every_link_and_path_in_a_page_leads_somewhere() {
 }
 
 #[test]
+fn every_hop_of_the_two_lives_is_a_function_of_its_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = read(&root.join("docs/life.md"));
+    let hops: Vec<_> = page.lines().filter_map(hop).collect();
+    assert!(hops.len() > 20, "only {} hops were found", hops.len());
+    for (file, function) in hops {
+        assert!(
+            defines(&read(&root.join(file)), function),
+            "docs/life.md: {file} has no function {function}"
+        );
+    }
+    assert_eq!(hop("| It is sent | `src/a.rs` | `drain` |"), Some(("src/a.rs", "drain")));
+    assert!(defines("pub async fn drain(", "drain") && defines("fn drain<T>(", "drain"));
+    assert!(!defines("fn drain_line() { drain(); }", "drain"));
+}
+
+#[test]
 fn a_citation_is_read_however_it_is_written() {
     let shown = |comment: &str| -> Vec<String> {
         citations(comment).iter().map(|it| format!("{} {:?}", it.page, it.sections)).collect()
@@ -127,6 +144,19 @@ fn a_citation_of_what_is_not_there_is_found() {
     assert_eq!(missing("verifier.md 1").unwrap(), "cites verifier.md 1, which no heading has");
     assert_eq!(missing("verifier.md S4").unwrap(), "cites verifier.md S4, which no heading has");
     assert_eq!(missing(r#"verifier.md, "size""#).unwrap(), "cites verifier.md size, which no heading has");
+}
+
+/// File and function of a row of a table of hops.
+fn hop(row: &str) -> Option<(&str, &str)> {
+    let mut cells = row.split('|').map(str::trim).skip(2);
+    let mut code = || cells.next()?.strip_prefix('`')?.strip_suffix('`');
+    Some((code()?, code()?))
+}
+
+fn defines(source: &str, function: &str) -> bool {
+    source
+        .match_indices(&format!("fn {function}"))
+        .any(|(at, found)| source[at + found.len()..].starts_with(['(', '<']))
 }
 
 /// A page that is cited, and which parts of it.
