@@ -113,6 +113,12 @@ pub(super) fn read<E>(
     Ok(is_whole.then(|| Context { bytes: reply.data.to_vec(), in_pieces: false }))
 }
 
+/// The machine whose `CONTEXT` a reply to GetContext is as long as.
+pub(super) fn machine_of(reply: &Manipulate) -> Option<u16> {
+    let is_its = |machine: &u16| Layout::of(*machine).is_some_and(|layout| layout.size == reply.data.len());
+    [I386, AMD64, ARM64].into_iter().find(is_its).filter(|_| reply.return_status.is_success())
+}
+
 /// Writes a context back, the way it was read. A target that refuses one way is tried the other: what counts is that it
 /// can go on.
 pub(super) fn write(
@@ -208,6 +214,17 @@ mod tests {
                 assert!(cpu.requests <= 3, "{} requests", cpu.requests);
             }
         }
+    }
+
+    #[test]
+    fn a_machine_is_known_by_the_length_of_its_context() {
+        for machine in [AMD64, I386, ARM64] {
+            let mut cpu = Cpu::new(Layout::of(machine).unwrap().size);
+            let reply = cpu.answer(&Manipulate::get_context(0));
+            assert_eq!(machine_of(&reply), Some(machine));
+            assert_eq!(machine_of(&Manipulate { return_status: NtStatus::UNSUCCESSFUL, ..reply }), None);
+        }
+        assert_eq!(machine_of(&Cpu::new(0x400).answer(&Manipulate::get_context(0))), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use kd_protocol::link::{RequestError, RunState};
 use super::leaving_stop::Leaving;
 use super::monitor::State;
 use super::order::{Cut, Left, Order, Reply};
-use super::{Session, version};
+use super::{Session, context, version};
 use crate::source::{Control, Halt, Resumed, Source, Step, Wait};
 
 /// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
@@ -212,7 +212,12 @@ impl<'a> Going<'a> {
     fn machine(&self) -> Option<u16> {
         let known = || self.session.monitor.get(|state| state.version);
         let version = known().map_or_else(|| version::ask(&self.session.monitor, |it| self.request(it)), Ok);
-        Some(version.ok()?.machine_type)
+        if let Ok(version) = version {
+            return Some(version.machine_type);
+        }
+        // One that does not say who it is must be let run all the same.
+        let processor = self.session.stopped()?.processor;
+        context::machine_of(&self.request(Manipulate::get_context(processor)).ok()?)
     }
 
     fn request(&self, request: Manipulate) -> Result<Manipulate, RequestError> {

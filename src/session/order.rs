@@ -109,6 +109,7 @@ pub(super) fn cause_of(error: RequestError) -> ReadCause {
         RequestError::TargetRunning => ReadCause::TargetRunning,
         RequestError::TargetRestarted => ReadCause::TargetRestarted,
         RequestError::Disconnected => ReadCause::Disconnected,
+        RequestError::Refused { status } => ReadCause::Status(status.0),
         RequestError::NoAnswer { after, .. } => ReadCause::NoAnswer { seconds: after.as_secs() },
         _ => ReadCause::SessionEnded,
     }

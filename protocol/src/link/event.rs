@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::kd::{DebugIo, Manipulate, StateChange};
+use crate::kd::{DebugIo, Manipulate, NtStatus, StateChange};
 use crate::kdnet::Endpoint;
 
 /// Names one request; replies and failures quote it.
@@ -115,8 +115,14 @@ pub enum RequestError {
     /// The target started anew while the request was pending.
     #[error("the target restarted")]
     TargetRestarted,
+    /// The target answered that it does not do this.
+    #[error("the target refused it with status {:08X}", status.0)]
+    Refused {
+        /// What it answered.
+        status: NtStatus,
+    },
     /// The target fell silent.
-    #[error("no answer within {} s, after {tries} transmissions", after.as_secs())]
+    #[error("no answer within {} s, after {tries} transmission{}", after.as_secs(), if *tries == 1 { "" } else { "s" })]
     NoAnswer {
         /// How long it was waited for.
         after: Duration,
