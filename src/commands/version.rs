@@ -52,9 +52,17 @@ impl Query for Version {
 
     fn run(&self, target: &Target<'_>) -> Result<TargetVersion, QueryError> {
         let version = target.kernel().version();
-        let lab = target.address_of("nt!NtBuildLab").ok();
-        let lab = lab.or_else(|| target.debugger_data().ok()?.nt_build_lab());
-        let read = lab.map(|at| target.read_some(at, MAX_BUILD_LAB));
+        let lab = target.address_of("nt!NtBuildLab").or_else(|missing| {
+            let of_data = target.debugger_data().ok().and_then(|data| data.nt_build_lab());
+            of_data.ok_or(missing)
+        });
+        if let Err(missing) = &lab {
+            let text = format!(
+                "Who built the kernel is not known: no debugger data block leads to nt!NtBuildLab, and {missing}"
+            );
+            target.note(Note::partial(NoteCode::NoSymbols, text).broken_off_if(target.over().is_some()));
+        }
+        let read = lab.ok().map(|at| target.read_some(at, MAX_BUILD_LAB));
         if let Some((bytes, Some(error))) = &read
             && bytes.is_empty()
         {
