@@ -66,9 +66,13 @@ pub fn runs(machine: &Simulator) -> bool {
 }
 
 pub fn debugger_command(port: u16, options: &[&str]) -> Command {
+    debugger_command_at(&format!("net:port={port},key=1.2.3.4"), options)
+}
+
+pub fn debugger_command_at(connection: &str, options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_verikd"));
     command
-        .args(["-k", &format!("net:port={port},key=1.2.3.4"), "-y"])
+        .args(["-k", connection, "-y"])
         .arg(symbols())
         .args(options)
         .env_remove("_NT_SYMBOL_PATH")
@@ -111,7 +115,12 @@ pub struct Ended {
 
 impl Debugger {
     pub fn start(port: u16, options: &[&str]) -> Self {
-        let mut debugger = Self::spawn(debugger_command(port, options));
+        Self::start_heard(debugger_command(port, options))
+    }
+
+    /// The same with another command line; its standard output is kept.
+    pub fn start_heard(command: Command) -> Self {
+        let mut debugger = Self::spawn(command);
         debugger.out = debugger.child.stdout.take().map(|mut stdout| {
             let (tell, out) = channel();
             std::thread::spawn(move || {
@@ -141,19 +150,25 @@ impl Debugger {
 
     /// Waits until it says something that contains `wanted`.
     pub fn wait_for(&mut self, wanted: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.err.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    let is_it = line.contains(wanted);
-                    self.told.push(line);
-                    if is_it {
-                        return;
-                    }
-                }
-                Err(_) => panic!("never said {wanted:?}, but: {:#?}", self.told),
+        assert!(self.says(wanted), "never said {wanted:?}, but: {:#?}", self.told);
+    }
+
+    /// The same; false if it ends without having said it.
+    pub fn says(&mut self, wanted: &str) -> bool {
+        self.says_within(PATIENCE, wanted)
+    }
+
+    /// The same; false also if it has not said it within this.
+    pub fn says_within(&mut self, time: Duration, wanted: &str) -> bool {
+        let deadline = Instant::now() + time;
+        while let Ok(line) = self.err.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let is_it = line.contains(wanted);
+            self.told.push(line);
+            if is_it {
+                return true;
             }
         }
+        false
     }
 
     pub fn signal(&self, name: &str) {
