@@ -25,10 +25,11 @@ mod server;
 mod transfer;
 mod watch;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use error::{Attempt, FetchError, Miss, NotFound};
 pub use limits::Limits;
@@ -46,6 +47,8 @@ pub struct SymbolSource {
     servers: Servers,
     isf_files: IsfFiles,
     watch: Arc<dyn Watch>,
+    /// What was found on this path: a file of the same identity holds the same, whoever asks for it and in whichever boot.
+    found: Mutex<HashMap<PdbIdentity, Arc<dyn Symbols>>>,
     is_noisy: AtomicBool,
     /// Counts the changes after which something missing may be found.
     generation: AtomicU64,
@@ -66,6 +69,7 @@ impl SymbolSource {
             servers: Servers::new(limits),
             isf_files: IsfFiles::default(),
             watch: watch.into(),
+            found: Mutex::default(),
             is_noisy: AtomicBool::new(false),
             generation: AtomicU64::new(0),
         }
@@ -83,10 +87,11 @@ impl SymbolSource {
         self.look_again(false);
     }
 
-    /// Looks again for what was missing: servers that did not answer are asked again, and those that did not have a
+    /// Looks again, also for what was found, which may have been replaced by a file that says more: servers that did not answer are asked again, and those that did not have a
     /// file too if `ask_all`.
     pub fn look_again(&self, ask_all: bool) {
         self.servers.forget(ask_all);
+        self.found().clear();
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -107,13 +112,18 @@ impl SymbolSource {
         self.is_noisy.store(is_noisy, Ordering::Relaxed);
     }
 
-    /// Finds and reads the symbol file of `wanted`.
+    fn found(&self) -> MutexGuard<'_, HashMap<PdbIdentity, Arc<dyn Symbols>>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds and reads the symbol file of `wanted`, once.
     ///
     /// # Errors
     /// [`NotFound`], with what each place had instead.
     pub fn load(&self, wanted: &PdbIdentity) -> Result<Arc<dyn Symbols>, NotFound> {
         let mut tried = Vec::new();
-        let found = if wanted.has_file_name() { self.search(wanted, true, &mut tried) } else { None };
+        let known = self.found().get(wanted).cloned();
+        let found = known.or_else(|| self.search(wanted, true, &mut tried));
         if self.is_noisy() {
             for Attempt { place, miss } in &tried {
                 self.watch.step(&format!("SYMSRV:  {place} - {miss}"));
@@ -130,7 +140,10 @@ impl SymbolSource {
     /// True if finding `wanted` would mean asking a server: better done while the target runs.
     #[must_use]
     pub fn has_to_fetch(&self, wanted: &PdbIdentity) -> bool {
-        wanted.has_file_name() && self.asks_servers() && self.search(wanted, false, &mut Vec::new()).is_none()
+        wanted.has_file_name()
+            && self.asks_servers()
+            && !self.found().contains_key(wanted)
+            && self.search(wanted, false, &mut Vec::new()).is_none()
     }
 
     /// True if a server is on the path.
@@ -141,7 +154,26 @@ impl SymbolSource {
         self.path().parts().iter().any(has_servers)
     }
 
+    /// Looks along the path, and keeps what it finds.
     fn search(
+        &self,
+        wanted: &PdbIdentity,
+        ask_servers: bool,
+        tried: &mut Vec<Attempt>,
+    ) -> Option<Arc<dyn Symbols>> {
+        if !wanted.has_file_name() {
+            return None;
+        }
+        let generation = self.generation();
+        let found = self.search_path(wanted, ask_servers, tried)?;
+        // A path that was changed meanwhile may not have it.
+        if self.generation() == generation {
+            self.found().insert(wanted.clone(), Arc::clone(&found));
+        }
+        Some(found)
+    }
+
+    fn search_path(
         &self,
         wanted: &PdbIdentity,
         ask_servers: bool,
@@ -276,5 +308,20 @@ mod tests {
         let text = why_not(&format!("srv*{}", folder.path().display()), &wanted()).to_string();
         assert!(text.contains("myfault.pd_: a compressed cabinet"), "{text}");
         assert!(text.contains("expand it to myfault.pdb beside it\n"), "{text}");
+    }
+
+    #[test]
+    fn a_file_is_read_once_until_it_is_looked_for_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = verikd_sim::windows::WINDOWS_7_SP1.images.last().unwrap();
+        let file = folder.path().join(image.pdb_file);
+        std::fs::write(&file, image.pdb).unwrap();
+        let wanted = crate::symbols::pdb::PdbFile::open(&file).unwrap().identity().clone();
+        let source = SymbolSource::new(SymbolPath::parse(&folder.path().display().to_string()));
+        let first = source.load(&wanted).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert!(Arc::ptr_eq(&first, &source.load(&wanted).unwrap()));
+        source.look_again(false);
+        assert!(source.load(&wanted).is_err());
     }
 }
