@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
+use super::error::{Address, ReadCause, ReadError};
+use super::standing::{Memory, StopId};
+use kd_protocol::{PhysAddr, VirtAddr};
 
 /// Bytes of a page: the unit in which memory is there or not.
 const PAGE: u64 = 0x1000;

@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Memory, PhysAddr, ReadError, StopId, VirtAddr};
+use super::error::ReadError;
+use super::standing::{Memory, StopId};
+use kd_protocol::{PhysAddr, VirtAddr};
 
 /// Another memory, with counters.
 #[derive(Debug, Default)]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
+use super::error::{Address, ReadCause, ReadError};
+use super::standing::{Memory, StopId};
+use kd_protocol::{PhysAddr, VirtAddr};
 
 /// Runs of bytes at virtual addresses; everything between them is not mapped.
 #[derive(Clone, Debug, Default)]

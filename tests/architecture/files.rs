@@ -12,7 +12,6 @@ use super::source::{Source, sources};
 /// Folders in which there still are circles. None is added.
 const STILL_ROUND: &[&str] = &[
     "src/commands/",
-    "src/memory/",
     "src/session/",
     "src/shell/",
     "src/source/",

@@ -1,0 +1,94 @@
+//! Reads that did not fill their buffer, and why.
+
+use std::fmt;
+
+use kd_protocol::{PhysAddr, VirtAddr};
+
+/// An address of either kind, for errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Virtual.
+    Virtual(VirtAddr),
+    /// Physical.
+    Physical(PhysAddr),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Virtual(address) => write!(f, "{address}"),
+            Self::Physical(address) => write!(f, "physical {address}"),
+        }
+    }
+}
+
+/// Why a read stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadCause {
+    /// No page is mapped there, or it is paged out.
+    #[error("not mapped")]
+    NotMapped,
+    /// The user pressed Ctrl+C.
+    #[error("interrupted")]
+    Interrupted,
+    /// The target has stood still for as long as it may.
+    #[error("the freeze budget of this stop is spent")]
+    FreezeBudget,
+    /// The target runs; it can be read only while it is stopped.
+    #[error("the target is running; break in first (Ctrl+C)")]
+    TargetRunning,
+    /// The target went away or started anew while it was being read.
+    #[error("the target restarted")]
+    TargetRestarted,
+    /// The line to the target ended.
+    #[error("the line to the target has ended")]
+    Disconnected,
+    /// The target stopped answering.
+    #[error("no answer from the target within {seconds} s")]
+    NoAnswer {
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The target refused with this status.
+    #[error("the target answered with status {0:08X}")]
+    Status(u32),
+    /// The session has ended.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// This kind of memory cannot do that.
+    #[error("{0} is not available here")]
+    Unsupported(&'static str),
+}
+
+impl ReadCause {
+    /// True if nothing can be read at this time, whatever the address: the link, the session or the user ended it, so it
+    /// says nothing of the memory. Else it is a fact about the memory: not mapped, or the target refuses it.
+    #[must_use]
+    pub const fn is_of_link(&self) -> bool {
+        match self {
+            Self::NotMapped | Self::Status(_) | Self::Unsupported(_) => false,
+            Self::Interrupted
+            | Self::FreezeBudget
+            | Self::TargetRunning
+            | Self::TargetRestarted
+            | Self::Disconnected
+            | Self::NoAnswer { .. }
+            | Self::SessionEnded => true,
+        }
+    }
+}
+
+/// A read that did not fill its buffer: the first `got` of `wanted` bytes were read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("read {got:#x} of {wanted:#x} bytes at {address}: {cause}")]
+pub struct ReadError {
+    /// Where the read began.
+    pub address: Address,
+    /// Bytes asked for.
+    pub wanted: usize,
+    /// Bytes from the start that were read and are in the buffer.
+    pub got: usize,
+    /// What stopped it.
+    pub cause: ReadCause,
+}

@@ -1,0 +1,63 @@
+//! A target that stands still: its bytes, and the CPU that reported the stop.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use kd_protocol::{PhysAddr, VirtAddr};
+
+use super::error::{ReadCause, ReadError};
+
+/// One stop of a target: bytes read during the same stop belong together, bytes of two stops may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StopId(pub u64);
+
+/// A target's memory, standing still while it is read.
+pub trait Memory: Send + Sync {
+    /// Fills `buf` whole or fails; [`ReadError::got`] says how many bytes from the start were read.
+    fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError>;
+
+    /// The same for a physical address.
+    fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError>;
+
+    /// First match of `pattern` in `range`. A live target searches itself; others read and scan.
+    fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError>;
+
+    /// Bytes that one request carries: a shorter read costs as much. 0 if there are no requests.
+    fn request_len(&self) -> usize {
+        0
+    }
+
+    /// The stop these bytes belong to: a cache drops its lines by itself when this changes.
+    fn stop(&self) -> StopId;
+}
+
+impl<M: Memory + ?Sized> Memory for Arc<M> {
+    fn read_virtual(&self, address: VirtAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        (**self).read_virtual(address, buf)
+    }
+
+    fn read_physical(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), ReadError> {
+        (**self).read_physical(address, buf)
+    }
+
+    fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
+        (**self).search_virtual(range, pattern)
+    }
+
+    fn request_len(&self) -> usize {
+        (**self).request_len()
+    }
+
+    fn stop(&self) -> StopId {
+        (**self).stop()
+    }
+}
+
+/// The CPU that reported a stop: whose registers a prompt speaks of.
+pub trait StoppedCpu: Send + Sync {
+    /// Its `CONTEXT`, as the target's kernel lays it out.
+    ///
+    /// # Errors
+    /// Why it cannot be read; [`ReadCause::Unsupported`] where no CPU is known.
+    fn context(&self) -> Result<Vec<u8>, ReadCause>;
+}
