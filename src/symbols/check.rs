@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::error::SymbolError;
+use super::identity::PdbIdentity;
 use super::isf::{self, IsfSymbols};
+use super::layout::TypeId;
 use super::pdb::PdbSymbols;
-use super::{PdbIdentity, SymbolError, SymbolKind, Symbols, TypeId};
+use super::symbol::{SymbolKind, Symbols};
 
 /// How much a symbol file has.
 #[derive(Clone, Debug, Serialize)]

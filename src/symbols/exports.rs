@@ -6,8 +6,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::error::SymbolError;
+use super::identity::{Guid, PdbIdentity};
+use super::layout::{TypeId, TypeLayout};
+use super::symbol::{Rva, Symbol, SymbolKind, Symbols};
 use super::table::TableSymbols;
-use super::{PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, TypeId, TypeLayout};
 
 /// What an image exports: names and addresses, no types.
 ///
@@ -25,7 +28,7 @@ impl ExportSymbols {
     /// No exports yet, of the image file called `image`, whose sections are `sections`.
     #[must_use]
     pub fn new(image: &str, pointer_size: u64, sections: Vec<Range<u32>>) -> Self {
-        let identity = PdbIdentity::new(image, super::Guid::default(), 0);
+        let identity = PdbIdentity::new(image, Guid::default(), 0);
         let table = sections.into_iter().fold(TableSymbols::new(identity), TableSymbols::section);
         Self { table, pointer_size, forwarders: BTreeMap::new(), unread: 0 }
     }

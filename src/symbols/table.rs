@@ -22,10 +22,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{
-    BaseKind, Bits, Constant, Field, PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, Type,
-    TypeId, TypeLayout,
-};
+use super::error::SymbolError;
+use super::identity::PdbIdentity;
+use super::layout::{BaseKind, Bits, Field, Type, TypeId, TypeLayout};
+use super::symbol::{Constant, Rva, Symbol, SymbolKind, Symbols};
 
 /// Symbols of one module, held in memory.
 #[derive(Clone, Debug)]

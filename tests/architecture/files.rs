@@ -15,7 +15,6 @@ const STILL_ROUND: &[&str] = &[
     "src/session/",
     "src/shell/",
     "src/source/",
-    "src/symbols/",
     "src/target/",
     "protocol/src/kd/",
     "protocol/src/kdcom/",

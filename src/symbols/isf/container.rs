@@ -7,7 +7,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
 
-use crate::symbols::SymbolError;
+use crate::symbols::error::SymbolError;
 
 /// Longest text read; a kernel's has 3 to 8 MB.
 const MAX_TEXT: u64 = 64 << 20;

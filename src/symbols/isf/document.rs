@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::symbols::{PdbIdentity, SymbolError};
+use crate::symbols::error::SymbolError;
+use crate::symbols::identity::PdbIdentity;
 
 /// All that is used of the file.
 #[derive(Debug, Deserialize)]

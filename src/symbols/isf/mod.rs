@@ -25,7 +25,10 @@ use std::sync::Arc;
 
 use self::document::Document;
 use self::types::Types;
-use super::{Constant, PdbIdentity, Rva, Symbol, SymbolError, SymbolKind, Symbols, TypeId, TypeLayout};
+use super::error::SymbolError;
+use super::identity::PdbIdentity;
+use super::layout::{TypeId, TypeLayout};
+use super::symbol::{Constant, Rva, Symbol, SymbolKind, Symbols};
 
 /// The symbols of one module, from an ISF file.
 #[derive(Debug)]

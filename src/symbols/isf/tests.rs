@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use super::*;
-use crate::symbols::{BaseKind, Bits, Type};
+use crate::symbols::layout::{BaseKind, Bits, Type};
 
 const TEXT: &str = r#"{
   "metadata": {"format": "6.1.0", "windows": {"pdb": {

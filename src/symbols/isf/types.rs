@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::document::{
     BaseType, BaseTypeKind, Enumeration, Field as RawField, FieldKind, FieldType, UserType,
 };
-use crate::symbols::{BaseKind, Bits, Constant, Field, Type, TypeId, TypeLayout};
+use crate::symbols::layout::{BaseKind, Bits, Field, Type, TypeId, TypeLayout};
+use crate::symbols::symbol::Constant;
 
 /// Longest chain of pointers and arrays that is followed for one field's type.
 const MAX_DEPTH: u32 = 32;

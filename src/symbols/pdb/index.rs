@@ -19,8 +19,8 @@ use std::time::UNIX_EPOCH;
 use kd_protocol::wire::Reader;
 use ms_pdb::{RandomAccessFile, ReadAt};
 
-use crate::symbols::PdbIdentity;
-use crate::symbols::store::default_store;
+use crate::symbols::default_store::default_store;
+use crate::symbols::identity::PdbIdentity;
 
 const MAGIC: &[u8; 8] = b"verikdPX";
 /// Changes with the form of the tables, with the hash of names, and with which names are kept.

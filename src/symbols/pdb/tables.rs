@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use super::index::{self, Index, NameTables, SMALLEST, Stamp, Table, TypeTables};
-use super::names::{self, Sections};
-use super::types::{Header, index_types};
-use super::{Container, Dbi};
-use crate::symbols::{PdbIdentity, SymbolError};
+use super::symbol_records::{self, SymbolRecords};
+use super::type_records::{Header, index_types};
+use crate::symbols::error::SymbolError;
+use crate::symbols::identity::PdbIdentity;
 
 /// The tables of one PDB.
 #[derive(Debug)]
@@ -36,10 +36,8 @@ pub(super) struct Made {
 
 /// The records of a PDB, and the tables made from them.
 #[derive(Debug)]
-pub(super) struct Records {
-    pub(super) container: Arc<Container>,
-    pub(super) dbi: Dbi,
-    pub(super) sections: Sections,
+struct Records {
+    symbols: SymbolRecords,
     header: Header,
     /// Where the index is kept; nothing if it would save no time.
     keep: Option<(PathBuf, PdbIdentity, Stamp)>,
@@ -49,11 +47,11 @@ pub(super) struct Records {
 
 impl Records {
     fn names(&self) -> &(NameTables, Option<SymbolError>) {
-        self.names.get_or_init(|| names::tables(self))
+        self.names.get_or_init(|| symbol_records::tables(&self.symbols))
     }
 
     fn types(&self) -> &(TypeTables, Option<SymbolError>) {
-        self.types.get_or_init(|| index_types(&self.container, &self.header))
+        self.types.get_or_init(|| index_types(&self.symbols.container, &self.header))
     }
 }
 
@@ -88,14 +86,14 @@ impl Drop for Made {
 
 impl Tables {
     pub(super) fn made(
-        container: Arc<Container>,
-        (dbi, sections, header): (Dbi, Sections, Header),
+        symbols: SymbolRecords,
+        header: Header,
         keep: Option<(PathBuf, PdbIdentity, Stamp)>,
     ) -> Self {
         let keep = keep.filter(|(_, _, stamp)| stamp.file_len >= SMALLEST);
         let (names, types) = (OnceLock::new(), OnceLock::new());
         Self::Made(Made {
-            records: Arc::new(Records { container, dbi, sections, header, keep, names, types }),
+            records: Arc::new(Records { symbols, header, keep, names, types }),
             is_name_asked: AtomicBool::new(false),
             background: Mutex::default(),
         })
@@ -103,7 +101,7 @@ impl Tables {
 
     /// Answers the first question for a name or an address from the records themselves: putting thirty thousand names in
     /// order takes longer than looking at each once. Nothing where there are tables, or will be soon.
-    pub(super) fn answer_first<T>(&self, answer: impl FnOnce(&Records) -> T) -> Option<T> {
+    pub(super) fn answer_first<T>(&self, answer: impl FnOnce(&SymbolRecords) -> T) -> Option<T> {
         let Self::Made(made) = self else { return None };
         let records = &*made.records;
         if records.keep.is_none()
@@ -112,7 +110,7 @@ impl Tables {
         {
             return None;
         }
-        let answer = answer(records);
+        let answer = answer(&records.symbols);
         made.go_on();
         Some(answer)
     }

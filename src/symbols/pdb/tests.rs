@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use super::container::check_superblock;
 use super::*;
 
 /// A container header with these four fields, in a file of `file_len` bytes.

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use kd_protocol::wire::Reader;
 use ms_pdb::types::fields::{Field as RawField, IterFields};
 use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
 
-use super::index::{Table, TypeTables, hash};
+use super::container::{Container, TYPE_STREAM};
+use super::index::{Table, hash};
 use super::tables::Tables;
-use super::{Container, TYPE_STREAM};
-use crate::symbols::{BaseKind, Bits, Constant, Field, SymbolError, Type, TypeId, TypeLayout};
+use super::type_records::{Composite, Header, composite};
+use crate::symbols::layout::{BaseKind, Bits, Field, Type, TypeId, TypeLayout};
+use crate::symbols::symbol::Constant;
 
 /// Longest chain of modifiers, pointers and arrays that is followed for one field's type.
 const MAX_DEPTH: u32 = 32;
@@ -31,76 +32,6 @@ pub(super) struct Types {
     /// The records that begin in each [`CHUNK`] bytes.
     chunks: Vec<OnceLock<Option<Box<[u8]>>>>,
     layouts: Mutex<HashMap<TypeId, Arc<TypeLayout>>>,
-}
-
-/// What the header of the TPI stream says.
-#[derive(Clone, Debug)]
-pub(super) struct Header {
-    /// Where in the stream the records are.
-    records: std::ops::Range<usize>,
-    /// First type index, and the one after the last.
-    first: u32,
-    end: u32,
-}
-
-impl Header {
-    /// Checks the header of the TPI stream.
-    ///
-    /// | offset | size | field              |
-    /// |-------:|-----:|--------------------|
-    /// |      0 |    4 | version            |
-    /// |      4 |    4 | bytes of header    |
-    /// |      8 |    4 | first type index   |
-    /// |     12 |    4 | end of type indexes|
-    /// |     16 |    4 | bytes of records   |
-    pub(super) fn read(container: &Container) -> Result<Self, SymbolError> {
-        const READING: &str = "type stream";
-        let len = usize::try_from(container.stream_len(TYPE_STREAM)).unwrap_or(usize::MAX);
-        if len == 0 {
-            return Ok(Self { records: 0..0, first: TypeIndex::MIN_BEGIN.0, end: TypeIndex::MIN_BEGIN.0 });
-        }
-        let bytes = container.part(TYPE_STREAM, 0..20.min(len), READING)?;
-        let mut reader = Reader::new("its header", &bytes);
-        let mut header = || -> Result<[u32; 5], kd_protocol::wire::DecodeError> {
-            Ok([reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?])
-        };
-        let header = header().map_err(|error| container.damaged(READING, error.to_string()))?;
-        let [_version, header_len, first, end, records_len] = header;
-        let records = header_len as usize..(header_len as usize).saturating_add(records_len as usize);
-        if records.end > len || header_len < 20 {
-            let wrong = format!("records at {records:#x?} of {len:#x} bytes");
-            return Err(container.damaged(READING, wrong));
-        }
-        Ok(Self { records, first, end })
-    }
-}
-
-/// Reads every record once: where each begins, and which of them define a structure or union.
-pub(super) fn index_types(container: &Container, header: &Header) -> (TypeTables, Option<SymbolError>) {
-    let mut tables = TypeTables::default();
-    let bytes = match container.part(TYPE_STREAM, header.records.clone(), "type records") {
-        Ok(bytes) => bytes,
-        Err(damage) => return (tables, Some(damage)),
-    };
-    let mut records = TypesIter::new(&bytes);
-    while let Some(record) = records.next() {
-        let id = header.first.saturating_add(tables.starts.len() as u32);
-        tables.starts.push([tables.types_end]);
-        tables.types_end = (bytes.len() - records.rest().len()) as u32;
-        if let Some(found) = composite(&record).filter(|found| !found.forward) {
-            tables.definitions.push([hash(found.name), id]);
-            if let Some(unique) = found.unique_name.filter(|unique| *unique != found.name) {
-                tables.definitions.push([hash(unique), id]);
-            }
-        } else if let Some(Ok(TypeData::Enum(found))) = (record.kind == Leaf::LF_ENUM).then(|| record.parse())
-            && !found.fixed.property.get().fwdref()
-        {
-            tables.enumerations.push([hash(found.name), id]);
-        }
-    }
-    tables.definitions.sort_unstable();
-    tables.enumerations.sort_unstable();
-    (tables, None)
 }
 
 impl Types {
@@ -320,37 +251,6 @@ impl Types {
             Some(self.container.part(TYPE_STREAM, range, "type records").ok()?.into())
         });
         TypesIter::new(bytes.as_ref()?.get(start.checked_sub(begin)?..)?).next()
-    }
-}
-
-/// What structure, class and union records have in common.
-struct Composite<'a> {
-    name: &'a [u8],
-    unique_name: Option<&'a [u8]>,
-    size: u64,
-    fields: TypeIndex,
-    forward: bool,
-}
-
-fn composite<'a>(record: &TypeRecord<'a>) -> Option<Composite<'a>> {
-    let is_composite =
-        matches!(record.kind, Leaf::LF_STRUCTURE | Leaf::LF_CLASS | Leaf::LF_INTERFACE | Leaf::LF_UNION);
-    match is_composite.then(|| record.parse())? {
-        Ok(TypeData::Struct(found)) => Some(Composite {
-            name: found.name,
-            unique_name: found.unique_name.map(|name| &**name),
-            size: u64::try_from(found.length).ok()?,
-            fields: found.fixed.field_list.get(),
-            forward: found.fixed.property.get().fwdref(),
-        }),
-        Ok(TypeData::Union(found)) => Some(Composite {
-            name: found.name,
-            unique_name: found.unique_name.map(|name| &**name),
-            size: u64::try_from(found.length).ok()?,
-            fields: found.fixed.fields.get(),
-            forward: found.fixed.property.get().fwdref(),
-        }),
-        _ => None,
     }
 }
 

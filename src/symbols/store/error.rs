@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::path::MICROSOFT_SERVER;
 use crate::output::Escaped;
-use crate::symbols::{PdbIdentity, SymbolError};
+use crate::symbols::error::SymbolError;
+use crate::symbols::identity::PdbIdentity;
 
 /// No place on the path has the symbol file of a build.
 #[derive(Debug, thiserror::Error)]

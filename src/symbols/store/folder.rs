@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{Attempt, Miss};
+use crate::symbols::identity::PdbIdentity;
 use crate::symbols::pdb::PdbFile;
-use crate::symbols::{PdbIdentity, Symbols};
+use crate::symbols::symbol::Symbols;
 
 /// Folders by the kind of image that files belong to.
 const IMAGE_KINDS: [&str; 3] = ["exe", "sys", "dll"];

@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::{Attempt, Miss};
 use super::folder::child;
+use crate::symbols::identity::{Guid, PdbIdentity};
 use crate::symbols::isf::{self, IsfSymbols};
-use crate::symbols::{Guid, PdbIdentity, Symbols};
+use crate::symbols::symbol::Symbols;
 
 const ENDINGS: [&str; 3] = [".json", ".json.xz", ".json.gz"];
 /// Most files of a folder whose names are looked at.

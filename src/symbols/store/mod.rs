@@ -33,12 +33,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use error::{Attempt, FetchError, Miss, NotFound};
 pub use limits::Limits;
-pub use path::{MICROSOFT_SERVER, Part, Store, SymbolPath, default_store};
+pub use path::{MICROSOFT_SERVER, Part, Store, SymbolPath};
 pub use watch::{Unwatched, Watch};
+
+pub use crate::symbols::default_store::default_store;
 
 use self::isf::IsfFiles;
 use self::server::Servers;
-use super::{PdbIdentity, Symbols};
+use super::identity::PdbIdentity;
+use super::symbol::Symbols;
 use crate::output::Escaped;
 
 /// Where symbols come from in one session: a path that can change, and what its servers have said so far.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::symbols::default_store::default_store;
+
 /// Microsoft's public symbol server: what `.symfix` and a bare `srv*` mean.
 pub const MICROSOFT_SERVER: &str = "https://msdl.microsoft.com/download/symbols";
 
@@ -149,16 +151,6 @@ impl fmt::Display for Part {
             }
         }
     }
-}
-
-/// The store that is used where a path names none, as WinDbg's `C:\ProgramData\Dbg\sym`.
-///
-/// The platform's cache folder: `~/.cache/verikd/symbols`, `~/Library/Caches/verikd/symbols`,
-/// `%LOCALAPPDATA%\verikd\cache\symbols`.
-#[must_use]
-pub fn default_store() -> PathBuf {
-    let cache = directories::ProjectDirs::from("", "", "verikd").map(|dirs| dirs.cache_dir().to_owned());
-    cache.unwrap_or_else(|| std::env::temp_dir().join("verikd")).join("symbols")
 }
 
 fn folder_or_default(word: &str) -> PathBuf {

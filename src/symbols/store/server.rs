@@ -17,7 +17,7 @@ use super::error::{FetchError, Miss, url_of};
 use super::limits::Limits;
 use super::transfer::Transfers;
 use super::watch::Watch;
-use crate::symbols::PdbIdentity;
+use crate::symbols::identity::PdbIdentity;
 use crate::symbols::pdb::PdbFile;
 
 /// What servers have said in this session.
