@@ -16,7 +16,6 @@ const STILL_ROUND: &[&str] = &[
     "src/shell/",
     "src/source/",
     "src/target/",
-    "protocol/src/kd/",
     "protocol/src/kdcom/",
     "protocol/src/link/",
     "sim/src/",

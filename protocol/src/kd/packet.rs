@@ -4,7 +4,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{DebugIo, FileIo, Manipulate, StateChange};
+use super::debug_io::DebugIo;
+use super::file_io::FileIo;
+use super::manipulate::Manipulate;
+use super::state_change::StateChange;
 use crate::wire::{DecodeError, Reader, Writer, open_enum};
 
 /// The break-in: one byte that is no packet. It stops a running target.

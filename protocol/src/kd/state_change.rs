@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::NtStatus;
+use super::status::NtStatus;
 use crate::address::VirtAddr;
 use crate::wire::{DecodeError, Reader, Writer, open_enum, wire_struct};
 

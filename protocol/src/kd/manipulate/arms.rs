@@ -3,7 +3,7 @@
 //! Offsets count from the union, byte 16 of the packet. Source: PROTOCOL.md 9, where each has its evidence.
 
 use crate::address::VirtAddr;
-use crate::kd::NtStatus;
+use crate::kd::status::NtStatus;
 use crate::wire::wire_struct;
 
 wire_struct! {

@@ -11,7 +11,7 @@ use self::arms::{
     GetVersion64, IoSpace, IoSpaceExtended, Msr, QueryMemory, ReadMemory64, RestoreBreakPoint, SearchMemory,
     SetContext, SwitchPartition, WriteBreakPoint64, WriteMemory64,
 };
-use super::NtStatus;
+use super::status::NtStatus;
 use crate::address::{PhysAddr, VirtAddr};
 use crate::wire::{DecodeError, Reader, Writer, open_enum};
 
