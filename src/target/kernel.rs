@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::Module;
 use super::error::MissingSymbols;
 use super::image::{Image, ImageError};
+use super::loaded::Loaded;
 use super::width::Width;
-use super::{Module, ModuleList, UnloadedModule};
-use crate::memory::{Memory, ReadCause, StopId, VirtAddr};
+use crate::memory::{Memory, ReadCause, VirtAddr};
 use crate::source::KernelVersion;
 use crate::symbols::store::{SymbolPath, SymbolSource};
 use crate::symbols::{ExportSymbols, Symbols};
@@ -20,9 +21,8 @@ pub struct Kernel {
     symbols: Mutex<HashMap<VirtAddr, Found>>,
     /// What images without a symbol file export, by base and size.
     exports: Mutex<HashMap<(VirtAddr, u32), Exports>>,
-    modules: Mutex<Option<(StopId, Arc<ModuleList>)>>,
+    loaded: Mutex<Loaded>,
     display: Mutex<Option<DisplayPosition>>,
-    unloaded: Mutex<Option<(StopId, Arc<[UnloadedModule]>)>>,
     /// Why its memory is read instead of searched.
     no_search: OnceLock<ReadCause>,
 }
@@ -76,9 +76,8 @@ impl Kernel {
             source: source.into(),
             symbols: Mutex::default(),
             exports: Mutex::default(),
-            modules: Mutex::default(),
+            loaded: Mutex::default(),
             display: Mutex::default(),
-            unloaded: Mutex::default(),
             no_search: OnceLock::new(),
         }
     }
@@ -135,8 +134,7 @@ impl Kernel {
     pub fn reload(&self) {
         lock(&self.symbols).clear();
         lock(&self.exports).clear();
-        lock(&self.modules).take();
-        lock(&self.unloaded).take();
+        *lock(&self.loaded) = Loaded::default();
         self.source.look_again(false);
     }
 
@@ -210,35 +208,9 @@ impl Kernel {
         symbols
     }
 
-    /// The drivers unloaded before one stop, read once in it.
-    pub(super) fn unloaded<E>(
-        &self,
-        stop: StopId,
-        read: impl FnOnce() -> Result<Arc<[UnloadedModule]>, E>,
-    ) -> Result<Arc<[UnloadedModule]>, E> {
-        if let Some((_, known)) = lock(&self.unloaded).as_ref().filter(|(at, _)| *at == stop) {
-            return Ok(Arc::clone(known));
-        }
-        let list = read()?;
-        *lock(&self.unloaded) = Some((stop, Arc::clone(&list)));
-        Ok(list)
-    }
-
-    /// The list of modules of one stop, read once in it.
-    pub(super) fn modules<E>(
-        &self,
-        stop: StopId,
-        read: impl FnOnce() -> Result<ModuleList, E>,
-    ) -> Result<Arc<ModuleList>, E> {
-        if let Some((_, known)) = lock(&self.modules).as_ref().filter(|(at, _)| *at == stop) {
-            return Ok(Arc::clone(known));
-        }
-        let list = Arc::new(read()?);
-        // A list that broke off is worth another try in the next command.
-        if list.end().is_complete() {
-            *lock(&self.modules) = Some((stop, Arc::clone(&list)));
-        }
-        Ok(list)
+    /// What is known of the loaded modules, perhaps of an earlier stop.
+    pub(super) fn loaded(&self) -> MutexGuard<'_, Loaded> {
+        lock(&self.loaded)
     }
 }
 

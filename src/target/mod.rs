@@ -15,6 +15,7 @@ mod fallback;
 mod file_name;
 mod image;
 mod kernel;
+mod loaded;
 mod modules;
 mod names;
 mod note;
@@ -227,22 +228,6 @@ impl<'a> Target<'a> {
             Registers::decode(machine, &cpu.context()?).ok_or(ReadCause::Unsupported("a whole CONTEXT"))
         };
         self.registers.get_or_init(read).as_ref().map_err(|cause| TargetError::NoRegisters(cause.clone()))
-    }
-
-    /// The loaded modules, read at most once per stop.
-    ///
-    /// # Errors
-    /// [`TargetError::Read`] if not even the list's head can be read. A list that breaks off is no error: see
-    /// [`ModuleList::end`].
-    pub fn modules(&self) -> Result<Arc<ModuleList>, TargetError> {
-        let read = || {
-            let version = self.kernel.version();
-            let layout = ["nt!_KLDR_DATA_TABLE_ENTRY", "nt!_LDR_DATA_TABLE_ENTRY"];
-            let layout = layout.into_iter().find_map(|name| self.layout_of_symbols(name).ok());
-            let pointer_size = self.pointer_size();
-            ModuleList::read(&self.memory, version.module_list, version.base, layout.as_ref(), pointer_size)
-        };
-        self.modules.get_or_init(|| self.kernel.modules(self.memory.stop(), read)).clone()
     }
 
     /// The kernel's debugger data block.
@@ -469,13 +454,8 @@ impl<'a> Target<'a> {
     /// The module and symbol that `address` lies at. Never fails: what is not known is left out.
     #[must_use]
     pub fn symbol_at(&self, address: VirtAddr) -> SymbolAt {
-        let (nt, nt_symbols) = self.kernel.nt(&self.memory);
-        if nt.contains(address) {
-            return self.name_in(address, &nt, nt_symbols);
-        }
-        let modules = self.modules();
-        match modules.as_ref().ok().and_then(|modules| modules.containing(address)) {
-            Some(module) => self.symbol_in(address, module),
+        match self.module_at(address) {
+            Some(module) => self.symbol_in(address, &module),
             None => self.unloaded_symbol(address),
         }
     }

@@ -18,7 +18,7 @@ use super::{FileName, Layout, TargetError};
 use crate::memory::{Memory, ReadError, VirtAddr};
 
 /// Most modules that are listed; a large server has some three hundred.
-const MAX_MODULES: usize = 0x1000;
+pub(super) const MAX_MODULES: usize = 0x1000;
 /// Bytes read at an entry: the fields used, and a name after the longest known structure (0xa0).
 const ENTRY_READ: usize = 0x120;
 /// Most bytes of an image's path: `MAX_PATH` characters.
@@ -65,6 +65,8 @@ pub struct ModuleList {
     end: WalkEnd,
     /// Where the path of each image is, and how many bytes of it are read; by base.
     paths: HashMap<VirtAddr, (VirtAddr, usize)>,
+    /// The entry at the kernel's list's end, and its image.
+    last: Option<(VirtAddr, VirtAddr)>,
 }
 
 impl ModuleList {
@@ -87,6 +89,11 @@ impl ModuleList {
         self.modules[..above].last().filter(|module| module.contains(address))
     }
 
+    /// The entry at the end of the kernel's list, and its image; nothing if the list is empty.
+    pub(super) const fn last(&self) -> Option<(VirtAddr, VirtAddr)> {
+        self.last
+    }
+
     /// Where the path of a module's image is, and bytes of it; nothing if the kernel has none.
     pub(super) fn path_of(&self, module: &Module) -> Option<(VirtAddr, usize)> {
         self.paths.get(&module.base).copied()
@@ -98,34 +105,33 @@ impl ModuleList {
         self.modules.iter().find(|module| module.is_called(name))
     }
 
-    /// Walks the list whose head is at `head`. `layout` is the build's `_KLDR_DATA_TABLE_ENTRY`, if symbols have one;
-    /// `pointer_size` is the target's.
+    /// Walks the list whose head is at `head`, and leads to `first` if that was read already.
     pub(super) fn read(
         memory: &dyn Memory,
         head: VirtAddr,
         kernel_base: VirtAddr,
-        layout: Option<&Layout>,
-        pointer_size: usize,
+        first: Option<VirtAddr>,
+        offsets: &Offsets,
     ) -> Result<Self, TargetError> {
-        let known = if pointer_size == 4 { Offsets::X86 } else { Offsets::X64 };
-        let offsets = layout.and_then(Offsets::of).unwrap_or(known);
-        let mut first = [0; 8];
-        let first = match memory.read_virtual(head, &mut first[..offsets.pointer]) {
-            Ok(()) => VirtAddr(u64::from_le_bytes(first)),
-            Err(error) => return Err(TargetError::read("head of PsLoadedModuleList", error)),
+        let read_first = || {
+            let mut first = [0; 8];
+            let read = memory.read_virtual(head, &mut first[..offsets.pointer]);
+            read.map_err(|error| TargetError::read("head of PsLoadedModuleList", error))?;
+            Ok::<_, TargetError>(VirtAddr(u64::from_le_bytes(first)))
         };
+        let first = first.map_or_else(read_first, Ok)?;
         let mut modules = Vec::new();
         let mut names = HashSet::new();
         let mut paths = HashMap::new();
+        let mut last = None;
         let end = walk::list(head, first, MAX_MODULES, |at| {
-            let entry = Entry::read(memory, at, &offsets)?;
+            let entry = Entry::read(memory, at, offsets)?;
+            last = Some((at, entry.base));
             if !entry.base.is_null() {
-                let name = entry.name(memory, &offsets).ok().filter(|name| !name.is_empty());
-                let name = name.unwrap_or_else(|| format!("unknown_{:x}", entry.base));
+                let name = entry.file_name(memory, offsets);
                 let base = entry.base;
-                paths.extend(entry.path(&offsets).map(|path| (base, path)));
-                let mut short: Arc<str> =
-                    if base == kernel_base { "nt".into() } else { module_name(&name).into() };
+                paths.extend(entry.path(offsets).map(|path| (base, path)));
+                let mut short = short_name(base, &name, kernel_base);
                 if !names.insert(Arc::clone(&short)) {
                     short = format!("{short}_{base:x}").into();
                     names.insert(Arc::clone(&short));
@@ -135,12 +141,17 @@ impl ModuleList {
             Ok::<_, ReadError>(entry.next)
         });
         modules.sort_by_key(|module| module.base);
-        Ok(Self { modules, end, paths })
+        Ok(Self { modules, end, paths, last })
     }
 }
 
+/// What commands call the image at `base`.
+fn short_name(base: VirtAddr, file: &str, kernel_base: VirtAddr) -> Arc<str> {
+    if base == kernel_base { "nt".into() } else { module_name(file).into() }
+}
+
 /// Where an entry's fields are.
-struct Offsets {
+pub(super) struct Offsets {
     pointer: usize,
     base: usize,
     size: usize,
@@ -152,6 +163,12 @@ struct Offsets {
 impl Offsets {
     const X64: Self = Self { pointer: 8, base: 0x30, size: 0x40, name: 0x58, path: 0x48 };
     const X86: Self = Self { pointer: 4, base: 0x18, size: 0x20, name: 0x2c, path: 0x24 };
+
+    /// Those of `layout`, the build's `_KLDR_DATA_TABLE_ENTRY`, if symbols have one; else those of every known build.
+    pub(super) fn find(layout: Option<&Layout>, pointer_size: usize) -> Self {
+        let known = if pointer_size == 4 { Self::X86 } else { Self::X64 };
+        layout.and_then(Self::of).unwrap_or(known)
+    }
 
     fn of(layout: &Layout) -> Option<Self> {
         let offset =
@@ -167,16 +184,18 @@ impl Offsets {
 }
 
 /// An entry's bytes and what they say.
-struct Entry {
+#[derive(Debug)]
+pub(super) struct Entry {
     at: VirtAddr,
     bytes: Vec<u8>,
-    next: VirtAddr,
-    base: VirtAddr,
-    size: u32,
+    pub(super) next: VirtAddr,
+    pub(super) previous: VirtAddr,
+    pub(super) base: VirtAddr,
+    pub(super) size: u32,
 }
 
 impl Entry {
-    fn read(memory: &dyn Memory, at: VirtAddr, offsets: &Offsets) -> Result<Self, ReadError> {
+    pub(super) fn read(memory: &dyn Memory, at: VirtAddr, offsets: &Offsets) -> Result<Self, ReadError> {
         let needed = (offsets.name.max(offsets.path) + 2 * offsets.pointer)
             .max(offsets.size + 4)
             .max(offsets.base + offsets.pointer);
@@ -187,11 +206,30 @@ impl Entry {
             }
             bytes.truncate(error.got);
         }
-        let mut entry = Self { at, bytes, next: VirtAddr(0), base: VirtAddr(0), size: 0 };
+        let nowhere = VirtAddr(0);
+        let mut entry = Self { at, bytes, next: nowhere, previous: nowhere, base: nowhere, size: 0 };
         entry.next = VirtAddr(entry.uint(0, offsets.pointer));
+        entry.previous = VirtAddr(entry.uint(offsets.pointer, offsets.pointer));
         entry.base = VirtAddr(entry.uint(offsets.base, offsets.pointer));
         entry.size = entry.uint(offsets.size, 4) as u32;
         Ok(entry)
+    }
+
+    /// Its module, under its own name.
+    pub(super) fn module(&self, memory: &dyn Memory, offsets: &Offsets, kernel_base: VirtAddr) -> Module {
+        let image_name = self.file_name(memory, offsets);
+        Module {
+            name: short_name(self.base, &image_name, kernel_base),
+            image_name,
+            base: self.base,
+            size: self.size,
+        }
+    }
+
+    /// The name of its file, or what stands for it.
+    fn file_name(&self, memory: &dyn Memory, offsets: &Offsets) -> String {
+        let name = self.name(memory, offsets).ok().filter(|name| !name.is_empty());
+        name.unwrap_or_else(|| format!("unknown_{:x}", self.base))
     }
 
     /// Where its path is and how much of it is read; nothing if it has none.

@@ -131,7 +131,8 @@ impl Target<'_> {
         if symbol.module.is_none() && symbol.is_named() {
             return Some(Neighbours { at: symbol, start, exact: Vec::new(), above: None });
         }
-        let Ok((module, symbols)) = self.module_names(symbol.module.as_deref()?) else {
+        let module = self.module_at(address)?;
+        let Ok(symbols) = self.names(&module) else {
             return Some(Neighbours { at: symbol, start, exact: Vec::new(), above: None });
         };
         let rva = u32::try_from(address.since(module.base)).ok().map(Rva)?;

@@ -9,11 +9,11 @@
 //!
 //! Source: PROTOCOL.md 13 for the variable; the entry is what public readers of kernel dumps and of live kernels agree on.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::width::Width;
 use super::{FileName, Target, TargetError};
-use crate::memory::{Memory, VirtAddr};
+use crate::memory::{Memory, ReadError, VirtAddr};
 
 /// Entries of the kernel's array.
 const ENTRIES: usize = 50;
@@ -31,6 +31,8 @@ pub struct UnloadedModule {
     pub time: u64,
     /// Where its file name is, and its length in bytes.
     name: (VirtAddr, usize),
+    /// The name, once it was read.
+    text: Arc<OnceLock<String>>,
 }
 
 impl UnloadedModule {
@@ -39,19 +41,16 @@ impl UnloadedModule {
     pub fn contains(&self, address: VirtAddr) -> bool {
         (self.base..self.end).contains(&address)
     }
+
+    /// True if `other` is the same unloading of the same driver.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let key = |driver: &Self| (driver.base, driver.end, driver.time, driver.name);
+        key(self) == key(other)
+    }
 }
 
 impl Target<'_> {
-    /// The drivers that were unloaded, the last first; read at most once per stop. None if the kernel does not say.
-    ///
-    /// # Errors
-    /// [`TargetError::Read`].
-    pub fn unloaded_modules(&self) -> Result<Arc<[UnloadedModule]>, TargetError> {
-        let read = || self.unloaded.get_or_init(|| self.read_unloaded()).clone();
-        self.kernel.unloaded(self.memory.stop(), read)
-    }
-
-    fn read_unloaded(&self) -> Result<Arc<[UnloadedModule]>, TargetError> {
+    pub(super) fn read_unloaded(&self) -> Result<Arc<[UnloadedModule]>, TargetError> {
         let by_symbol = self.address_of("nt!MmUnloadedDrivers").ok();
         let by_block = || self.debugger_data().ok()?.mm_unloaded_drivers();
         let Some(variable) = by_symbol.or_else(by_block) else { return Ok(Arc::new([])) };
@@ -63,7 +62,7 @@ impl Target<'_> {
         if array.is_null() {
             return Ok(Arc::new([]));
         }
-        let size = if width == Width::Bits32 { 0x18 } else { 0x28 };
+        let size = entry_size(width);
         let mut bytes = vec![0; ENTRIES * size];
         self.memory.read_virtual(array, &mut bytes).map_err(failed)?;
         let entries = bytes.chunks_exact(size).map(|entry| decode(entry, width.bytes()));
@@ -76,6 +75,25 @@ impl Target<'_> {
         drivers.reverse();
         drivers.sort_by_key(|driver| std::cmp::Reverse(driver.time));
         Ok(drivers.into())
+    }
+
+    /// The driver in an entry of the array that the variable at `pointer` leads to; nothing if there is no array, or not such
+    /// an entry.
+    pub(super) fn read_unloaded_entry(
+        &self,
+        pointer: VirtAddr,
+        number: u32,
+    ) -> Result<Option<UnloadedModule>, ReadError> {
+        let width = self.width();
+        let mut word = [0; 8];
+        self.memory.read_virtual(pointer, &mut word[..width.bytes()])?;
+        let array = VirtAddr(u64::from_le_bytes(word));
+        if array.is_null() || number as usize >= ENTRIES {
+            return Ok(None);
+        }
+        let mut entry = vec![0; entry_size(width)];
+        self.memory.read_virtual(array.offset(u64::from(number) * entry.len() as u64), &mut entry)?;
+        Ok(Some(decode(&entry, width.bytes())))
     }
 
     /// The driver that `address` lay in, the last one if there were several. Nothing if it lay in none.
@@ -94,11 +112,22 @@ impl Target<'_> {
     /// # Errors
     /// [`TargetError::Read`].
     pub fn unloaded_name(&self, driver: &UnloadedModule) -> Result<String, TargetError> {
+        if let Some(known) = driver.text.get() {
+            return Ok(known.clone());
+        }
         let (at, length) = driver.name;
         let mut bytes = vec![0; FileName::bytes_to_read(length)];
         let read = self.memory.read_virtual(at, &mut bytes);
         read.map_err(|error| TargetError::read("name of an unloaded driver", error))?;
-        Ok(FileName::new(&bytes, length).text)
+        Ok(driver.text.get_or_init(|| FileName::new(&bytes, length).text).clone())
+    }
+}
+
+/// Bytes of an entry.
+const fn entry_size(width: Width) -> usize {
+    match width {
+        Width::Bits32 => 0x18,
+        Width::Bits64 => 0x28,
     }
 }
 
@@ -114,5 +143,6 @@ fn decode(entry: &[u8], pointer: usize) -> UnloadedModule {
         base: VirtAddr(uint(2 * pointer, pointer)),
         end: VirtAddr(uint(3 * pointer, pointer)),
         time: uint(4 * pointer, 8),
+        text: Arc::default(),
     }
 }

@@ -114,7 +114,9 @@ impl<'a> Names<'a> {
         for (code, text) in self.missing.into_values() {
             self.target.note(Note::remark(code, text));
         }
-        if self.known.values().any(Option::is_none) {
+        let is_missing =
+            |(address, name): (&VirtAddr, &Option<_>)| name.is_none() && self.target.is_kernel(*address);
+        if self.known.iter().any(is_missing) {
             // Whose list was not asked for yet is asked here: a name that is missing needs its reason.
             let _ = self.target.modules();
             if let Some(trouble) = self.target.module_trouble() {

@@ -1,0 +1,290 @@
+//! What is known of the loaded modules: which one an address lies in, without the whole list; and kept from stop to stop.
+//!
+//! ```text
+//!  PsLoadedModuleList <-> nt <-> hal <-> ndis <-> ... <-> storfilt <-> myfault <-> PsLoadedModuleList
+//!                      1 --> 3 --> 5 -->                     <-- 4 <-- 2
+//! ```
+//! An entry costs a request, and a machine has two hundred. Those whose code is looked into are mostly near an end of the
+//! list: what the boot loader brought, and what was loaded last. So the list is walked from both ends, as far as it takes
+//! to place an address. That an address lies in no module only the whole list shows.
+//!
+//! What was read holds in another stop too if since then nothing was loaded, which would have come to the list's end, and
+//! nothing was unloaded, which the kernel counts (`MmLastUnloadedDriver`) and remembers. A driver is remembered before it
+//! is taken out of the list: where the last one that is remembered lies over one that is known to be loaded, and that one is
+//! not at the list's end, it may have been on its way out, and everything is read anew. That costs four requests at the most.
+//!
+//! Names of two modules whose files are called alike are told apart by [`ModuleList`] only.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::modules::{Entry, MAX_MODULES, Offsets};
+use super::{Module, ModuleList, Target, TargetError, UnloadedModule};
+use crate::memory::{Memory, StopId, VirtAddr};
+use crate::symbols::Symbols;
+
+/// No image is longer: an entry that says so is damaged, and its neighbours decide which module an address lies in.
+const MAX_SIZE: u32 = 0x1000_0000;
+
+/// What is known of the loaded modules.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    /// The stop that it was last seen to hold in.
+    stop: Option<StopId>,
+    mark: Option<Mark>,
+    whole: Option<Arc<ModuleList>>,
+    ends: Option<Ends>,
+    unloaded: Option<Arc<[UnloadedModule]>>,
+}
+
+/// What changes when a module is loaded or unloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    /// Links of the list's head.
+    first: VirtAddr,
+    last: VirtAddr,
+    /// How many drivers were unloaded, up to the length of the kernel's array and then anew; nothing if symbols don't say.
+    last_unloaded: Option<u32>,
+}
+
+impl Loaded {
+    /// Base and size of the modules that are known.
+    fn known(&self) -> Box<dyn Iterator<Item = (VirtAddr, u32)> + '_> {
+        match (&self.whole, &self.ends) {
+            (Some(whole), _) => Box::new(whole.modules().iter().map(|module| (module.base, module.size))),
+            (None, Some(ends)) => Box::new(ends.seen.iter().map(|entry| (entry.base, entry.size))),
+            (None, None) => Box::new(std::iter::empty()),
+        }
+    }
+
+    /// The entry at the list's end and the base of its image, if it was read.
+    fn tail(&self) -> Option<(VirtAddr, VirtAddr)> {
+        match (&self.whole, &self.ends) {
+            (Some(whole), _) => whole.last(),
+            (None, ends) => ends.as_ref()?.tail,
+        }
+    }
+}
+
+impl Target<'_> {
+    /// The module that `address` lies in, if that is known or can be read.
+    #[must_use]
+    pub fn module_at(&self, address: VirtAddr) -> Option<Module> {
+        let (nt, _) = self.kernel.nt(&self.memory);
+        if nt.contains(address) {
+            return Some(nt);
+        }
+        if !self.is_kernel(address) {
+            return None;
+        }
+        let found = if self.modules.get().is_none() { self.find_from_ends(address) } else { None };
+        found.or_else(|| self.modules().ok()?.containing(address).cloned())
+    }
+
+    /// The loaded modules, read at most once per stop.
+    ///
+    /// # Errors
+    /// [`TargetError::Read`] if not even the list's head can be read. A list that breaks off is no error: see
+    /// [`ModuleList::end`].
+    pub fn modules(&self) -> Result<Arc<ModuleList>, TargetError> {
+        self.modules.get_or_init(|| self.read_modules()).clone()
+    }
+
+    fn read_modules(&self) -> Result<Arc<ModuleList>, TargetError> {
+        let (known, mark) = self.with_loaded(|loaded| (loaded.whole.clone(), loaded.mark));
+        if let Some(whole) = known {
+            return Ok(whole);
+        }
+        let version = self.kernel.version();
+        let (first, offsets) = (mark.map(|mark| mark.first), self.entry_offsets());
+        let list = ModuleList::read(&self.memory, version.module_list, version.base, first, &offsets)?;
+        let list = Arc::new(list);
+        // A list that broke off is worth another try in the next command.
+        if list.end().is_complete() {
+            self.with_loaded(|loaded| loaded.whole = Some(Arc::clone(&list)));
+        }
+        Ok(list)
+    }
+
+    /// The drivers that were unloaded, the last first; read at most once per stop. None if the kernel does not say.
+    ///
+    /// # Errors
+    /// [`TargetError::Read`].
+    pub fn unloaded_modules(&self) -> Result<Arc<[UnloadedModule]>, TargetError> {
+        let known = self.with_loaded(|loaded| loaded.unloaded.clone());
+        if let Some(list) = known {
+            return Ok(list);
+        }
+        let list = self.unloaded.get_or_init(|| self.read_unloaded()).clone()?;
+        self.with_loaded(|loaded| loaded.unloaded = Some(Arc::clone(&list)));
+        Ok(list)
+    }
+
+    fn find_from_ends(&self, address: VirtAddr) -> Option<Module> {
+        let offsets = self.entry_offsets();
+        let version = self.kernel.version();
+        self.with_loaded(|loaded| {
+            let mark = loaded.mark.filter(|_| loaded.whole.is_none())?;
+            let ends =
+                loaded.ends.get_or_insert_with(|| Ends::new(version.module_list, mark.first, mark.last));
+            let entry = ends.find(&self.memory, &offsets, address)?;
+            Some(entry.module(&self.memory, &offsets, version.base))
+        })
+    }
+
+    fn entry_offsets(&self) -> Offsets {
+        let layout = ["nt!_KLDR_DATA_TABLE_ENTRY", "nt!_LDR_DATA_TABLE_ENTRY"];
+        let layout = layout.into_iter().find_map(|name| self.layout_of_symbols(name).ok());
+        Offsets::find(layout.as_ref(), self.pointer_size())
+    }
+
+    /// Looks at what is known, of which nothing is left that does not hold in this stop. `look` must not come back here.
+    fn with_loaded<T>(&self, look: impl FnOnce(&mut Loaded) -> T) -> T {
+        let symbols = self.module_symbols("nt").ok();
+        let symbols = symbols.as_ref().map(|(_, symbols)| &**symbols);
+        let mut loaded = self.kernel.loaded();
+        let stop = Some(self.memory.stop());
+        if loaded.stop != stop {
+            let mark = self.read_mark(symbols);
+            let holds = mark.is_some() && mark == loaded.mark && self.still_holds(&loaded, symbols);
+            if !holds {
+                *loaded = Loaded::default();
+            }
+            (loaded.stop, loaded.mark) = (stop, mark);
+        }
+        look(&mut loaded)
+    }
+
+    /// Reads what changes with the list. In most kernels it lies in one reply.
+    fn read_mark(&self, symbols: Option<&dyn Symbols>) -> Option<Mark> {
+        let pointer = self.pointer_size();
+        let mut ranges = vec![(self.kernel.version().module_list, 2 * pointer)];
+        ranges.extend(self.variable(symbols, "MmLastUnloadedDriver").map(|at| (at, 4)));
+        let mut answers = self.read_ranges(&ranges).into_iter();
+        let links = answers.next()?.ok()?;
+        let last_unloaded = answers.next().and_then(Result::ok);
+        let last_unloaded = last_unloaded.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
+        let (first, last) = links.split_at(pointer);
+        Some(Mark { first: word(first), last: word(last), last_unloaded })
+    }
+
+    /// True if what is known of another stop, in which the mark was the same, holds in this one.
+    fn still_holds(&self, loaded: &Loaded, symbols: Option<&dyn Symbols>) -> bool {
+        let Some((mark, count)) = loaded.mark.and_then(|mark| Some((mark, mark.last_unloaded?))) else {
+            return false;
+        };
+        let Some((tail, base)) = loaded.tail().filter(|(at, _)| *at == mark.last) else { return false };
+        let entry = Entry::read(&self.memory, tail, &self.entry_offsets());
+        if !entry.is_ok_and(|entry| entry.base == base) {
+            return false;
+        }
+        let Some(newest) = count.checked_sub(1) else { return true };
+        let Some(pointer) = self.variable(symbols, "MmUnloadedDrivers") else { return false };
+        let Ok(Some(newest)) = self.read_unloaded_entry(pointer, newest) else { return false };
+        let is_over = |(known, size): (VirtAddr, u32)| {
+            known != base && known < newest.end && newest.base < known.offset(size.into())
+        };
+        let is_listed = |list: &Arc<[UnloadedModule]>| list.iter().any(|driver| driver.is(&newest));
+        loaded.unloaded.as_ref().is_none_or(is_listed) && !loaded.known().any(is_over)
+    }
+
+    /// Where a variable of the kernel is, if its symbols say.
+    fn variable(&self, symbols: Option<&dyn Symbols>, name: &str) -> Option<VirtAddr> {
+        Some(self.kernel.version().base.offset(symbols?.address_of(name)?.0.into()))
+    }
+}
+
+/// The list of modules as far as it was read from its ends.
+#[derive(Debug)]
+struct Ends {
+    head: VirtAddr,
+    seen: Vec<Entry>,
+    places: HashSet<VirtAddr>,
+    /// The entries next to be read, and those that lead there.
+    front: Option<VirtAddr>,
+    back: Option<VirtAddr>,
+    behind_back: VirtAddr,
+    is_backs_turn: bool,
+    /// The last entry of the list and its image.
+    tail: Option<(VirtAddr, VirtAddr)>,
+}
+
+impl Ends {
+    fn new(head: VirtAddr, first: VirtAddr, last: VirtAddr) -> Self {
+        Self {
+            head,
+            seen: Vec::new(),
+            places: HashSet::new(),
+            front: Some(first),
+            back: Some(last),
+            behind_back: head,
+            is_backs_turn: false,
+            tail: None,
+        }
+    }
+
+    /// The entry of the module that `address` lies in; nothing if the whole list has to be read to say.
+    fn find(&mut self, memory: &dyn Memory, offsets: &Offsets, address: VirtAddr) -> Option<&Entry> {
+        let has = |entry: &Entry| address.since(entry.base) < u64::from(entry.size);
+        if let Some(place) = self.seen.iter().position(has) {
+            return self.seen.get(place);
+        }
+        while let Some(entry) = self.step(memory, offsets) {
+            if has(entry) {
+                return self.seen.last();
+            }
+        }
+        None
+    }
+
+    /// Reads one more entry; nothing if both ends have met, or cannot be followed.
+    fn step(&mut self, memory: &dyn Memory, offsets: &Offsets) -> Option<&Entry> {
+        loop {
+            let at_back = self.back.filter(|_| self.is_backs_turn || self.front.is_none());
+            let at = at_back.or(self.front)?;
+            self.is_backs_turn = at_back.is_none();
+            let is_odd = at.is_null() || !at.0.is_multiple_of(4) || self.places.len() == MAX_MODULES;
+            if at == self.head || is_odd || !self.places.insert(at) {
+                if at == self.head || !is_odd {
+                    (self.front, self.back) = (None, None);
+                } else if at_back.is_some() {
+                    self.back = None;
+                } else {
+                    self.front = None;
+                }
+                continue;
+            }
+            let entry = match Entry::read(memory, at, offsets) {
+                Ok(entry) if entry.size <= MAX_SIZE => entry,
+                // Not to be placed by, and perhaps not to be followed: whoever reads the whole list tells what is wrong.
+                _ => {
+                    (self.front, self.back) = (None, None);
+                    return None;
+                }
+            };
+            if at_back.is_some() {
+                if entry.next != self.behind_back {
+                    self.back = None;
+                    self.places.remove(&at);
+                    continue;
+                }
+                self.tail.get_or_insert((at, entry.base));
+                (self.back, self.behind_back) = (Some(entry.previous), at);
+            } else {
+                self.front = Some(entry.next);
+            }
+            self.seen.push(entry);
+            return self.seen.last();
+        }
+    }
+}
+
+/// The address in up to 8 bytes.
+fn word(bytes: &[u8]) -> VirtAddr {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    VirtAddr(u64::from_le_bytes(word))
+}
+
+#[cfg(test)]
+mod tests;
