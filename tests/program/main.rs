@@ -1,0 +1,12 @@
+//! The program as a process, and what it is made of, before simulated targets over real sockets.
+
+mod doctor;
+mod end_to_end;
+#[path = "../support/junk.rs"]
+mod junk;
+mod keys;
+#[path = "../support/program.rs"]
+mod program;
+mod serial;
+mod simulator;
+mod trace;

@@ -1,0 +1,230 @@
+//! Serial lines as a person uses them: sockets of virtual machines, the bridge, and what goes wrong with either.
+#![cfg(unix)]
+
+use std::io::Write;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use crate::program::{COMMANDS, Running, Setup, golden, normalized, run};
+
+/// Where the virtual machine's socket is, and what -k and sim call it.
+struct Line {
+    setup: Setup,
+    path: String,
+}
+
+impl Line {
+    fn new() -> Self {
+        let setup = Setup::new();
+        let path = setup.folder.path().join("vm.sock").display().to_string();
+        Self { setup, path }
+    }
+
+    fn target(&self, options: &[&str]) -> Running {
+        self.setup.serial_target(&format!("unix:{}", self.path), options)
+    }
+
+    fn debug(&self, line_options: &str, options: &[&str]) -> Running {
+        self.setup.start_debugging_at(&format!("com:pipe,port={}{line_options}", self.path), options)
+    }
+
+    fn bridge(&self, port: u16) -> Running {
+        let (from, to) =
+            (format!("com:pipe,port={}", self.path), format!("net:hostip=127.0.0.1,port={port},key=1.2.3.4"));
+        let mut bridge = Running::start(&["bridge", "--from", &from, "--to", &to]);
+        bridge.wait_for("is offered to");
+        bridge
+    }
+}
+
+#[test]
+fn a_unix_socket_gives_the_golden_texts_and_the_target_runs_on() {
+    let line = Line::new();
+    let mut target = line.target(&["--leak-every", "50ms"]);
+    let first = line.debug("", &["-b", "-c", COMMANDS]).finish();
+    assert_eq!(first.code, 0, "{}", first.err);
+    assert_eq!(normalized(&first.out), golden());
+    target.wait_for("leaked");
+    let second = line.debug(",resets=0,reconnect", &["-b", "-c", "!verifier 3 myfault.sys"]).finish();
+    assert_eq!(second.code, 0, "{}", second.err);
+    let blocks = second.out.lines().filter(|line| line.contains(" Leak ")).count();
+    assert!(blocks > 10, "{blocks} blocks at the second stop:\n{}", second.out);
+    target.wait_for("Runs on");
+}
+
+#[test]
+fn tcp_gives_the_golden_texts() {
+    let setup = Setup::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let _target = setup.serial_target(&format!("tcp:{port}"), &[]);
+    let connection = format!("com:ipport={port},port=127.0.0.1");
+    let output = setup.start_debugging_at(&connection, &["-b", "-c", COMMANDS]).finish();
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_eq!(normalized(&output.out), golden());
+}
+
+#[test]
+fn the_debugger_may_be_there_before_the_machine() {
+    let line = Line::new();
+    let mut debugger = line.debug("", &["-b", "-c", COMMANDS]);
+    debugger.wait_for("Waiting for a target on");
+    let _target = line.target(&[]);
+    let output = debugger.finish();
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_eq!(normalized(&output.out), golden());
+}
+
+#[test]
+fn a_bridge_gives_kdnet_debuggers_the_golden_texts() {
+    let line = Line::new();
+    let mut target = line.target(&[]);
+    let _bridge = line.bridge(line.setup.port);
+    let output = line.setup.debug(&["-b", "-c", COMMANDS]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_eq!(normalized(&output.out), golden());
+    target.wait_for("Runs on");
+}
+
+#[test]
+fn a_bridge_gives_them_over_a_network_that_loses_a_tenth() {
+    let line = Line::new();
+    let _target = line.target(&[]);
+    let relay = lossy_relay(line.setup.port, 0.1);
+    let _bridge = line.bridge(relay.port());
+    let output = line.setup.debug(&["-b", "-c", COMMANDS]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_eq!(normalized(&output.out), golden());
+}
+
+#[test]
+fn a_bridge_that_ends_lets_a_stopped_target_run() {
+    let line = Line::new();
+    let mut target = line.target(&["--leak-every", "50ms"]);
+    let bridge = line.bridge(line.setup.port);
+    let mut debugger = line.setup.start_debugging(&["-b", "-c", "!verifier 3 myfault.sys"]);
+    // A debugger that is gone without a word leaves its target stopped.
+    debugger.wait_for("0: kd> !verifier 3");
+    debugger.signal("KILL");
+    drop(debugger);
+    bridge.signal("TERM");
+    let ended = bridge.finish();
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.err.contains("The bridge ends"), "{}", ended.err);
+    target.wait_for("leaked");
+}
+
+#[test]
+fn a_line_that_ends_is_waited_for_if_that_is_wanted() {
+    let line = Line::new();
+    let mut target = line.target(&[]);
+    let mut debugger = line.debug(",reconnect", &["-b", "-c", "g; !verifier 3 myfault.sys"]);
+    target.wait_for("Runs on");
+    drop(target);
+    debugger.wait_for("The line to the target has ended; waiting for it");
+    let _target = line.target(&[]);
+    debugger.wait_for("The line to the target is there again");
+    debugger.signal("INT");
+    let output = debugger.finish();
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert!(output.out.contains("fffffa8005400000     0x000fb000     Leak"), "{}", output.out);
+    let line = Line::new();
+    let target = line.target(&[]);
+    let mut debugger = line.debug("", &["-b", "-c", "g; !verifier 3 myfault.sys"]);
+    debugger.wait_for("0: kd> g");
+    drop(target);
+    debugger.wait_for("the serial line has ended");
+}
+
+#[test]
+fn a_line_without_a_target_says_what_is_wrong_with_it() {
+    let line = Line::new();
+    let give_up = ["-b", "--connect-timeout", "1s", "-c", "lm"];
+    let absent = line.debug("", &give_up).finish();
+    assert_eq!(absent.code, 1);
+    assert!(
+        absent.err.contains("is not there: No such file") && absent.err.contains("-serial unix:"),
+        "{}",
+        absent.err
+    );
+    let listener = UnixListener::bind(&line.path).unwrap();
+    let silent = line.debug("", &give_up).finish();
+    assert_eq!(silent.code, 1);
+    assert!(
+        silent.err.contains("nothing came from it") && silent.err.contains("bcdedit /dbgsettings serial"),
+        "{}",
+        silent.err
+    );
+    let _ = listener.accept();
+    let console = line.debug("", &give_up);
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(b"SeaBIOS (version 1.16)\r\nBooting from Hard Disk...\r\n").unwrap();
+    let console = console.finish();
+    assert_eq!(console.code, 1);
+    assert!(
+        console.err.contains("51 bytes came from") && console.err.contains("Booting from Hard Disk"),
+        "{}",
+        console.err
+    );
+}
+
+#[test]
+fn a_bad_command_line_says_what_to_write() {
+    for (arguments, wanted) in [
+        (&["-k", "com:pipe"][..], "port is missing; write -k com:pipe,port=/path/to/vm.sock"),
+        (
+            &[
+                "bridge",
+                "--from",
+                "net:port=1,key=1.2.3.4",
+                "--to",
+                "net:hostip=127.0.0.1,port=1,key=1.2.3.4",
+            ],
+            "--from takes a serial line",
+        ),
+        (
+            &["bridge", "--from", "com:pipe,port=a", "--to", "net:port=1,key=1.2.3.4"],
+            "--to takes the debugger's address",
+        ),
+        (&["sim", "--serial", "usb:1"], "write unix:PATH, tcp:PORT or tcp:ADDR:PORT"),
+        (&["sim", "--serial", "tcp:1", "--loss", "0.1"], "cannot be used with"),
+        (&["sim"], "--serial"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.code, 2, "{arguments:?}: {}", output.err);
+        assert!(output.err.contains(wanted), "{arguments:?}: {}", output.err);
+    }
+}
+
+/// Carries datagrams between whoever sends to the returned address and `port`, and loses a share of them, seeded.
+fn lossy_relay(port: u16, loss: f64) -> SocketAddr {
+    let (near, far) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let address = near.local_addr().unwrap();
+    far.connect(("127.0.0.1", port)).unwrap();
+    let (near_back, far_back) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut chance = fastrand::Rng::with_seed(1);
+        let mut datagram = vec![0; 65_536];
+        while let Ok((len, from)) = near.recv_from(&mut datagram) {
+            let _ = tell.send(from);
+            if chance.f64() >= loss {
+                // Where nobody listens yet, a datagram is lost too.
+                let _ = far.send(&datagram[..len]);
+            }
+        }
+    });
+    std::thread::spawn(move || {
+        let mut chance = fastrand::Rng::with_seed(2);
+        let mut datagram = vec![0; 65_536];
+        let bridge = told.recv_timeout(Duration::from_secs(60)).unwrap();
+        loop {
+            // A refused send of the other direction is reported here.
+            let Ok(len) = far_back.recv(&mut datagram) else { continue };
+            if chance.f64() >= loss {
+                let _ = near_back.send_to(&datagram[..len], bridge);
+            }
+        }
+    });
+    address
+}
