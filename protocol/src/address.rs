@@ -2,6 +2,16 @@
 
 use std::fmt;
 
+/// Sixteen digits with a backtick, whatever the target: see [`VirtAddr::wide`].
+#[derive(Clone, Copy, Debug)]
+pub struct Wide(u64);
+
+impl fmt::Display for Wide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}`{:08x}", self.0 >> 32, self.0 & 0xffff_ffff)
+    }
+}
+
 macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -21,6 +31,13 @@ macro_rules! address {
                 self.0.wrapping_sub(base.0)
             }
 
+            /// Prints as WinDbg does of a 64-bit target: ``fffff807`1c2d3000``. An address alone does not print: how many
+            /// digits it has depends on its target.
+            #[must_use]
+            pub const fn wide(self) -> Wide {
+                Wide(self.0)
+            }
+
             /// True for address 0, the kernel's "none".
             #[must_use]
             pub const fn is_null(self) -> bool {
@@ -28,16 +45,9 @@ macro_rules! address {
             }
         }
 
-        /// Prints as WinDbg does: ``fffff807`1c2d3000``.
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:08x}`{:08x}", self.0 >> 32, self.0 & 0xffff_ffff)
-            }
-        }
-
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(self, f)
+                fmt::Display::fmt(&self.wide(), f)
             }
         }
 
@@ -60,6 +70,12 @@ address! {
     PhysAddr
 }
 
+impl fmt::Display for PhysAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.wide(), f)
+    }
+}
+
 impl VirtAddr {
     /// True where x64 puts the kernel: the upper half, sign-extended from bit 47.
     #[must_use]
@@ -74,7 +90,7 @@ mod tests {
 
     #[test]
     fn an_address_prints_with_windbgs_backtick() {
-        assert_eq!(VirtAddr(0xffff_f807_1c2d_3000).to_string(), "fffff807`1c2d3000");
+        assert_eq!(VirtAddr(0xffff_f807_1c2d_3000).wide().to_string(), "fffff807`1c2d3000");
         assert_eq!(PhysAddr(0x1a_b000).to_string(), "00000000`001ab000");
         assert_eq!(format!("{:016x}", VirtAddr(0x10)), "0000000000000010");
     }

@@ -74,7 +74,7 @@ pub(super) fn run(options: &Options) -> u8 {
 
 fn config_of(options: &Options) -> Result<(BridgeConfig, Option<KeyOrigin>), String> {
     let parse = |option: &str, text: &str| {
-        Connection::parse(text).map_err(|error| error.to_string().replacen("-k", option, 1))
+        Connection::parse(text).map_err(|error| error.of_option(option).to_string())
     };
     let from: ComLine = match parse("--from", options.from.as_str())?.0 {
         Connection::Com(line) => line,

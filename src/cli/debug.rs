@@ -113,7 +113,7 @@ pub(super) fn run(options: &Options) -> u8 {
             connection
         }
         Err(error) => {
-            fail(&error);
+            fail(&error.of_option("-k"));
             return USAGE;
         }
     };

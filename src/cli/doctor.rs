@@ -42,7 +42,7 @@ pub(super) fn run(options: &Options) -> u8 {
     let (connection, key_origin) = match Connection::parse(options.connection.as_str()) {
         Ok(parsed) => parsed,
         Err(error) => {
-            fail(&error);
+            fail(&error.of_option("-k"));
             return USAGE;
         }
     };

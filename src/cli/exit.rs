@@ -10,7 +10,7 @@ pub(super) const USAGE: u8 = 2;
 pub(super) const GAPS: u8 = 3;
 
 /// Says what failed; the exit code for it.
-pub(super) fn fail(error: &dyn std::error::Error) -> u8 {
+pub(super) fn fail(error: &dyn std::fmt::Display) -> u8 {
     // Where even standard error is closed, the exit code still tells.
     let _ = writeln!(io::stderr(), "verikd: {error}");
     FAILED

@@ -98,13 +98,11 @@ pub fn ask(
 /// not read is not known.
 pub fn told<F>(found: Result<F, QueryError>, target: &Target<'_>) -> Result<Answer<F>, QueryError> {
     let mut notes = target.notes().take();
-    let is_narrow = target.pointer_size() == 4;
     let over = target.over();
     let facts = match (found, over) {
         (Ok(_), Some(cause)) if !bears(&notes, cause) => return Err(QueryError::Lost(cause.clone())),
         (Ok(facts), _) => facts,
         (Err(error), Some(cause)) if !error.is_of_link() => return Err(QueryError::Lost(cause.clone())),
-        (Err(error), _) if is_narrow => return Err(QueryError::Narrow(Box::new(error))),
         (Err(error), _) => return Err(error),
     };
     let is_said = |codes: &[NoteCode]| {
@@ -124,9 +122,6 @@ pub fn told<F>(found: Result<F, QueryError>, target: &Target<'_>) -> Result<Answ
     }
     let built_in = target.built_in_note();
     notes.extend(built_in.map(|text| Note::remark(NoteCode::BuiltInLayouts, text)));
-    if is_narrow {
-        notes.iter_mut().for_each(|note| note.text = super::error::narrow(&note.text));
-    }
     Ok(Answer { facts, notes, pointer_size: target.pointer_size() })
 }
 

@@ -124,7 +124,11 @@ impl<'a> Arguments<'a> {
             None => {
                 let end = self.address(target)?;
                 if end < start {
-                    return Err(self.usage(format!("the range ends at {end}, before it begins at {start}")));
+                    return Err(self.usage(format!(
+                        "the range ends at {}, before it begins at {}",
+                        target.shown(end),
+                        target.shown(start)
+                    )));
                 }
                 // The end names the last element, which may lie at the very end of the address space.
                 (end.since(start).saturating_add(1).checked_next_multiple_of(unit).unwrap_or(u64::MAX), false)

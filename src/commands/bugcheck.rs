@@ -16,7 +16,7 @@ use super::answer::{Facts, Found, Query, answer};
 use super::context::Context;
 use super::error::QueryError;
 use super::spec::{CommandSpec, Run};
-use crate::target::{Target, TargetError};
+use crate::target::{Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".bugcheck"],
@@ -113,10 +113,7 @@ impl Facts for BugCheck {
         writeln!(out, "Bugcheck code {:08X}", self.code)?;
         write!(out, "Arguments")?;
         for parameter in parameters {
-            match context.pointer_size {
-                4 => write!(out, " {parameter:08x}")?,
-                _ => write!(out, " {:08x}`{:08x}", parameter >> 32, parameter as u32)?,
-            }
+            write!(out, " {}", context.address(VirtAddr(parameter)))?;
         }
         writeln!(out)
     }

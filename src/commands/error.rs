@@ -26,9 +26,6 @@ pub enum QueryError {
     /// Reading was broken off, so there is no answer that would not tell what is not known.
     #[error("reading was broken off: {0}; nothing was found out")]
     Lost(ReadCause),
-    /// An error of a 32-bit target, whose addresses have eight digits.
-    #[error("{}", narrow(&.0.to_string()))]
-    Narrow(Box<Self>),
     /// A line cannot be carried out as it is meant.
     #[error("{reason}")]
     Line {
@@ -82,7 +79,6 @@ impl QueryError {
     pub fn is_of_link(&self) -> bool {
         match self {
             Self::Lost(_) => true,
-            Self::Narrow(error) => error.is_of_link(),
             Self::Target { source, .. } => source.is_of_link(),
             Self::Expression { source, .. } => {
                 matches!(source.cause(), ExpressionCause::Target(error) if error.is_of_link())
@@ -97,13 +93,7 @@ impl QueryError {
         match self {
             Self::Unknown { .. } | Self::NotHere { .. } | Self::Line { .. } | Self::Usage { .. } => true,
             Self::Expression { source, .. } => matches!(source.cause(), ExpressionCause::Syntax(_)),
-            Self::Narrow(error) => error.is_usage(),
             _ => false,
         }
     }
-}
-
-/// Addresses as wide as a 32-bit target's: none of them has an upper half, so these digits say nothing.
-pub(super) fn narrow(text: &str) -> String {
-    text.replace("00000000`", "")
 }

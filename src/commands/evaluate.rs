@@ -47,20 +47,22 @@ pub(super) struct Evaluated {
     #[serde(serialize_with = "crate::output::address")]
     value: VirtAddr,
     decimal: i64,
-    #[serde(skip)]
-    width: usize,
 }
 
 impl Facts for Evaluated {
-    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
-        let value = Address { address: self.value, pointer_size: self.width };
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
+        let value = shown(self.value, context);
         writeln!(out, "Evaluate expression: {} = {value}", self.decimal)
     }
 }
 
 /// Bytes of a value in a target: on a 32-bit one what fits in 32 bits has no more.
-const fn width(value: u64, target: &Target<'_>) -> usize {
-    if target.pointer_size() == 4 && value >> 32 == 0 { 4 } else { 8 }
+const fn width(value: u64, pointer_size: usize) -> usize {
+    if pointer_size == 4 && value >> 32 == 0 { 4 } else { 8 }
+}
+
+const fn shown(value: VirtAddr, context: &Context) -> Address {
+    Address { address: value, pointer_size: width(value.0, context.pointer_size) }
 }
 
 /// A value of `width` bytes as a signed number.
@@ -82,8 +84,6 @@ pub(super) struct Formats {
     float_low: f32,
     float_high: f32,
     double: f64,
-    #[serde(skip)]
-    width: usize,
 }
 
 impl Formats {
@@ -102,15 +102,14 @@ impl Formats {
             float_low: f32::from_bits(value as u32),
             float_high: f32::from_bits((value >> 32) as u32),
             double: f64::from_bits(value),
-            width,
         }
     }
 }
 
 impl Facts for Formats {
-    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "Evaluate expression:")?;
-        writeln!(out, "  Hex:     {}", Address { address: self.value, pointer_size: self.width })?;
+        writeln!(out, "  Hex:     {}", shown(self.value, context))?;
         writeln!(out, "  Decimal: {}", self.decimal)?;
         writeln!(out, "  Octal:   {}", self.octal)?;
         writeln!(out, "  Binary:  {}", self.binary)?;
@@ -138,13 +137,13 @@ fn time(value: u64) -> Option<String> {
 
 fn evaluate(arguments: &str, target: &Target<'_>) -> Found {
     let value = only_expression(&EVALUATE, arguments, target)?;
-    let width = width(value, target);
-    Ok(Box::new(Evaluated { value: VirtAddr(value), decimal: decimal(value, width), width }))
+    let decimal = decimal(value, width(value, target.pointer_size()));
+    Ok(Box::new(Evaluated { value: VirtAddr(value), decimal }))
 }
 
 fn formats(arguments: &str, target: &Target<'_>) -> Found {
     let value = only_expression(&FORMATS, arguments, target)?;
-    Ok(Box::new(Formats::of(value, width(value, target))))
+    Ok(Box::new(Formats::of(value, width(value, target.pointer_size()))))
 }
 
 fn only_expression(
@@ -163,16 +162,17 @@ fn only_expression(
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::Answer;
     use super::super::context::Style;
     use super::*;
+
+    fn context(pointer_size: usize) -> Context {
+        Context { pointer_size, style: Style::default() }
+    }
 
     #[test]
     fn formats_are_those_of_microsofts_example() {
         let mut text = String::new();
-        Answer::of_no_target(Box::new(Formats::of(0x1c40_7e62, 8)))
-            .write_text(Style::default(), &mut text)
-            .unwrap();
+        Formats::of(0x1c40_7e62, 8).write_text(&context(8), &mut text).unwrap();
         let expected = "\
 Evaluate expression:
   Hex:     00000000`1c407e62
@@ -187,9 +187,7 @@ Evaluate expression:
         assert_eq!(text, expected);
         // Microsoft's own example is of a 32-bit target.
         let mut text = String::new();
-        Answer::of_no_target(Box::new(Formats::of(0x1c40_7e62, 4)))
-            .write_text(Style::default(), &mut text)
-            .unwrap();
+        Formats::of(0x1c40_7e62, 4).write_text(&context(4), &mut text).unwrap();
         let expected = "\
 Evaluate expression:
   Hex:     1c407e62

@@ -241,10 +241,11 @@ impl Nearest {
             next_address: None,
         };
         let Some(Neighbours { at, start, exact, above }) = target.neighbours(address) else {
+            let at = target.shown(address);
             target.note(match target.module_trouble() {
-                None => Note::failed(NoteCode::NotFound, format!("{address} lies in no loaded module")),
+                None => Note::failed(NoteCode::NotFound, format!("{at} lies in no loaded module")),
                 Some(trouble) => Note::partial(NoteCode::ModulesBreakOff, format!(
-                    "{address} lies in none of the modules that could be read; the list of modules breaks off: {trouble}"
+                    "{at} lies in none of the modules that could be read; the list of modules breaks off: {trouble}"
                 )),
             });
             return nearest;

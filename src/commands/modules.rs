@@ -220,7 +220,7 @@ impl Query for Modules {
         if table.modules.is_empty() && table.unloaded.is_empty() {
             let nothing = match (&self.pattern, self.address) {
                 (Some(pattern), _) => format!("no loaded module's name fits {pattern}"),
-                (_, Some(address)) => format!("{address} lies in no loaded module"),
+                (_, Some(address)) => format!("{} lies in no loaded module", target.shown(address)),
                 _ => "no such module".to_owned(),
             };
             target.note(if !list.end().is_complete() {

@@ -9,14 +9,25 @@ use kd_protocol::{PhysAddr, VirtAddr};
 pub enum Address {
     /// Virtual.
     Virtual(VirtAddr),
+    /// Virtual, of a 32-bit target: it has eight digits.
+    Virtual32(VirtAddr),
     /// Physical.
     Physical(PhysAddr),
+}
+
+impl Address {
+    /// A virtual address of a target whose pointers have `pointer_size` bytes.
+    #[must_use]
+    pub const fn of_target(address: VirtAddr, pointer_size: usize) -> Self {
+        if pointer_size == 4 { Self::Virtual32(address) } else { Self::Virtual(address) }
+    }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Virtual(address) => write!(f, "{address}"),
+            Self::Virtual(address) => write!(f, "{}", address.wide()),
+            Self::Virtual32(address) => write!(f, "{:08x}", address.0 & 0xffff_ffff),
             Self::Physical(address) => write!(f, "physical {address}"),
         }
     }

@@ -30,7 +30,7 @@ impl ImageMemory {
         }
         let end = address.0 + bytes.len() as u64;
         let below = self.runs.range(..end).next_back().map(|(start, run)| start + run.len() as u64);
-        assert!(below.is_none_or(|below_end| below_end <= address.0), "{address} is mapped already");
+        assert!(below.is_none_or(|below_end| below_end <= address.0), "{address:?} is mapped already");
         self.runs.insert(address.0, bytes);
     }
 

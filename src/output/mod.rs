@@ -60,7 +60,7 @@ impl fmt::Display for Pointer {
 }
 
 /// An address as WinDbg prints it in its columns: ``fffff800`01400000``, or eight digits where `pointer_size` is 4.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The address.
     pub address: VirtAddr,
@@ -71,7 +71,7 @@ pub struct Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, pointer_size } = *self;
-        if pointer_size == 4 { Pointer { address, pointer_size }.fmt(f) } else { address.fmt(f) }
+        if pointer_size == 4 { Pointer { address, pointer_size }.fmt(f) } else { address.wide().fmt(f) }
     }
 }
 

@@ -50,14 +50,14 @@ impl DebuggerData {
         const WHAT: &str = "debugger data block";
         if list.is_null() {
             let wrong = "the kernel gave no list of them".to_owned();
-            return Err(TargetError::Unexpected { what: WHAT, address: list, wrong });
+            return Err(TargetError::Unexpected { what: WHAT, address: width.shown(list), wrong });
         }
         let mut link = [0; 8];
         memory
             .read_virtual(list, &mut link[..width.bytes()])
             .map_err(|error| TargetError::read("debugger data list", error))?;
         let address = VirtAddr(u64::from_le_bytes(link));
-        let unexpected = |wrong| TargetError::Unexpected { what: WHAT, address, wrong };
+        let unexpected = |wrong| TargetError::Unexpected { what: WHAT, address: width.shown(address), wrong };
         let mut bytes = vec![0; KNOWN];
         if let Err(error) = memory.read_virtual(address, &mut bytes) {
             bytes.truncate(error.got);
@@ -77,8 +77,9 @@ impl DebuggerData {
         match data.kern_base() {
             Some(base) if base == kernel_base => Ok(data),
             other => Err(unexpected(format!(
-                "it belongs to a kernel at {}, the target's is at {kernel_base}",
-                other.unwrap_or_default()
+                "it belongs to a kernel at {}, the target's is at {}",
+                width.shown(other.unwrap_or_default()),
+                width.shown(kernel_base)
             ))),
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::image::ImageError;
 use super::patience::is_over;
-use crate::memory::{ReadCause, ReadError, VirtAddr};
-use crate::output::Escaped;
+use crate::memory::{ReadCause, ReadError};
+use crate::output::{Address, Escaped};
 use crate::symbols::SymbolError;
 use crate::symbols::store::NotFound;
 
@@ -120,7 +120,7 @@ pub enum TargetError {
         /// The structure.
         what: &'static str,
         /// Where.
-        address: VirtAddr,
+        address: Address,
         /// What is wrong with it.
         wrong: String,
     },

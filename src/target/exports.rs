@@ -108,7 +108,7 @@ impl Target<'_> {
         let size = size.min(headers.size - rva).min(MAX_TABLE);
         let bytes = self.read_sparse(module.base.offset(rva.into()), size as usize);
         if let Some(cause) = bytes.over() {
-            let address = Address::Virtual(module.base.offset(rva.into()));
+            let address = Address::of_target(module.base.offset(rva.into()), self.pointer_size());
             let (wanted, got) = (size as usize, bytes.readable_len());
             return Err(ReadError { address, wanted, got, cause: cause.clone() }.into());
         }

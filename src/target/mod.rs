@@ -64,7 +64,7 @@ pub use crate::symbols::{
 use self::patience::Patience;
 use self::width::Width;
 use crate::memory::{Memory, StoppedCpu};
-use crate::output::{Escaped, Pointer};
+use crate::output::{Address, Escaped, Pointer};
 use crate::symbols::Rva;
 
 /// A stopped target.
@@ -181,6 +181,12 @@ impl<'a> Target<'a> {
     #[must_use]
     pub const fn address(&self, number: u64) -> VirtAddr {
         self.width().cut(VirtAddr(number))
+    }
+
+    /// An address as it prints, with as many digits as the target's have.
+    #[must_use]
+    pub const fn shown(&self, address: VirtAddr) -> Address {
+        self.width().shown(address)
     }
 
     /// True if `address` lies in the kernel's part of the address space, as Windows divides it unless told otherwise.
@@ -445,10 +451,7 @@ impl<'a> Target<'a> {
             Ok(symbols) => (Some(symbols), None),
             Err(missing) => (self.exports_or(module, missing.clone()).ok(), Some(missing)),
         };
-        SymbolAt {
-            pointer_size: self.pointer_size(),
-            ..SymbolAt::new(address, module, names.as_deref(), missing)
-        }
+        SymbolAt::new(address, module, names.as_deref(), missing, self.pointer_size())
     }
 
     /// The module and symbol that `address` lies at. Never fails: what is not known is left out.
@@ -524,11 +527,18 @@ impl SymbolAt {
         self.module.is_some() || self.unloaded.is_some()
     }
 
+    /// Its name, without how far the address lies from where that begins.
+    #[must_use]
+    pub const fn start(&self) -> SymbolStart<'_> {
+        SymbolStart(self)
+    }
+
     fn new(
         address: VirtAddr,
         module: &Module,
         symbols: Option<&dyn Symbols>,
         missing: Option<MissingSymbols>,
+        pointer_size: usize,
     ) -> Self {
         let offset = address.since(module.base);
         let rva = u32::try_from(offset).ok().map(Rva);
@@ -542,25 +552,33 @@ impl SymbolAt {
             displacement,
             missing,
             unloaded: None,
-            pointer_size: 8,
+            pointer_size,
         }
     }
 }
 
 impl fmt::Display for SymbolAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.module, &self.symbol, &self.unloaded) {
-            (Some(module), Some(symbol), _) => write!(f, "{module}!{}", Escaped(symbol))?,
-            (Some(module), None, _) => f.write_str(module)?,
-            (None, _, Some(unloaded)) => write!(f, "<Unloaded_{}>", Escaped(unloaded))?,
-            (None, _, None) => {
-                let Self { address, pointer_size, .. } = *self;
-                return Pointer { address, pointer_size }.fmt(f);
-            }
-        }
+        self.start().fmt(f)?;
         match self.displacement {
-            0 => Ok(()),
-            displacement => write!(f, "+{displacement:#x}"),
+            displacement @ 1.. if self.is_named() => write!(f, "+{displacement:#x}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What an address is called, without how far it lies from there.
+#[derive(Clone, Copy, Debug)]
+pub struct SymbolStart<'a>(&'a SymbolAt);
+
+impl fmt::Display for SymbolStart<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SymbolAt { module, symbol, unloaded, address, pointer_size, .. } = self.0;
+        match (module, symbol, unloaded) {
+            (Some(module), Some(symbol), _) => write!(f, "{module}!{}", Escaped(symbol)),
+            (Some(module), None, _) => f.write_str(module),
+            (None, _, Some(unloaded)) => write!(f, "<Unloaded_{}>", Escaped(unloaded)),
+            (None, _, None) => Pointer { address: *address, pointer_size: *pointer_size }.fmt(f),
         }
     }
 }

@@ -124,7 +124,7 @@ impl ModuleList {
         let mut names = HashSet::new();
         let mut paths = HashMap::new();
         let mut last = None;
-        let end = walk::list(head, first, MAX_MODULES, |at| {
+        let end = walk::list(offsets.pointer, head, first, MAX_MODULES, |at| {
             let entry = Entry::read(memory, at, offsets)?;
             last = Some((at, entry.base));
             if !entry.base.is_null() {

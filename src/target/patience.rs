@@ -34,13 +34,15 @@ impl<'a> Patience<'a> {
         is_over: impl FnOnce(&ReadCause) -> bool,
         ask: impl FnOnce() -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
+        let address = self.width.place(address);
         if let Some(cause) = self.over.get() {
             return Err(ReadError { address, wanted, got: 0, cause: cause.clone() });
         }
-        ask().inspect_err(|error| {
+        ask().map_err(|error| {
             if is_over(&error.cause) {
                 self.over.get_or_init(|| error.cause.clone());
             }
+            ReadError { address: self.width.place(error.address), ..error }
         })
     }
 }

@@ -157,7 +157,7 @@ impl<'a> Record<'a> {
             return Err(TargetError::NoNumber { ty: Arc::clone(self.layout.name()), field: path.to_owned() });
         }
         let source = ReadError {
-            address: Address::Virtual(self.address.offset(place.offset)),
+            address: Address::of_target(self.address.offset(place.offset), self.layout.pointer_size()),
             wanted: size as usize,
             got: self.bytes.len().saturating_sub(place.offset as usize),
             cause: self.missing.clone().unwrap_or(ReadCause::NotMapped),

@@ -74,7 +74,7 @@ impl Target<'_> {
             let bytes = self.read_sparse(at, wanted as usize);
             if let Some(cause) = bytes.over() {
                 let (wanted, got) = (bytes.len(), bytes.end());
-                let address = crate::memory::Address::Virtual(at);
+                let address = crate::memory::Address::of_target(at, self.pointer_size());
                 return Err(ReadError { address, wanted, got, cause: cause.clone() });
             }
             holes += u32::from(bytes.readable_len() < bytes.len());

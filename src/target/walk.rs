@@ -5,7 +5,8 @@
 //!  SLIST        head -> a -> b -> 0            ends at null
 //!  RTL AVL      root; left, node, right        ends at null
 //! ```
-//! A walk reads nothing itself: the caller reads each element whole, once, and hands the links back.
+//! A walk reads nothing itself: the caller reads each element whole, once, and hands the links back. Where it went wrong
+//! prints as wide as the target's pointers, of `pointer_size` bytes.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -14,6 +15,7 @@ use serde::{Serialize, Serializer};
 
 use super::{OfLink, Record, TargetError};
 use crate::memory::VirtAddr;
+use crate::output::Address;
 
 /// How a walk ended. Anything but `Head` and `Null` means that elements may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +25,13 @@ pub enum WalkEnd {
     /// At a null link: complete, where a list ends so.
     Null,
     /// At an element met before.
-    Cycle(VirtAddr),
+    Cycle(Address),
     /// After as many elements as were allowed.
     Limit(usize),
     /// At an element that cannot be read, or is not what it should be.
     Unreadable {
         /// The element.
-        at: VirtAddr,
+        at: Address,
         /// What is wrong with it.
         why: String,
         /// The link, the session or the user ended the walk there.
@@ -45,7 +47,7 @@ impl WalkEnd {
     }
 
     /// An element that cannot be used for `error`.
-    pub fn unreadable(at: VirtAddr, error: &impl OfLink) -> Self {
+    pub fn unreadable(at: Address, error: &impl OfLink) -> Self {
         Self::Unreadable { at, why: error.to_string(), is_of_link: error.is_of_link() }
     }
 }
@@ -82,32 +84,36 @@ impl Serialize for WalkEnd {
 
 /// Walks a `LIST_ENTRY` list from the head's `first` link; `visit` reads the element at a link and returns its `Flink`.
 pub fn list<E: OfLink>(
+    pointer_size: usize,
     head: VirtAddr,
     first: VirtAddr,
     limit: usize,
     visit: impl FnMut(VirtAddr) -> Result<VirtAddr, E>,
 ) -> WalkEnd {
-    chain(Some(head), first, limit, 8, visit)
+    chain(pointer_size, Some(head), first, limit, 8, visit)
 }
 
 /// Walks a single list from its `first` element; `visit` reads the element and returns its `Next`.
 ///
 /// Elements of an SLIST are aligned to twice a pointer; any that is not ends the walk.
 pub fn slist<E: OfLink>(
+    pointer_size: usize,
     first: VirtAddr,
     limit: usize,
     visit: impl FnMut(VirtAddr) -> Result<VirtAddr, E>,
 ) -> WalkEnd {
-    chain(None, first, limit, 16, visit)
+    chain(pointer_size, None, first, limit, 16, visit)
 }
 
 fn chain<E: OfLink>(
+    pointer_size: usize,
     head: Option<VirtAddr>,
     first: VirtAddr,
     limit: usize,
     alignment: u64,
     mut visit: impl FnMut(VirtAddr) -> Result<VirtAddr, E>,
 ) -> WalkEnd {
+    let shown = |address| Address { address, pointer_size };
     let mut seen = HashSet::new();
     let mut at = first;
     loop {
@@ -119,17 +125,17 @@ fn chain<E: OfLink>(
         }
         // 4-byte alignment is enough on a 32-bit target, whose addresses have no upper half.
         if !at.0.is_multiple_of(if at.0 >> 32 == 0 { 4 } else { alignment }) {
-            return WalkEnd::unreadable(at, &"no element has such an address");
+            return WalkEnd::unreadable(shown(at), &"no element has such an address");
         }
         if seen.len() == limit {
             return WalkEnd::Limit(limit);
         }
         if !seen.insert(at) {
-            return WalkEnd::Cycle(at);
+            return WalkEnd::Cycle(shown(at));
         }
         at = match visit(at) {
             Ok(next) => next,
-            Err(error) => return WalkEnd::unreadable(at, &error),
+            Err(error) => return WalkEnd::unreadable(shown(at), &error),
         };
     }
 }
@@ -148,10 +154,12 @@ pub struct AvlNode<T> {
 ///
 /// A node that cannot be read costs its subtree only; the first thing that went wrong is returned.
 pub fn avl<T, E: OfLink>(
+    pointer_size: usize,
     root: VirtAddr,
     limit: usize,
     mut read: impl FnMut(VirtAddr) -> Result<AvlNode<T>, E>,
 ) -> (Vec<T>, WalkEnd) {
+    let shown = |address| Address { address, pointer_size };
     let mut values = Vec::new();
     let mut wrong = None;
     let mut seen = HashSet::new();
@@ -164,7 +172,7 @@ pub fn avl<T, E: OfLink>(
                 break;
             }
             if !seen.insert(at) {
-                wrong.get_or_insert(WalkEnd::Cycle(at));
+                wrong.get_or_insert_with(|| WalkEnd::Cycle(shown(at)));
                 break;
             }
             match read(at) {
@@ -173,7 +181,7 @@ pub fn avl<T, E: OfLink>(
                     at = node.left;
                 }
                 Err(error) => {
-                    wrong.get_or_insert_with(|| WalkEnd::unreadable(at, &error));
+                    wrong.get_or_insert_with(|| WalkEnd::unreadable(shown(at), &error));
                     break;
                 }
             }
@@ -234,6 +242,10 @@ impl SListHead {
 mod tests {
     use super::*;
 
+    fn shown(at: u64) -> Address {
+        Address { address: VirtAddr(at), pointer_size: 8 }
+    }
+
     fn along(links: &[(u64, u64)], head: Option<u64>, limit: usize) -> (Vec<u64>, WalkEnd) {
         let mut visited = Vec::new();
         let visit = |at: VirtAddr| {
@@ -243,8 +255,8 @@ mod tests {
         };
         let first = VirtAddr(links[0].0);
         let end = match head {
-            Some(head) => list(VirtAddr(head), first, limit, visit),
-            None => slist(first, limit, visit),
+            Some(head) => list(8, VirtAddr(head), first, limit, visit),
+            None => slist(8, first, limit, visit),
         };
         (visited, end)
     }
@@ -258,12 +270,12 @@ mod tests {
     #[test]
     fn a_cycle_that_misses_the_head_is_found_once_around() {
         let (visited, end) = along(&[(0x20, 0x40), (0x40, 0x20)], Some(0x10), 9);
-        assert_eq!((visited.len(), end), (2, WalkEnd::Cycle(VirtAddr(0x20))));
+        assert_eq!((visited.len(), end), (2, WalkEnd::Cycle(shown(0x20))));
     }
 
     #[test]
     fn a_wild_link_and_a_long_list_end_the_walk() {
-        let wild = |at| WalkEnd::unreadable(VirtAddr(at), &"not mapped");
+        let wild = |at| WalkEnd::unreadable(shown(at), &"not mapped");
         assert_eq!(along(&[(0x20, 0xffff_fa80_0000_0000)], None, 9).1, wild(0xffff_fa80_0000_0000));
         let odd = along(&[(0x20, 0xffff_fa80_0000_0008)], None, 9).1;
         assert!(matches!(odd, WalkEnd::Unreadable { why, .. } if why.contains("no element")));
@@ -277,9 +289,9 @@ mod tests {
             let (value, left, right) = nodes.iter().find(|node| node.0 == at.0).ok_or("not mapped")?;
             Ok::<_, &str>(AvlNode { left: VirtAddr(*left), right: VirtAddr(*right), value: *value })
         };
-        let (values, end) = avl(VirtAddr(4), 99, read);
+        let (values, end) = avl(8, VirtAddr(4), 99, read);
         assert_eq!(values, [1, 2, 4, 5, 6, 7]);
-        assert_eq!(end, WalkEnd::unreadable(VirtAddr(3), &"not mapped"));
-        assert_eq!(avl(VirtAddr(4), 2, read).1, WalkEnd::Limit(2));
+        assert_eq!(end, WalkEnd::unreadable(shown(3), &"not mapped"));
+        assert_eq!(avl(8, VirtAddr(4), 2, read).1, WalkEnd::Limit(2));
     }
 }

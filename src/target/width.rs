@@ -4,7 +4,8 @@
 //! `0xffffffff84226b28`. What lies in such a target's memory, and what a user types, has 32 bits. Inside verikd an address
 //! of a 32-bit target never has an upper half, so that the two forms compare; its kernel drops the upper half anyway.
 
-use crate::memory::VirtAddr;
+use crate::memory::{Address as Place, VirtAddr};
+use crate::output::Address;
 
 /// `IMAGE_FILE_MACHINE_AMD64`, `IMAGE_FILE_MACHINE_I386`, and that of 32-bit ARM.
 pub(super) const AMD64: u16 = 0x8664;
@@ -29,6 +30,19 @@ impl Width {
         match self {
             Self::Bits32 => 4,
             Self::Bits64 => 8,
+        }
+    }
+
+    /// The address as it prints.
+    pub(super) const fn shown(self, address: VirtAddr) -> Address {
+        Address { address, pointer_size: self.bytes() }
+    }
+
+    /// Where a read failed, as it prints.
+    pub(super) const fn place(self, place: Place) -> Place {
+        match place {
+            Place::Virtual(address) => Place::of_target(address, self.bytes()),
+            place => place,
         }
     }
 

@@ -151,7 +151,7 @@ nt!_THING
    +0x068 Next             : (null) 
    +0x070 Grid             : [3] [2] 0x9
 ";
-    assert_eq!(text(&booted.target(), &format!("dt _THING {at}")), expected);
+    assert_eq!(text(&booted.target(), &format!("dt _THING {at:?}")), expected);
     let mut table = String::new();
     for line in text(&booted.target(), "dt _THING").lines() {
         writeln!(table, "{}", line.split_once(" : ").map_or(line, |(_, ty)| ty)).unwrap();
@@ -180,9 +180,9 @@ Ptr64 _THING
     // A list that leads back to itself is shown as deep as asked for, and no deeper.
     world.write(at.offset(0x68), &at.0.to_le_bytes());
     let booted = world.boot();
-    let deep = text(&booted.target(), &format!("dt -r3 nt!_THING {at} Next"));
+    let deep = text(&booted.target(), &format!("dt -r3 nt!_THING {at:?} Next"));
     assert_eq!(deep.matches("Kind").count(), 3, "{deep}");
-    let deepest = text(&booted.target(), &format!("dt -r nt!_THING {at}"));
+    let deepest = text(&booted.target(), &format!("dt -r nt!_THING {at:?}"));
     assert!(deepest.lines().count() < 0x4000 + 2);
 }
 

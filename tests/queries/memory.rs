@@ -52,7 +52,7 @@ fn a_display_ends_where_reading_was_broken_off() {
     let booted = world.boot();
     let memory = Interrupted(&booted.memory, AT.0 + 0x100);
     let target = Target::new(&memory, &booted.kernel);
-    let answer = run(&target, &format!("db {AT} L100000")).unwrap();
+    let answer = run(&target, &format!("db {AT:?} L100000")).unwrap();
     let mut shown = String::new();
     answer.write_text(Style::default(), &mut shown).unwrap();
     assert_eq!(shown.lines().count(), 0x10, "{shown}");

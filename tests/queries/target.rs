@@ -6,6 +6,7 @@ use crate::support::World;
 use crate::support::image::pe_image;
 use crate::support::layouts::WINDOWS_7;
 use verikd::memory::{CountingMemory, ImageMemory, Memory, VirtAddr};
+use verikd::output::Address;
 use verikd::symbols::store::SymbolPath;
 use verikd::symbols::table::TableSymbols;
 use verikd::symbols::{Guid, PdbIdentity};
@@ -74,14 +75,20 @@ fn a_list_that_breaks_off_keeps_what_came_before_and_is_tried_again() {
     let booted = world.boot();
     let modules = booted.target().modules().unwrap();
     assert_eq!(modules.modules().len(), 2);
-    assert!(matches!(modules.end(), WalkEnd::Unreadable { at: VirtAddr(0xffff_fa80_dead_0000), .. }));
+    assert!(matches!(
+        modules.end(),
+        WalkEnd::Unreadable { at: Address { address: VirtAddr(0xffff_fa80_dead_0000), .. }, .. }
+    ));
     let reads = booted.memory.reads();
     booted.target().modules().unwrap();
     assert!(booted.memory.reads() > reads);
 
     let mut world = two_modules();
     world.write(POOL.offset(0x200), &POOL.0.to_le_bytes());
-    assert_eq!(world.boot().target().modules().unwrap().end(), &WalkEnd::Cycle(POOL));
+    assert_eq!(
+        world.boot().target().modules().unwrap().end(),
+        &WalkEnd::Cycle(Address { address: POOL, pointer_size: 8 })
+    );
 }
 
 #[test]

@@ -261,22 +261,31 @@ impl StateChange {
 
 impl fmt::Display for StateChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} cpu {} pc {}", self.new_state, self.processor, self.program_counter)?;
+        write!(f, "{} cpu {} pc {}", self.new_state, self.processor, self.program_counter.wide())?;
         match &self.detail {
             StateDetail::Exception(exception) => {
                 let chance = if exception.first_chance == 0 { "second" } else { "first" };
                 write!(
                     f,
                     " code {} at {} {chance} chance",
-                    exception.exception_code, exception.exception_address
+                    exception.exception_code,
+                    exception.exception_address.wide()
                 )
             }
-            StateDetail::LoadSymbols(load) if self.is_reboot() => write!(f, " reboot {}", load.base_of_dll),
+            StateDetail::LoadSymbols(load) if self.is_reboot() => {
+                write!(f, " reboot {}", load.base_of_dll.wide())
+            }
             StateDetail::LoadSymbols(load) => {
                 let path: String =
                     self.data.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
                 let what = if load.unload_symbols == 0 { "load" } else { "unload" };
-                write!(f, " {what} {} +{:#x} {}", load.base_of_dll, load.size_of_image, path.escape_default())
+                write!(
+                    f,
+                    " {what} {} +{:#x} {}",
+                    load.base_of_dll.wide(),
+                    load.size_of_image,
+                    path.escape_default()
+                )
             }
             StateDetail::Other => Ok(()),
         }

@@ -157,7 +157,11 @@ impl Kernel {
     /// Writes bytes into mapped memory.
     pub(super) fn write(&mut self, at: VirtAddr, bytes: &[u8]) {
         let written = self.memory.write(at, bytes);
-        assert!(written == bytes.len() || self.furnished, "{at} is not mapped for {:#x} bytes", bytes.len());
+        assert!(
+            written == bytes.len() || self.furnished,
+            "{at:?} is not mapped for {:#x} bytes",
+            bytes.len()
+        );
     }
 
     /// Writes a quadword, a pointer for example.
@@ -259,7 +263,7 @@ impl Kernel {
     fn read_uint(&self, at: VirtAddr, size: usize) -> u64 {
         let mut bytes = [0; 8];
         let read = self.memory.read(at, &mut bytes[..size]);
-        assert!(read == size || self.furnished, "{at} is not mapped for {size:#x} bytes");
+        assert!(read == size || self.furnished, "{at:?} is not mapped for {size:#x} bytes");
         u64::from_le_bytes(bytes)
     }
 

@@ -341,7 +341,7 @@ impl Machine {
         match leak::leak(&mut self.kernel, self.blocks, self.scenario.tracking_of_the_leak()) {
             Some(address) => {
                 self.blocks += 1;
-                format!("myfault: leaked {:#x} bytes at {address}\n", leak::REQUEST)
+                format!("myfault: leaked {:#x} bytes at {}\n", leak::REQUEST, address.wide())
             }
             None => "myfault: out of nonpaged pool\n".to_owned(),
         }

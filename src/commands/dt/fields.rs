@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use super::types;
 use crate::commands::pattern::Pattern;
 use crate::output::TargetText;
 use crate::target::{BaseKind, Bits, Field, Layout, Note, NoteCode, SparseBytes, Target, Type, VirtAddr};
@@ -18,8 +19,8 @@ pub(super) struct FieldView {
     pub(super) offset: u64,
     pub(super) name: TargetText,
     /// As WinDbg writes it: `Ptr64 _KTHREAD`.
-    #[serde(rename = "type")]
-    pub(super) ty: TargetText,
+    #[serde(rename = "type", serialize_with = "types::name")]
+    pub(super) ty: Type,
     /// Position and length, if it is a bit field.
     #[serde(serialize_with = "position_and_length")]
     pub(super) bits: Option<Bits>,
@@ -37,19 +38,13 @@ pub(super) struct FieldView {
 pub(super) enum Value {
     /// Its bytes cannot be read.
     Unreadable { is_pointer: bool },
-    /// An unsigned number; `size` bytes.
+    /// An unsigned number.
     Unsigned {
         #[serde(serialize_with = "hex")]
         value: u64,
-        #[serde(skip)]
-        size: u64,
     },
     /// A signed number.
-    Signed {
-        value: i64,
-        #[serde(skip)]
-        size: u64,
-    },
+    Signed { value: i64 },
     /// A wide character, or a boolean.
     Character { value: u64 },
     /// A number with a fraction.
@@ -68,8 +63,6 @@ pub(super) enum Value {
         #[serde(serialize_with = "hex")]
         address: u64,
         symbol: Option<String>,
-        #[serde(skip)]
-        size: u64,
         #[serde(skip_serializing_if = "Option::is_none")]
         to: Option<Box<Self>>,
         #[serde(skip)]
@@ -172,7 +165,7 @@ impl<'a> Builder<'a> {
         FieldView {
             offset: field.offset,
             name: (&*field.name).into(),
-            ty: super::text::type_name(&field.ty).into(),
+            ty: field.ty.clone(),
             bits: field.bits,
             value,
             fields,
@@ -253,7 +246,7 @@ impl<'a> Builder<'a> {
             Type::Pointer { to, .. } => word().map_or(unreadable, |value| {
                 let symbol =
                     (**to == Type::Function && value != 0).then(|| self.code_at(VirtAddr(value))).flatten();
-                Value::Pointer { address: value, symbol, size, to: None, pointee: None }
+                Value::Pointer { address: value, symbol, to: None, pointee: None }
             }),
             Type::Array { element, count, .. } => {
                 return self.array(layout, element, *count, (address, bytes, start));
@@ -344,12 +337,12 @@ fn visit(fields: &mut [FieldView], see: &mut dyn FnMut(&mut Value)) {
 fn number(kind: BaseKind, value: u64, size: u64) -> Value {
     let unused = 64 - 8 * size as u32;
     match kind {
-        BaseKind::Signed => Value::Signed { value: (value << unused) as i64 >> unused, size },
-        BaseKind::Character if size == 1 => Value::Signed { value: (value << unused) as i64 >> unused, size },
+        BaseKind::Signed => Value::Signed { value: (value << unused) as i64 >> unused },
+        BaseKind::Character if size == 1 => Value::Signed { value: (value << unused) as i64 >> unused },
         BaseKind::Character => Value::Character { value },
         BaseKind::Float if size == 4 => Value::Float { value: f32::from_bits(value as u32).into() },
         BaseKind::Float if size == 8 => Value::Float { value: f64::from_bits(value) },
-        _ => Value::Unsigned { value, size },
+        _ => Value::Unsigned { value },
     }
 }
 

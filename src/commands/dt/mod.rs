@@ -21,6 +21,7 @@
 
 mod fields;
 mod text;
+mod types;
 
 use serde::Serialize;
 
@@ -113,7 +114,8 @@ impl Query for TypeQuery {
                 target.note(Note::partial(NoteCode::BrokenOff, format!("Reading was broken off: {cause}")));
             } else if missing > 0 {
                 let why = bytes.missing().cloned().unwrap_or(ReadCause::NotMapped);
-                let text = format!("{missing:#x} of {:#x} bytes at {at} cannot be read: {why}", bytes.len());
+                let (len, at) = (bytes.len(), target.shown(at));
+                let text = format!("{missing:#x} of {len:#x} bytes at {at} cannot be read: {why}");
                 let kind = if missing == bytes.len() { NoteKind::Failed } else { NoteKind::Partial };
                 target.note(Note::new(kind, NoteCode::Unreadable, text));
             }
@@ -142,7 +144,7 @@ impl TypeQuery {
 }
 
 impl Facts for TypeView {
-    fn write_text(&self, _: &Context, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
+    fn write_text(&self, context: &Context, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
         if self.with_name {
             writeln!(out, "{}!{}", self.module, self.name)?;
         }
@@ -150,9 +152,9 @@ impl Facts for TypeView {
             writeln!(out, "{kind} {}, {} elements, {:#x} bytes", self.name, self.elements, self.size)?;
         }
         if let Some(summary) = &self.summary {
-            writeln!(out, "{}", text::value_text(summary, ""))?;
+            writeln!(out, "{}", text::value_text(summary, None, context))?;
         }
-        text::write_fields(&self.fields, 1, out)
+        text::write_fields(&self.fields, 1, context, out)
     }
 }
 

@@ -3,92 +3,86 @@
 use std::fmt::{self, Write};
 
 use super::fields::{FieldView, Value};
+use super::types;
+use crate::commands::context::Context;
 use crate::output::{dotted, general};
 use crate::target::{BaseKind, Bits, Type, VirtAddr};
 
 /// Spaces by which the fields of a structure stand to the right of it.
 const INDENT: usize = 3;
 
-pub(super) fn write_fields(fields: &[FieldView], level: usize, out: &mut dyn Write) -> fmt::Result {
+pub(super) fn write_fields(
+    fields: &[FieldView],
+    level: usize,
+    context: &Context,
+    out: &mut dyn Write,
+) -> fmt::Result {
     for field in fields {
         let shown = match (&field.value, field.bits) {
-            (Some(value), _) => value_text(value, &field.ty.to_string()),
+            (Some(value), _) => value_text(value, Some(&field.ty), context),
             (None, Some(bits)) => bits_text(bits),
-            (None, None) => field.ty.to_string(),
+            (None, None) => types::shown(&field.ty).to_string(),
         };
         let indent = level * INDENT;
         writeln!(out, "{:indent$}+0x{:03x} {:<16} : {shown}", "", field.offset, field.name)?;
-        write_fields(&field.fields, level + 1, out)?;
+        write_fields(&field.fields, level + 1, context, out)?;
     }
     Ok(())
-}
-
-/// A type as WinDbg writes it: `[28] Ptr64 _KTHREAD`, `Uint4B`.
-pub(super) fn type_name(ty: &Type) -> String {
-    match ty {
-        Type::Base { kind, size } => match (kind, size) {
-            (BaseKind::Void, _) => "Void".into(),
-            (BaseKind::Unsigned, 1) => "UChar".into(),
-            (BaseKind::Signed | BaseKind::Character, 1) => "Char".into(),
-            (BaseKind::Character, 2) => "Wchar".into(),
-            (BaseKind::Boolean, 1) => "Bool".into(),
-            (BaseKind::Unsigned | BaseKind::Boolean | BaseKind::Character, size) => format!("Uint{size}B"),
-            (BaseKind::Signed, size) => format!("Int{size}B"),
-            (BaseKind::Float, 8) => "Double".into(),
-            (BaseKind::Float, 4) => "Float".into(),
-            (BaseKind::Float, size) => format!("Float{size}B"),
-            (BaseKind::Other, _) => "Unknown".into(),
-        },
-        Type::Pointer { to, size } => format!("Ptr{} {}", 8 * size, type_name(to)),
-        Type::Array { element, count, .. } => format!("[{count}] {}", type_name(element)),
-        Type::Record { name, .. } | Type::Enum { name, .. } => name.to_string(),
-        Type::Function => "Function".into(),
-        Type::Unknown => "Unknown".into(),
-    }
 }
 
 fn bits_text(Bits { position, length }: Bits) -> String {
     format!("Pos {position}, {length} Bit{}", if length == 1 { "" } else { "s" })
 }
 
-pub(super) fn value_text(value: &Value, ty: &str) -> String {
+/// A value of type `ty`; nothing for the whole structure that was asked for, whose name stands elsewhere.
+pub(super) fn value_text(value: &Value, ty: Option<&Type>, context: &Context) -> String {
     // Of an array its length and the first element are shown.
-    let (counts, element) = match ty.rfind("] ") {
-        Some(end) => ty.split_at(end + 2),
-        None => ("", ty),
+    let (mut counts, mut element) = (String::new(), ty);
+    while let Some(Type::Array { element: inner, count, .. }) = element {
+        counts.push_str(&format!("[{count}] "));
+        element = Some(inner);
+    }
+    let name = element.map(types::shown).unwrap_or_default();
+    let (pointee, size) = match element {
+        Some(Type::Pointer { to, size }) => (Some(&**to), *size),
+        _ => (None, context.pointer_size as u64),
     };
-    let name = element.strip_prefix("Ptr64 ").or_else(|| element.strip_prefix("Ptr32 ")).unwrap_or(element);
+    let is_byte = |kind: BaseKind| element == Some(&Type::Base { kind, size: 1 });
     let shown = match value {
         Value::Unreadable { is_pointer } => if *is_pointer { "????" } else { "??" }.to_owned(),
-        Value::Unsigned { value, size: 1 } if element == "UChar" => {
+        Value::Unsigned { value } if is_byte(BaseKind::Unsigned) => {
             format!("{} {}", c_hex(*value), quoted(*value))
         }
-        Value::Unsigned { value, .. } => hex64(*value),
-        Value::Signed { value, size: 1 } => format!("0n{value} {}", quoted(*value as u8 as u64)),
-        Value::Signed { value, .. } => format!("0n{value}"),
+        Value::Unsigned { value } => hex64(*value),
+        Value::Signed { value } if is_byte(BaseKind::Signed) || is_byte(BaseKind::Character) => {
+            format!("0n{value} {}", quoted(*value as u8 as u64))
+        }
+        Value::Signed { value } => format!("0n{value}"),
         Value::Character { value } => format!("{} {}", c_hex(*value), quoted(*value)),
         Value::Float { value } => general(*value),
         Value::Bits { value, length } => bits_value(*value, (*length).into()),
         Value::Constant { value, name: Some(name) } => format!("{value:x} ( {name} )"),
         Value::Constant { value, name: None } => format!("{} (No matching name)", c_hex(*value)),
         Value::Pointer { address: 0, .. } => "(null) ".to_owned(),
-        Value::Pointer { address, symbol: Some(symbol), size, .. } => {
-            format!("{}  {symbol}", pointer(*address, *size))
+        Value::Pointer { address, symbol: Some(symbol), .. } => {
+            format!("{}  {symbol}", pointer(*address, size))
         }
-        Value::Pointer { address, to: Some(to), size, .. } => {
-            format!("{} {}", pointer(*address, *size), value_text(to, name))
+        Value::Pointer { address, to: Some(to), .. } => {
+            format!("{} {}", pointer(*address, size), value_text(to, pointee, context))
         }
-        Value::Pointer { address, size, .. } => format!("{} {name}", pointer(*address, *size)),
+        Value::Pointer { address, .. } => {
+            format!("{} {}", pointer(*address, size), pointee.map(types::shown).unwrap_or_default())
+        }
         Value::List { flink, blink } => {
-            format!("{element} [ {} - {} ]", pointer(*flink, 8), pointer(*blink, 8))
+            format!("{name} [ {} - {} ]", pointer(*flink, size), pointer(*blink, size))
         }
-        Value::Large { value } if value >> 32 == 0 => format!("{element} {value:#x}"),
-        Value::Large { value } => format!("{element} {}", hex64(*value)),
+        Value::Large { value } if value >> 32 == 0 => format!("{name} {value:#x}"),
+        Value::Large { value } => format!("{name} {}", hex64(*value)),
         Value::Text { text, .. } => {
             let text = text.as_ref().map(|text| dotted(text.as_str()));
             let text = text.as_deref().unwrap_or("--- memory read error ---");
             // An array of characters stands two spaces before its text, a string's type one.
-            if counts.is_empty() { format!("{element} \"{text}\"") } else { format!(" \"{text}\"") }
+            if counts.is_empty() { format!("{name} \"{text}\"") } else { format!(" \"{text}\"") }
         }
     };
     format!("{counts}{shown}")
@@ -109,11 +103,11 @@ fn c_hex(value: u64) -> String {
 
 /// A backtick in what needs more than 32 bits.
 fn hex64(value: u64) -> String {
-    if value >> 32 == 0 { c_hex(value) } else { format!("0x{}", VirtAddr(value)) }
+    if value >> 32 == 0 { c_hex(value) } else { format!("0x{}", VirtAddr(value).wide()) }
 }
 
 fn pointer(value: u64, size: u64) -> String {
-    if size == 4 { format!("0x{value:08x}") } else { format!("0x{}", VirtAddr(value)) }
+    if size == 4 { format!("0x{value:08x}") } else { format!("0x{}", VirtAddr(value).wide()) }
 }
 
 /// A character in quotes, nothing between them if it cannot be printed.

@@ -123,7 +123,7 @@ impl Query for MemoryQuery {
         if let Some(cause) = display.bytes.over() {
             target.note(Note::partial(NoteCode::BrokenOff, format!("Reading was broken off: {cause}")));
         } else if display.bytes.end() < self.len {
-            let at = self.start.offset(display.bytes.end() as u64);
+            let at = target.shown(self.start.offset(display.bytes.end() as u64));
             target.note(Note::partial(
                 NoteCode::Unreadable,
                 format!("Too many pages cannot be read; {at} and beyond were not tried"),
@@ -132,8 +132,12 @@ impl Query for MemoryQuery {
             target.note(Note::failed(
                 NoteCode::Unreadable,
                 match display.bytes.missing() {
-                    None | Some(ReadCause::NotMapped) => format!("Nothing is mapped at {}", self.start),
-                    Some(refused) => format!("Nothing can be read at {}: {refused}", self.start),
+                    None | Some(ReadCause::NotMapped) => {
+                        format!("Nothing is mapped at {}", target.shown(self.start))
+                    }
+                    Some(refused) => {
+                        format!("Nothing can be read at {}: {refused}", target.shown(self.start))
+                    }
                 },
             ));
         }

@@ -144,7 +144,7 @@ fn search(
             target.note(Note::remark(NoteCode::NotSearched, why));
         }
         if let Ok(Searched { given_up: Some(at), .. }) = &searched {
-            let text = format!("What lies at {at} and beyond was not read");
+            let text = format!("What lies at {} and beyond was not read", target.shown(*at));
             target.note(Note::partial(NoteCode::Unreadable, text));
         }
         let at = match searched.map(|searched| searched.found) {
@@ -155,7 +155,7 @@ fn search(
             }
             Ok(_) => return Ok(addresses),
             Err(error) if is_over(&error.cause) && !addresses.is_empty() => {
-                let text = format!("The search was broken off at {from}: {}", error.cause);
+                let text = format!("The search was broken off at {}: {}", target.shown(from), error.cause);
                 target.note(Note::partial(NoteCode::BrokenOff, text));
                 return Ok(addresses);
             }

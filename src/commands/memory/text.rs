@@ -90,7 +90,7 @@ fn at(display: &MemoryDisplay, context: &Context, line: usize) -> Address {
 /// An element with all its digits.
 fn number(element: Option<u64>, unit: usize) -> String {
     match (element, unit) {
-        (Some(value), 8) => VirtAddr(value).to_string(),
+        (Some(value), 8) => VirtAddr(value).wide().to_string(),
         (None, 8) => "????????`????????".to_owned(),
         (Some(value), _) => format!("{value:0width$x}", width = 2 * unit),
         (None, _) => "?".repeat(2 * unit),

@@ -73,12 +73,12 @@ impl Tracked {
             return Ok(tracked);
         }
         let root = target.record("nt!_RTL_AVL_TABLE", table)?.pointer("BalancedRoot.RightChild")?;
-        let (nodes, end) = walk::avl(root, MAX_BLOCKS, |at| {
+        let (nodes, end) = walk::avl(target.pointer_size(), root, MAX_BLOCKS, |at| {
             let node = target.record_and_tail(&links, at, BLOCK_SIZE)?;
             let data = node.bytes().get(links.size()..).and_then(|bytes| bytes.first_chunk::<BLOCK_SIZE>());
             let unfinished = || TargetError::Unexpected {
                 what: "tracked block",
-                address: at,
+                address: target.shown(at),
                 wrong: "its end cannot be read".to_owned(),
             };
             let value = (at.offset(links.size() as u64), *data.ok_or_else(unfinished)?);

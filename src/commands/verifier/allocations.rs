@@ -21,12 +21,13 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::drivers::Driver;
-use super::frames::{Frame, shared_stack, shared_text};
+use super::frames::{Frame, shared_name, shared_stack};
 use super::run_ahead::{PAGE, RunAhead};
 
 use crate::output;
 use crate::target::{
-    Layout, Note, NoteCode, OfLink, Place, Record, SListHead, Target, TargetError, VirtAddr, WalkEnd, walk,
+    Layout, Note, NoteCode, OfLink, Place, Record, SListHead, SymbolAt, Target, TargetError, VirtAddr,
+    WalkEnd, walk,
 };
 
 /// `_VI_POOL_PAGE_HEADER.Signature`, in every build.
@@ -68,8 +69,8 @@ pub struct Block {
     #[serde(serialize_with = "output::address")]
     pub caller: VirtAddr,
     /// `MyDriver!GetNecessaryObjects+0x3d`; nothing outside of every module.
-    #[serde(serialize_with = "shared_text")]
-    pub caller_symbol: Option<Arc<str>>,
+    #[serde(serialize_with = "shared_name")]
+    pub caller_symbol: Option<Arc<SymbolAt>>,
     /// Its tracker, a `_VI_POOL_ENTRY`.
     #[serde(serialize_with = "output::address")]
     pub tracker: VirtAddr,
@@ -87,7 +88,8 @@ impl Allocations {
     /// [`TargetError`] if the symbols lack the structures.
     pub fn read(target: &Target<'_>, driver: &Driver) -> Result<Self, TargetError> {
         let slots = SlotLayout::find(target)?;
-        let unreadable = || WalkEnd::unreadable(driver.verified_data, &"the list's head cannot be read");
+        let unreadable =
+            || WalkEnd::unreadable(target.shown(driver.verified_data), &"the list's head cannot be read");
         let mut pages = match driver.pool_pages {
             Some(head) => Pages::read(target, &slots, driver.verified_data, head),
             None => Pages { end: unreadable(), ..Pages::none() },
@@ -213,7 +215,7 @@ impl SlotLayout {
         let size = entry.size();
         if !(8..=PAGE / 2).contains(&size) {
             let wrong = format!("{size:#x} bytes each");
-            let address = VirtAddr(0);
+            let address = target.shown(VirtAddr(0));
             return Err(TargetError::Unexpected { what: "_VI_POOL_ENTRY in the symbols", address, wrong });
         }
         Ok(Self {
@@ -281,7 +283,9 @@ impl Pages {
 
     fn read(target: &Target<'_>, slots: &SlotLayout, owner: VirtAddr, head: SListHead) -> Self {
         let mut pages = Self { expected: head.depth, ..Self::none() };
-        pages.end = walk::slist(head.first, MAX_PAGES, |at| pages.add(target, slots, owner, at));
+        pages.end = walk::slist(target.pointer_size(), head.first, MAX_PAGES, |at| {
+            pages.add(target, slots, owner, at)
+        });
         pages
     }
 
@@ -298,12 +302,17 @@ impl Pages {
         let cause = missing.as_ref().map(|error| error.cause.clone());
         let header = Record::new(slots.header.clone(), at, (&bytes[..]).into(), cause);
         let (signature, verifier_entry) = (header.uint("Signature")?, header.pointer("VerifierEntry")?);
-        let unexpected = |wrong| TargetError::Unexpected { what: "tracker page", address: at, wrong };
+        let unexpected =
+            |wrong| TargetError::Unexpected { what: "tracker page", address: target.shown(at), wrong };
         if signature != PAGE_SIGNATURE {
             return Err(unexpected(format!("its signature is {signature:#x}, not {PAGE_SIGNATURE:#x}")));
         }
         if verifier_entry != owner {
-            return Err(unexpected(format!("it belongs to {verifier_entry}, not to {owner}")));
+            return Err(unexpected(format!(
+                "it belongs to {}, not to {}",
+                target.shown(verifier_entry),
+                target.shown(owner)
+            )));
         }
         let next = header.pointer("NextPage")?;
         self.cut += usize::from(missing.is_some());
@@ -317,7 +326,7 @@ impl Pages {
         let before = self.order.len();
         let room = usize::from(self.expected).saturating_sub(before);
         // However it ends: that the list is broken has been said.
-        walk::slist(page, room, |at| match self.bytes.contains_key(&at) {
+        walk::slist(target.pointer_size(), page, room, |at| match self.bytes.contains_key(&at) {
             true => Ok(VirtAddr(0)),
             false => self.add(target, slots, owner, at),
         });
@@ -349,7 +358,7 @@ impl Pages {
     ) -> (HashSet<VirtAddr>, WalkEnd) {
         let mut free = HashSet::new();
         let limit = self.order.len().max(self.expected.into()) * (PAGE / slots.size);
-        let end = walk::slist(head.first, limit, |at| {
+        let end = walk::slist(target.pointer_size(), head.first, limit, |at| {
             if !self.contains(at) && self.order.len() < usize::from(self.expected) {
                 self.recover(target, slots, owner, VirtAddr(at.0 & !(PAGE as u64 - 1)));
             }

@@ -103,7 +103,8 @@ impl Driver {
         match data.uint("Signature") {
             Ok(VERIFIED_DATA_SIGNATURE) => {}
             Ok(other) => target.note(Note::partial(NoteCode::Damaged, format!(
-                "the verifier data at {at} has signature {other:#x}, not {VERIFIED_DATA_SIGNATURE:#x}: it may be damaged"
+                "the verifier data at {} has signature {other:#x}, not {VERIFIED_DATA_SIGNATURE:#x}: it may be damaged",
+                    target.shown(at)
             ))),
             Err(error) => target.note(unreadable(error.to_string(), &error)),
         }
@@ -119,15 +120,15 @@ impl Driver {
             Ok(suspect) => target.file_name(suspect, "BaseName").map_err(|error| Trouble::of(&error)),
             Err(error) => Err(error.clone()),
         };
-        let entry = node.address();
+        let (entry, at_entry) = (node.address(), target.shown(node.address()));
         match &name {
             Ok(FileName { absurd_length: Some(length), .. }) => target.note(Note::partial(NoteCode::Damaged, format!(
-                "the name of the driver at {entry} is damaged: its length is {length:#x} bytes, more than any file's; \
+                "the name of the driver at {at_entry} is damaged: its length is {length:#x} bytes, more than any file's; \
                  only what can be a name is shown of it"
             ))),
             Ok(_) => {}
             Err(error) => {
-                let text = format!("the name of the driver at {entry} cannot be read: {error}");
+                let text = format!("the name of the driver at {at_entry} cannot be read: {error}");
                 target.note(unreadable(text, error));
             }
         }
@@ -200,7 +201,11 @@ impl DriverTree {
         }
         if count > MAX_TABLES {
             let wrong = format!("{count:#x} tables, more than any kernel makes");
-            return Err(TargetError::Unexpected { what: "nt!ViTargetDriversAvl", address: tree_at, wrong });
+            return Err(TargetError::Unexpected {
+                what: "nt!ViTargetDriversAvl",
+                address: target.shown(tree_at),
+                wrong,
+            });
         }
         let tables = target.records(&layouts.table, tables_at, count as usize);
         let mut all = Self { drivers: Vec::new(), end: WalkEnd::Null, unread: 0 };
@@ -218,11 +223,12 @@ impl DriverTree {
         let root = match table.pointer("RtlTable.BalancedRoot.RightChild") {
             Ok(root) => root,
             Err(error) => {
-                self.break_off(WalkEnd::unreadable(table.address(), &error));
+                self.break_off(WalkEnd::unreadable(target.shown(table.address()), &error));
                 return;
             }
         };
-        let (nodes, end) = walk::avl(root, MAX_DRIVERS, |at| layouts.read_node(target, at));
+        let (nodes, end) =
+            walk::avl(target.pointer_size(), root, MAX_DRIVERS, |at| layouts.read_node(target, at));
         self.break_off(end);
         for node in nodes {
             // Thunk bookkeeping only.
@@ -235,7 +241,7 @@ impl DriverTree {
                 Ok(driver) => self.drivers.push(driver),
                 Err(error) => {
                     self.unread += 1;
-                    let at = node.address();
+                    let at = target.shown(node.address());
                     let text = format!("the driver whose entry is at {at} cannot be read: {error}");
                     target.note(unreadable(text, &error));
                 }
@@ -320,7 +326,7 @@ impl Suspects {
         let layout = target.layout("nt!_VF_SUSPECT_DRIVER_ENTRY")?;
         let links = layout.offset("Links")?;
         let first = target.record("nt!_LIST_ENTRY", head)?.pointer("Flink")?;
-        Ok(walk::list(head, first, MAX_DRIVERS, |at| {
+        Ok(walk::list(target.pointer_size(), head, first, MAX_DRIVERS, |at| {
             let entry = target.record_and_tail(&layout, VirtAddr(at.0.wrapping_sub(links)), NAME_READ)?;
             match target.file_name(&entry, "BaseName") {
                 Ok(name) => suspects.push((name.text, entry.uint("Loads")?, entry.uint("Unloads")?)),

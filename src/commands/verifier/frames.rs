@@ -17,8 +17,8 @@ pub struct Frame {
     #[serde(serialize_with = "output::address")]
     pub address: VirtAddr,
     /// `nt!IovCallDriver+0xa0`, `<Unloaded_a.sys>+0x10`; nothing outside of every module.
-    #[serde(serialize_with = "shared_text")]
-    pub symbol: Option<Arc<str>>,
+    #[serde(serialize_with = "shared_name")]
+    pub symbol: Option<Arc<SymbolAt>>,
 }
 
 impl Frame {
@@ -38,12 +38,18 @@ pub(super) fn stack(bytes: &[u8], pointer_size: usize) -> Vec<Frame> {
     addresses.take_while(|address| !address.is_null()).map(Frame::nameless).collect()
 }
 
-/// Serialises a name that many frames share.
+/// Serialises a name that many frames share, as it prints.
 ///
 /// # Errors
 /// The serializer's.
-pub(super) fn shared_text<S: Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
-    text.as_deref().serialize(serializer)
+pub(super) fn shared_name<S: Serializer>(
+    name: &Option<Arc<SymbolAt>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match name {
+        Some(name) => serializer.collect_str(name),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Serialises a stack that many blocks share.
@@ -60,7 +66,7 @@ pub(super) fn shared_stack<S: Serializer>(
 /// Names of addresses, as far as they were asked for.
 pub(super) struct Names<'a> {
     target: &'a Target<'a>,
-    known: HashMap<VirtAddr, Option<Arc<str>>>,
+    known: HashMap<VirtAddr, Option<Arc<SymbolAt>>>,
     /// What is said of a module that has no symbol file.
     missing: BTreeMap<Arc<str>, (NoteCode, String)>,
 }
@@ -78,24 +84,24 @@ impl<'a> Names<'a> {
     }
 
     /// What `address` is called.
-    pub(super) fn of(&mut self, address: VirtAddr) -> Option<Arc<str>> {
+    pub(super) fn of(&mut self, address: VirtAddr) -> Option<Arc<SymbolAt>> {
         if let Some(known) = self.known.get(&address) {
             return known.clone();
         }
-        self.remember(&self.target.symbol_at(address))
+        self.remember(self.target.symbol_at(address))
     }
 
     /// The same for an address that is probably in the image of `driver`, of which nothing more has to be asked then.
-    pub(super) fn of_driver(&mut self, address: VirtAddr, driver: &Driver) -> Option<Arc<str>> {
+    pub(super) fn of_driver(&mut self, address: VirtAddr, driver: &Driver) -> Option<Arc<SymbolAt>> {
         match driver.module().filter(|module| module.contains(address)) {
             Some(module) if !self.known.contains_key(&address) => {
-                self.remember(&self.target.symbol_in(address, &module))
+                self.remember(self.target.symbol_in(address, &module))
             }
             _ => self.of(address),
         }
     }
 
-    fn remember(&mut self, at: &SymbolAt) -> Option<Arc<str>> {
+    fn remember(&mut self, at: SymbolAt) -> Option<Arc<SymbolAt>> {
         if let (Some(module), Some(why)) = (&at.module, &at.missing) {
             let (code, has) = match at.symbol {
                 Some(_) => (NoteCode::ExportSymbols, "only export symbols"),
@@ -104,8 +110,9 @@ impl<'a> Names<'a> {
             let text = || (code, format!("{module} has {has}: {why}"));
             self.missing.entry(Arc::clone(module)).or_insert_with(text);
         }
-        let named: Option<Arc<str>> = at.is_named().then(|| at.to_string().into());
-        self.known.insert(at.address, named.clone());
+        let address = at.address;
+        let named = at.is_named().then(|| Arc::new(at));
+        self.known.insert(address, named.clone());
         named
     }
 
@@ -130,9 +137,22 @@ impl<'a> Names<'a> {
     }
 }
 
-/// The name alone, as debuggers of Windows 8.1's time print it: `MyDriver!DeviceControlDispatch`.
-pub(super) fn without_displacement(symbol: &str) -> &str {
-    symbol.rsplit_once("+0x").map_or(symbol, |(name, _)| name)
+#[cfg(test)]
+impl Frame {
+    /// A frame whose address is called `name`: `nt!ExFreePool`, or a module's name alone.
+    pub(super) fn called(name: &str) -> Self {
+        let (module, symbol) = name.split_once('!').map_or((name, None), |(module, it)| (module, Some(it)));
+        let symbol = SymbolAt {
+            address: VirtAddr(1),
+            module: Some(module.into()),
+            symbol: symbol.map(str::to_owned),
+            displacement: 0x39,
+            missing: None,
+            unloaded: None,
+            pointer_size: 8,
+        };
+        Self { address: VirtAddr(1), symbol: Some(Arc::new(symbol)) }
+    }
 }
 
 #[cfg(test)]
@@ -148,8 +168,11 @@ mod tests {
     }
 
     #[test]
-    fn a_displacement_is_cut_off_a_name() {
-        assert_eq!(without_displacement("MyDriver!Get+0x27"), "MyDriver!Get");
-        assert_eq!(without_displacement("MyDriver!Get"), "MyDriver!Get");
+    fn a_name_prints_with_and_without_its_displacement() {
+        let Some(name) = Frame::called("MyDriver!Get").symbol else { panic!("it is called so") };
+        assert_eq!(
+            (name.to_string(), name.start().to_string()),
+            ("MyDriver!Get+0x39".into(), "MyDriver!Get".into())
+        );
     }
 }

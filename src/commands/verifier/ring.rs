@@ -99,8 +99,9 @@ impl Ring {
         if start == 0 {
             return Ok(None);
         }
-        let unexpected =
-            |wrong| failed(TargetError::Unexpected { what: "log", address: VirtAddr(start), wrong });
+        let unexpected = |wrong| {
+            failed(TargetError::Unexpected { what: "log", address: target.shown(VirtAddr(start)), wrong })
+        };
         if !length.is_power_of_two() || length > MAX_LENGTH {
             return Err(unexpected(format!(
                 "{} is {length:#x}; every kernel's log has a power of two, at most {MAX_LENGTH:#x}",

@@ -321,7 +321,7 @@ impl Query for TraceQuery {
             ));
         }
         if let (true, Some(address)) = (log.records.is_empty(), log.address) {
-            let text = format!("No record of the {} is about {address}.", kind.called);
+            let text = format!("No record of the {} is about {}.", kind.called, target.shown(address));
             target.note(Note::failed(NoteCode::NoEntry, text));
         }
         let mut names = Names::new(target);

@@ -67,7 +67,7 @@ impl Query for WatchedQuery {
         let first = list.pointer("Flink").map_err(failed)?;
         let mut requests = Vec::new();
         // A head of zeros was never set up: nothing was ever watched.
-        let end = walk::list(head, first, MAX_REQUESTS, |at| {
+        let end = walk::list(target.pointer_size(), head, first, MAX_REQUESTS, |at| {
             let entry = target.record_of(&layout, VirtAddr(at.0.wrapping_sub(links)))?;
             let irp = entry.pointer("Irp")?;
             if self.irp.is_none_or(|wanted| wanted == irp) {
@@ -86,7 +86,10 @@ impl Query for WatchedQuery {
             target.note(Note::partial(NoteCode::ListBreaksOff, text).broken_off_if(end.is_of_link()));
         }
         if let (true, Some(irp)) = (requests.is_empty(), self.irp) {
-            target.note(Note::failed(NoteCode::NotFound, format!("No watched request is at {irp}.")));
+            target.note(Note::failed(
+                NoteCode::NotFound,
+                format!("No watched request is at {}.", target.shown(irp)),
+            ));
         }
         Ok(WatchedRequests { irp: self.irp, requests, end })
     }

@@ -426,15 +426,15 @@ impl fmt::Display for Manipulate {
         write!(f, "{}", self.api_number)?;
         match &self.arm {
             Arm::ReadMemory(arm) => {
-                write!(f, " {} +{:#x}", VirtAddr(arm.target_base_address), arm.transfer_count)?;
+                write!(f, " {} +{:#x}", VirtAddr(arm.target_base_address).wide(), arm.transfer_count)?;
                 if is_reply { write!(f, " got {:#x}", arm.actual_bytes_read) } else { Ok(()) }
             }
             Arm::WriteMemory(arm) => {
-                write!(f, " {} +{:#x}", VirtAddr(arm.target_base_address), arm.transfer_count)?;
+                write!(f, " {} +{:#x}", VirtAddr(arm.target_base_address).wide(), arm.transfer_count)?;
                 if is_reply { write!(f, " put {:#x}", arm.actual_bytes_written) } else { Ok(()) }
             }
             Arm::WriteBreakPoint(arm) => {
-                write!(f, " {}", arm.break_point_address)?;
+                write!(f, " {}", arm.break_point_address.wide())?;
                 if is_reply { write!(f, " handle {}", arm.break_point_handle) } else { Ok(()) }
             }
             Arm::RestoreBreakPoint(arm) => write!(f, " handle {}", arm.break_point_handle),
@@ -452,12 +452,14 @@ impl fmt::Display for Manipulate {
                 write!(
                     f,
                     " {} +{:#x} pattern {} bytes",
-                    arm.search_address, arm.search_length, arm.pattern_length
+                    arm.search_address.wide(),
+                    arm.search_length,
+                    arm.pattern_length
                 )
             }
-            Arm::FillMemory(arm) => write!(f, " {} +{:#x}", arm.address, arm.length),
+            Arm::FillMemory(arm) => write!(f, " {} +{:#x}", arm.address.wide(), arm.length),
             Arm::QueryMemory(arm) => {
-                write!(f, " {} space {} flags {:#x}", arm.address, arm.address_space, arm.flags)
+                write!(f, " {} space {} flags {:#x}", arm.address.wide(), arm.address_space, arm.flags)
             }
             Arm::ContextEx(arm) => {
                 write!(f, " at {:#x} +{:#x}", arm.offset, arm.byte_count)?;
@@ -467,7 +469,9 @@ impl fmt::Display for Manipulate {
                 write!(
                     f,
                     " build {} machine {:#x} base {}",
-                    arm.minor_version, arm.machine_type, arm.kern_base
+                    arm.minor_version,
+                    arm.machine_type,
+                    arm.kern_base.wide()
                 )
             }
             _ => Ok(()),

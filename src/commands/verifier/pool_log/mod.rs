@@ -158,8 +158,9 @@ impl Query for PoolLogQuery {
         }
         if let (true, Some(address), true) = (log.entries.is_empty(), address, log.parsed == log.length) {
             target.note(Note::failed(NoteCode::NoEntry, format!(
-                "No entry of the log is about a block that {address} lies in. It was allocated before the oldest of the \
+                "No entry of the log is about a block that {} lies in. It was allocated before the oldest of the \
                  log's {:#x} entries, by a driver that is not verified, or the address is not in a pool block.",
+                target.shown(address),
                 log.length
             )));
         }

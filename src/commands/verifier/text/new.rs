@@ -10,7 +10,6 @@ use std::fmt::{self, Write};
 
 use super::super::allocations::Allocations;
 use super::super::format::Dialect;
-use super::super::frames::without_displacement;
 use super::super::options::{Section, VerifierOption};
 use super::super::settings::Settings;
 use super::super::{DriverReport, VerifierReport};
@@ -160,7 +159,7 @@ fn write_allocations(
         let (address, caller) = (pointer(block.address), pointer(block.caller));
         write!(out, "      0x{address}  0x{:08x}  {:<4}  0x{caller}", block.size, block.tag)?;
         match &block.caller_symbol {
-            Some(symbol) if dialect == Dialect::Early => writeln!(out, "  {}", without_displacement(symbol))?,
+            Some(symbol) if dialect == Dialect::Early => writeln!(out, "  {}", symbol.start())?,
             Some(symbol) => writeln!(out, "  {symbol}")?,
             None => writeln!(out)?,
         }
