@@ -176,6 +176,7 @@ fn an_import_is_found_however_it_is_written() {
     assert_eq!(imports(at, "use crate::{memory::{A, B}, session as s, target};"), ["memory", "session"]);
     assert_eq!(imports(at, "fn f(a: crate::shell::Shell) { vec![verikd::doctor::X] }"), ["shell", "doctor"]);
     assert_eq!(imports(at, "use verikd_sim::windows::Machine;"), ["sim"]);
+    assert_eq!(imports(at, "mod tests { use verikd_sim::windows::Machine; }"), [""; 0]);
     assert_eq!(imports(at, "use super::super::session::Session;"), ["session"]);
     assert_eq!(imports(at, "use super::super::{memory, target};"), ["memory"]);
     assert_eq!(imports(at, "use kd_protocol::{VirtAddr, wire::Reader};"), ["protocol", "protocol::wire"]);

@@ -124,7 +124,7 @@ impl Source {
     pub(crate) fn imports(&self) -> Vec<(String, usize)> {
         let mut imports = Vec::new();
         let mut depth = self.modules().len();
-        // For each open brace, whether a module's.
+        // For each open brace, whether a module's, and whether that of tests.
         let mut braces = Vec::new();
         let text = |at: usize| self.tokens.get(at).map_or("", |token| token.text.as_str());
         let mut at = 0;
@@ -134,9 +134,11 @@ impl Source {
                 "{" => {
                     let is_module = at >= 2 && text(at - 2) == "mod";
                     depth += usize::from(is_module);
-                    braces.push(is_module);
+                    braces.push((is_module, is_module && text(at - 1) == "tests"));
                 }
-                "}" => depth -= usize::from(braces.pop().unwrap_or(false)),
+                "}" => depth -= usize::from(braces.pop().is_some_and(|(is_module, _)| is_module)),
+                // What is tested on simulated targets is no part of the program.
+                "verikd_sim" if self.is_test() || braces.iter().any(|(_, is_tests)| *is_tests) => {}
                 "crate" | "verikd" if starts_path && text(at + 1) == "::" => {
                     imports.extend(self.first_names(at + 2).map(|(name, line)| (name.to_owned(), line)));
                 }
