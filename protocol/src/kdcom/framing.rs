@@ -2,9 +2,10 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::MAX_PAYLOAD_LEN;
 use crate::kd::{BREAK_IN, Packet};
 
+/// The payload that one packet carries at most. Source: PROTOCOL.md 14.
+pub const MAX_PAYLOAD_LEN: usize = 4000;
 /// The byte behind a data packet's payload.
 const TRAILER: u8 = 0xaa;
 /// A leader is four of one of these.

@@ -10,12 +10,9 @@
 
 mod framing;
 
-pub use framing::{Decoder, Frame, FrameError, encode};
+pub use framing::{Decoder, Frame, FrameError, MAX_PAYLOAD_LEN, encode};
 
 use crate::kd::PacketId;
-
-/// The payload that one packet carries at most. Source: PROTOCOL.md 14.
-pub const MAX_PAYLOAD_LEN: usize = 4000;
 
 /// The id of each side's first data packet; the next has the lowest bit toggled, and so on.
 pub const FIRST_ID: PacketId = PacketId(0x8080_0000);

@@ -14,7 +14,11 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Entropy, Event, HostLink, Patience, RequestId, RunState, TargetConfig, TargetEvent, TargetLink};
+use super::config::Patience;
+use super::entropy::Entropy;
+use super::event::{Event, RequestId};
+use super::host::{HostLink, RunState};
+use super::target::{TargetConfig, TargetEvent, TargetLink};
 use crate::kd::{ApiNumber, Arm, DebugIo, Manipulate, NtStatus, Payload, StateChange};
 use crate::kdnet::DatagramError;
 

@@ -1,7 +1,7 @@
 //! One keyed data channel: sequences out, replay window in.
 
+use super::content::Content;
 use crate::kdnet::{Cipher, Datagram, DatagramError, Direction, Envelope, Flags};
-use crate::link::Content;
 
 /// How far behind the newest sequence a datagram may arrive: reordering, not replay.
 const WINDOW: u64 = 64;

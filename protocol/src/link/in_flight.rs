@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::RequestId;
+use super::event::RequestId;
 use super::round_trip::RoundTrip;
 use crate::kd::{Manipulate, Packet, PacketId, PacketType};
 

@@ -13,7 +13,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::channel::DataChannel;
-use super::{Content, Entropy, KdnetPeer};
+use super::content::Content;
+use super::entropy::Entropy;
+use super::event::KdnetPeer;
 use crate::kdnet::{
     Cipher, Control, Datagram, DatagramError, Direction, Endpoint, Envelope, Flags, Key, Response,
     TargetRandom,

@@ -20,9 +20,9 @@ use bytes::Bytes;
 
 use super::agreement::{Agreement, Due};
 use super::dialect::Dialect;
+use super::event::{RequestError, RequestId};
 use super::in_flight::{InFlight, Outgoing, Purpose};
 use super::round_trip::RoundTrip;
-use super::{RequestError, RequestId};
 use crate::kd::{Manipulate, Packet, PacketId, PacketType};
 
 /// Silent transmissions after which a RESET goes before the next: the two sides may disagree on the ids.

@@ -1,7 +1,20 @@
 //! The debugger's end of a link: one state machine over two carriers, which [`net`] and [`stream`] know.
+//!
+//! ```text
+//!  what its owner calls              mod
+//!  what comes from the target        arrivals
+//!  how it is stopped                 attention
+//!  how it is let run, and whether    leaving, resume
+//! ```
 
+mod arrivals;
+mod attention;
+mod counters;
+mod leaving;
 mod net;
+mod repeated;
 mod resume;
+mod run_state;
 mod stream;
 
 use std::collections::VecDeque;
@@ -10,84 +23,29 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::config::{LinkConfig, Patience};
 use super::dialect::Dialect;
+use super::entropy::Entropy;
+use super::event::{Event, Peer, RequestError, RequestId};
 use super::in_flight::Purpose;
-use super::keying::Proof;
-use super::reliable::{Arrival, Outcome, Reliable};
-use super::{Content, Entropy, Event, LinkConfig, Patience, Peer, RequestError, RequestId};
+use super::reliable::Reliable;
 use crate::VirtAddr;
-use crate::kd::{
-    DebugIo, DebugIoApi, Manipulate, NtStatus, Packet, PacketType, Payload, StateChange, StateDetail,
-};
-use crate::kdcom::Frame;
+use crate::kd::{DebugIo, Manipulate, NtStatus, PacketType};
 use crate::kdnet::DatagramError;
-use crate::wire::DecodeError;
 
-use net::{NetWire, Opened};
-use resume::{Due, PROBE_PATIENCE, Resuming, Settling};
+pub use counters::LinkCounters;
+use net::NetWire;
+use repeated::Repeated;
+use resume::{Resuming, Settling};
+pub use run_state::RunState;
 use stream::StreamWire;
 
-/// The second break-in follows after this long, if nothing came: a running target looks for one at each tick of its clock. The
-/// third after twice as long, and so on: a KDNET target drops those that are behind what it has taken.
-const ATTENTION_INTERVAL: Duration = Duration::from_millis(25);
-/// No two of them are further apart over KDNET.
-const ATTENTION_CEILING: Duration = Duration::from_millis(250);
-/// Each so manieth is a RESET: a running target obeys a break-in, a stopped one that counts otherwise answers a RESET.
-const RESET_EVERY: u32 = 3;
-/// Over a stream the second break-in follows after this long, the third after twice as long, and so on: those that are
-/// not needed stay in the stream and stop the target again. A stopped target obeys them too.
-const STREAM_ATTENTION_INTERVAL: Duration = Duration::from_secs(2);
 /// No two break-ins are further apart than this.
 const MAX_ATTENTION_INTERVAL: Duration = Duration::from_secs(10);
 /// Transmissions without a reaction, after which the target may not have our key any more.
 const DOUBTFUL_ATTEMPTS: u32 = 6;
-/// The same for break-ins and RESETs.
-const DOUBTFUL_CALLS: u32 = 10;
 /// The same for transmissions of a continue.
 const DOUBTFUL_CONTINUES: u32 = 60;
-/// A break-in that has not arrived after this long will not.
-const BREAK_IN_LIFE: Duration = Duration::from_secs(1);
-/// A damaged packet is asked for again at most this often.
-const RESEND_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Whether the target takes requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunState {
-    /// No target yet, or not known.
-    Unknown,
-    /// It runs: whatever is sent but a break-in is lost.
-    Running,
-    /// It is stopped and answers.
-    Stopped,
-}
-
-/// What crossed the link so far. Over a stream a packet counts as a datagram.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkCounters {
-    /// Manipulate requests submitted.
-    pub requests: u64,
-    /// Datagrams sent.
-    pub datagrams_sent: u64,
-    /// Authentic datagrams received.
-    pub datagrams_received: u64,
-    /// UDP payload bytes sent, or bytes of the stream.
-    pub bytes_sent: u64,
-    /// UDP payload bytes received, authentic ones, or bytes of the stream.
-    pub bytes_received: u64,
-    /// Data packets sent more than once.
-    pub retransmissions: u64,
-    /// Datagrams dropped because they do not authenticate.
-    pub not_authentic: u64,
-    /// Datagrams dropped for another reason: replays, damage, strangers.
-    pub dropped: u64,
-}
-
-/// Something that is done again and again until there is a reaction.
-#[derive(Clone, Copy, Debug)]
-struct Repeated {
-    next_at: Instant,
-    attempts: u32,
-}
 
 /// What carries the packets.
 enum Wire {
@@ -337,16 +295,6 @@ impl HostLink {
         self.send_continue(now, request, self.may_probe);
     }
 
-    fn send_continue(&mut self, now: Instant, request: &Manipulate, may_probe: bool) {
-        self.resuming = Some(Resuming::new(may_probe));
-        self.reliable.request(now, Purpose::Continue, request, self.patience.resume_timeout);
-    }
-
-    /// The stop is about to end: what is asked would meet a running target.
-    fn is_leaving(&self) -> bool {
-        self.reliable.ends_stop() || self.settling.is_some()
-    }
-
     /// Stops the target; [`Event::Stopped`] follows. Goes on trying until it does or [`Self::cancel_break_in`].
     pub fn break_in(&mut self, now: Instant) {
         if self.settling.is_some() {
@@ -470,145 +418,6 @@ impl HostLink {
         self.last_heard
     }
 
-    fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Result<(), DatagramError> {
-        let Wire::Net(net) = &mut self.wire else { return Err(DatagramError::NoSession) };
-        net.set_busy(self.reliable.is_slow());
-        let opened = match net.receive(now, from, datagram) {
-            Err(DatagramError::SecondTarget) if net.is_new_second(from) => {
-                self.tell(Event::SecondTarget { address: from });
-                return Err(DatagramError::SecondTarget);
-            }
-            other => other?,
-        };
-        let datagram = match opened {
-            Opened::Control => return Ok(()),
-            Opened::SignOfLife { in_debugger } => {
-                self.note_life();
-                self.offers_say(now, in_debugger);
-                return Ok(());
-            }
-            Opened::TakenOver(by) => {
-                self.tell(Event::TakenOver(by));
-                return Ok(());
-            }
-            Opened::ForeignOffer { version, len } => {
-                self.tell(Event::ForeignOffer { address: from, version, len });
-                return Ok(());
-            }
-            Opened::Data(datagram, proof) => {
-                self.note_life();
-                self.keyed(now, proof);
-                datagram
-            }
-        };
-        match Content::decode(&datagram)? {
-            // The answer proves to the target that the key works, and it stops pinging. WinDbg sends the same.
-            Content::Ping(_) => self.reliable.send_resend(),
-            Content::Kd(packet) => self.kd_packet(now, &packet)?,
-            Content::Control(_) | Content::BreakIn | Content::Runt(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Something came that nobody can have replayed.
-    const fn note_life(&mut self) {
-        if let Some(resuming) = &mut self.resuming {
-            resuming.heard();
-        }
-    }
-
-    fn frame(&mut self, now: Instant, frame: &Frame) {
-        match frame {
-            Frame::Packet(packet) => {
-                self.last_heard = Some(now);
-                self.counters.datagrams_received += 1;
-                if let Wire::Stream(stream) = &mut self.wire
-                    && stream.hear()
-                {
-                    self.tell(Event::Connected(Peer::Kdcom));
-                }
-                if self.kd_packet(now, packet).is_err() {
-                    self.counters.dropped += 1;
-                }
-            }
-            Frame::Damaged(_) => {
-                self.counters.dropped += 1;
-                // One damage can look like several: what is asked for twice comes twice.
-                if self.resend_at.is_none_or(|at| at + RESEND_INTERVAL <= now) {
-                    self.resend_at = Some(now);
-                    self.reliable.send_resend();
-                }
-            }
-            Frame::BreakIn => {}
-        }
-    }
-
-    fn kd_packet(&mut self, now: Instant, packet: &Packet) -> Result<(), DecodeError> {
-        if packet.is_control {
-            if let Some(outcome) = self.reliable.control(now, packet) {
-                self.settle(now, outcome);
-            }
-            return Ok(());
-        }
-        let withholds_ack = self.wants_silence(now, packet);
-        let result = match self.reliable.accept(packet, withholds_ack) {
-            Arrival::Repeat | Arrival::Doubtful => Ok(()),
-            Arrival::New => self.packet(now, packet),
-            Arrival::Anew => {
-                let pending = self.reliable.begin_with(packet);
-                self.restarted(pending, Peer::Kdcom);
-                self.packet(now, packet)
-            }
-        };
-        self.reliable.packet_done(now);
-        result
-    }
-
-    /// True if a wanted break-in is to have silence behind it instead of this packet's ACK: a target that waits for the ACK
-    /// notices a break-in for certain then, sends its packet again, and stops once that is acknowledged.
-    fn wants_silence(&mut self, now: Instant, packet: &Packet) -> bool {
-        let Wire::Stream(stream) = &mut self.wire else { return false };
-        let is_print = matches!(
-            Payload::decode(packet),
-            Ok(Payload::DebugIo(io)) if io.api_number == DebugIoApi::PRINT_STRING
-        );
-        if self.attention.is_none() || self.state == RunState::Stopped || !is_print {
-            return false;
-        }
-        stream.takes_silence(now)
-    }
-
-    fn keyed(&mut self, now: Instant, proof: Proof) {
-        let peer = self.peer();
-        match (proof, peer) {
-            (Proof::Current, _) | (_, None) => return,
-            // What was sent under another key is dropped.
-            (Proof::Rekeyed, _) => {
-                self.reliable.forget_break_ins();
-                if self.settling.is_some() {
-                    self.resumed(now);
-                }
-            }
-            (Proof::First, Some(peer)) => self.tell(Event::Connected(peer)),
-            (Proof::Restarted, Some(peer)) => {
-                let pending = self.reliable.restart();
-                self.restarted(pending, peer);
-            }
-        }
-        if let Some(attention) = &mut self.attention {
-            *attention = Repeated { next_at: now, attempts: 0 };
-        }
-    }
-
-    /// Nothing that was known of the target is true any more.
-    fn restarted(&mut self, pending: Vec<Purpose>, peer: Peer) {
-        self.state = RunState::Unknown;
-        self.fail_requests(pending, RequestError::TargetRestarted);
-        self.left_stop();
-        self.break_in_at = None;
-        self.tell(Event::Restarted(peer));
-    }
-
     fn tell(&mut self, event: Event) {
         self.events.push_back((event, self.state));
     }
@@ -620,276 +429,4 @@ impl HostLink {
             }
         }
     }
-
-    /// Takes a new data packet of the target.
-    fn packet(&mut self, now: Instant, packet: &Packet) -> Result<(), DecodeError> {
-        match Payload::decode(packet)? {
-            Payload::Manipulate(reply) => {
-                if let Some(id) = self.reliable.replied(now, &reply) {
-                    self.tell(Event::Replied(id, reply));
-                }
-            }
-            Payload::StateChange(change) => self.state_change(now, *change, &packet.payload),
-            Payload::DebugIo(io) if io.api_number == DebugIoApi::GET_STRING => {
-                self.awaits_answer(now);
-                self.tell(Event::Prompt(io));
-            }
-            Payload::DebugIo(io) => {
-                self.is_running(now);
-                self.tell(Event::DebugPrint(io.text));
-            }
-            Payload::FileIo(file) => {
-                self.awaits_answer(now);
-                let refusal = file.refuse().encode();
-                self.is_answering_prompt = false;
-                self.reliable.answer(now, PacketType::FILE_IO, refusal, self.patience.request_timeout);
-                self.tell(Event::FileRefused(file.path()));
-            }
-            // Trace records and control requests need no answer. \[uncertain\]
-            Payload::Other(..) => {}
-        }
-        Ok(())
-    }
-
-    /// A packet arrived that only a target outside its request loop sends.
-    fn is_running(&mut self, now: Instant) {
-        self.repeat_missed_break_in(now);
-        // A target that is busy with what was given up may print about it.
-        if self.reliable.is_continuing() && !self.has_abandoned {
-            self.reliable.continued(now);
-            self.obeyed(now);
-        } else if self.state == RunState::Unknown {
-            self.state = RunState::Running;
-            if std::mem::take(&mut self.is_unproven) {
-                self.tell(Event::Resumed);
-            }
-        }
-    }
-
-    /// An offer of the target says whether it is in its debugger. Most never say so: it proves something only where they
-    /// did during this stop.
-    fn offers_say(&mut self, now: Instant, in_debugger: bool) {
-        if in_debugger {
-            self.was_in_debugger = self.state == RunState::Stopped;
-        } else if self.was_in_debugger && self.reliable.is_continuing() {
-            self.reliable.continued(now);
-            self.obeyed(now);
-        }
-    }
-
-    fn repeat_missed_break_in(&mut self, now: Instant) {
-        if let (Some(attention), Wire::Stream(stream)) = (&mut self.attention, &self.wire)
-            && stream.has_missed_break_in(now)
-        {
-            attention.next_at = now;
-        }
-    }
-
-    /// The target waits for an answer of this side, and takes nothing else.
-    fn awaits_answer(&mut self, now: Instant) {
-        self.is_running(now);
-        if self.state == RunState::Stopped {
-            self.reliable.continued(now);
-            self.resumed(now);
-        }
-    }
-
-    fn state_change(&mut self, now: Instant, change: StateChange, payload: &Bytes) {
-        let is_same = self.stop_payload.as_ref() == Some(payload);
-        if self.is_continuing() {
-            let is_probing = self.resuming.is_some_and(|it| it.is_probing());
-            if self.settling.is_none() && is_same && self.attention.is_none() && !is_probing {
-                // Announced again before the continue was obeyed.
-                return;
-            }
-            if is_probing && (is_same || self.is_of_break_in(&change)) || is_same && self.settling.is_none() {
-                // Whether it ran in between is not known, and does not matter: it is to be resumed again.
-                self.reliable.take_back_continue(now);
-                self.left_stop();
-            } else {
-                self.reliable.continued(now);
-                self.resumed(now);
-            }
-        } else if is_same && self.state == RunState::Stopped {
-            return;
-        }
-        self.state = RunState::Stopped;
-        self.stop_payload = Some(payload.clone());
-        if change.is_load_symbols() && !self.passes_module_events {
-            // Boot goes on only when each of these is answered; a wanted break-in stays wanted.
-            self.repeat_missed_break_in(now);
-            self.send_continue(now, &Manipulate::continue2(NtStatus::DBG_CONTINUE), false);
-            if is_same {
-                return;
-            }
-            self.tell(if change.is_reboot() {
-                Event::Rebooting
-            } else {
-                Event::ModuleEvent(Box::new(change))
-            });
-            return;
-        }
-        // A break-in that is wanted stays wanted while modules are announced.
-        if !change.is_load_symbols() {
-            if self.attention.take().is_some() && is_breakpoint(&change) {
-                self.break_in_at = Some(change.program_counter);
-            }
-            // A target that comes upon a break-in while it is stopped says so, and remembers the break-in.
-            if let Wire::Stream(stream) = &mut self.wire
-                && !is_same
-            {
-                stream.stopped();
-            }
-        }
-        self.tell(Event::Stopped(Box::new(change)));
-    }
-
-    fn settle(&mut self, now: Instant, outcome: Outcome) {
-        match outcome {
-            Outcome::Done(Purpose::Continue) => self.obeyed(now),
-            Outcome::Failed(Purpose::Request(id, _), error) => {
-                self.has_abandoned = true;
-                self.tell(Event::Failed(id, error))
-            }
-            Outcome::Failed(Purpose::Continue, error) => self.unproven(now, error),
-            Outcome::Done(Purpose::Request(id, request)) => {
-                if request.api_number.ends_stop() {
-                    self.state = RunState::Unknown;
-                    self.left_stop();
-                }
-                self.tell(Event::Acknowledged(id));
-            }
-            Outcome::Done(Purpose::Answer) => {
-                if std::mem::take(&mut self.is_answering_prompt) {
-                    self.tell(Event::PromptAnswered);
-                }
-            }
-            Outcome::Failed(Purpose::Answer, _) => {}
-        }
-    }
-
-    /// Does what is due for a continue that is on its way, or was obeyed just now.
-    fn look_after_continue(&mut self, now: Instant) {
-        if let Some(settling) = &mut self.settling {
-            if settling.is_over(now) {
-                self.resumed(now);
-            } else if settling.overtakes(now) {
-                self.reliable.overtake_break_ins();
-            }
-            return;
-        }
-        let (Some(resuming), Some((tries, is_held))) =
-            (&mut self.resuming, self.reliable.continue_in_flight())
-        else {
-            return;
-        };
-        match &mut self.wire {
-            Wire::Net(net) => match resuming.due(tries) {
-                Due::Nothing => {}
-                Due::Poke => net.poke_peer(),
-                Due::BreakIn => {
-                    // Two, since one may be lost; a target that stops at the first announces itself again at the other.
-                    for _ in 0..2 {
-                        net.send(Content::BreakIn);
-                        self.reliable.break_in_sent();
-                    }
-                    self.reliable.hold_back(now, PROBE_PATIENCE);
-                    self.break_ins_live_until = Some(now + BREAK_IN_LIFE);
-                }
-            },
-            Wire::Stream(stream) => {
-                if resuming.due_on_stream(now, is_held) == Due::BreakIn {
-                    stream.break_in(now);
-                }
-            }
-        }
-    }
-
-    /// A continue is on its way, or was obeyed and is not told yet.
-    fn is_continuing(&self) -> bool {
-        self.reliable.is_continuing() || self.settling.is_some()
-    }
-
-    /// True for the stop that a break-in leads to.
-    fn is_of_break_in(&self, change: &StateChange) -> bool {
-        is_breakpoint(change) && self.break_in_at.is_none_or(|at| at == change.program_counter)
-    }
-
-    /// The target has obeyed the continue. A break-in of this link that is on its way yet must not undo that unseen.
-    fn obeyed(&mut self, now: Instant) {
-        if self.attention.is_none() && self.is_break_in_on_its_way() {
-            self.settling.get_or_insert_with(|| Settling::new(now));
-            self.reliable.overtake_break_ins();
-        } else {
-            self.resumed(now);
-        }
-    }
-
-    fn resumed(&mut self, now: Instant) {
-        self.state = RunState::Running;
-        self.left_stop();
-        if let Wire::Stream(stream) = &mut self.wire {
-            stream.resumed();
-        }
-        let requests = self.reliable.give_up_requests(now);
-        self.fail_requests(requests, RequestError::TargetRunning);
-        self.tell(Event::Resumed);
-    }
-
-    fn unproven(&mut self, now: Instant, error: RequestError) {
-        let RequestError::NoAnswer { after, tries } = error else { return };
-        self.state = RunState::Unknown;
-        self.left_stop();
-        self.is_unproven = true;
-        let requests = self.reliable.give_up_requests(now);
-        self.fail_requests(requests, RequestError::TargetRunning);
-        self.tell(Event::ResumeUnproven { after, tries });
-    }
-
-    /// Nothing that belongs to the stop is true any more.
-    fn left_stop(&mut self) {
-        self.stop_payload = None;
-        self.resuming = None;
-        self.settling = None;
-        self.is_unproven = false;
-        self.has_abandoned = false;
-        self.was_in_debugger = false;
-    }
-
-    fn call_for_attention(&mut self, now: Instant, attempts: u32) {
-        let interval = match &mut self.wire {
-            Wire::Net(net) => {
-                if attempts % RESET_EVERY != RESET_EVERY - 1 {
-                    net.send(Content::BreakIn);
-                    self.reliable.break_in_sent();
-                    self.break_ins_live_until = Some(now + BREAK_IN_LIFE);
-                } else if !self.reliable.is_continuing() {
-                    self.reliable.send_reset();
-                }
-                let longer = ATTENTION_INTERVAL * 2_u32.pow(attempts.min(4));
-                longer.clamp(self.reliable.round_trip(), ATTENTION_CEILING)
-            }
-            Wire::Stream(stream) => {
-                if stream.is_open() && self.state != RunState::Stopped {
-                    stream.break_in(now);
-                }
-                (STREAM_ATTENTION_INTERVAL * (attempts + 1)).min(MAX_ATTENTION_INTERVAL)
-            }
-        };
-        if attempts >= DOUBTFUL_CALLS {
-            self.doubt_key(now);
-        }
-        self.attention = Some(Repeated { next_at: now + interval, attempts: attempts.saturating_add(1) });
-    }
-
-    /// A target that does not react may have been keyed by somebody else.
-    fn doubt_key(&mut self, now: Instant) {
-        if let Wire::Net(net) = &mut self.wire {
-            net.doubt_key(now);
-        }
-    }
-}
-
-fn is_breakpoint(change: &StateChange) -> bool {
-    matches!(&change.detail, StateDetail::Exception(it) if it.exception_code == NtStatus::BREAKPOINT)
 }

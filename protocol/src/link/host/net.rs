@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::Repeated;
+use super::repeated::Repeated;
 use crate::kd::Packet;
 use crate::kdnet::{Channel, Control, Datagram, DatagramError, Endpoint, Envelope, Flags, Key};
+use crate::link::content::Content;
+use crate::link::entropy::Entropy;
+use crate::link::event::KdnetPeer;
 use crate::link::keying::{HostKeying, OfferOutcome, Proof};
-use crate::link::{Content, Entropy, KdnetPeer};
 
 /// An answered offer should be followed by a ping; after this long the host asks for another offer.
 const POKE_INTERVAL: Duration = Duration::from_millis(500);

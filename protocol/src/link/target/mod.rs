@@ -9,6 +9,7 @@
 //!   while a packet of ours is unacknowledged: the rules of PROTOCOL.md 7, over a stream those of 14
 //! ```
 
+mod config;
 mod net;
 
 use std::collections::VecDeque;
@@ -17,15 +18,17 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::content::Content;
 use super::dialect::Dialect;
+use super::entropy::Entropy;
 use super::stream_reader::StreamReader;
-use super::{Content, Entropy};
 use crate::kd::{
     BREAK_IN, DebugIo, DebugIoApi, FileIo, Manipulate, Packet, PacketId, PacketType, Payload, StateChange,
 };
 use crate::kdcom::{self, Frame};
-use crate::kdnet::{DatagramError, Flags, Key};
+use crate::kdnet::{DatagramError, Flags};
 
+pub use config::TargetConfig;
 pub use net::OfferForm;
 use net::{NetWire, Opened};
 
@@ -38,19 +41,6 @@ const PRINT_RETRIES: u32 = 3;
 const BREAK_IN_SILENCE: Duration = Duration::from_millis(10);
 /// What waits while a request is being executed: a network card's ring, or a line's buffer.
 const BACKLOG: usize = 64;
-
-/// How a [`TargetLink`] over KDNET behaves.
-#[derive(Clone, Debug)]
-pub struct TargetConfig {
-    /// The key that the host was given too.
-    pub key: Key,
-    /// KDNET version byte: 2 for Windows 8.1, 5 for Windows 10 2004.
-    pub version: u8,
-    /// The target's own address, as its offers name it.
-    pub address: SocketAddr,
-    /// Where offers go: the debugger that the boot settings name.
-    pub host: SocketAddr,
-}
 
 /// What a target link tells the simulated kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]

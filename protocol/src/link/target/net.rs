@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::TargetConfig;
+use super::config::TargetConfig;
 use crate::kdnet::{
     Channel, Cipher, Control, Datagram, DatagramError, Direction, Endpoint, Envelope, Flags, Offer, Ping,
     Response, TargetRandom,
 };
 use crate::link::channel::DataChannel;
-use crate::link::{Content, Entropy};
+use crate::link::content::Content;
+use crate::link::entropy::Entropy;
 
 /// An offer goes out this far after the last, in every state.
 const OFFER_INTERVAL: Duration = Duration::from_secs(3);
