@@ -11,6 +11,7 @@ use kd_protocol::link::Content;
 use verikd::capture::{Order, Unopened};
 
 use crate::generator::{self, SESSION_A, SESSION_B, Vectors};
+use crate::reviewed::assert_reviewed;
 use crate::{KEY_A, KEY_B, committed, printed, read};
 
 /// Rewrite them with `UPDATE_EXPECTED=1 cargo test --test capture`.
@@ -39,11 +40,7 @@ fn text_is_as_expected() {
     for (name, key) in [("session-a.pcap", KEY_A), ("late.pcapng.gz", KEY_A)] {
         let (text, result) = printed(&committed(name), key, false, true);
         result.unwrap();
-        let expected = committed(&format!("{name}.txt"));
-        if std::env::var_os("UPDATE_EXPECTED").is_some() {
-            fs::write(&expected, &text).unwrap();
-        }
-        assert_eq!(text, fs::read_to_string(&expected).unwrap(), "{name}");
+        assert_reviewed("capture", name, &text);
     }
 }
 

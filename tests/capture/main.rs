@@ -4,6 +4,8 @@ mod cut;
 mod damage;
 mod files;
 mod generator;
+#[path = "../support/reviewed.rs"]
+mod reviewed;
 mod serial;
 mod windbg;
 

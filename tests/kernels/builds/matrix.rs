@@ -1,15 +1,15 @@
 //! What every build prints in every scenario: a table to be read by people, in `tests/snapshots/verifier`.
 //!
-//! Builds that print the same share a paragraph. `UPDATE_EXPECTED=1` writes the files anew; the difference is reviewed.
+//! Builds that print the same share a paragraph. `INSTA_UPDATE=always` writes the files anew; the difference is reviewed.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use verikd::commands::{NoteKind, VerifierFormat};
 use verikd::target::Target;
 use verikd_sim::windows::{BUILDS, Build, Machine, Scenario};
 
 use super::stopped;
+use crate::support::reviewed::assert_reviewed;
 use crate::support::text::{run, text_in};
 
 /// Lines of an answer that are kept at its start and at its end.
@@ -17,7 +17,6 @@ const KEPT: (usize, usize) = (72, 4);
 
 #[test]
 fn every_build_prints_what_was_reviewed_in_every_scenario() {
-    let mut wrong = Vec::new();
     // A bug check leaves Driver Verifier's records as they were.
     for scenario in Scenario::ALL.into_iter().filter(|scenario| !scenario.name().starts_with("bugcheck-")) {
         let mut paragraphs: Vec<(Vec<&str>, String)> = Vec::new();
@@ -41,9 +40,8 @@ fn every_build_prints_what_was_reviewed_in_every_scenario() {
         paragraphs.sort_by(|(_, a), (_, b)| a.lines().next().cmp(&b.lines().next()));
         let table: Vec<_> =
             paragraphs.iter().map(|(builds, text)| format!("== {}: {text}", builds.join(", "))).collect();
-        wrong.extend(compare(&scenario.to_string(), &table.join("\n")));
+        assert_reviewed("verifier", &scenario.to_string(), &table.join("\n"));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// What is typed in a scenario.
@@ -83,23 +81,4 @@ fn printed(target: &Target<'_>, format: VerifierFormat, line: &str) -> String {
         writeln!(text, "{kind}: {}", note.text).unwrap();
     }
     text
-}
-
-/// Compares with the reviewed file, or writes it; says where they differ.
-fn compare(name: &str, found: &str) -> Option<String> {
-    let file =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots/verifier").join(format!("{name}.txt"));
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(&file, found).unwrap();
-        return None;
-    }
-    let expected = std::fs::read_to_string(&file).unwrap_or_default().replace("\r\n", "\n");
-    if expected == found {
-        return None;
-    }
-    let differs = |(found, expected): &(&str, &str)| found != expected;
-    let (found, expected) =
-        found.lines().zip(expected.lines().chain(std::iter::repeat("(end of file)"))).find(differs)?;
-    Some(format!("{}: `{found}` is printed where `{expected}` was", file.display()))
 }
