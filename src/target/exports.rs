@@ -64,7 +64,7 @@ impl Target<'_> {
     /// # Errors
     /// As [`module_symbols`](Self::module_symbols), if the module exports nothing either.
     pub fn module_names(&self, name: &str) -> Result<ModuleSymbols, TargetError> {
-        let (module, symbols) = self.find_module(name)?;
+        let (module, symbols) = self.module_and_symbols(name)?;
         match symbols.or_else(|missing| self.exports_or(&module, missing)) {
             Ok(symbols) => Ok((module, symbols)),
             Err(source) => Err(TargetError::NoSymbols { module: module.name, source }),
@@ -88,7 +88,7 @@ impl Target<'_> {
         }
         let (other, name) = exports.forwarder(name)?;
         let other = if other.eq_ignore_ascii_case("ntoskrnl") { "nt" } else { other };
-        let (module, symbols) = self.find_module(other).ok()?;
+        let (module, symbols) = self.module_and_symbols(other).ok()?;
         match symbols {
             Ok(symbols) => Some(module.base.offset(symbols.address_of(&name)?.0.into())),
             Err(missing) => self.exported(&module, &name, &missing, forwards.checked_sub(1)?),

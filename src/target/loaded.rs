@@ -81,6 +81,24 @@ impl Target<'_> {
         found.or_else(|| self.modules().ok()?.containing(address).cloned())
     }
 
+    /// The first module that fits, found from the ends of the list; nothing if none does, as far as the list can be read.
+    #[must_use]
+    pub fn find_module(&self, fits: impl Fn(&Module) -> bool) -> Option<Module> {
+        let from_ends = || {
+            let (offsets, version) = (self.entry_offsets(), self.kernel.version());
+            self.with_ends(|ends| {
+                let module = |entry: &Entry| entry.module(&self.memory, &offsets, version.base);
+                let known = ends.seen.iter().map(module).find(&fits);
+                known.or_else(|| {
+                    let mut next = || ends.step(&self.memory, &offsets).map(module);
+                    std::iter::from_fn(&mut next).find(&fits)
+                })
+            })
+        };
+        let found = if self.modules.get().is_none() { from_ends() } else { None };
+        found.or_else(|| self.modules().ok()?.modules().iter().find(|module| fits(module)).cloned())
+    }
+
     /// The loaded modules, read at most once per stop.
     ///
     /// # Errors
@@ -121,14 +139,19 @@ impl Target<'_> {
     }
 
     fn find_from_ends(&self, address: VirtAddr) -> Option<Module> {
-        let offsets = self.entry_offsets();
-        let version = self.kernel.version();
-        self.with_loaded(|loaded| {
-            let mark = loaded.mark.filter(|_| loaded.whole.is_none())?;
-            let ends =
-                loaded.ends.get_or_insert_with(|| Ends::new(version.module_list, mark.first, mark.last));
+        let (offsets, version) = (self.entry_offsets(), self.kernel.version());
+        self.with_ends(|ends| {
             let entry = ends.find(&self.memory, &offsets, address)?;
             Some(entry.module(&self.memory, &offsets, version.base))
+        })
+    }
+
+    /// Looks at the list from its ends; nothing if it is known whole, or not even its ends are.
+    fn with_ends<T>(&self, look: impl FnOnce(&mut Ends) -> Option<T>) -> Option<T> {
+        let head = self.kernel.version().module_list;
+        self.with_loaded(|loaded| {
+            let mark = loaded.mark.filter(|_| loaded.whole.is_none())?;
+            look(loaded.ends.get_or_insert_with(|| Ends::new(head, mark.first, mark.last)))
         })
     }
 

@@ -287,14 +287,14 @@ impl<'a> Target<'a> {
     /// # Errors
     /// [`TargetError::NoModule`], [`TargetError::NoSymbols`], [`TargetError::Read`].
     pub fn module_symbols(&self, name: &str) -> Result<ModuleSymbols, TargetError> {
-        let (module, symbols) = self.find_module(name)?;
+        let (module, symbols) = self.module_and_symbols(name)?;
         match symbols {
             Ok(symbols) => Ok((module, symbols)),
             Err(source) => Err(TargetError::NoSymbols { module: module.name, source }),
         }
     }
 
-    fn find_module(&self, name: &str) -> Result<(Module, SymbolsOrWhyNot), TargetError> {
+    fn module_and_symbols(&self, name: &str) -> Result<(Module, SymbolsOrWhyNot), TargetError> {
         if name.eq_ignore_ascii_case("nt") {
             return Ok(self.kernel.nt(&self.memory));
         }
@@ -309,7 +309,7 @@ impl<'a> Target<'a> {
     /// [`TargetError::NoSymbol`] and those of [`module_symbols`](Self::module_symbols).
     pub fn address_of(&self, symbol: &str) -> Result<VirtAddr, TargetError> {
         let (module_name, name) = split(symbol);
-        let (module, symbols) = self.find_module(module_name)?;
+        let (module, symbols) = self.module_and_symbols(module_name)?;
         let symbols = match symbols {
             Ok(symbols) => symbols,
             Err(source) => {

@@ -64,7 +64,7 @@ fn a_question_costs_what_it_depends_on_and_not_what_the_machine_has() {
     counts.stop_again(&mut shell);
     counts.run(&mut shell, "!verifier 80 fffffa80052fb123", 24);
     counts.stop_again(&mut shell);
-    counts.run(&mut shell, "!verifier 3 myfault.sys", 312);
+    counts.run(&mut shell, "!verifier 3 myfault.sys", 40);
     counts.stop_again(&mut shell);
     counts.run(&mut shell, "!verifier 1", 308);
     counts.stop_again(&mut shell);

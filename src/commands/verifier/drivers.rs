@@ -5,7 +5,7 @@
 //!                                                                    node: _RTL_BALANCED_LINKS, _VF_TARGET_DRIVER
 //!  _VF_TARGET_DRIVER --VerifiedData--> _VF_TARGET_VERIFIED_DRIVER_DATA --SuspectDriverEntry--> name, loads, unloads
 //! ```
-//! Three requests per driver. A node without `VerifiedData` is there for its thunks only and is no verified driver.
+//! Three requests per driver. One among many is found by its image, by whose address the tree is in order. A node without `VerifiedData` is there for its thunks only and is no verified driver.
 //!
 //! Source: verifier.md 2.2, 2.3.
 
@@ -13,13 +13,14 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+use super::run_ahead::PAGE;
 use super::settings::PoolCounters;
 
 use crate::output::{self, Escaped, Reading};
 use crate::target::walk::{self, AvlNode};
 use crate::target::{
-    FileName, Layout, Module, Note, NoteCode, OfLink, Record, SListHead, Target, TargetError, Trouble,
-    VirtAddr, WalkEnd, module_name,
+    FileName, Layout, Module, Note, NoteCode, OfLink, Record, Records, SListHead, Target, TargetError,
+    Trouble, VirtAddr, WalkEnd, module_name,
 };
 
 /// `_VF_TARGET_VERIFIED_DRIVER_DATA.Signature`, in every build.
@@ -28,6 +29,11 @@ const VERIFIED_DATA_SIGNATURE: u64 = 0x9876_1940;
 const MAX_TABLES: u64 = 0x400;
 /// Most drivers of one table, and of the list of suspects.
 const MAX_DRIVERS: usize = 0x1_0000;
+/// So few drivers are all read, whichever is wanted: what is wrong with the others is worth knowing.
+const FEW_DRIVERS: u64 = 8;
+/// No tree of that many drivers is as deep.
+const MAX_DEPTH: u32 = 64;
+const ROOT: &str = "RtlTable.BalancedRoot.RightChild";
 /// Bytes read after a suspect entry, where the kernel puts its name.
 const NAME_READ: usize = 0x80;
 
@@ -138,14 +144,12 @@ impl Driver {
         };
         let (pool_pages, free_trackers) = (head("PoolPageHeaders"), head("PoolTrackers"));
         let optional = |path| data.has(path).then(|| Reading::of(data.uint(path)));
-        // Builds since Windows 8 key the tree by address and session: one level more.
-        let tree_node = if node.has("TreeNode.Base.p") { "TreeNode.Base" } else { "TreeNode" };
         Ok(Self {
             entry,
             verified_data: at,
             name: name.ok().map(|name| name.text).filter(|name| !name.is_empty()),
-            base: node.pointer(&format!("{tree_node}.p"))?,
-            size: Reading::of(node.uint(&format!("{tree_node}.RangeSize"))),
+            base: base_of(node)?,
+            size: size_of(node),
             loads: of_suspect("Loads"),
             unloads: of_suspect("Unloads"),
             pool: PoolCounters::of(&data),
@@ -160,8 +164,29 @@ impl Driver {
 /// Where the images of the verified drivers are, as far as they can be found: those whose symbols `!verifier` will need.
 #[must_use]
 pub fn verified_images(target: &Target<'_>) -> Vec<VirtAddr> {
-    let tree = DriverTree::read(target);
-    tree.map(|tree| tree.drivers.iter().map(|driver| driver.base).collect()).unwrap_or_default()
+    let nodes = Layouts::find(target).and_then(|layouts| {
+        let tables = layouts.tables(target)?;
+        Ok(tables.iter().flat_map(Records::iter).flat_map(|table| layouts.nodes(target, &table).0).collect())
+    });
+    let nodes: Vec<Record<'_>> = nodes.unwrap_or_default();
+    let is_verified = |node: &&Record<'_>| node.pointer("VerifiedData").is_ok_and(|data| !data.is_null());
+    nodes.iter().filter(is_verified).filter_map(|node| base_of(node).ok()).collect()
+}
+
+/// Where the image is that a node of the tree is about.
+fn base_of(node: &Record<'_>) -> Result<VirtAddr, TargetError> {
+    node.pointer(&format!("{}.p", range_in(node)))
+}
+
+/// Bytes of that image.
+fn size_of(node: &Record<'_>) -> Reading {
+    Reading::of(node.uint(&format!("{}.RangeSize", range_in(node))))
+}
+
+/// The structure in a node that has the image's range. Builds since Windows 8 key the tree by address and session: one level
+/// more.
+fn range_in(node: &Record<'_>) -> &'static str {
+    if node.has("TreeNode.Base.p") { "TreeNode.Base" } else { "TreeNode" }
 }
 
 /// The verified drivers in the order of the tree.
@@ -176,39 +201,25 @@ pub struct DriverTree {
 }
 
 impl DriverTree {
-    /// Reads the tree. What is missing in it is noted.
+    /// Reads the tree, or of a large one only the driver that the user's `name` means, if it can be found without the
+    /// others. What is missing in it is noted.
     ///
     /// # Errors
     /// [`TargetError`] if symbols are missing or the tree's head cannot be read.
-    pub fn read(target: &Target<'_>) -> Result<Self, TargetError> {
+    pub fn read(target: &Target<'_>, name: Option<&str>) -> Result<Self, TargetError> {
         let layouts = Layouts::find(target)?;
-        let tree_layout = target.layout("nt!_VF_AVL_TREE")?;
-        let tree_at = target.address_of("nt!ViTargetDriversAvl")?;
-        let mut ranges = vec![(tree_at, tree_layout.size())];
-        ranges.extend(target.address_of("nt!ViTargetInitialized").ok().map(|at| (at, 4)));
-        let mut answers = target.read_ranges(&ranges).into_iter();
-        let tree = answers.next().expect("one answer per range");
-        let tree = tree.map_err(|error| TargetError::read("nt!ViTargetDriversAvl", error))?;
-        let initialized = answers.next().and_then(Result::ok).is_none_or(|bytes| bytes != [0; 4]);
-        let tree = Record::new(tree_layout, tree_at, Cow::Owned(tree), None);
-        let (tables_at, count) = (tree.pointer("Tables")?, tree.uint("TablesNo")?);
-        if !initialized || tables_at.is_null() || count == 0 {
+        let mut all = Self { drivers: Vec::new(), end: WalkEnd::Null, unread: 0 };
+        let Some(tables) = layouts.tables(target)? else {
             target.note(Note::remark(
                 NoteCode::VerifierEmpty,
                 "Driver Verifier has set up no list of drivers: none of those chosen was loaded yet.",
             ));
-            return Ok(Self { drivers: Vec::new(), end: WalkEnd::Null, unread: 0 });
+            return Ok(all);
+        };
+        if let Some(driver) = name.and_then(|name| layouts.find_one(target, &tables, name)) {
+            all.drivers.push(driver?);
+            return Ok(all);
         }
-        if count > MAX_TABLES {
-            let wrong = format!("{count:#x} tables, more than any kernel makes");
-            return Err(TargetError::Unexpected {
-                what: "nt!ViTargetDriversAvl",
-                address: target.shown(tree_at),
-                wrong,
-            });
-        }
-        let tables = target.records(&layouts.table, tables_at, count as usize);
-        let mut all = Self { drivers: Vec::new(), end: WalkEnd::Null, unread: 0 };
         for table in tables.iter() {
             all.add_table(target, &layouts, &table);
         }
@@ -220,15 +231,7 @@ impl DriverTree {
     }
 
     fn add_table(&mut self, target: &Target<'_>, layouts: &Layouts, table: &Record<'_>) {
-        let root = match table.pointer("RtlTable.BalancedRoot.RightChild") {
-            Ok(root) => root,
-            Err(error) => {
-                self.break_off(WalkEnd::unreadable(target.shown(table.address()), &error));
-                return;
-            }
-        };
-        let (nodes, end) =
-            walk::avl(target.pointer_size(), root, MAX_DRIVERS, |at| layouts.read_node(target, at));
+        let (nodes, end) = layouts.nodes(target, table);
         self.break_off(end);
         for node in nodes {
             // Thunk bookkeeping only.
@@ -280,6 +283,80 @@ impl Layouts {
             suspect: target.layout("nt!_VF_SUSPECT_DRIVER_ENTRY")?,
             table: target.layout("nt!_VF_AVL_TABLE")?,
         })
+    }
+
+    /// The tables of the tree; nothing if it was not set up.
+    fn tables(&self, target: &Target<'_>) -> Result<Option<Records>, TargetError> {
+        let tree_layout = target.layout("nt!_VF_AVL_TREE")?;
+        let tree_at = target.address_of("nt!ViTargetDriversAvl")?;
+        let mut ranges = vec![(tree_at, tree_layout.size())];
+        ranges.extend(target.address_of("nt!ViTargetInitialized").ok().map(|at| (at, 4)));
+        let mut answers = target.read_ranges(&ranges).into_iter();
+        let tree = answers.next().expect("one answer per range");
+        let tree = tree.map_err(|error| TargetError::read("nt!ViTargetDriversAvl", error))?;
+        let initialized = answers.next().and_then(Result::ok).is_none_or(|bytes| bytes != [0; 4]);
+        let tree = Record::new(tree_layout, tree_at, Cow::Owned(tree), None);
+        let (tables_at, count) = (tree.pointer("Tables")?, tree.uint("TablesNo")?);
+        if !initialized || tables_at.is_null() || count == 0 {
+            return Ok(None);
+        }
+        if count > MAX_TABLES {
+            let wrong = format!("{count:#x} tables, more than any kernel makes");
+            let address = target.shown(tree_at);
+            return Err(TargetError::Unexpected { what: "nt!ViTargetDriversAvl", address, wrong });
+        }
+        Ok(Some(target.records(&self.table, tables_at, count as usize)))
+    }
+
+    /// The nodes of a table in order, and how the walk along them ended.
+    fn nodes(&self, target: &Target<'_>, table: &Record<'_>) -> (Vec<Record<'static>>, WalkEnd) {
+        match table.pointer(ROOT) {
+            Ok(root) => walk::avl(target.pointer_size(), root, MAX_DRIVERS, |at| self.read_node(target, at)),
+            Err(error) => (Vec::new(), WalkEnd::unreadable(target.shown(table.address()), &error)),
+        }
+    }
+
+    /// The driver that the user's `name` means, if its image is in the list of modules and the tree is in order there; what is
+    /// wrong with the tree elsewhere does not show. Nothing if all have to be read to say.
+    fn find_one(
+        &self,
+        target: &Target<'_>,
+        tables: &Records,
+        name: &str,
+    ) -> Option<Result<Driver, TargetError>> {
+        let count = |table: Record<'_>| table.uint("RtlTable.NumberGenericTableElements").ok();
+        let drivers = tables.iter().map(count).sum::<Option<u64>>()?;
+        if drivers <= FEW_DRIVERS {
+            return None;
+        }
+        let base = target.find_module(|module| same_driver(&module.image_name, name))?.base;
+        // Where there are several tables, an image's page says which one has it.
+        let number = (base.0 / PAGE as u64) % tables.len() as u64;
+        let mut at = tables.iter().nth(number as usize)?.pointer(ROOT).ok()?;
+        for _ in 0..MAX_DEPTH {
+            if at.is_null() {
+                return None;
+            }
+            let node = self.read_node(target, at).ok()?;
+            let (left, right) = (node.left, node.right);
+            let node = node.value;
+            let from = base_of(&node).ok()?;
+            if from != base {
+                at = if base < from { left } else { right };
+                continue;
+            }
+            let data = node.pointer("VerifiedData").ok().filter(|data| !data.is_null())?;
+            return self.is_named(target, data, name).then(|| Driver::read(target, self, &node, data));
+        }
+        None
+    }
+
+    /// True if the driver whose verifier data is at `data` is the one that the user's `name` means.
+    fn is_named(&self, target: &Target<'_>, data: VirtAddr, name: &str) -> bool {
+        let suspect = target.record_of(&self.data, data).and_then(|data| data.pointer("SuspectDriverEntry"));
+        let suspect = suspect.and_then(|at| target.record_and_tail(&self.suspect, at, NAME_READ));
+        let own = suspect.and_then(|suspect| target.file_name(&suspect, "BaseName"));
+        own.is_ok_and(|own| own.absurd_length.is_none() && same_driver(&own.text, name))
     }
 
     /// A node: links, then the driver's entry, in one read.

@@ -35,7 +35,7 @@ pub struct VerifierReport {
     pub settings: Settings,
     /// Nothing unless asked for.
     pub drivers: Option<Vec<DriverReport>>,
-    /// How the walk through the tree of drivers ended.
+    /// How the walk through the tree of drivers ended; at null where one was found without the others.
     pub drivers_end: Option<WalkEnd>,
     /// The logs that were asked for along with it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -131,7 +131,9 @@ impl VerifierQuery {
     }
 
     fn add_drivers(&self, target: &Target<'_>, report: &mut VerifierReport) -> Result<(), QueryError> {
-        let tree = DriverTree::read(target).map_err(failed)?;
+        // Where allocations are kept in one tree of all, every driver is needed to tell whose is which.
+        let name = self.driver.as_deref().filter(|_| !is_advanced(&report.settings));
+        let tree = DriverTree::read(target, name).map_err(failed)?;
         let is_whole = tree.end.is_complete() && tree.unread == 0;
         let wanted = |driver: &Driver| self.driver.as_ref().is_none_or(|name| driver.is_called(name));
         let (chosen, others): (Vec<_>, Vec<_>) = tree.drivers.into_iter().partition(wanted);
@@ -180,9 +182,7 @@ impl VerifierQuery {
         names: &mut Names<'_>,
         report: &VerifierReport,
     ) -> Option<Tracked> {
-        let is_advanced =
-            report.settings.option_flags.is_some_and(|flags| flags & OPTION_ADVANCED_POOL_TRACKING != 0);
-        if !is_advanced || drivers.is_empty() {
+        if !is_advanced(&report.settings) || drivers.is_empty() {
             return None;
         }
         if self.flags & FLAG_ALLOCATIONS == 0 {
@@ -214,6 +214,11 @@ impl VerifierQuery {
             }
         }
     }
+}
+
+/// True if the kernel keeps allocations in one tree of all drivers.
+fn is_advanced(settings: &Settings) -> bool {
+    settings.option_flags.is_some_and(|flags| flags & OPTION_ADVANCED_POOL_TRACKING != 0)
 }
 
 /// Notes why the lists of allocations may be empty although drivers allocate.
