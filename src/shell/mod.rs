@@ -29,7 +29,7 @@ use kd_protocol::link::RunState;
 use crate::commands::line::Line;
 use crate::commands::verifier::{self, FormatInForce};
 use crate::commands::{self, Answer, ControlCommand, NoteKind, Run, Style};
-use crate::debugger::{AskError, DebugError, Debugger, Notice, Observer};
+use crate::debugger::{AskError, DebugError, Debugger, Notice, Observer, Stats};
 use crate::memory::StopId;
 use crate::session::{Quit, Watcher};
 use crate::source::{BootId, Control, Resumed, Source};
@@ -111,6 +111,10 @@ pub enum ShellError {
     Terminal(std::io::Error),
 }
 
+/// What is paid beside commands.
+const STOP: &str = "(stop)";
+const RESUME: &str = "(resume)";
+
 /// A debugger with a person or a script before it.
 pub struct Shell {
     debugger: Debugger,
@@ -124,6 +128,8 @@ pub struct Shell {
     last: Worst,
     /// Of the command that is running.
     remarks: Vec<String>,
+    /// What was paid beside commands and is not shown yet.
+    paid_beside: Vec<(&'static str, Stats)>,
     /// What ended the script before its time.
     ended_by: Option<Quit>,
     /// The stop that was announced last, and its boot.
@@ -145,6 +151,7 @@ impl Shell {
             worst: Worst::Fine,
             last: Worst::Fine,
             remarks: Vec::new(),
+            paid_beside: Vec::new(),
             ended_by: None,
             announced: None,
         }
@@ -193,11 +200,14 @@ impl Shell {
     }
 
     fn break_in_asking(&mut self, ask: &mut dyn FnMut(&DebugIo) -> Bytes) -> Result<(), ShellError> {
+        let before = self.debugger.stats();
         let mut observer = ShellObserver { report: &self.report, teller: &self.teller, ask };
         let stop = self.debugger.break_in(&mut observer);
         self.teller.tell();
         self.announced = Some(self.place());
-        self.announce(stop.map(Some))
+        let announced = self.announce(stop.map(Some));
+        self.count(STOP, before);
+        announced
     }
 
     /// Stops the target for as long as it takes to say who it is, and lets it run.
@@ -228,9 +238,25 @@ impl Shell {
         self.announced = Some(place);
         let ask = &mut |_: &DebugIo| Bytes::from_static(IGNORE);
         let mut observer = ShellObserver { report: &self.report, teller: &self.teller, ask };
+        let before = self.debugger.stats();
         let stop = self.debugger.present_stop(&mut observer);
         self.teller.tell();
-        self.announce(stop)
+        let announced = self.announce(stop);
+        self.count(STOP, before);
+        announced
+    }
+
+    /// Shows and keeps what was paid since `before` beside commands: a machine pays for its whole stop.
+    fn count(&mut self, what: &'static str, before: Stats) {
+        let stats = self.debugger.stats().since(before);
+        if stats.requests > 0 {
+            if self.report.keeps_cost_beside() {
+                self.paid_beside.push((what, stats));
+            } else {
+                self.report.cost_beside(what, stats);
+            }
+            self.debugger.costs_mut().add(what, stats, Vec::new());
+        }
     }
 
     fn announce(
@@ -386,9 +412,14 @@ impl Shell {
 
     /// Lets the target run for good, and says so loudly if nobody knows whether it does.
     pub fn leave(&mut self) {
+        let before = self.debugger.stats();
         let resumed = self.debugger.leave();
         self.teller.tell();
         self.resumed(resumed);
+        self.count(RESUME, before);
+        for (what, stats) in std::mem::take(&mut self.paid_beside) {
+            self.report.cost_beside(what, stats);
+        }
     }
 
     fn resumed(&mut self, resumed: Resumed) {

@@ -51,6 +51,20 @@ impl Report {
         }
     }
 
+    /// Shows what was paid beside commands, if that is wanted: `(stop)` or `(resume)`.
+    pub(super) fn cost_beside(&self, what: &'static str, stats: Stats) {
+        match self.format {
+            _ if !self.shows_costs => {}
+            Format::Text => self.status(&format!("stats: {what} {stats}")),
+            Format::Json => self.object(json!({ "stats": stats, "of": what })),
+        }
+    }
+
+    /// True if that is written when the session ends: in JSON each command has its lines, in order.
+    pub(super) fn keeps_cost_beside(&self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Writes a command's answer and its notes. The text is made by the thread that writes it: a machine that stands still
     /// does not wait for it.
     pub(super) fn answer(&self, command: &str, answer: Answer, style: Style) {

@@ -101,6 +101,17 @@ fn kdstats_shows_what_each_command_cost_and_chose() {
         output.out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
     assert!(lines[0]["answer"]["session"]["requests"].as_u64().is_some_and(|it| it > 0), "{}", output.out);
     assert_eq!(lines[1]["stats"]["requests"], 0);
+    let beside: Vec<_> =
+        lines[2..].iter().map(|line| (&line["of"], line["stats"]["requests"].as_u64())).collect();
+    assert!(
+        matches!(beside[..], [(stop, Some(1..)), (resume, Some(1..))]
+        if stop == "(stop)" && resume == "(resume)"),
+        "{}",
+        output.out
+    );
+    let output = setup.debug(&["-b", "--stats", "-c", "lm"]);
+    assert!(output.err.contains("stats: (stop) "), "{}", output.err);
+    assert!(output.err.contains("stats: (resume) "), "{}", output.err);
 }
 
 #[test]

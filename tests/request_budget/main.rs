@@ -23,7 +23,7 @@ fn attach_and_each_query_stay_within_their_bars() {
         assert!(requests <= bar, "{what}: {requests} requests, at most {bar} are allowed");
     };
     shell.break_in().unwrap();
-    cost("attach to prompt, symbols at hand", 40, &live.session);
+    cost("attach to prompt, symbols at hand", 5, &live.session);
     for (command, bar) in [
         ("!verifier 3 myfault.sys", 25),
         ("!verifier 80 fffffa8005400000", 20),
