@@ -9,7 +9,7 @@
 //!  network    loss, duplication, delay, damage, silence, seeded                                   (what lies between)
 //!  target     machine, answers and link, with a clock: what is due when
 //!  quirks     what others do unlike this Windows, one by one
-//!  order      what its owner can do to it; status: what its owner can ask
+//!  config     how it is to be run; order: what its owner can do to it; status: what its owner can ask; event: what it tells
 //!  udp        all of it behind a UDP socket
 //!  serial     all of it behind a serial line
 //!  server     one of the two on a thread of its own
@@ -19,6 +19,9 @@
 //! the last four, nothing here does I/O or has a clock or randomness: a machine's state is a function of what was done to it.
 
 mod clock;
+mod config;
+mod error;
+mod event;
 mod export;
 mod isf;
 mod kernel;
@@ -28,19 +31,23 @@ mod paging;
 mod physical;
 mod quirks;
 mod serial;
+mod serial_port;
 mod server;
 mod status;
 mod target;
 mod udp;
 pub mod windows;
 
+pub use config::{SimulatorConfig, SimulatorLink};
+pub use error::SimulatorError;
+pub use event::SimulatorEvent;
 pub use export::{ExportError, export_isf, export_symbols};
 pub use kernel::{Answer, Debuggee, Resumed};
 pub use network::Faults;
 pub use order::AtBoot;
 pub use quirks::{NoQuirk, Quirk, Quirks};
-pub use serial::SerialPort;
-pub use server::{Simulator, SimulatorConfig, SimulatorError, SimulatorEvent, SimulatorLink};
+pub use serial_port::SerialPort;
+pub use server::Simulator;
 pub use status::MachineState;
 
 /// Waits until then; for ever if it never comes.

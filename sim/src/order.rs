@@ -1,5 +1,7 @@
 //! What a simulated machine's owner can do to it while it runs.
 
+use std::sync::mpsc;
+
 use super::network::Faults;
 use super::windows::{Build, Stop};
 
@@ -41,3 +43,6 @@ pub(super) enum Happening {
     Ask(String),
     Stop(Stop),
 }
+
+/// An order, and who is told when it is carried out: its end of the channel is dropped.
+pub(super) type Ordered = (Order, mpsc::Sender<()>);

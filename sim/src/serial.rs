@@ -14,22 +14,14 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::event::SimulatorEvent;
 use super::network::{Faults, Noise};
-use super::order::Order;
-use super::server::{Ordered, SimulatorEvent};
+use super::order::{Order, Ordered};
+use super::serial_port::SerialPort;
 use super::target::Target;
 
 /// Bytes taken from the line at a time.
 const PIECE: usize = 16 << 10;
-
-/// Where a simulated target's serial line is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SerialPort {
-    /// A Unix socket.
-    Unix(PathBuf),
-    /// A TCP port.
-    Tcp(SocketAddr),
-}
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}

@@ -1,141 +1,26 @@
 //! Simulated targets on threads of their own, behind a UDP socket or a serial line.
 
-use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kd_protocol::kdnet::Key;
 use kd_protocol::link::{Entropy, TargetConfig, TargetLink};
 use tokio::sync::{mpsc as orders, oneshot};
 
+use super::config::{KDNET_REPLY_DATA, SERIAL_REPLY_DATA, SimulatorConfig, SimulatorLink};
+use super::error::SimulatorError;
+use super::event::SimulatorEvent;
 use super::network::Faults;
-use super::order::{AtBoot, Happening, Order};
-use super::quirks::Quirks;
-use super::serial::{self, Listener, SerialPort};
+use super::order::{AtBoot, Happening, Order, Ordered};
+use super::serial::{self, Listener};
 use super::status::{MachineState, Status};
 use super::target::Target;
 use super::udp;
-use super::windows::{Build, Growth, NotOnBuild, Scenario, Stop, WINDOWS_7_SP1};
+use super::windows::{Build, NotOnBuild, Scenario, Stop};
 
 /// KDNET version byte of Windows 10 2004.
 const KDNET_VERSION: u8 = 5;
-/// Data that one reply carries over KDNET: `KdTransportMaxPacketSize` 1152 of Windows 10 1903 and later, less the header.
-pub(super) const KDNET_REPLY_DATA: usize = 1096;
-/// The same over a serial line: 4,000 bytes less the header.
-pub(super) const SERIAL_REPLY_DATA: usize = 3944;
-
-/// How its debugger reaches a simulated target.
-#[derive(Clone, Debug)]
-pub enum SimulatorLink {
-    /// Over the network, by the target's own offers.
-    Kdnet {
-        /// Where the debugger listens.
-        connect: SocketAddr,
-        /// Where the target sends from; any free port if `None`.
-        source: Option<SocketAddr>,
-        /// The key that the debugger is given too.
-        key: Key,
-    },
-    /// Over a serial line that the debugger connects to.
-    Serial(SerialPort),
-}
-
-/// How a simulated target is run.
-#[derive(Clone, Debug)]
-pub struct SimulatorConfig {
-    /// How its debugger reaches it.
-    pub link: SimulatorLink,
-    /// What the network does to datagrams, or the line to bytes: both ways, or towards the debugger only.
-    pub faults: Faults,
-    /// What it does to those on their way to the target, if that is something else.
-    pub faults_to_target: Option<Faults>,
-    /// Which Windows it has.
-    pub build: &'static Build,
-    /// What has happened on it. What a scenario leaves to chance is chosen by the seed of `faults`.
-    pub scenario: Scenario,
-    /// What it does unlike Windows.
-    pub quirks: Quirks,
-    /// How much larger than usual it is.
-    pub growth: Growth,
-    /// How often the driver leaks once the machine has been stopped; zero for never.
-    pub leak_every: Option<Duration>,
-}
-
-impl SimulatorConfig {
-    /// A target with Windows 7 SP1 on a perfect network.
-    #[must_use]
-    pub fn new(connect: SocketAddr, key: Key) -> Self {
-        Self::with_link(SimulatorLink::Kdnet { connect, source: None, key })
-    }
-
-    /// A target with Windows 7 SP1 behind a serial line.
-    #[must_use]
-    pub fn serial(port: SerialPort) -> Self {
-        Self::with_link(SimulatorLink::Serial(port))
-    }
-
-    fn with_link(link: SimulatorLink) -> Self {
-        Self {
-            link,
-            faults: Faults::default(),
-            faults_to_target: None,
-            build: &WINDOWS_7_SP1,
-            scenario: Scenario::default(),
-            quirks: Quirks::default(),
-            growth: Growth::default(),
-            leak_every: None,
-        }
-    }
-}
-
-/// Why a simulated target cannot start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SimulatorError {
-    /// Its own address is not to be had.
-    #[error("cannot send from UDP {address}: {source}")]
-    Bind {
-        /// Which.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Its serial line cannot be had.
-    #[error("cannot listen on {port:?} for a debugger: {source}")]
-    Listen {
-        /// Which.
-        port: SerialPort,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Its scenario cannot be on its Windows.
-    #[error(transparent)]
-    Scenario(#[from] NotOnBuild),
-    /// No thread, no runtime, or the socket failed.
-    #[error("the simulated target cannot run: {0}")]
-    Io(#[from] io::Error),
-}
-
-/// Something a watcher may want to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SimulatorEvent {
-    /// It runs, and sends offers from here or waits for a debugger here.
-    Started(String),
-    /// A debugger answered from there.
-    Connected(String),
-    /// A debugger stopped it.
-    Stopped,
-    /// It runs again.
-    Resumed,
-    /// It started anew.
-    Rebooted,
-    /// It printed this line to its debugger, connected or not.
-    Printed(String),
-    /// Its debugger does not acknowledge any more.
-    DebuggerAbsent,
-}
 
 /// A simulated target on a thread of its own. Dropping it unplugs the machine.
 ///
@@ -151,9 +36,6 @@ pub struct Simulator {
     address: Option<SocketAddr>,
     scenario: Scenario,
 }
-
-/// An order, and who is told when it is carried out: its end of the channel is dropped.
-pub(super) type Ordered = (Order, mpsc::Sender<()>);
 
 impl Simulator {
     /// Starts a target that offers itself to its debugger, or waits for one on its serial line.

@@ -14,10 +14,11 @@ use kd_protocol::kd::{ApiNumber, DebugIo, DebugIoApi, Manipulate, NtStatus, Payl
 use kd_protocol::link::{TargetEvent, TargetLink};
 
 use super::clock::Clock;
+use super::config::SimulatorConfig;
+use super::event::SimulatorEvent;
 use super::kernel::{Answer, Debuggee, Resumed};
 use super::order::{AtBoot, Happening, Order};
 use super::quirks::{ANSWERED_BEFORE_SILENCE, BREAK_IN_DELAY, PROMPT_AT_BOOT, Quirk, Quirks};
-use super::server::{SimulatorConfig, SimulatorEvent};
 use super::status::{MachineState, Status};
 use super::windows::{Build, Growth, Scenario, Stop, System};
 

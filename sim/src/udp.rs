@@ -12,8 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::network::{Faults, Network};
-use super::order::Order;
-use super::server::Ordered;
+use super::order::{Order, Ordered};
 use super::target::Target;
 
 /// Shorter waits for a datagram on its way than this are too fine for the runtime's timers.

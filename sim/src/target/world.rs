@@ -12,8 +12,9 @@ use kd_protocol::link::{
 };
 
 use super::Target;
+use crate::config::{KDNET_REPLY_DATA, SERIAL_REPLY_DATA, SimulatorConfig};
+use crate::event::SimulatorEvent;
 use crate::order::{Happening, Order};
-use crate::server::{KDNET_REPLY_DATA, SERIAL_REPLY_DATA, SimulatorConfig, SimulatorEvent};
 use crate::status::{MachineState, Snapshot, Status};
 use crate::windows::Stop;
 

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use kd_protocol::VirtAddr;
 
 use super::kernel::Kernel;
-use super::verifier::{Driver, MYFAULT, NETFILT, STORFILT};
+use super::verified::{Driver, MYFAULT, NETFILT, STORFILT};
 use super::{modules, pool_log};
 use crate::physical::PAGE_SIZE;
 

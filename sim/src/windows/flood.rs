@@ -2,12 +2,15 @@
 
 use kd_protocol::VirtAddr;
 
+use super::growth;
 use super::kernel::{Kernel, Site};
 use super::pool_log::Event;
 use super::processes::LEAKING_THREAD;
+use super::verified::{Driver, MYFAULT, NETFILT, STORFILT};
 use super::verifier::advanced::{self, Tracked};
-use super::verifier::{self, Allocation, Driver, MYFAULT, NETFILT, Pool, STORFILT};
+use super::verifier::{self, Allocation, Pool};
 use crate::paging::Access;
+use crate::physical::PAGE_SIZE;
 
 /// What a driver allocates.
 struct Habit {
@@ -161,6 +164,26 @@ fn map_blocks(kernel: &mut Kernel, habit: &Habit, blocks: usize) -> (Vec<Allocat
     }
     kernel.map(habit.start..at, Access::Write);
     (allocations, events)
+}
+
+/// Gives the further drivers that are verified what they hold: none, one or two blocks each.
+pub(super) fn of_further(kernel: &mut Kernel) {
+    for (number, driver) in growth::DRIVERS[..kernel.growth.verified()].iter().enumerate() {
+        let caller = VirtAddr(kernel.image(driver.module).base + 0x1100);
+        for block in 0..number % 3 {
+            let address = VirtAddr(growth::BLOCKS + number as u64 * PAGE_SIZE + block as u64 * 0x400 + 0x10);
+            kernel.pool_block(address, 0x200, b"Grow");
+            let allocation = Allocation {
+                pool: Pool::NonPaged,
+                address,
+                size: 0x200,
+                caller,
+                tag: Some(*b"Grow"),
+                is_special: false,
+            };
+            verifier::allocated(kernel, driver, &allocation).expect("the first page of trackers fits");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::debugger_data::PRINT_BUFFER_SIZE;
 use super::kernel::{Kernel, span};
 use super::layout::Release;
 use super::processors;
-use super::verifier::{NONPAGED_POOL_SIZE, NONPAGED_POOL_START};
+use super::verified::{NONPAGED_POOL_SIZE, NONPAGED_POOL_START};
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 

@@ -5,12 +5,8 @@
 
 use kd_protocol::VirtAddr;
 
-use super::headers::{self, Headers};
-use super::kernel::{Kernel, span};
 use super::layout::{ImageLayout, Section, SectionKind};
-use super::verifier::{self, Allocation, Chosen, Driver, Pool, further_driver};
-use crate::paging::Access;
-use crate::physical::PAGE_SIZE;
+use super::verified::{Chosen, Driver, further_driver};
 
 /// How much larger than usual a machine is. Nought of everything is as it always was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +37,7 @@ impl Growth {
         (self.loaded() / 4).min(MOST)
     }
 
-    fn verified(self) -> usize {
+    pub(super) fn verified(self) -> usize {
         self.drivers.min(Self::MOST_MODULES).into()
     }
 }
@@ -68,77 +64,16 @@ pub(super) const fn entry_of(number: usize) -> VirtAddr {
     VirtAddr(ENTRIES + number * STEP % PLACES * STRIDE + within + 0x10)
 }
 
-/// Maps the headers of a further driver. Returns its checksum.
-pub(super) fn map_headers(kernel: &mut Kernel, layout: &ImageLayout) -> u32 {
-    let check_sum = layout.timestamp & 0xf_ffff;
-    let base = VirtAddr(layout.base);
-    let headers = Headers {
-        is_32_bit: false,
-        base: layout.base,
-        size: layout.size_of_image(),
-        check_sum,
-        timestamp: layout.timestamp,
-        pdb: &layout.pdb,
-    };
-    kernel.map(span(base, headers::SIZE as u64), Access::Read);
-    kernel.write(base, &headers.bytes());
-    check_sum
-}
-
 /// Those of the further drivers that are verified.
 pub(super) fn chosen(growth: Growth) -> impl Iterator<Item = Chosen> {
     DRIVERS[..growth.verified()].iter().map(|driver| Chosen { driver, loads: 1, unloads: 0 })
-}
-
-/// Gives the verified ones what they hold: none, one or two blocks each.
-pub(super) fn allocate(kernel: &mut Kernel) {
-    for (number, driver) in DRIVERS[..kernel.growth.verified()].iter().enumerate() {
-        let caller = VirtAddr(kernel.image(driver.module).base + 0x1100);
-        for block in 0..number % 3 {
-            let address = VirtAddr(BLOCKS + number as u64 * PAGE_SIZE + block as u64 * 0x400 + 0x10);
-            kernel.pool_block(address, 0x200, b"Grow");
-            let allocation = Allocation {
-                pool: Pool::NonPaged,
-                address,
-                size: 0x200,
-                caller,
-                tag: Some(*b"Grow"),
-                is_special: false,
-            };
-            verifier::allocated(kernel, driver, &allocation).expect("the first page of trackers fits");
-        }
-    }
-}
-
-/// Writes the table by which the kernel finds unwind data: every image that is loaded, by address.
-///
-/// Offsets are the public ones of `_INVERTED_FUNCTION_TABLE`. \[uncertain: that real entries are in this order\]
-pub(super) fn list_for_unwinding(kernel: &mut Kernel, scenario: super::Scenario) {
-    const ENTRY_SIZE: u64 = 0x18;
-    const MAXIMUM: u32 = 0x100;
-    let Some(table) = kernel.find_symbol("PsInvertedFunctionTable") else { return };
-    let layouts = kernel.layouts.clone();
-    let own =
-        layouts.images.iter().map(|(_, layout)| layout).filter(|layout| scenario.is_loaded(&layout.module));
-    let mut images: Vec<_> =
-        own.chain(&layouts.further).map(|image| (image.base, image.size_of_image())).collect();
-    // The kernel is the first whatever its address.
-    images[1..].sort_unstable();
-    kernel.write_u32(table, images.len() as u32);
-    kernel.write_u32(table.offset(4), MAXIMUM);
-    for (number, (base, size)) in (0..).zip(images) {
-        let entry = table.offset(0x10 + number * ENTRY_SIZE);
-        kernel.write_u64(entry, base + 0x1000);
-        kernel.write_u64(entry.offset(8), base);
-        kernel.write_u32(entry.offset(0x10), size);
-    }
 }
 
 const BASE: u64 = 0xffff_f880_0500_0000;
 const UNLOADED_BASE: u64 = 0xffff_f880_0900_0000;
 const IMAGE_STRIDE: u64 = 0x4_0000;
 const ENTRIES: u64 = 0xffff_fa80_0150_0000;
-const BLOCKS: u64 = 0xffff_fa80_0145_0000;
+pub(super) const BLOCKS: u64 = 0xffff_fa80_0145_0000;
 
 fn layout(number: usize) -> ImageLayout {
     let module = name(number);
@@ -183,7 +118,7 @@ const NAMES: [[&str; SUFFIXES]; 20] = names!(
 );
 
 /// Driver Verifier's records of them, if they are verified.
-static DRIVERS: [Driver; NAMES.len() * SUFFIXES] = {
+pub(super) static DRIVERS: [Driver; NAMES.len() * SUFFIXES] = {
     let mut drivers = [const { further_driver("", 0) }; NAMES.len() * SUFFIXES];
     let mut number = 0;
     while number < drivers.len() {

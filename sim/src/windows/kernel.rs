@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use kd_protocol::VirtAddr;
 
+use super::growth;
+use super::growth::Growth;
+use super::images::{Build, Image};
 use super::layout::{ImageLayout, Release, Type, Types};
-use super::{Build, Growth, Image, growth};
 use crate::paging::{Access, VirtualMemory};
 use crate::physical::{PAGE_SIZE, PageSource};
 
@@ -295,8 +297,8 @@ pub(super) fn span(at: VirtAddr, size: u64) -> Range<VirtAddr> {
 /// Panics if a site lies behind the next symbol of some build, and so in another routine, or if no build has its routine.
 #[cfg(test)]
 pub(super) fn assert_sites_lie_in_their_routines<'a>(sites: impl IntoIterator<Item = &'a Site>) {
-    let builds: Vec<_> =
-        super::BUILDS.iter().map(|build| Layouts::of(build, super::FILTER_DRIVERS)).collect();
+    use super::images::{BUILDS, FILTER_DRIVERS};
+    let builds: Vec<_> = BUILDS.iter().map(|build| Layouts::of(build, FILTER_DRIVERS)).collect();
     for (module, name, displacement) in sites {
         let mut found = false;
         for layouts in &builds {

@@ -5,8 +5,9 @@ use kd_protocol::VirtAddr;
 use super::kernel::{Kernel, Site, span};
 use super::pool_log::{self, Event};
 use super::processes::LEAKING_THREAD;
+use super::verified::{MYFAULT, NONPAGED_POOL_SIZE, NONPAGED_POOL_START, Tracking};
 use super::verifier::advanced::{self, Tracked};
-use super::verifier::{self, Allocation, MYFAULT, NONPAGED_POOL_SIZE, NONPAGED_POOL_START, Pool, Slot};
+use super::verifier::{self, Allocation, Pool, Slot};
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 
@@ -55,17 +56,6 @@ const UNLOAD_STACK: &[Site] = &[
 
 /// System's worker thread, which loads and unloads drivers.
 const WORKER_THREAD: VirtAddr = VirtAddr(0xffff_fa80_036c_76b0);
-
-/// Where Driver Verifier keeps what the driver allocates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tracking {
-    /// Nowhere: it is off, or the driver is not verified.
-    None,
-    /// In the driver's own list.
-    List,
-    /// In the tree of advanced pool tracking.
-    Tree,
-}
 
 /// Brings the machine to where it is first stopped: the driver was loaded, and has leaked ten blocks. Returns what is to be
 /// logged, each with how many events ago it was.

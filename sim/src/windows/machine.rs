@@ -6,11 +6,14 @@ use std::time::Duration;
 use kd_protocol::{PhysAddr, VirtAddr};
 
 use super::debugger_data::{self, Version};
+use super::growth::Growth;
+use super::images::{Build, WINDOWS_7_SP1};
 use super::kernel::{Kernel, Layouts};
-use super::leak::Tracking;
 use super::processors::{self, Processor};
+use super::scenario::Scenario;
 use super::stops::{self, BUGCHECK_SECOND, Stop};
-use super::{Build, Growth, Scenario, WINDOWS_7_SP1, globals, leak, modules, processes};
+use super::verified::Tracking;
+use super::{globals, leak, modules, processes};
 use crate::paging::Translation;
 
 /// Bytes of RAM.

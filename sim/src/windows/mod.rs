@@ -7,10 +7,11 @@
 //!            ^
 //!   modules, processors, processes, globals, debugger_data, verifier, pool_log: one subject each
 //!            ^
-//!   leak, flood, special_pool, traces, damage, growth: what drivers did with it
+//!   leak, flood, special_pool, traces, damage: what drivers did with it
 //!            ^
-//!   scenario --> Machine <-- stops: where and why it stops by itself
-//!                   `--> system: a machine of either width <-- x86: Windows XP with PAE
+//!   furnish --> machine <-- stops: where and why it stops by itself
+//!      ^           `--> system: a machine of either width <-- x86: Windows XP with PAE
+//!   scenario, growth, verified: what is to be on it; known to all of these
 //! ```
 //! Each Windows build is one directory of layout files; what builds have in common they share. The images made from them
 //! are committed beside them and are part of the program, so nothing has to be built or fetched to run the simulation.
@@ -21,6 +22,8 @@
 mod damage;
 mod debugger_data;
 mod flood;
+mod furnish;
+mod further;
 mod globals;
 mod growth;
 mod headers;
@@ -30,6 +33,7 @@ pub mod layout;
 mod leak;
 mod machine;
 mod modules;
+mod place;
 mod pool_log;
 mod processes;
 mod processors;
@@ -38,6 +42,7 @@ mod special_pool;
 mod stops;
 mod system;
 mod traces;
+mod verified;
 mod verifier;
 mod x86;
 

@@ -8,7 +8,8 @@ use object::read::pe::ImageNtHeaders;
 
 use super::kernel::{Kernel, span};
 use super::layout::{ImageLayout, SectionKind};
-use super::{Scenario, globals, growth};
+use super::scenario::Scenario;
+use super::{further, globals, growth};
 use crate::paging::Access;
 
 /// The entry of the kernel; those of the other images follow below it.
@@ -48,7 +49,7 @@ pub(super) fn load(kernel: &mut Kernel, scenario: Scenario) {
         list_module(kernel, layout, &entry);
     }
     for (number, layout) in layouts.further.iter().enumerate() {
-        let check_sum = growth::map_headers(kernel, layout);
+        let check_sum = further::map_headers(kernel, layout);
         let is_verified = growth::chosen(kernel.growth).any(|chosen| chosen.driver.module == layout.module);
         let flags = if is_verified && !scenario.chosen().is_empty() { DRIVER | VERIFYING } else { DRIVER };
         let entry = Entry { number: layouts.images.len() + number, entry_point: 0x1000, check_sum, flags };
@@ -58,7 +59,7 @@ pub(super) fn load(kernel: &mut Kernel, scenario: Scenario) {
     kernel.write_variables(&[("PsNtosImageBase", nt, 8), ("PsHalImageBase", hal, 8)]);
     unloaded(kernel, scenario);
     if !layouts.further.is_empty() {
-        growth::list_for_unwinding(kernel, scenario);
+        further::list_for_unwinding(kernel, scenario);
     }
 }
 

@@ -3,8 +3,8 @@
 use kd_protocol::VirtAddr;
 
 use super::kernel::{Kernel, Site, span};
+use super::place::Place;
 use super::processes::{RUNNING, STACK_SIZE, initialize_process, initialize_thread};
-use super::stops::Place;
 use crate::paging::Access;
 
 /// A processor as a debugger sees it while the machine is stopped.

@@ -3,11 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::kernel::Kernel;
-use super::leak::Tracking;
-use super::verifier::advanced;
-use super::verifier::{self, Chosen, Driver, LEVEL_POOL_TRACKING, MYFAULT, NETFILT, STORFILT};
-use super::{Build, FILTER_DRIVERS, Image, damage, flood, leak, pool_log, special_pool, traces};
+use super::images::{Build, FILTER_DRIVERS, Image};
+use super::verified::{BLOCKS_TREE, Chosen, Driver, MYFAULT, NETFILT, STORFILT, Tracking};
 
 /// What has happened on a simulated machine before it is first stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,17 +41,6 @@ pub enum Scenario {
     /// As `Myfault`, and bug-checks: an access violation of the driver in a system thread.
     Bugcheck7e,
 }
-
-/// Forces IRQL checking and I/O verification.
-const LEVEL_WITHOUT_TRACKING: u64 = 0x12;
-/// Injects faults, forces requests to be pending, logs requests.
-const LEVEL_LOGS: u64 = 0x604;
-/// Blocks of the second driver in scenario `AdvancedTracking`.
-const IN_THE_TREE: usize = 24;
-/// Records of the largest log.
-const BIG_LOG_LENGTH: u32 = 0x10_0000;
-/// Blocks in scenario `Many`.
-const MANY: usize = 20_000;
 
 const MYFAULT_LOADED: Chosen = Chosen { driver: &MYFAULT, loads: 1, unloads: 0 };
 const MYFAULT_UNLOADED: Chosen = Chosen { driver: &MYFAULT, loads: 1, unloads: 1 };
@@ -117,7 +103,7 @@ impl Scenario {
             };
         }
         let needed = match self {
-            Self::AdvancedTracking => advanced::BLOCKS_TREE,
+            Self::AdvancedTracking => BLOCKS_TREE,
             _ => return Ok(()),
         };
         let kernel = build.images[0].layout().expect("a test parses the committed files");
@@ -173,82 +159,6 @@ impl Scenario {
             Self::VerifierOff | Self::NotTracked => Tracking::None,
             Self::AdvancedTracking => Tracking::Tree,
             _ => Tracking::List,
-        }
-    }
-
-    /// Brings the machine's verifier, and what drivers hold, to where the machine is first stopped.
-    pub(super) fn furnish(self, kernel: &mut Kernel) {
-        let layouts = kernel.layouts.clone();
-        let (level, length) = (u64::from(layouts.release.standard_level), layouts.release.pool_log_length);
-        let tracking = LEVEL_POOL_TRACKING;
-        let of_the_leak = self.tracking_of_the_leak();
-        match self {
-            Self::VerifierOff => {
-                verifier::stay_off(kernel);
-                leak::until_first_stop(kernel, of_the_leak);
-            }
-            Self::NotTracked => {
-                verifier::start(kernel, LEVEL_WITHOUT_TRACKING, self.chosen());
-                leak::until_first_stop(kernel, of_the_leak);
-                // Where the log belongs to the plug-in that tracks pool, nothing is logged without it.
-                if !kernel.has("_VF_TARGET_VERIFIED_DRIVER_DATA", "DifPluginPerDriverDataContextHead") {
-                    pool_log::start(kernel, length, Vec::new());
-                }
-            }
-            Self::Myfault
-            | Self::Torn
-            | Self::BigLog
-            | Self::BugcheckC462
-            | Self::BugcheckC460
-            | Self::BugcheckC4F6
-            | Self::Bugcheck7e => {
-                verifier::start(kernel, tracking, self.chosen());
-                let events = leak::until_first_stop(kernel, of_the_leak);
-                pool_log::start(kernel, if self == Self::BigLog { BIG_LOG_LENGTH } else { length }, events);
-            }
-            Self::Many | Self::Corrupt => {
-                verifier::start(kernel, tracking, self.chosen());
-                let leaked = leak::until_first_stop(kernel, of_the_leak);
-                let blocks = if self == Self::Many { MANY } else { MANY / 10 };
-                let mut events =
-                    flood::until_first_stop(kernel, blocks - leak::BLOCKS_AT_FIRST_STOP as usize);
-                events.extend(leaked);
-                pool_log::start(kernel, length, events);
-            }
-            Self::AdvancedTracking => {
-                verifier::start(kernel, tracking, self.chosen());
-                advanced::start(kernel);
-                let leaked = leak::until_first_stop(kernel, of_the_leak);
-                let mut events = flood::of_one_in_the_tree(kernel, &NETFILT, IN_THE_TREE);
-                events.extend(leaked);
-                pool_log::start(kernel, length, events);
-            }
-            Self::SpecialPool | Self::Logs => {
-                let logs = if self == Self::Logs { LEVEL_LOGS } else { 0 };
-                verifier::start(kernel, level | logs, self.chosen());
-                let leaked = leak::until_first_stop(kernel, of_the_leak);
-                let mut events = special_pool::until_first_stop(kernel);
-                events.extend(leaked);
-                pool_log::start(kernel, length, events);
-                if self == Self::Logs {
-                    traces::until_first_stop(kernel);
-                }
-            }
-            Self::Unloaded => {
-                verifier::start(kernel, tracking, self.chosen());
-                let mut events = flood::of_one(kernel, &NETFILT, 12);
-                events.extend(leak::until_unloaded(kernel));
-                pool_log::start(kernel, length, events);
-            }
-        }
-    }
-
-    /// Does what a scenario does to records that are complete. `seed` chooses what.
-    pub(super) fn damage(self, kernel: &mut Kernel, seed: u64) {
-        match self {
-            Self::Torn => damage::tear(kernel, seed),
-            Self::Corrupt => damage::corrupt(kernel, seed),
-            _ => {}
         }
     }
 }

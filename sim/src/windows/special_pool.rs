@@ -12,7 +12,8 @@ use kd_protocol::VirtAddr;
 use super::kernel::{Kernel, Site, span};
 use super::pool_log::Event;
 use super::processes::LEAKING_THREAD;
-use super::verifier::{self, Allocation, MYFAULT, Pool};
+use super::verified::MYFAULT;
+use super::verifier::{self, Allocation, Pool};
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 

@@ -5,7 +5,9 @@
 use kd_protocol::VirtAddr;
 
 use super::kernel::{Kernel, Site};
-use super::{Scenario, leak, modules, processes, processors, verifier};
+use super::place::Place;
+use super::scenario::Scenario;
+use super::{leak, modules, processes, processors, verified};
 
 /// Why a machine stops by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,14 +51,6 @@ pub(super) const BUGCHECK_SECOND: u64 = 4;
 
 /// A parameter that says where a driver was, for the bug checks that have one: code, number of the parameter.
 const PLACES_OF_BUG_CHECKS: [(u32, usize); 5] = [(0xa, 3), (0xd1, 3), (0x1e, 1), (0x3b, 1), (0x7e, 1)];
-
-/// The registers of the first processor at a stop.
-pub(super) struct Place {
-    pub(super) rip: VirtAddr,
-    pub(super) rcx: u64,
-    /// Return addresses on its stack, innermost first.
-    pub(super) stack: Vec<VirtAddr>,
-}
 
 /// Where the first processor is when the machine stops by itself. Puts the instruction there that makes it stop.
 pub(super) fn place(kernel: &mut Kernel, scenario: Scenario, stop: Stop) -> Place {
@@ -141,7 +135,7 @@ pub(super) fn bug_check_of(kernel: &mut Kernel, scenario: Scenario) -> Option<St
     let (code, parameters) = match scenario {
         Scenario::BugcheckC462 => {
             let name = modules::base_name_of(kernel, driver(scenario).0);
-            (VIOLATION, [0x62, name.0, verifier::MYFAULT.entry.0, leak::BLOCKS_AT_FIRST_STOP])
+            (VIOLATION, [0x62, name.0, verified::MYFAULT.entry.0, leak::BLOCKS_AT_FIRST_STOP])
         }
         Scenario::BugcheckC460 => {
             let blocks = leak::BLOCKS_AT_FIRST_STOP;

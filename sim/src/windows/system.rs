@@ -6,9 +6,14 @@ use kd_protocol::kd::{Context, ControlReport};
 use kd_protocol::wire::Reader;
 use kd_protocol::{PhysAddr, VirtAddr};
 
+use super::debugger_data::Version;
+use super::growth::Growth;
+use super::images::Build;
+use super::machine::Machine;
+use super::processors::Processor;
+use super::scenario::Scenario;
 use super::stops::Stop;
 use super::x86::{self, X86Machine};
-use super::{Build, Growth, Machine, Processor, Scenario, Version};
 
 /// A simulated machine of either width.
 #[derive(Clone, Debug)]

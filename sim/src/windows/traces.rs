@@ -13,7 +13,7 @@ use kd_protocol::VirtAddr;
 use super::kernel::{Kernel, Site, span};
 use super::layout::Type;
 use super::processes::LEAKING_THREAD;
-use super::verifier::MYFAULT;
+use super::verified::MYFAULT;
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 

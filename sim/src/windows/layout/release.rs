@@ -3,7 +3,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::LayoutError;
+use super::error::LayoutError;
 
 /// What is known of a Windows build beside its structures and images: `release.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

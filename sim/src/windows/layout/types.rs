@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
 
-use super::LayoutError;
+use super::error::LayoutError;
 
 /// The structures of one Windows build: its `types.toml` and those it builds upon.
 #[derive(Clone, Debug)]

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::super::BUILDS;
 use super::*;
+use crate::windows::images::BUILDS;
 
 const SECOND: Duration = Duration::from_secs(1);
 

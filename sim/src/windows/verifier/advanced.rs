@@ -12,6 +12,7 @@ use kd_protocol::VirtAddr;
 
 use super::drivers::{links_size, subtree};
 use crate::windows::kernel::Kernel;
+use crate::windows::verified::BLOCKS_TREE;
 
 /// `VfOptionFlags`: the trees are kept.
 const OPTION_ADVANCED: u64 = 0x1000;
@@ -41,8 +42,6 @@ pub(in crate::windows) struct Tracked {
     pub(in crate::windows) stack: Vec<VirtAddr>,
 }
 
-/// The symbol whose presence decides.
-pub(in crate::windows) const BLOCKS_TREE: &str = "ViPoolInfoAvl";
 const STACKS_TREE: &str = "ViPoolStackInfoAvl";
 
 /// Switches this way of tracking on: two empty trees.

@@ -13,53 +13,7 @@ use super::trackers::{self, DATA};
 use crate::physical::PAGE_SIZE;
 use crate::windows::kernel::Kernel;
 use crate::windows::modules;
-
-/// A driver, and where Driver Verifier's records of it are.
-#[derive(Debug)]
-pub(in crate::windows) struct Driver {
-    /// Its module.
-    pub(in crate::windows) module: &'static str,
-    /// What `!verifier` prints as Entry: its `_VF_TARGET_DRIVER`.
-    pub(in crate::windows) entry: VirtAddr,
-    pub(in crate::windows) data: VirtAddr,
-    pub(in crate::windows) suspect: VirtAddr,
-    object: VirtAddr,
-    /// Its tracker pages are taken one behind the other from here.
-    pub(super) trackers: VirtAddr,
-}
-
-/// The driver that leaks, where the published transcript has it.
-pub(in crate::windows) static MYFAULT: Driver = driver("myfault", 0, 0xffff_fa80_031b_c000);
-pub(in crate::windows) static NETFILT: Driver = driver("netfilt", 1, 0xffff_fa80_0340_0000);
-pub(in crate::windows) static STORFILT: Driver = driver("storfilt", 2, 0xffff_fa80_0350_0000);
-
-/// Records of further drivers lie behind those of the first.
-const STRIDE: u64 = 0x2000;
-
-const fn driver(module: &'static str, number: u64, trackers: u64) -> Driver {
-    Driver {
-        module,
-        entry: VirtAddr(0xffff_fa80_031b_5830 + number * STRIDE),
-        data: VirtAddr(0xffff_fa80_031b_5c10 + number * STRIDE),
-        suspect: VirtAddr(0xffff_fa80_031b_4e10 + number * STRIDE),
-        object: VirtAddr(0xffff_fa80_044c_0e40 + number * PAGE_SIZE),
-        trackers: VirtAddr(trackers),
-    }
-}
-
-/// A driver whose records lie where those of the ones above never reach.
-pub(in crate::windows) const fn further_driver(module: &'static str, number: u64) -> Driver {
-    const ROOM: u64 = 0x4000;
-    let at = 0xffff_fa80_00d0_0000 + number * ROOM;
-    Driver {
-        module,
-        suspect: VirtAddr(at + 0x10),
-        entry: VirtAddr(at + 0x830),
-        data: VirtAddr(at + 0xc10),
-        object: VirtAddr(at + 0x2040),
-        trackers: VirtAddr(0xffff_fa80_0110_0000 + number * ROOM),
-    }
-}
+use crate::windows::verified::Driver;
 
 /// Bytes from a suspect entry to its name, and to its full name.
 const NAME: u64 = 0x50;

@@ -7,35 +7,11 @@ pub(super) mod advanced;
 mod drivers;
 mod trackers;
 
-pub(super) use drivers::{Driver, MYFAULT, NETFILT, STORFILT, further_driver};
 pub(super) use trackers::{Allocation, Pool, Slot, allocated, allocated_many, failed, freed};
-
-use kd_protocol::VirtAddr;
 
 use super::growth;
 use super::kernel::Kernel;
-
-/// First byte of nonpaged pool.
-pub(super) const NONPAGED_POOL_START: VirtAddr = VirtAddr(0xffff_fa80_00c0_0000);
-/// Most that nonpaged pool grows to: three quarters of RAM.
-pub(super) const NONPAGED_POOL_SIZE: u64 = 0x6000_0000;
-
-/// "All pool allocations checked on unload".
-pub(super) const LEVEL_POOL_TRACKING: u64 = 8;
-
-/// A driver that was chosen to be verified, and how often it was loaded and unloaded since.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Chosen {
-    pub(super) driver: &'static Driver,
-    pub(super) loads: u64,
-    pub(super) unloads: u64,
-}
-
-impl Chosen {
-    pub(super) const fn is_loaded(self) -> bool {
-        self.loads > self.unloads
-    }
-}
+use super::verified::{Chosen, LEVEL_POOL_TRACKING};
 
 /// Leaves Driver Verifier off, as most machines have it: empty lists, and no counter ever moves.
 pub(super) fn stay_off(kernel: &mut Kernel) {
@@ -79,5 +55,4 @@ pub(super) fn start(kernel: &mut Kernel, level: u64, chosen: &[Chosen]) {
     let loaded: Vec<_> =
         chosen.iter().filter(|chosen| chosen.is_loaded()).map(|chosen| chosen.driver).collect();
     drivers::plant(kernel, &loaded);
-    growth::allocate(kernel);
 }

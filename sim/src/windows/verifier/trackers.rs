@@ -12,10 +12,10 @@
 
 use kd_protocol::VirtAddr;
 
-use super::drivers::Driver;
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 use crate::windows::kernel::{Kernel, span};
+use crate::windows::verified::Driver;
 
 /// Tracker pages that a driver may have.
 const TRACKER_PAGES: u64 = 0x100;

@@ -17,10 +17,11 @@ use kd_protocol::{PhysAddr, VirtAddr};
 use self::image::{DRIVER, HAL, NT};
 use super::debugger_data::Version;
 use super::headers::debug_directory;
+use super::images::WINDOWS_XP_X86;
 use super::layout::Release;
 use super::processors::Processor;
+use super::scenario::Scenario;
 use super::stops::{BUGCHECK_FIRST, BUGCHECK_SECOND, Stop, bug_check_lines};
-use super::{Scenario, WINDOWS_XP_X86};
 use crate::paging::{Access, VirtualMemory};
 
 /// Bytes of RAM.
