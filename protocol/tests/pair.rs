@@ -133,7 +133,7 @@ fn a_reboot_fails_what_was_pending_and_starts_a_new_session() {
         world.wait_for("failure", |it| *it == Event::Failed(pending, RequestError::TargetRestarted));
         world.wait_for("restart", |it| matches!(it, Event::Restarted(_)));
         let late = world.host.request(world.now, Manipulate::get_version());
-        world.wait_for("refusal", |it| *it == Event::Failed(late, RequestError::TargetRunning));
+        world.wait_for("refusal", |it| *it == Event::Failed(late, RequestError::NotKnown));
         world.stop_target();
         assert_eq!(world.read(0x4000, 8).unwrap(), memory_at(0x4000, 8));
     }
@@ -161,7 +161,7 @@ fn nothing_but_a_break_in_is_sent_to_a_running_target() {
     world.run_for(seconds(1));
     let before = world.host_datagrams;
     let Event::Failed(_, error) = world.ask(Manipulate::get_version()) else { panic!("must fail") };
-    assert_eq!(error, RequestError::TargetRunning);
+    assert_eq!(error, RequestError::NotKnown, "it has said nothing yet");
     assert_eq!(world.host_datagrams, before);
     assert_eq!(world.executed, []);
 }

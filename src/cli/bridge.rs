@@ -48,6 +48,11 @@ pub(super) fn run(options: &Options) -> u8 {
             }
             BridgeNews::LineNotThere(why) => format!("Waiting for {from}: {why}. {advice}"),
             BridgeNews::LineThere => format!("{from} is there"),
+            BridgeNews::LineEndsAtOnce(why) => {
+                format!(
+                    "{from} takes the connection and ends it at once ({why}); trying again, less and less often"
+                )
+            }
             BridgeNews::Event(event) => match event {
                 BridgeEvent::TargetHeard => "The target talks".into(),
                 BridgeEvent::TargetRestarted => "The target restarted, or had given its debugger up".into(),

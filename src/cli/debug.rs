@@ -32,6 +32,10 @@ const SCRIPT_CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 const LAST_WORDS: Duration = Duration::from_millis(150);
 /// SIGPIPE's, as shells tell it.
 const READER_GONE: u8 = 128 + 13;
+/// While a target is waited for, what happens is told within this.
+const NEWS_LOOK: Duration = Duration::from_millis(250);
+/// Who looks further into a target that does not come.
+const DOCTOR: &str = "`verikd doctor` with the same -k looks further into it";
 /// Without a target for this long, a person is told what is missing.
 const HINT_AFTER: Duration = Duration::from_secs(10);
 
@@ -165,6 +169,9 @@ pub(super) fn run(options: &Options) -> u8 {
     report.status(&format!("Waiting for a target on {}", session.place()));
     if let Err(error) = wait_for_target(&session, &report, timeout) {
         report.status(&format!("verikd: {error}"));
+        if error.is_passing() {
+            report.status(DOCTOR);
+        }
         let ended_by = (error == AttachError::Interrupted)
             .then_some(watcher.quit().unwrap_or(Quit::Signal(Signal::Interrupt)));
         return ended(&watcher, &report, Worst::Failed, ended_by);
@@ -283,12 +290,16 @@ fn wait_for_target(
     let mut has_hinted = false;
     loop {
         let left = timeout.map(|it| it.saturating_sub(start.elapsed()));
-        let slice = if has_hinted { left } else { Some(left.map_or(HINT_AFTER, |it| it.min(HINT_AFTER))) };
-        match session.wait_for_target(slice) {
+        let to_hint = (!has_hinted).then(|| HINT_AFTER.saturating_sub(start.elapsed()));
+        let slice = left.into_iter().chain(to_hint).fold(NEWS_LOOK, Duration::min);
+        let result = session.wait_for_target(Some(slice));
+        session.watcher().take_news().iter().for_each(|news| report.news(news));
+        match result {
             Err(hint) if hint.is_passing() && timeout.is_none_or(|it| start.elapsed() < it) => {
-                session.watcher().take_news().iter().for_each(|news| report.news(news));
-                report.status(&format!("{hint}\nStill waiting; Ctrl+C ends"));
-                has_hinted = true;
+                if !has_hinted && start.elapsed() >= HINT_AFTER {
+                    report.status(&format!("{hint}\nStill waiting; Ctrl+C ends. {DOCTOR}"));
+                    has_hinted = true;
+                }
             }
             result => return result,
         }

@@ -44,6 +44,12 @@ pub enum AskError {
         /// When it was heard last.
         last_heard: String,
     },
+    /// Nothing leads to it.
+    #[error("the line to the target is gone ({why}); whether the target runs is not known")]
+    LineGone {
+        /// What the system says.
+        why: String,
+    },
     /// It has not said who it is.
     #[error("the target is stopped, but has not said who it is; g lets it run, Ctrl+C breaks in again")]
     NotIdentified,

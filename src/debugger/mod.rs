@@ -319,8 +319,11 @@ impl Debugger {
         match self.source.run_state() {
             RunState::Running => AskError::Running,
             RunState::Stopped => AskError::NotIdentified,
-            RunState::Unknown => AskError::Unknown {
-                last_heard: self.control().map_or_else(|| "never".into(), Control::last_heard),
+            RunState::Unknown => match self.control().and_then(Control::line_is_gone) {
+                Some(why) => AskError::LineGone { why },
+                None => AskError::Unknown {
+                    last_heard: self.control().map_or_else(|| "never".into(), Control::last_heard),
+                },
             },
         }
     }

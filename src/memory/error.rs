@@ -49,6 +49,9 @@ pub enum ReadCause {
     /// The target runs; it can be read only while it is stopped.
     #[error("the target is running; break in first (Ctrl+C)")]
     TargetRunning,
+    /// Whether the target runs is not known; it can be read only while it is stopped.
+    #[error("whether the target runs is not known; break in first (Ctrl+C)")]
+    NotKnown,
     /// The target went away or started anew while it was being read.
     #[error("the target restarted")]
     TargetRestarted,
@@ -82,6 +85,7 @@ impl ReadCause {
             Self::Interrupted
             | Self::FreezeBudget
             | Self::TargetRunning
+            | Self::NotKnown
             | Self::TargetRestarted
             | Self::Disconnected
             | Self::NoAnswer { .. }

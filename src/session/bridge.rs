@@ -52,6 +52,8 @@ pub enum BridgeNews {
     LineThere,
     /// Something happened on either side.
     Event(BridgeEvent),
+    /// The line was taken and ended at once, without a byte, for this reason; it is tried again, less and less often. Told once.
+    LineEndsAtOnce(String),
     /// It ends because its line has ended, for this reason.
     LineLost(String),
     /// It ends because it was told to.
@@ -120,6 +122,8 @@ struct Span {
     bridge: link::Bridge,
     watcher: mpsc::Sender<BridgeNews>,
     was_told_not_there: bool,
+    /// Streams in a row that ended at once: their comings and goings are no news.
+    in_vain: u32,
 }
 
 impl Span {
@@ -129,7 +133,7 @@ impl Span {
         let answer = config.prompt_answer.clone();
         let bridge =
             link::Bridge::new(Instant::now(), Patience::default(), above, Box::new(OsEntropy), answer);
-        let span = Self { bridge, watcher, was_told_not_there: false };
+        let span = Self { bridge, watcher, was_told_not_there: false, in_vain: 0 };
         span.tell(BridgeNews::Offers(address));
         span
     }
@@ -178,16 +182,27 @@ impl Span {
             LineEvent::Opened => {
                 self.bridge.handle_stream_opened(now);
                 self.was_told_not_there = false;
-                self.tell(BridgeNews::LineThere);
+                if self.in_vain == 0 {
+                    self.tell(BridgeNews::LineThere);
+                }
             }
             LineEvent::NotThere(error) => {
                 if !std::mem::replace(&mut self.was_told_not_there, true) {
                     self.tell(BridgeNews::LineNotThere(error.to_string()));
                 }
             }
-            LineEvent::Bytes(bytes) => self.bridge.handle_stream(now, &bytes),
+            LineEvent::Bytes(bytes) => {
+                if std::mem::take(&mut self.in_vain) > 0 {
+                    self.tell(BridgeNews::LineThere);
+                }
+                self.bridge.handle_stream(now, &bytes);
+            }
             LineEvent::Closed(why) => {
                 self.bridge.handle_stream_closed(now);
+                self.in_vain = line.in_vain();
+                if self.in_vain == 1 && line.reconnects() {
+                    self.tell(BridgeNews::LineEndsAtOnce(why.clone()));
+                }
                 if !line.reconnects() {
                     return Some(why);
                 }
@@ -207,7 +222,9 @@ impl Span {
             line.send(bytes.freeze());
         }
         while let Some(event) = self.bridge.poll_event() {
-            self.tell(BridgeNews::Event(event));
+            if self.in_vain == 0 || !matches!(event, BridgeEvent::LineEnded | BridgeEvent::LineBack) {
+                self.tell(BridgeNews::Event(event));
+            }
         }
     }
 

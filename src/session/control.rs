@@ -161,4 +161,8 @@ impl Control for Session {
     fn last_heard(&self) -> String {
         self.monitor.last_heard()
     }
+
+    fn line_is_gone(&self) -> Option<String> {
+        self.monitor.get(|state| state.line.not_there.clone())
+    }
 }

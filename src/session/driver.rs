@@ -33,6 +33,10 @@ const FIRST_READ_LEN_OF_LINE: usize = 3900;
 const MIN_READ_LEN: usize = 64;
 /// It is looked this often whether a target has fallen silent.
 const SILENCE_LOOK: Duration = Duration::from_secs(1);
+/// A target that is known by its address is asked for an offer this often, as often as targets make them by themselves.
+const ASK_INTERVAL: Duration = Duration::from_secs(3);
+/// The newest KDNET version that was seen. Targets are not known to look at it. Source: PROTOCOL.md 3 and 4.
+const KDNET_VERSION: u8 = 5;
 /// Progress through a read is checked against this: a target cannot make it grow.
 const MAX_READ: usize = 1 << 30;
 
@@ -69,11 +73,17 @@ struct Driver {
     /// Somebody waits for the target to run.
     resume: Option<Reply<Left>>,
     stop: StopId,
-    /// The newest stop of the boot before this one.
-    last_of_old_boot: StopId,
+    /// The newest stop before the present boot, and what ended that.
+    before_boot: (StopId, RequestError),
+    /// Streams in a row that ended at once: their comings and goings are no news.
+    in_vain: u32,
+    /// The line has ended for good, which was told.
+    is_line_lost: bool,
     read_len: usize,
     first_read_len: usize,
     silence_at: Option<Instant>,
+    /// Who is asked for an offer until a target connects, and when next.
+    asks: Option<(SocketAddr, Instant)>,
 }
 
 /// What a driver is given to talk over.
@@ -118,10 +128,13 @@ pub(super) fn spawn(
         jobs: HashMap::new(),
         resume: None,
         stop: StopId(0),
-        last_of_old_boot: StopId(0),
+        before_boot: (StopId(0), RequestError::TargetRestarted),
+        in_vain: 0,
+        is_line_lost: false,
         read_len: first_read_len,
         first_read_len,
         silence_at: None,
+        asks: None,
     };
     std::thread::Builder::new().name("link".into()).spawn(move || {
         let monitor = Arc::clone(&driver.monitor);
@@ -169,6 +182,12 @@ impl Driver {
         mut orders: mpsc::UnboundedReceiver<Order>,
     ) -> io::Result<()> {
         let mut datagram = vec![0; MAX_DATAGRAM];
+        if let Some(place) = only_from {
+            let address = place.address(socket.local_addr()?);
+            self.asks = Some((address, Instant::now()));
+            self.monitor.update(|state| state.push_news(News::Asks(address)));
+            self.ask_for_offer(Instant::now());
+        }
         loop {
             self.drain(&socket).await;
             let wake_at = self.wake_at();
@@ -237,6 +256,9 @@ impl Driver {
                 if let Some(tap) = &mut self.tap {
                     tap.received(None, &bytes);
                 }
+                if let in_vain @ 1.. = std::mem::take(&mut self.in_vain) {
+                    self.monitor.update(|state| state.push_news(News::LineHolds { after: in_vain }));
+                }
                 self.link.handle_stream(now, &bytes);
                 self.monitor.note(|state| {
                     state.line.note(&bytes);
@@ -245,8 +267,17 @@ impl Driver {
             }
             LineEvent::Closed(why) => {
                 self.link.handle_stream_closed(now);
-                self.monitor.note(|state| state.line.not_there = Some(why.clone()));
+                self.monitor.note(|state| {
+                    state.line.not_there = Some(why.clone());
+                    state.line.ends += 1;
+                });
+                self.in_vain = line.in_vain();
+                if self.in_vain == 1 && line.reconnects() {
+                    self.monitor.update(|state| state.push_news(News::LineEndsAtOnce(why.clone())));
+                }
                 if !line.reconnects() {
+                    self.is_line_lost = true;
+                    self.monitor.update(|state| state.push_news(News::LineLost(why.clone())));
                     return Some(format!("the serial line has ended: {why}"));
                 }
             }
@@ -278,12 +309,25 @@ impl Driver {
 
     /// When the link, or the look for silence, wants to be called.
     fn wake_at(&self) -> Option<Instant> {
-        self.link.poll_timeout().into_iter().chain(self.silence_at).min()
+        let ask_at = self.asks.map(|(_, at)| at);
+        self.link.poll_timeout().into_iter().chain(self.silence_at).chain(ask_at).min()
+    }
+
+    /// Asks the target that is known by its address for an offer, until one connects.
+    fn ask_for_offer(&mut self, now: Instant) {
+        let Some((address, at)) = self.asks else { return };
+        if self.link.peer().is_some() {
+            self.asks = None;
+        } else if at <= now {
+            self.link.poke(address, KDNET_VERSION);
+            self.asks = Some((address, now + ASK_INTERVAL));
+        }
     }
 
     fn due(&mut self) {
         let now = Instant::now();
         self.link.handle_timeout(now);
+        self.ask_for_offer(now);
         if self.silence_at.is_some_and(|at| at <= now) {
             self.silence_at = Some(now + SILENCE_LOOK);
             self.monitor.update(|state| state.note_silence(now));
@@ -348,7 +392,7 @@ impl Driver {
     fn refusal(&self, stop: StopId) -> Option<RequestError> {
         match () {
             () if stop == self.stop => self.monitor.get(|state| state.lost),
-            () if stop <= self.last_of_old_boot => Some(RequestError::TargetRestarted),
+            () if stop <= self.before_boot.0 => Some(self.before_boot.1),
             () => Some(RequestError::TargetRunning),
         }
     }
@@ -448,8 +492,12 @@ impl Driver {
             Event::Connected(_) | Event::Restarted(_) | Event::Rebooting | Event::Reconnected => {
                 self.read_len = self.first_read_len;
                 self.silence_at = Some(Instant::now() + SILENCE_LOOK);
-                self.last_of_old_boot = self.stop;
                 // Behind a line that is there again the same machine may stand still as before.
+                let what = match event {
+                    Event::Reconnected => RequestError::Disconnected,
+                    _ => RequestError::TargetRestarted,
+                };
+                self.before_boot = (self.stop, what);
                 let is_held_still = matches!(event, Event::Reconnected | Event::Rebooting);
                 self.monitor.update(|state| {
                     state.begin_boot();
@@ -461,6 +509,7 @@ impl Driver {
             }
             _ => {}
         }
+        let is_in_vain = self.in_vain > 0 || self.is_line_lost;
         self.monitor.update(|state| {
             match event {
                 // These are about others.
@@ -470,7 +519,10 @@ impl Driver {
                 // What comes behind a prompt shows that the target does not wait at it any more.
                 _ => state.forget_prompt(),
             }
-            state.push_news(News::Event(event));
+            let is_told = is_in_vain && matches!(event, Event::Disconnected | Event::Reconnected);
+            if !is_told {
+                state.push_news(News::Event(event));
+            }
         });
     }
 

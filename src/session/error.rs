@@ -120,6 +120,22 @@ pub enum AttachError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// The serial line is taken, and ends, and nothing comes.
+    #[error(
+        "no target within {} s: {line} took a connection {count} time{} and ended it, and nothing came from it ({why}).\n\
+         Another debugger may hold the line; end it. Or what listens there has no machine behind it: start that", after.as_secs(),
+        if *count == 1 { "" } else { "s" }
+    )]
+    LineEnds {
+        /// Which.
+        line: String,
+        /// How often.
+        count: u32,
+        /// What the system says.
+        why: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// Something comes from the serial line, but it is no KD.
     #[error(
         "no target within {} s: {count} bytes came from {line}, but no KD packet: another speed, or a console.\n\

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -16,6 +16,10 @@ use super::connection::{ComLine, ComPort};
 
 /// A line that is not there is tried again after this long.
 const RETRY: Duration = Duration::from_millis(250);
+/// One that ends at once, without a byte, is tried again after twice as long each time, up to this.
+const LONGEST_RETRY: Duration = Duration::from_secs(8);
+/// A stream that ends within this has ended at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
 /// A connection that takes longer is tried anew.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes taken from the stream at a time.
@@ -44,6 +48,10 @@ pub(super) enum LineEvent {
 pub(super) struct Line {
     config: ComLine,
     state: State,
+    opened_at: Instant,
+    /// Something has come since then.
+    has_spoken: bool,
+    in_vain: u32,
 }
 
 #[derive(Debug)]
@@ -66,7 +74,12 @@ impl Line {
     /// Begins to open the line. Must be called in a runtime.
     pub(super) fn new(config: ComLine) -> Self {
         let state = State::Opening(tokio::spawn(open_line(config.port.clone(), Duration::ZERO)));
-        Self { config, state }
+        Self { config, state, opened_at: Instant::now(), has_spoken: false, in_vain: 0 }
+    }
+
+    /// Streams in a row that ended at once, without a byte: whoever takes the connection keeps it for nobody.
+    pub(super) const fn in_vain(&self) -> u32 {
+        self.in_vain
     }
 
     /// What happens next. Nothing is lost if the wait is given up.
@@ -75,6 +88,8 @@ impl Line {
             State::Opening(task) => match task.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 Ok(line) => {
                     self.state = State::Open(line);
+                    self.opened_at = Instant::now();
+                    self.has_spoken = false;
                     LineEvent::Opened
                 }
                 Err(error) => {
@@ -83,7 +98,11 @@ impl Line {
                 }
             },
             State::Open(line) => match line.received.recv().await {
-                Some(Ok(bytes)) => LineEvent::Bytes(bytes),
+                Some(Ok(bytes)) => {
+                    self.has_spoken = true;
+                    self.in_vain = 0;
+                    LineEvent::Bytes(bytes)
+                }
                 ended => {
                     let why = match ended {
                         Some(Err(error)) => error.to_string(),
@@ -124,13 +143,16 @@ impl Line {
             line.reader.abort();
             line.writer.abort();
         }
+        let is_in_vain = !self.has_spoken && self.opened_at.elapsed() < AT_ONCE;
+        self.in_vain = if is_in_vain { self.in_vain.saturating_add(1) } else { 0 };
         if self.config.reconnect {
             self.open_again();
         }
     }
 
     fn open_again(&mut self) {
-        self.state = State::Opening(tokio::spawn(open_line(self.config.port.clone(), RETRY)));
+        let wait = RETRY.saturating_mul(1 << self.in_vain.min(8)).min(LONGEST_RETRY);
+        self.state = State::Opening(tokio::spawn(open_line(self.config.port.clone(), wait)));
     }
 }
 
@@ -211,6 +233,8 @@ pub(super) struct LineTraffic {
     pub(super) not_there: Option<String>,
     /// It is there, or was.
     pub(super) was_open: bool,
+    /// How often it ended.
+    pub(super) ends: u32,
     /// Bytes that came.
     pub(super) bytes: u64,
     /// The last few of them, for a person to recognise a console by.

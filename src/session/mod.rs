@@ -262,6 +262,7 @@ impl Session {
                 tail: String::from_utf8_lossy(traffic.tail.as_slices().0).escape_default().to_string(),
                 after,
             },
+            Some(why) if traffic.ends > 0 => AttachError::LineEnds { line, count: traffic.ends, why, after },
             _ => AttachError::SilentLine { line, after },
         }
     }

@@ -58,6 +58,17 @@ pub enum News {
     Silent(Duration),
     /// It is heard again.
     HeardAgain,
+    /// The machine at this address is asked for an offer until a target connects.
+    Asks(SocketAddr),
+    /// The line was taken and ended at once, without a byte, for this reason. It is tried again, less and less often. Told once.
+    LineEndsAtOnce(String),
+    /// The line has ended for this reason, and is not waited for.
+    LineLost(String),
+    /// Something comes from the line again.
+    LineHolds {
+        /// Streams that ended at once before.
+        after: u32,
+    },
 }
 
 /// What arrived at the socket, authentic or not.

@@ -107,6 +107,7 @@ impl<T> Reply<T> {
 pub(super) fn cause_of(error: RequestError) -> ReadCause {
     match error {
         RequestError::TargetRunning => ReadCause::TargetRunning,
+        RequestError::NotKnown | RequestError::NotConnected => ReadCause::NotKnown,
         RequestError::TargetRestarted => ReadCause::TargetRestarted,
         RequestError::Disconnected => ReadCause::Disconnected,
         RequestError::Refused { status } => ReadCause::Status(status.0),

@@ -151,6 +151,12 @@ impl Talk<'_> {
                 "The target is running; Ctrl+C breaks in"
             }
             (Some(_), RunState::Unknown) => return,
+            (None, RunState::Unknown)
+                if self.source.control().is_some_and(|it| it.line_is_gone().is_some()) =>
+            {
+                self.told = Some(RunState::Unknown);
+                "The line to the target is gone, and whether the target runs is not known; Ctrl+C twice ends verikd"
+            }
             (None, RunState::Unknown) => {
                 self.told = Some(RunState::Unknown);
                 "Whether the target runs is not known; Ctrl+C breaks in, twice ends verikd"

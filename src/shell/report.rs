@@ -196,6 +196,20 @@ impl Report {
                 time.as_secs()
             )),
             News::HeardAgain => self.status("The target is heard again"),
+            News::Asks(address) => self.status(&format!(
+                "The target at {address} is asked for an offer every three seconds; other kernels answer that, no Windows was \
+                 seen to. Its own offers are heard as well"
+            )),
+            News::LineEndsAtOnce(why) => self.status(&format!(
+                "The line to the target takes the connection and ends it at once ({why}); trying again, less and less often"
+            )),
+            News::LineLost(why) => self.status(&format!(
+                "The line to the target has ended ({why}); with `reconnect` in -k it would be waited for"
+            )),
+            News::LineHolds { after } => self.status(&format!(
+                "The line to the target holds again, after {after} attempt{} that ended at once",
+                if *after == 1 { "" } else { "s" }
+            )),
         }
     }
 

@@ -176,4 +176,7 @@ pub trait Control: Send + Sync {
 
     /// When the target was last heard, in words: `3 s ago`, `never`.
     fn last_heard(&self) -> String;
+
+    /// Why the line to the target is gone, if it is: nothing can be said to the target, nor heard of it.
+    fn line_is_gone(&self) -> Option<String>;
 }

@@ -12,4 +12,5 @@ mod quirks;
 mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
+mod trials;
 mod x86;

@@ -106,6 +106,9 @@ pub enum RequestError {
     /// A running target loses every request, so none was sent.
     #[error("the target is running; break in first")]
     TargetRunning,
+    /// Whether the target runs is not known: it has not said so, and takes no request before it stops.
+    #[error("whether the target runs is not known; break in first")]
+    NotKnown,
     /// The stream to the target ended while the request was pending, and is not there again.
     #[error("the connection to the target has ended")]
     Disconnected,

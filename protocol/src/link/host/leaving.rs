@@ -121,7 +121,7 @@ impl HostLink {
         self.left_stop();
         self.is_unproven = true;
         let requests = self.reliable.give_up_requests(now);
-        self.fail_requests(requests, RequestError::TargetRunning);
+        self.fail_requests(requests, RequestError::NotKnown);
         self.tell(Event::ResumeUnproven { after, tries });
     }
 

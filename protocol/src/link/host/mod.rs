@@ -261,8 +261,9 @@ impl HostLink {
         self.next_request += 1;
         if self.state != RunState::Stopped || self.is_leaving() {
             let error = match (self.peer(), &self.wire) {
-                (None, _) => RequestError::NotConnected,
                 (_, Wire::Stream(stream)) if !stream.is_open() => RequestError::Disconnected,
+                (None, _) => RequestError::NotConnected,
+                _ if self.state == RunState::Unknown => RequestError::NotKnown,
                 _ => RequestError::TargetRunning,
             };
             self.tell(Event::Failed(id, error));
