@@ -57,8 +57,7 @@ impl Answer {
     /// # Errors
     /// The writer's.
     pub fn write_text(&self, style: Style, out: &mut dyn fmt::Write) -> fmt::Result {
-        // Whatever an answer prints reaches its reader through a screen: here, so that no command can forget it.
-        self.facts.write_text(&Context { pointer_size: self.pointer_size, style }, &mut Screen(out))
+        write_text(&*self.facts, Some(self.pointer_size), style, out)
     }
 
     /// The facts as JSON.
@@ -76,6 +75,21 @@ impl<F> Answer<F> {
     pub fn worst(&self) -> Option<NoteKind> {
         self.notes.iter().map(|note| note.kind).max()
     }
+}
+
+/// Writes facts as WinDbg would, in the reader's style; `pointer_size` is that of their target, if they have one.
+///
+/// # Errors
+/// The writer's.
+pub fn write_text(
+    facts: &dyn Facts,
+    pointer_size: Option<usize>,
+    style: Style,
+    out: &mut dyn fmt::Write,
+) -> fmt::Result {
+    // Whatever an answer prints reaches its reader through a screen: here, so that no command can forget it.
+    let pointer_size = pointer_size.unwrap_or(size_of::<u64>());
+    facts.write_text(&Context { pointer_size, style }, &mut Screen(out))
 }
 
 /// Runs a query, and sees to what every answer owes its reader: see [`told`].

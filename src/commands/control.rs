@@ -1,5 +1,11 @@
-//! Commands that change the session: values, which whoever has the session carries out.
+//! Commands that change the session: values, which whoever has the session carries out, and what they are answered with.
 
+use std::fmt;
+
+use serde::Serialize;
+
+use super::answer::Facts;
+use super::context::Context;
 use super::spec::{CommandSpec, ControlCommand, Run};
 
 pub(super) static GO: CommandSpec = CommandSpec {
@@ -36,3 +42,59 @@ pub(super) static QUIT_DETACH: CommandSpec = CommandSpec {
     summary: "let the target run and end the session",
     run: Run::Control(ControlCommand::QuitDetach),
 };
+
+/// `g`: whether the target runs.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "target", rename_all = "snake_case")]
+pub enum LetGo {
+    /// It said so, or was running.
+    Running,
+    /// It was told to, and does not answer.
+    MayBeStopped {
+        /// What it is taken from.
+        why: String,
+    },
+}
+
+/// `.reboot`: the target was told to restart.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Restarting {
+    /// What was asked of it: `"restart"`.
+    told: &'static str,
+}
+
+impl Restarting {
+    /// It acknowledged.
+    pub const ACKNOWLEDGED: Self = Self { told: "restart" };
+}
+
+/// `q`: the session ends, and lets the target run.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SessionEnds {
+    /// What becomes of it: `"ends"`.
+    session: &'static str,
+}
+
+impl SessionEnds {
+    /// It ends after this command.
+    pub const NOW: Self = Self { session: "ends" };
+}
+
+// What these do is told when it happens, as everything is that comes from the target.
+impl Facts for LetGo {
+    fn write_text(&self, _: &Context, _: &mut dyn fmt::Write) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl Facts for Restarting {
+    fn write_text(&self, _: &Context, _: &mut dyn fmt::Write) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl Facts for SessionEnds {
+    fn write_text(&self, _: &Context, _: &mut dyn fmt::Write) -> fmt::Result {
+        Ok(())
+    }
+}

@@ -33,10 +33,11 @@ mod symbol_path;
 pub mod verifier;
 mod version;
 
-pub use answer::{Answer, Facts, Found, Query, ask, told};
+pub use answer::{Answer, Facts, Found, Query, ask, told, write_text};
 pub use arguments::number;
 pub use bugcheck::{BugCheck, BugCheckQuery};
 pub use context::{Context, Style, VerifierFormat};
+pub use control::{LetGo, Restarting, SessionEnds};
 pub use error::QueryError;
 pub use expression::{Expression, ExpressionCause, ExpressionError};
 pub use help::Help;

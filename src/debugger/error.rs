@@ -1,6 +1,7 @@
 //! Why a target is not stopped, and why a question has no answer.
 
 use kd_protocol::link::RequestError;
+use serde::Serialize;
 
 use crate::commands::QueryError;
 use crate::memory::ReadCause;
@@ -56,6 +57,57 @@ pub enum AskError {
     /// Something that the answer would rest on could not be read, and not because of what is in memory.
     #[error("{}", not_read(.0))]
     NotRead(ReadCause),
+    /// What was to be run never runs.
+    #[error("{command}: {place} is memory that was kept: it never runs")]
+    NeverRuns {
+        /// What was typed.
+        command: String,
+        /// Where the target is.
+        place: String,
+    },
+    /// The machine was not told to restart.
+    #[error(".reboot: {0}")]
+    NotRestarted(RequestError),
+    /// It was not tried.
+    #[error("not run: {0}")]
+    NotRun(String),
+}
+
+/// What went wrong, for programs: the sentence may change from version to version, this does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// No command has this name.
+    UnknownCommand,
+    /// WinDbg has this command, verikd has not.
+    NotHere,
+    /// A line cannot be carried out as it is meant.
+    Line,
+    /// An argument is not of a form that the command takes.
+    Usage,
+    /// An argument is an expression without a value.
+    Expression,
+    /// The target did not give what the command needs.
+    Target,
+    /// The kernel keeps no such data.
+    NoData,
+    /// Reading was broken off, so that nothing was found out.
+    BrokenOff,
+    /// The target runs.
+    Running,
+    /// It is not known whether the target runs.
+    StateUnknown,
+    /// The line to the target is not there.
+    LineGone,
+    /// The target has not said who it is.
+    NotIdentified,
+    /// The target cannot run.
+    NeverRuns,
+    /// The machine was not told to restart.
+    NotRestarted,
+    /// The command was not tried.
+    NotRun,
 }
 
 impl AskError {
@@ -63,6 +115,28 @@ impl AskError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Query(error) if error.is_usage())
+    }
+
+    /// What went wrong, for programs.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Query(QueryError::Unknown { .. }) => ErrorCode::UnknownCommand,
+            Self::Query(QueryError::NotHere { .. }) => ErrorCode::NotHere,
+            Self::Query(QueryError::Line { .. }) => ErrorCode::Line,
+            Self::Query(QueryError::Usage { .. }) => ErrorCode::Usage,
+            Self::Query(QueryError::Expression { .. }) => ErrorCode::Expression,
+            Self::Query(QueryError::Target { .. }) => ErrorCode::Target,
+            Self::Query(QueryError::NoData { .. }) => ErrorCode::NoData,
+            Self::Query(QueryError::Lost(_)) | Self::NotRead(_) => ErrorCode::BrokenOff,
+            Self::Running => ErrorCode::Running,
+            Self::Unknown { .. } => ErrorCode::StateUnknown,
+            Self::LineGone { .. } => ErrorCode::LineGone,
+            Self::NotIdentified => ErrorCode::NotIdentified,
+            Self::NeverRuns { .. } => ErrorCode::NeverRuns,
+            Self::NotRestarted(_) => ErrorCode::NotRestarted,
+            Self::NotRun(_) => ErrorCode::NotRun,
+        }
     }
 
     /// True if what was read before is true: the user, or the budget, ended it.

@@ -11,6 +11,7 @@
 //! Every question is pinned to the stop that it was asked in. A target that restarts, or runs on, in the middle of it
 //! answers it no more, whoever stops it next.
 
+mod answered;
 mod cost;
 mod error;
 mod stop;
@@ -22,7 +23,7 @@ use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::{RequestError, RunState};
 
 use crate::commands::verifier::verified_images;
-use crate::commands::{self, Answer, Found, NoteKind, QueryError, SymbolCommand, told};
+use crate::commands::{self, Answer, Facts, Found, NoteKind, QueryError, SymbolCommand, told};
 use crate::memory::{CachedMemory, Memory, VirtAddr};
 use crate::source::{
     BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Wait,
@@ -30,8 +31,9 @@ use crate::source::{
 use crate::symbols::store::SymbolSource;
 use crate::target::{Image, Kernel, Notes, Progress, Target, TargetError};
 
+pub use answered::{Answered, Stamp};
 pub use cost::{Costs, Stats};
-pub use error::{AskError, DebugError};
+pub use error::{AskError, DebugError, ErrorCode};
 pub use stop::Stop;
 
 /// Drivers whose symbols are fetched before the first command; who verifies all drivers has a hundred and more.
@@ -298,16 +300,19 @@ impl Debugger {
         run: fn(&str, &Target<'_>) -> Found,
         arguments: &str,
         progress: &dyn Progress,
-    ) -> Result<Answer, AskError> {
+    ) -> Result<Answered, AskError> {
+        let before = self.stats();
         let Some(target) = self.target() else { return Err(self.why_not_stopped()) };
         self.memory.inner().take_failure();
         let answer = commands::ask(run, arguments, &target.with_progress(progress));
-        let Some(cause) = self.memory.inner().take_failure() else { return Ok(answer?) };
+        let Some(cause) = self.memory.inner().take_failure() else {
+            return Ok(self.answered(answer?, before));
+        };
         match answer {
             // What could be read before Ctrl+C, or within the freeze budget, is worth something where the answer itself
             // says that it is not all.
             Ok(answer) if AskError::leaves_parts(&cause) && answer.worst() >= Some(NoteKind::Partial) => {
-                Ok(answer)
+                Ok(self.answered(answer, before))
             }
             Err(error) if error.is_usage() => Err(error.into()),
             _ => Err(AskError::NotRead(cause)),
@@ -332,14 +337,40 @@ impl Debugger {
     ///
     /// # Errors
     /// The command's.
-    pub fn ask_symbols(&self, run: SymbolCommand, arguments: &str) -> Result<Answer, QueryError> {
-        match self.target() {
-            Some(target) => told(run(arguments, &self.symbols, Some(&target), target.notes()), &target),
+    pub fn ask_symbols(&self, run: SymbolCommand, arguments: &str) -> Result<Answered, QueryError> {
+        let before = self.stats();
+        let answer = match self.target() {
+            Some(target) => told(run(arguments, &self.symbols, Some(&target), target.notes()), &target)?,
             None => {
                 let notes = Notes::new();
                 let facts = run(arguments, &self.symbols, None, &notes)?;
-                Ok(Answer { notes: notes.take(), ..Answer::of_no_target(facts) })
+                Answer { notes: notes.take(), ..Answer::of_no_target(facts) }
             }
+        };
+        Ok(self.answered(answer, before))
+    }
+
+    /// Facts that nobody was asked for, with what came about since `before`.
+    #[must_use]
+    pub fn answer_alone(&self, facts: Box<dyn Facts>, before: Stats) -> Answered {
+        self.answered(Answer::of_no_target(facts), before)
+    }
+
+    fn answered(&self, answer: Answer, before: Stats) -> Answered {
+        Answered::new(answer, self.stamp(), self.stats().since(before))
+    }
+
+    /// The present moment of the target, as far as it is known.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        let Some(kernel) = self.known() else { return Stamp::now() };
+        let is_stopped = self.source.run_state() == RunState::Stopped;
+        Stamp {
+            boot: Some(self.source.boot().0),
+            stop: is_stopped.then(|| self.source.stop().0),
+            build: Some(kernel.version().build),
+            pointer_size: Some(Target::new(&self.memory, kernel).pointer_size()),
+            ..Stamp::now()
         }
     }
 

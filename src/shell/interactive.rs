@@ -289,7 +289,7 @@ impl Talk<'_> {
                     break;
                 }
                 if let Some(lost) = self.shell.lost() {
-                    self.shell.report.not_run(command, &lost);
+                    self.shell.not_run(command, &lost);
                     continue;
                 }
                 match self.shell.run(command) {

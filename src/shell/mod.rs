@@ -12,6 +12,7 @@
 
 mod interactive;
 mod keeper;
+mod line;
 mod progress;
 mod report;
 mod script;
@@ -28,8 +29,8 @@ use kd_protocol::link::RunState;
 
 use crate::commands::line::Line;
 use crate::commands::verifier::{self, FormatInForce};
-use crate::commands::{self, Answer, ControlCommand, NoteKind, Run, Style};
-use crate::debugger::{AskError, DebugError, Debugger, Notice, Observer, Stats};
+use crate::commands::{self, ControlCommand, Facts, LetGo, NoteKind, Restarting, Run, SessionEnds, Style};
+use crate::debugger::{Answered, AskError, DebugError, Debugger, Notice, Observer, Stats};
 use crate::memory::StopId;
 use crate::session::{Quit, Watcher};
 use crate::source::{BootId, Control, Resumed, Source};
@@ -126,8 +127,6 @@ pub struct Shell {
     worst: Worst,
     /// How the last command went.
     last: Worst,
-    /// Of the command that is running.
-    remarks: Vec<String>,
     /// What was paid beside commands and is not shown yet.
     paid_beside: Vec<(&'static str, Stats)>,
     /// What ended the script before its time.
@@ -150,7 +149,6 @@ impl Shell {
             style: Style::default(),
             worst: Worst::Fine,
             last: Worst::Fine,
-            remarks: Vec::new(),
             paid_beside: Vec::new(),
             ended_by: None,
             announced: None,
@@ -284,7 +282,7 @@ impl Shell {
     /// True if a line may be run; one that is refused is told.
     fn takes(&mut self, line: &Line) -> bool {
         if let Line::Refused { text, why } = line {
-            self.refuse(text, &AskError::Query(why.clone()));
+            self.refuse(text, &AskError::Query(why.clone()), Stats::default());
         }
         matches!(line, Line::Commands(_))
     }
@@ -293,7 +291,7 @@ impl Shell {
     fn holds_back(&self, command: &str, is_whole: bool) -> bool {
         let holds_back = !is_whole && commands::effect_of(command).changes_machine();
         if holds_back {
-            self.report.not_run(command, "a command before it on its line failed");
+            self.not_run(command, "a command before it on its line failed");
         }
         holds_back
     }
@@ -308,106 +306,99 @@ impl Shell {
         self.teller.tell();
         let before = self.debugger.stats();
         let worst = std::mem::take(&mut self.worst);
-        let after = self.carry_out(command);
+        let (answered, after) = match self.carry_out(command, before) {
+            Ok((answered, after)) => (Ok(answered), after),
+            Err(error) => (Err(error), After::Next),
+        };
+        let stats = self.debugger.stats().since(before);
+        let remarks = match answered {
+            Ok(answered) => self.answer(command, answered),
+            Err(error) => {
+                self.refuse(command, &error, stats);
+                Vec::new()
+            }
+        };
         self.last = self.worst;
         self.worst = self.worst.max(worst);
-        let stats = self.debugger.stats().since(before);
         self.report.cost(stats);
-        let remarks = std::mem::take(&mut self.remarks);
         self.debugger.costs_mut().add(command, stats, remarks);
         after
     }
 
-    fn carry_out(&mut self, command: &str) -> After {
-        let (spec, arguments) = match commands::find(command) {
-            Ok(found) => found,
-            Err(error) => {
-                self.refuse(command, &error.into());
-                return After::Next;
-            }
+    fn carry_out(&mut self, command: &str, before: Stats) -> Result<(Answered, After), AskError> {
+        let (spec, arguments) = commands::find(command)?;
+        let answered = match spec.run {
+            Run::Control(control) => return self.carry_out_control(command, control, arguments, before),
+            Run::Local(run) => self.debugger.answer_alone(run(arguments, commands::COMMANDS)?, before),
+            Run::Symbols(run) => self.debugger.ask_symbols(run, arguments)?,
+            Run::Query(run) => self.debugger.ask(run, arguments, &ReadProgress::default())?,
         };
-        let answer = match spec.run {
-            Run::Control(control) => return self.carry_out_control(command, control, arguments),
-            Run::Local(run) => {
-                run(arguments, commands::COMMANDS).map(Answer::of_no_target).map_err(AskError::from)
-            }
-            Run::Symbols(run) => self.debugger.ask_symbols(run, arguments).map_err(AskError::from),
-            Run::Query(run) => self.debugger.ask(run, arguments, &ReadProgress::default()),
-        };
-        match answer {
-            Ok(answer) => self.answer(command, answer),
-            Err(error) => self.refuse(command, &error),
-        }
-        After::Next
+        Ok((answered, After::Next))
     }
 
-    fn answer(&mut self, command: &str, answer: Answer) {
-        let worst = match answer.worst() {
+    /// Shows an answer; returns what it remarks.
+    fn answer(&mut self, command: &str, answered: Answered) -> Vec<String> {
+        let worst = match answered.worst() {
             None | Some(NoteKind::Remark) => Worst::Fine,
             Some(NoteKind::Partial) => Worst::Partial,
             Some(NoteKind::Failed) => Worst::Failed,
         };
         self.worst = self.worst.max(worst);
-        let remarks = answer.notes.iter().filter(|note| note.kind == NoteKind::Remark);
-        self.remarks.extend(remarks.map(|note| note.text.clone()));
-        self.report.answer(command, answer, self.style);
+        let remarks = answered.notes.iter().filter(|note| note.kind == NoteKind::Remark);
+        let remarks = remarks.map(|note| note.text.clone()).collect();
+        self.report.answer(command, answered, self.style);
+        remarks
     }
 
-    fn refuse(&mut self, command: &str, error: &AskError) {
+    fn refuse(&mut self, command: &str, error: &AskError, stats: Stats) {
         self.worst = self.worst.max(if error.is_usage() { Worst::Usage } else { Worst::Failed });
-        self.report.error(command, &error.to_string());
+        self.report.error(command, error, self.debugger.stamp(), stats);
     }
 
-    fn fail(&mut self, command: &str, error: &str) {
-        self.worst = self.worst.max(Worst::Failed);
-        self.report.error(command, error);
+    /// Says that a command was not tried, and why.
+    fn not_run(&self, command: &str, why: &str) {
+        let error = AskError::NotRun(why.to_owned());
+        self.report.error(command, &error, self.debugger.stamp(), Stats::default());
     }
 
-    fn carry_out_control(&mut self, command: &str, control: ControlCommand, arguments: &str) -> After {
-        if let (ControlCommand::Reboot | ControlCommand::Go, None) = (control, self.control()) {
-            let place = self.source().place();
-            self.fail(command, &format!("{command}: {place} is memory that was kept: it never runs"));
-            return After::Next;
-        }
-        match control {
+    fn carry_out_control(
+        &mut self,
+        command: &str,
+        control: ControlCommand,
+        arguments: &str,
+        before: Stats,
+    ) -> Result<(Answered, After), AskError> {
+        let never_runs =
+            |shell: &Self| AskError::NeverRuns { command: command.to_owned(), place: shell.source().place() };
+        let (facts, after): (Box<dyn Facts>, _) = match control {
             ControlCommand::VerifierFormat => {
-                match verifier::chosen(arguments) {
-                    Ok(Some(format)) => self.style.verifier = format,
-                    Ok(None) => {}
-                    Err(error) => {
-                        self.refuse(command, &error.into());
-                        return After::Next;
-                    }
-                }
-                let facts = Box::new(FormatInForce { format: self.style.verifier });
-                self.answer(command, Answer::of_no_target(facts));
-                After::Next
+                self.style.verifier = verifier::chosen(arguments)?.unwrap_or(self.style.verifier);
+                (Box::new(FormatInForce { format: self.style.verifier }), After::Next)
             }
             ControlCommand::Statistics => {
-                let costs = self.debugger.costs().with_totals(self.debugger.stats());
-                self.answer(command, Answer::of_no_target(Box::new(costs)));
-                After::Next
+                (Box::new(self.debugger.costs().with_totals(self.debugger.stats())), After::Next)
             }
-            ControlCommand::Reboot => match self.control().map_or(Ok(()), Control::reboot) {
-                Ok(()) => After::Running,
-                Err(error) => {
-                    self.fail(command, &format!(".reboot: {error}"));
-                    After::Next
-                }
+            ControlCommand::Reboot => {
+                let control = self.control().ok_or_else(|| never_runs(self))?;
+                control.reboot().map_err(AskError::NotRestarted)?;
+                (Box::new(Restarting::ACKNOWLEDGED), After::Running)
+            }
+            ControlCommand::Go => match self.go() {
+                Resumed::Running => (Box::new(LetGo::Running), After::Running),
+                Resumed::MayBeStopped(why) => (Box::new(LetGo::MayBeStopped { why }), After::Running),
+                Resumed::NeverRuns => return Err(never_runs(self)),
             },
-            ControlCommand::Go => {
-                self.go();
-                After::Running
-            }
             // It is let run by whoever ends the session, who can take the time that it needs.
-            ControlCommand::Quit | ControlCommand::QuitDetach => After::Quit,
-        }
+            ControlCommand::Quit | ControlCommand::QuitDetach => (Box::new(SessionEnds::NOW), After::Quit),
+        };
+        Ok((self.debugger.answer_alone(facts, before), after))
     }
 
     /// Lets the target run, if it is stopped.
-    pub fn go(&mut self) {
+    pub fn go(&mut self) -> Resumed {
         let resumed = self.debugger.go();
-        self.resumed(resumed);
+        self.resumed(&resumed);
+        resumed
     }
 
     /// Lets the target run for good, and says so loudly if nobody knows whether it does.
@@ -415,17 +406,17 @@ impl Shell {
         let before = self.debugger.stats();
         let resumed = self.debugger.leave();
         self.teller.tell();
-        self.resumed(resumed);
+        self.resumed(&resumed);
         self.count(RESUME, before);
         for (what, stats) in std::mem::take(&mut self.paid_beside) {
             self.report.cost_beside(what, stats);
         }
     }
 
-    fn resumed(&mut self, resumed: Resumed) {
+    fn resumed(&mut self, resumed: &Resumed) {
         if let Resumed::MayBeStopped(why) = resumed {
             self.worst = Worst::MayBeStopped;
-            self.report.status(&may_be_stopped(&self.source().place(), &why));
+            self.report.status(&may_be_stopped(&self.source().place(), why));
         }
     }
 

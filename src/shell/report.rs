@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use kd_protocol::kd::{DebugIo, StateDetail};
 use kd_protocol::link::{Event, Peer};
-use serde_json::json;
 
-use super::Format;
 use super::writer::{Stream, Writer};
-use crate::commands::{Answer, NoteKind, Style};
-use crate::debugger::{Notice, Stats, Stop};
+use super::{Format, line};
+use crate::commands::{NoteKind, Style};
+use crate::debugger::{Answered, AskError, Notice, Stamp, Stats, Stop};
 use crate::output;
 use crate::session::News;
 use crate::source::KernelVersion;
@@ -30,7 +29,7 @@ impl Report {
         Self { writer, format, shows_costs: false }
     }
 
-    /// The same, showing what each command cost: as a line of its own, in JSON as an object of its own.
+    /// The same, showing in text what each command cost; JSON has it always.
     #[must_use]
     pub fn with_costs(self, shows_costs: bool) -> Self {
         Self { shows_costs, ..self }
@@ -45,9 +44,8 @@ impl Report {
     /// Shows what the last command cost, if that is wanted.
     pub(super) fn cost(&self, stats: Stats) {
         match self.format {
-            _ if !self.shows_costs => {}
-            Format::Text => self.status(&format!("stats: {stats}")),
-            Format::Json => self.object(json!({ "stats": stats })),
+            Format::Text if self.shows_costs => self.status(&format!("stats: {stats}")),
+            Format::Text | Format::Json => {}
         }
     }
 
@@ -56,7 +54,7 @@ impl Report {
         match self.format {
             _ if !self.shows_costs => {}
             Format::Text => self.status(&format!("stats: {what} {stats}")),
-            Format::Json => self.object(json!({ "stats": stats, "of": what })),
+            Format::Json => self.writer.text(Stream::Out, line::beside(what, stats)),
         }
     }
 
@@ -67,16 +65,10 @@ impl Report {
 
     /// Writes a command's answer and its notes. The text is made by the thread that writes it: a machine that stands still
     /// does not wait for it.
-    pub(super) fn answer(&self, command: &str, answer: Answer, style: Style) {
+    pub(super) fn answer(&self, command: &str, answer: Answered, style: Style) {
         if self.format == Format::Json {
             let command = command.to_owned();
-            return self.writer.put(
-                Stream::Out,
-                Box::new(move || match answer.to_json() {
-                    Ok(facts) => line(&json!({ "command": command, "answer": facts, "notes": answer.notes })),
-                    Err(error) => line(&json!({ "command": command, "error": error.to_string() })),
-                }),
-            );
+            return self.writer.put(Stream::Out, Box::new(move || line::answered(&command, &answer)));
         }
         let notes: Vec<String> = answer
             .notes
@@ -102,18 +94,14 @@ impl Report {
     }
 
     /// Writes why a command has no answer.
-    pub(super) fn error(&self, command: &str, error: &str) {
-        match self.format {
-            Format::Json => self.object(json!({ "command": command, "error": error })),
-            Format::Text => self.status(&format!("error: {error}")),
-        }
-    }
-
-    /// Writes why a command was not run.
-    pub(super) fn not_run(&self, command: &str, why: &str) {
-        match self.format {
-            Format::Json => self.error(command, &format!("not run: {why}")),
-            Format::Text => self.status(&format!("error: {command}: not run: {why}")),
+    pub(super) fn error(&self, command: &str, error: &AskError, stamp: Stamp, stats: Stats) {
+        match (self.format, error) {
+            (Format::Json, _) => {
+                self.writer.text(Stream::Out, line::failed(command, error, stamp, stats));
+            }
+            // Whoever reads it sees no other command near.
+            (Format::Text, AskError::NotRun(_)) => self.status(&format!("error: {command}: {error}")),
+            (Format::Text, _) => self.status(&format!("error: {error}")),
         }
     }
 
@@ -252,17 +240,9 @@ impl Report {
         self.aside(&format!("{} (answered: {})\n", printable(&prompt.text), printable(answer)));
     }
 
-    fn object(&self, object: serde_json::Value) {
-        self.writer.text(Stream::Out, line(&object));
-    }
-
     fn aside(&self, text: &str) {
         self.writer.text(Stream::Aside, output::screened(text));
     }
-}
-
-fn line(object: &serde_json::Value) -> String {
-    output::json(object) + "\n"
 }
 
 /// The target's bytes as text that cannot move the cursor or change the terminal.

@@ -154,7 +154,7 @@ fn end<'a>(shell: &mut Shell, ended: &Ended, left: impl Iterator<Item = &'a Stri
         }
     };
     for command in left {
-        shell.report.not_run(command, why);
+        shell.not_run(command, why);
     }
 }
 

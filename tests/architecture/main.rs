@@ -103,7 +103,7 @@ const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["pcap_parser"], &["capture"]),
     (&["etherparse"], &["capture"]),
     (&["Instant", "::", "now"], &["session", "doctor", "shell", "main"]),
-    (&["SystemTime"], &["trace", "main"]),
+    (&["SystemTime"], &["debugger", "trace", "main"]),
     (&["getrandom"], &["session", "main"]),
     (&["fastrand"], &["main"]),
 ];

@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::path::Path;
 
 use crate::program::{COMMANDS, Setup, golden, normalized, run, verikd};
+use serde_json::Value;
 
 #[test]
 fn the_demo_prints_both_golden_texts() {
@@ -55,12 +56,21 @@ fn json_has_one_object_a_command() {
     let _target = setup.target(&[]);
     let output =
         setup.debug(&["-b", "--json", "-c", "!verifier 3 myfault.sys; !verifier 3 other.sys; nosuch"]);
-    let lines: Vec<serde_json::Value> =
+    let lines: Vec<Value> =
         output.out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
     assert_eq!(lines.len(), 3);
     assert_eq!(lines[0]["command"], "!verifier 3 myfault.sys");
     assert!(output.out.contains("\"0xfffffa8005400000\""), "addresses are strings: {}", output.out);
-    assert!(lines[2]["error"].as_str().is_some_and(|it| it.contains("unknown command")));
+    assert_eq!(
+        (&lines[2]["answer"], &lines[2]["errors"][0]["code"]),
+        (&Value::Null, &"unknown_command".into())
+    );
+    assert_eq!(lines[0]["errors"], Value::Array(Vec::new()));
+    assert!(lines[0]["stats"]["requests"].as_u64().is_some_and(|it| it > 0), "{}", output.out);
+    assert_eq!(
+        (&lines[0]["stamp"]["build"], &lines[0]["stamp"]["stop"]),
+        (&7601.into(), &lines[2]["stamp"]["stop"])
+    );
     assert_eq!(output.code, 2, "the worst of the commands decides");
 }
 
@@ -97,12 +107,12 @@ fn kdstats_shows_what_each_command_cost_and_chose() {
     );
     assert!(shown.contains("\nsession\n    "), "{shown}");
     let output = setup.debug(&["-b", "--json", "--stats", "-c", ".kdstats"]);
-    let lines: Vec<serde_json::Value> =
+    let lines: Vec<Value> =
         output.out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
     assert!(lines[0]["answer"]["session"]["requests"].as_u64().is_some_and(|it| it > 0), "{}", output.out);
-    assert_eq!(lines[1]["stats"]["requests"], 0);
+    assert_eq!(lines[0]["stats"]["requests"], 0);
     let beside: Vec<_> =
-        lines[2..].iter().map(|line| (&line["of"], line["stats"]["requests"].as_u64())).collect();
+        lines[1..].iter().map(|line| (&line["of"], line["stats"]["requests"].as_u64())).collect();
     assert!(
         matches!(beside[..], [(stop, Some(1..)), (resume, Some(1..))]
         if stop == "(stop)" && resume == "(resume)"),

@@ -1,0 +1,73 @@
+//! An answer as a front end gets it: facts, notes, of which moment they are, and what they cost.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::cost::Stats;
+use crate::commands::{self, Answer, Facts, Note, NoteKind, Style};
+
+/// What a command is answered with.
+#[derive(Clone, Debug)]
+pub struct Answered<F = Box<dyn Facts>> {
+    /// The facts.
+    pub facts: F,
+    /// What the reader must know beside them.
+    pub notes: Vec<Note>,
+    /// Of which moment of which target they are.
+    pub stamp: Stamp,
+    /// What it took.
+    pub cost: Stats,
+}
+
+/// A moment of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Stamp {
+    /// When the answer was complete: milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The boot, counted since the debugger began; nothing while no target has said who it is.
+    pub boot: Option<u64>,
+    /// The stop, counted likewise; nothing while the target runs.
+    pub stop: Option<u64>,
+    /// The target's Windows build.
+    pub build: Option<u16>,
+    /// Bytes of a pointer in the target.
+    pub pointer_size: Option<usize>,
+}
+
+impl Stamp {
+    /// Now, of no target.
+    pub(super) fn now() -> Self {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self {
+            unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+            boot: None,
+            stop: None,
+            build: None,
+            pointer_size: None,
+        }
+    }
+}
+
+impl Answered {
+    pub(super) fn new(answer: Answer, stamp: Stamp, cost: Stats) -> Self {
+        Self { facts: answer.facts, notes: answer.notes, stamp, cost }
+    }
+
+    /// Writes the facts as WinDbg would, in the reader's style.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write_text(&self, style: Style, out: &mut dyn fmt::Write) -> fmt::Result {
+        commands::write_text(&*self.facts, self.stamp.pointer_size, style, out)
+    }
+}
+
+impl<F> Answered<F> {
+    /// The worst of its notes; nothing if it has none.
+    #[must_use]
+    pub fn worst(&self) -> Option<NoteKind> {
+        self.notes.iter().map(|note| note.kind).max()
+    }
+}
