@@ -55,7 +55,7 @@ pub enum KeySourceError {
     /// The same in a file.
     #[error("the key in {}: {error}", path.display())]
     InFile {
-        /// Which.
+        /// The file that was named.
         path: PathBuf,
         /// What is wrong with it.
         error: KeyError,
@@ -63,7 +63,7 @@ pub enum KeySourceError {
     /// The file cannot be read.
     #[error("cannot read a key from {}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file that was named.
         path: PathBuf,
         /// What the system says.
         error: io::Error,
@@ -74,9 +74,9 @@ pub enum KeySourceError {
         path.display(), path.display()
     )]
     Exposed {
-        /// Which.
+        /// The file that was named.
         path: PathBuf,
-        /// Its permissions.
+        /// Its permission bits, as chmod takes them.
         mode: u32,
     },
     /// The file is none that holds a key.

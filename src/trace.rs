@@ -41,21 +41,21 @@ pub struct TraceConfig {
 pub enum TraceNews {
     /// Writing failed; the trace ends here and the session goes on.
     Failed {
-        /// The file.
+        /// The trace's file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         error: io::Error,
     },
     /// The trace has gaps: so many records did not fit into the queue.
     Dropped {
-        /// The file.
+        /// The trace's file.
         path: PathBuf,
-        /// How many.
+        /// How many records are missing.
         count: u64,
     },
     /// The session has ended before all was written.
     NotFinished {
-        /// The file.
+        /// The trace's file.
         path: PathBuf,
     },
 }

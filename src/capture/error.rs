@@ -13,9 +13,9 @@ pub enum CaptureError {
     /// The file system refused.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which file.
+        /// The file that was given.
         path: PathBuf,
-        /// Its reason.
+        /// What the system says.
         source: io::Error,
     },
     /// Neither pcap nor pcapng, gzipped or not.
@@ -24,9 +24,9 @@ pub enum CaptureError {
         path.display(), beginning(head)
     )]
     NotACapture {
-        /// Which file.
+        /// The file that was given.
         path: PathBuf,
-        /// How it begins.
+        /// The file's first bytes, which may tell what it is.
         head: Vec<u8>,
     },
     /// The file contradicts itself, and what follows cannot be found.
@@ -37,13 +37,13 @@ pub enum CaptureError {
         path.display(), summary.frames, summary.datagrams, summary.authenticated
     )]
     Damaged {
-        /// Which file.
+        /// The file that was given.
         path: PathBuf,
         /// Where, in bytes of the unzipped file.
         offset: u64,
-        /// What is wrong.
+        /// What is wrong there, as the end of a sentence.
         what: &'static str,
-        /// What was read before.
+        /// Counts of what was read before the damage.
         summary: Box<Summary>,
     },
     /// A line of a file of JSON lines is none.
@@ -52,21 +52,21 @@ pub enum CaptureError {
          or is the stream's raw bytes", path.display()
     )]
     DamagedLine {
-        /// Which file.
+        /// The file that was given.
         path: PathBuf,
         /// Which line, from 1.
         line: u64,
-        /// What is wrong.
+        /// What is wrong with it, as the end of a sentence.
         what: &'static str,
     },
     /// The file was read, but no datagram in it could be authenticated.
     #[error("{}: {}{}", path.display(), sentence(*reason, summary), ending(summary.ending))]
     NothingAuthentic {
-        /// Which file.
+        /// The file that was given.
         path: PathBuf,
         /// Why, as far as the counts tell.
         reason: NothingAuthentic,
-        /// What was read.
+        /// Counts of what was read.
         summary: Box<Summary>,
     },
     /// There is no key to open it with.

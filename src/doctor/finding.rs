@@ -10,139 +10,139 @@ use serde::Serialize;
 #[serde(tag = "finding", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Finding {
-    /// It was stopped and let run.
+    /// The target was stopped, let run again, and said that it runs.
     Works {
-        /// Where it is.
+        /// The target's address and port, or the line's name.
         target: String,
-        /// Its KDNET version.
+        /// The KDNET version of its datagrams; nothing on a serial line.
         version: Option<u8>,
     },
-    /// It has the key and answers.
+    /// The target has the key and answers; it was not stopped.
     Connected {
-        /// Where it is.
+        /// The target's address and port, or the line's name.
         target: String,
-        /// Its KDNET version.
+        /// The KDNET version of its datagrams; nothing on a serial line.
         version: Option<u8>,
         /// It was stopped already.
         is_stopped: bool,
     },
-    /// Another program listens there.
+    /// Another program on this machine listens at the port.
     PortInUse {
-        /// Where.
+        /// The address that was to be listened at.
         address: SocketAddr,
-        /// Which, if the system tells.
+        /// Names and process numbers of the programs that have it, if the system tells.
         by: Option<String>,
     },
-    /// The port cannot be opened.
+    /// This machine cannot listen at the address.
     CannotListen {
-        /// Where.
+        /// The address that was to be listened at.
         address: SocketAddr,
         /// What the system says.
         why: String,
     },
-    /// Nothing came.
+    /// No datagram came to the port.
     NoDatagram {
-        /// Where it was waited for.
+        /// The address that was listened at.
         address: SocketAddr,
     },
-    /// Only others than the named target sent.
+    /// Datagrams came, from other machines than the named target only.
     NotFromTarget {
-        /// The last of them.
+        /// The sender of the last of them.
         from: SocketAddr,
-        /// Datagrams.
+        /// How many datagrams came.
         count: u64,
     },
-    /// Something else sends.
+    /// Datagrams came that are not KDNET.
     NotKdnet {
-        /// Who, as the last.
+        /// The sender of the last of them.
         from: SocketAddr,
-        /// Datagrams.
+        /// How many datagrams came.
         count: u64,
     },
-    /// A KDNET target with another key.
+    /// KDNET control datagrams came that another key was used for.
     OtherKey {
-        /// Where it is.
+        /// The sender of the last of them.
         from: SocketAddr,
-        /// Datagrams.
+        /// How many datagrams came.
         count: u64,
     },
-    /// Authentic offers that verikd does not know.
+    /// Offers came under this key, of a length that verikd does not know.
     OtherDialect {
-        /// Where it is.
+        /// The sender of the last of them.
         from: SocketAddr,
-        /// Its KDNET version.
+        /// The KDNET version of its datagrams.
         version: u8,
         /// Bytes of its offers' bodies.
         length: usize,
     },
-    /// The target names another debugger.
+    /// The target's offers name another debugger as the connected one.
     OtherDebugger {
-        /// Where it is.
+        /// The target's address and port.
         target: SocketAddr,
-        /// Whom it names.
+        /// The debugger's address and port, as the offers have it.
         debugger: String,
     },
-    /// Offers come, and answers do not arrive.
+    /// Offers come, and the target does not react to the answers.
     NoReaction {
-        /// Where it is.
+        /// The sender of the last of them.
         from: SocketAddr,
         /// Answers that were sent.
         answers: u64,
     },
-    /// It does not stop.
+    /// The target answers and does not stop.
     NoBreakIn {
-        /// Where it is.
+        /// The target's address and port, or the line's name.
         target: String,
-        /// In which way.
+        /// Why it could not be stopped.
         why: String,
     },
-    /// It was stopped, and nobody knows whether it runs.
+    /// The target was stopped and has not said that it runs again.
     LeftStopped {
-        /// Where it is.
+        /// The target's address and port, or the line's name.
         target: String,
     },
-    /// The line is not there.
+    /// The serial line cannot be opened.
     NoLine {
-        /// Which.
+        /// The line as `-k` named it.
         line: String,
         /// What the system says.
         why: String,
     },
-    /// The line is there and silent.
+    /// The serial line is open and nothing comes.
     SilentLine {
-        /// Which.
+        /// The line as `-k` named it.
         line: String,
     },
-    /// KD packets, damaged.
+    /// KD packets come over the line, many of them damaged.
     NoisyLine {
-        /// Which.
+        /// The line as `-k` named it.
         line: String,
         /// Packets that came whole.
         packets: u64,
         /// Packets that did not.
         damaged: u64,
     },
-    /// It is understood at another speed.
+    /// What comes makes sense at another speed than the one asked for.
     OtherSpeed {
-        /// Which.
+        /// The line as `-k` named it.
         line: String,
-        /// Bits a second.
+        /// That speed, in bits a second.
         baud: u32,
         /// What was heard then: `KD packets`, `text`.
         heard: &'static str,
     },
-    /// Text.
+    /// Text comes, and no KD: a console or a boot loader.
     Console {
-        /// Which.
+        /// The line as `-k` named it.
         line: String,
         /// The last of it, escaped.
         tail: String,
     },
-    /// Neither KD nor text.
+    /// Bytes come that are neither KD nor text.
     NotKd {
-        /// Which.
+        /// The line as `-k` named it.
         line: String,
-        /// How many.
+        /// How many bytes came.
         bytes: u64,
         /// The last of them, escaped.
         tail: String,
@@ -152,7 +152,7 @@ pub enum Finding {
 /// The kind of a finding: what programs, the exit code and the documentation go by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code {
-    /// One word.
+    /// The word that JSON and the documentation call it by: `no-datagram`.
     pub name: &'static str,
     /// The program's exit code.
     pub exit: u8,
