@@ -40,7 +40,7 @@ impl Watcher {
         self.0.take_news()
     }
 
-    /// Makes the owner look up from [`Session::changed`].
+    /// Makes the owner look up from [`changed`](Self::changed).
     pub fn wake(&self) {
         self.0.wake();
     }
