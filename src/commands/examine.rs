@@ -12,6 +12,7 @@
 //! `/n` names; `/0` shows addresses alone, `/1` names alone. C++ names are undecorated, and found with and without their
 //! decoration.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -166,7 +167,8 @@ fn examine(text: &str, target: &Target<'_>) -> Found {
     for (module, symbols) in &found.modules {
         for symbol in symbols.symbols() {
             let shown = undecorate(&symbol.name);
-            if name.matches(&shown) || name.matches(&symbol.name) {
+            let is_decorated = matches!(shown, Cow::Owned(_));
+            if name.matches(&shown) || is_decorated && name.matches(&symbol.name) {
                 let address = module.base.offset(symbol.rva.0.into());
                 let (module, name) = (module.name.to_string(), shown.into_owned().into());
                 list.symbols.push(Row { address, module, name });

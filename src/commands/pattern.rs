@@ -9,6 +9,79 @@
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     elements: Vec<Element>,
+    short: Option<Short>,
+}
+
+/// A pattern of up to 127 elements as bits, one for each element: a kernel has forty thousand names.
+#[derive(Clone, Debug)]
+struct Short {
+    /// The elements that take each ASCII character.
+    takes: Box<[u128; 0x80]>,
+    optional: u128,
+    /// Those that may be taken any number of times, or none; and at least once.
+    any: u128,
+    some: u128,
+    /// Behind the last element.
+    end: u128,
+    /// The only name that fits, where there are no wildcards.
+    plain: Option<Box<str>>,
+}
+
+impl Short {
+    fn of(elements: &[Element]) -> Option<Self> {
+        let end = 1_u128.checked_shl(u32::try_from(elements.len()).ok()?)?;
+        let bits = |is: &dyn Fn(&Element) -> bool| {
+            elements.iter().enumerate().map(|(index, element)| u128::from(is(element)) << index).sum()
+        };
+        let one = |element: &Element| match element.what {
+            What::One(c) if !element.optional && !element.repeated => Some(c),
+            _ => None,
+        };
+        let mut takes = Box::new([0; 0x80]);
+        for (c, takes) in (0_u8..).zip(takes.iter_mut()) {
+            let c = char::from(c).to_ascii_lowercase();
+            *takes = bits(&|element| element.what.takes(c));
+        }
+        Some(Self {
+            takes,
+            optional: bits(&|element| element.optional),
+            any: bits(&|element| element.optional && element.repeated),
+            some: bits(&|element| !element.optional && element.repeated),
+            end,
+            plain: elements.iter().map(one).collect::<Option<String>>().map(Into::into),
+        })
+    }
+
+    /// Nothing if the name is not ASCII.
+    fn matches(&self, name: &str) -> Option<bool> {
+        if !name.is_ascii() {
+            return None;
+        }
+        if let Some(plain) = &self.plain {
+            return Some(plain.eq_ignore_ascii_case(name));
+        }
+        let mut here = self.pass_optional(1);
+        for byte in name.bytes() {
+            let takes = self.takes[usize::from(byte)];
+            let taken = here & takes;
+            // It goes on behind what took the character, and stays where that may take another.
+            here = self.pass_optional(taken << 1 | taken & self.any | (here >> 1 & takes & self.some) << 1);
+            if here == 0 {
+                return Some(false);
+            }
+        }
+        Some(here & self.end != 0)
+    }
+
+    const fn pass_optional(&self, mut here: u128) -> u128 {
+        loop {
+            let next = here | (here & self.optional) << 1;
+            if next == here {
+                return here;
+            }
+            here = next;
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +137,7 @@ impl Pattern {
             };
             elements.push(Element { what, optional: false, repeated: false });
         }
-        Self { elements }
+        Self { short: Short::of(&elements), elements }
     }
 
     /// True if `text` has no wildcard: it means one name.
@@ -74,6 +147,11 @@ impl Pattern {
 
     /// True if the whole of `name` fits. Takes time in proportion to both lengths, whatever they are.
     pub(super) fn matches(&self, name: &str) -> bool {
+        let short = self.short.as_ref().and_then(|short| short.matches(name));
+        short.unwrap_or_else(|| self.matches_slowly(name))
+    }
+
+    fn matches_slowly(&self, name: &str) -> bool {
         let len = self.elements.len();
         let mut here = vec![false; len + 1];
         here[0] = true;
@@ -153,6 +231,22 @@ mod tests {
             ("ke[a-c]ug", "kedug"),
         ] {
             assert!(!Pattern::new(pattern).matches(name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn bits_say_what_the_elements_say() {
+        let alphabet = ["a", "B", "b", "*", "?", "#", "+", "[a-b]", "[", "_", "é"];
+        let mut random = 12_345_usize;
+        let mut next = |below: usize| {
+            random = random.wrapping_mul(1_103_515_245).wrapping_add(12_345) & 0x7fff_ffff;
+            random / 0x1_0000 % below
+        };
+        for _ in 0..20_000 {
+            let pattern: String = (0..next(8)).map(|_| alphabet[next(alphabet.len())]).collect();
+            let name: String = (0..next(8)).map(|_| ["a", "A", "b", "c", "_", "É"][next(6)]).collect();
+            let fits = Pattern::new(&pattern);
+            assert_eq!(fits.matches(&name), fits.matches_slowly(&name), "{pattern} {name}");
         }
     }
 

@@ -83,8 +83,17 @@ pub(super) struct Index {
     rows: [u32; WIDTHS.len()],
     /// Bytes of names, at the end.
     text: u32,
+    /// Every entry and the text, once somebody goes through all.
+    all: OnceLock<Option<Listing>>,
     /// Where the last type record ends.
     pub(super) types_end: u32,
+}
+
+/// Every row of [`Table::Entries`], and the text.
+#[derive(Debug)]
+struct Listing {
+    entries: Vec<[u32; 3]>,
+    text: Vec<u8>,
 }
 
 /// The tables of names and addresses.
@@ -142,6 +151,7 @@ impl Index {
             len,
             rows,
             text,
+            all: OnceLock::new(),
             types_end,
         })
     }
@@ -171,6 +181,24 @@ impl Index {
         let mut bytes = vec![0; len.into()];
         self.read(text_at(&self.rows) + u64::from(start), &mut bytes)?;
         Some(bytes)
+    }
+
+    /// Every row of [`Table::Entries`], and the text; nothing if the file cannot be read.
+    pub(super) fn all(&self) -> Option<(&[[u32; 3]], &[u8])> {
+        let read = |at: u64, len: usize| {
+            let mut bytes = vec![0; len];
+            self.file.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
+        };
+        let all = self.all.get_or_init(|| {
+            let rows = self.rows(Table::Entries);
+            // Both lie in the file, whose length its head goes with.
+            let entries = read(table_at(&self.rows, Table::Entries as usize), rows * 12)?;
+            let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            let row = |row: &[u8]| [word(row), word(&row[4..]), word(&row[8..])];
+            let text = read(text_at(&self.rows), self.text as usize)?;
+            Some(Listing { entries: entries.chunks_exact(12).map(row).collect(), text })
+        });
+        all.as_ref().map(|all| (&all.entries[..], &all.text[..]))
     }
 
     /// Fills `buf` from the byte at `at` on.

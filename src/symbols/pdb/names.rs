@@ -46,7 +46,11 @@ impl Names {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
-        (0..self.0.rows(Table::Entries)).filter_map(|index| self.symbol(index))
+        let (entries, text) = self.0.all().unwrap_or_default();
+        entries.iter().filter_map(|[rva, start, rest]| {
+            let name = text.get(*start as usize..)?.get(..usize::from(*rest as u16))?;
+            Some(Symbol { name: String::from_utf8_lossy(name), rva: Rva(*rva) })
+        })
     }
 
     /// The start of the section that `rva` lies in.

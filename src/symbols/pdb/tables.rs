@@ -168,6 +168,17 @@ impl Tables {
         low
     }
 
+    /// Every row of [`Table::Entries`], and the text that they refer to.
+    pub(super) fn all(&self) -> Option<(&[[u32; 3]], &[u8])> {
+        match self {
+            Self::Index(index) => index.all(),
+            Self::Made(made) => {
+                let names = made.names();
+                Some((&names.entries, &names.text))
+            }
+        }
+    }
+
     /// Bytes of the text.
     pub(super) fn text(&self, start: u32, len: u16) -> Option<Vec<u8>> {
         match self {
