@@ -11,13 +11,18 @@
 use std::fmt::Write;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ms_pdb::Pdb;
 use ms_pdb::syms::SymIter;
 use ms_pdb::types::TypesIter;
+use verikd::commands::{Run, find};
+use verikd::memory::{ImageMemory, VirtAddr};
 use verikd::symbols::pdb::{PdbFile, PdbSymbols, index_of};
+use verikd::symbols::store::SymbolPath;
 use verikd::symbols::{Rva, Symbols};
+use verikd::target::{Kernel, KernelVersion, Target};
 use verikd_images::{Linker, build};
 use verikd_sim::windows::layout::{ImageLayout, Types};
 
@@ -85,6 +90,15 @@ fn main() {
             ratio(warm)
         );
     }
+    let symbols: Arc<dyn Symbols> =
+        Arc::new(PdbFile::open(&pdb).and_then(PdbFile::load).expect("the file is a PDB"));
+    let part: String = symbol_name.chars().skip(2).take(5).collect();
+    for line in [format!("x nt!{symbol_name}"), format!("x nt!*{part}*")] {
+        examine(&symbols, &line);
+        let time = best(|| examine(&symbols, &line));
+        println!("{line}: {time:?} = {:.2} x its stream (bar 1.00)", ratio_of(time, symbols_once));
+    }
+    drop(symbols);
     let six = |symbols: &PdbSymbols| {
         for _ in 0..3 {
             address(symbols);
@@ -96,6 +110,23 @@ fn main() {
         "six questions, cold: {later:?} = {:.2} x both streams",
         ratio_of(later, symbols_once + types_once)
     );
+}
+
+/// The time of a command that needs nothing but the kernel's symbols.
+fn examine(symbols: &Arc<dyn Symbols>, line: &str) -> Duration {
+    let base = VirtAddr(0xffff_f800_0140_0000);
+    let version = KernelVersion { machine: 0x8664, base, ..KernelVersion::default() };
+    let kernel = Kernel::new(version, SymbolPath::parse("/nowhere"));
+    kernel.use_symbols(base, u32::MAX, Arc::clone(symbols));
+    let memory = ImageMemory::new();
+    let target = Target::new(&memory, &kernel);
+    let (spec, arguments) = find(line).expect("a command that there is");
+    let Run::Query(run) = spec.run else { unreachable!("it asks a target") };
+    let start = Instant::now();
+    let answer = run(arguments, &target);
+    let time = start.elapsed();
+    assert!(answer.is_ok());
+    time
 }
 
 fn ratio_of(time: Duration, to: Duration) -> f64 {

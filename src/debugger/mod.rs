@@ -28,6 +28,7 @@ use crate::memory::{CachedMemory, Memory, VirtAddr};
 use crate::source::{
     BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Wait,
 };
+use crate::symbols::PdbIdentity;
 use crate::symbols::store::SymbolSource;
 use crate::target::{Image, Kernel, Notes, Progress, Target, TargetError};
 
@@ -191,13 +192,17 @@ impl Debugger {
     }
 
     fn stop_with_symbols(&mut self, observer: &mut dyn Observer) -> Result<Box<StateChange>, DebugError> {
+        let has_isf = self.known().is_none() && self.symbols.has_isf();
         let mut change = self.stop(observer)?;
-        if self.known().is_some() || !self.symbols.asks_servers() {
+        if self.known().is_some() || !self.symbols.asks_servers() && !has_isf {
             return Ok(change);
         }
         let base = self.source.version()?.base;
         if self.fetch_while_running("the kernel's symbols", &[base], observer)? {
             change = self.stop(observer)?;
+        }
+        if !self.symbols.asks_servers() {
+            return Ok(change);
         }
         self.know_boot(observer)?;
         let mut drivers = self.target().map(|target| verified_images(&target)).unwrap_or_default();
@@ -208,8 +213,8 @@ impl Debugger {
         Ok(change)
     }
 
-    /// Lets the target run while the symbols of the images at `bases` are fetched from a server, as far as they have to
-    /// be: a machine must not stand still for a download. True if it runs afterwards.
+    /// Lets the target run while the symbols of the images at `bases` are fetched from a server or read from ISF files, as
+    /// far as they have to be: a machine must not stand still for a download, nor for JSON. True if it runs afterwards.
     fn fetch_while_running(
         &self,
         what: &str,
@@ -219,7 +224,8 @@ impl Debugger {
         self.memory.inner().pin(self.source.stop());
         // What cannot be read here is told when the symbols are needed.
         let wanted = bases.iter().filter_map(|base| Some(Image::read(&self.memory, *base).ok()?.pdb));
-        let wanted: Vec<_> = wanted.filter(|pdb| self.symbols.has_to_fetch(pdb)).collect();
+        let has_to = |pdb: &PdbIdentity| self.symbols.has_to_parse(pdb) || self.symbols.has_to_fetch(pdb);
+        let wanted: Vec<_> = wanted.filter(has_to).collect();
         if wanted.is_empty() {
             return Ok(false);
         }

@@ -3,10 +3,16 @@
 mod grown;
 mod live;
 
+use std::sync::Arc;
+
+use kd_protocol::kd::DebugIo;
 use live::{Live, PATIENCE};
+use verikd::debugger::{Debugger, Notice, Observer};
 use verikd::memory::{CachedMemory, Memory};
 use verikd::session::Session;
 use verikd::source::{Control, Resumed, Source};
+use verikd::symbols::store::SymbolPath;
+use verikd_sim::export_isf;
 use verikd_sim::windows::{BUILDS, Scenario, WINDOWS_7_SP1};
 
 /// Data that one reply of the simulated target carries.
@@ -114,4 +120,37 @@ fn a_query_after_a_resume_reads_anew() {
     let before = live.session.counters().requests;
     memory.read_virtual(log, &mut word).unwrap();
     assert_eq!(live.session.counters().requests, before + 1, "another stop");
+}
+
+#[test]
+fn isf_files_are_read_while_the_target_runs() {
+    let live = Live::start();
+    let folder = tempfile::tempdir().unwrap();
+    export_isf(&WINDOWS_7_SP1, folder.path()).unwrap();
+    let path = SymbolPath::parse(&folder.path().to_string_lossy());
+    let mut debugger = Debugger::new(Arc::clone(&live.session), path, PATIENCE);
+    let mut heard = Heard::default();
+    debugger.break_in(&mut heard).unwrap();
+    assert_eq!(heard.0, ["the kernel's symbols true"], "what is fetched, and whether the target runs");
+    let known = debugger.target().unwrap().address_of("nt!VfPoolTraces");
+    assert!(known.is_ok(), "{known:?}");
+    debugger.go();
+    // What was read is kept for the session.
+    debugger.break_in(&mut heard).unwrap();
+    assert_eq!(heard.0.len(), 1, "{:?}", heard.0);
+}
+
+#[derive(Default)]
+struct Heard(Vec<String>);
+
+impl Observer for Heard {
+    fn notice(&mut self, notice: &Notice<'_>) {
+        if let Notice::Fetching { what, is_running } = notice {
+            self.0.push(format!("{what} {is_running}"));
+        }
+    }
+
+    fn prompt(&mut self, _: &DebugIo) -> bytes::Bytes {
+        bytes::Bytes::new()
+    }
 }

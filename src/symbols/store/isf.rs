@@ -57,19 +57,30 @@ impl IsfFiles {
         None
     }
 
+    /// True if `folder` has a file that may be the wanted module's; reads none of them.
+    pub(super) fn may_have(folder: &Path, wanted: &PdbIdentity) -> bool {
+        let may_be = |name: &str| guid_in(name).is_none_or(|guid| guid == wanted.guid);
+        named(folder, wanted).is_some() || names(folder).any(|(_, name)| may_be(&name))
+    }
+
+    /// True if `folder` has such files of any module, or folders for them.
+    pub(super) fn has_any(folder: &Path) -> bool {
+        let is_of_module = |folder: &Path| folder.is_dir() && names(folder).next().is_some();
+        let folders = std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_NAMES);
+        names(folder).next().is_some()
+            || child(folder, "windows").is_some()
+            || folders.map(|entry| entry.path()).any(|folder| is_of_module(&folder))
+    }
+
     /// Files whose content says that they are the wanted module's.
     fn scanned(&self, folder: &Path, wanted: &PdbIdentity) -> impl Iterator<Item = PathBuf> {
         let mut files = Vec::new();
         let mut others = Vec::new();
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_NAMES) {
-            let name = entry.file_name().to_string_lossy().to_ascii_lowercase();
-            if !ENDINGS.iter().any(|ending| name.ends_with(ending)) {
-                continue;
-            }
+        for (path, name) in names(folder) {
             match guid_in(&name) {
-                Some(guid) if guid == wanted.guid => files.push(entry.path()),
+                Some(guid) if guid == wanted.guid => files.push(path),
                 Some(_) => {}
-                None => others.push(entry.path()),
+                None => others.push(path),
             }
         }
         others.sort();
@@ -90,6 +101,13 @@ impl IsfFiles {
         known().insert(file.to_owned(), Known { metadata, identity: identity.clone() });
         identity
     }
+}
+
+/// The ISF files in `folder` by their endings, and their names in lower case.
+fn names(folder: &Path) -> impl Iterator<Item = (PathBuf, String)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_NAMES);
+    let named = entries.map(|entry| (entry.path(), entry.file_name().to_string_lossy().to_ascii_lowercase()));
+    named.filter(|(_, name)| ENDINGS.iter().any(|ending| name.ends_with(ending)))
 }
 
 /// The file where volatility3 keeps it, if it is there.

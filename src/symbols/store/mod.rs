@@ -149,6 +149,32 @@ impl SymbolSource {
             && self.search(wanted, false, &mut Vec::new()).is_none()
     }
 
+    /// True if `wanted` may be in an ISF file, all of which has to be read for the first answer, and in no PDB before it on the
+    /// path: better done while the target runs.
+    #[must_use]
+    pub fn has_to_parse(&self, wanted: &PdbIdentity) -> bool {
+        if !wanted.has_file_name() || self.found().contains_key(wanted) {
+            return false;
+        }
+        for part in self.path().parts() {
+            let Part::Folder(folder) = part else { continue };
+            if folder::load(folder, true, wanted, &mut Vec::new()).is_some() {
+                return false;
+            }
+            if IsfFiles::may_have(folder, wanted) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// True if a folder of the path has ISF files.
+    #[must_use]
+    pub fn has_isf(&self) -> bool {
+        let has = |part: &Part| matches!(part, Part::Folder(folder) if IsfFiles::has_any(folder));
+        self.path().parts().iter().any(has)
+    }
+
     /// True if a server is on the path.
     #[must_use]
     pub fn asks_servers(&self) -> bool {
