@@ -1,10 +1,13 @@
 //! What has happened on a machine, done to it: Driver Verifier's records and what drivers hold.
 
+use std::collections::HashSet;
+
 use super::kernel::Kernel;
+use super::pool_log::{self, Event};
 use super::scenario::Scenario;
 use super::verified::{Chosen, LEVEL_POOL_TRACKING, NETFILT};
 use super::verifier::{self, advanced};
-use super::{damage, flood, leak, pool_log, special_pool, traces};
+use super::{damage, flood, leak, special_pool, traces};
 
 /// Forces IRQL checking and I/O verification.
 const LEVEL_WITHOUT_TRACKING: u64 = 0x12;
@@ -38,7 +41,7 @@ impl Scenario {
                 leak::until_first_stop(kernel, of_the_leak);
                 // Where the log belongs to the plug-in that tracks pool, nothing is logged without it.
                 if !kernel.has("_VF_TARGET_VERIFIED_DRIVER_DATA", "DifPluginPerDriverDataContextHead") {
-                    pool_log::start(kernel, length, Vec::new());
+                    log(kernel, length, Vec::new());
                 }
             }
             Self::Myfault
@@ -50,7 +53,7 @@ impl Scenario {
             | Self::Bugcheck7e => {
                 start(kernel, tracking, self.chosen());
                 let events = leak::until_first_stop(kernel, of_the_leak);
-                pool_log::start(kernel, if self == Self::BigLog { BIG_LOG_LENGTH } else { length }, events);
+                log(kernel, if self == Self::BigLog { BIG_LOG_LENGTH } else { length }, events);
             }
             Self::Many | Self::Corrupt => {
                 start(kernel, tracking, self.chosen());
@@ -59,7 +62,7 @@ impl Scenario {
                 let mut events =
                     flood::until_first_stop(kernel, blocks - leak::BLOCKS_AT_FIRST_STOP as usize);
                 events.extend(leaked);
-                pool_log::start(kernel, length, events);
+                log(kernel, length, events);
             }
             Self::AdvancedTracking => {
                 start(kernel, tracking, self.chosen());
@@ -67,7 +70,7 @@ impl Scenario {
                 let leaked = leak::until_first_stop(kernel, of_the_leak);
                 let mut events = flood::of_one_in_the_tree(kernel, &NETFILT, IN_THE_TREE);
                 events.extend(leaked);
-                pool_log::start(kernel, length, events);
+                log(kernel, length, events);
             }
             Self::SpecialPool | Self::Logs => {
                 let logs = if self == Self::Logs { LEVEL_LOGS } else { 0 };
@@ -75,7 +78,7 @@ impl Scenario {
                 let leaked = leak::until_first_stop(kernel, of_the_leak);
                 let mut events = special_pool::until_first_stop(kernel);
                 events.extend(leaked);
-                pool_log::start(kernel, length, events);
+                log(kernel, length, events);
                 if self == Self::Logs {
                     traces::until_first_stop(kernel);
                 }
@@ -84,7 +87,7 @@ impl Scenario {
                 start(kernel, tracking, self.chosen());
                 let mut events = flood::of_one(kernel, &NETFILT, 12);
                 events.extend(leak::until_unloaded(kernel));
-                pool_log::start(kernel, length, events);
+                log(kernel, length, events);
             }
         }
     }
@@ -102,4 +105,25 @@ impl Scenario {
 fn start(kernel: &mut Kernel, level: u64, chosen: &[Chosen]) {
     verifier::start(kernel, level, chosen);
     flood::of_further(kernel);
+}
+
+/// Starts the log with what is remarkable in it, and with what a worn-out address has behind it.
+fn log(kernel: &mut Kernel, length: u32, remarkable: Vec<(u32, Event)>) {
+    let events = with_reuse(kernel, length, remarkable);
+    pool_log::start(kernel, length, events);
+}
+
+/// Adds what a worn-out address has behind it: spread over the older half of the ring, where nothing else is.
+fn with_reuse(kernel: &Kernel, length: u32, remarkable: Vec<(u32, Event)>) -> Vec<(u32, Event)> {
+    let times = kernel.growth.reuse.min(length / 4);
+    if times == 0 {
+        return remarkable;
+    }
+    let step = length / 2 / (2 * times);
+    let taken: HashSet<u32> = remarkable.iter().map(|(age, _)| *age).collect();
+    let events = leak::reuse(kernel, times);
+    let ages = (0..).map(|number| length - 1 - number * step);
+    // Of those that meet another event, one is lost: the block's own history is what it is.
+    let reused = ages.zip(events).filter(|(age, _)| !taken.contains(age)).collect::<Vec<_>>();
+    reused.into_iter().chain(remarkable).collect()
 }

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 
+mod address;
 mod error;
 mod release;
 mod types;
@@ -239,7 +240,7 @@ impl File {
             module: self.module.ok_or_else(|| missing("module"))?,
             pdb: self.pdb.ok_or_else(|| missing("pdb"))?,
             types: self.types.unwrap_or_default(),
-            base: address(&self.loaded_at.ok_or_else(|| missing("loaded_at"))?)?,
+            base: address::address(&self.loaded_at.ok_or_else(|| missing("loaded_at"))?)?,
             preferred_base: self.preferred_base.ok_or_else(|| missing("preferred_base"))?,
             timestamp: self.timestamp.ok_or_else(|| missing("timestamp"))?,
             entry: self.entry.ok_or_else(|| missing("entry"))?,
@@ -247,11 +248,6 @@ impl File {
             sections: self.sections.into_iter().map(section).collect::<Result<_, LayoutError>>()?,
         })
     }
-}
-
-/// ``fffff800`0141b000`` as a number.
-fn address(text: &str) -> Result<u64, LayoutError> {
-    u64::from_str_radix(&text.replace('`', ""), 16).map_err(|_| LayoutError::Address(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -7,14 +7,13 @@
 //! What the ring holds at the first stop is a function of each record's place in it, so the simulation keeps none of it:
 //! a page is made when it is read, and kept only once it is written to.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kd_protocol::VirtAddr;
 
 use super::kernel::{Kernel, Site};
 use super::layout::Type;
-use super::leak;
 use crate::physical::{PAGE_SIZE, PageSource};
 
 /// Where the ring is, and how large it may be there; a larger one lies behind all that the leak may reach.
@@ -45,7 +44,6 @@ pub(super) fn start(kernel: &mut Kernel, length: u32, remarkable: Vec<(u32, Even
     let size = u64::from(length) * record.size as u64;
     let at = if size <= RING_ROOM { RING } else { LARGE_RING };
     // Of two events that are as old the later one in the list counts.
-    let remarkable = with_reuse(kernel, length, remarkable);
     let remarkable: BTreeMap<_, _> = remarkable
         .into_iter()
         .map(|(age, event)| ((newest - age) % length, record.encoded(&event)))
@@ -58,21 +56,6 @@ pub(super) fn start(kernel: &mut Kernel, length: u32, remarkable: Vec<(u32, Even
         ("VfPoolTracesIndex", newest.into(), 4),
         ("VfPoolTraces", at.0, 8),
     ]);
-}
-
-/// Adds what a worn-out address has behind it: spread over the older half of the ring, where nothing else is.
-fn with_reuse(kernel: &Kernel, length: u32, remarkable: Vec<(u32, Event)>) -> Vec<(u32, Event)> {
-    let times = kernel.growth.reuse.min(length / 4);
-    if times == 0 {
-        return remarkable;
-    }
-    let step = length / 2 / (2 * times);
-    let taken: HashSet<u32> = remarkable.iter().map(|(age, _)| *age).collect();
-    let events = leak::reuse(kernel, times);
-    let ages = (0..).map(|number| length - 1 - number * step);
-    // Of those that meet another event, one is lost: the block's own history is what it is.
-    let reused = ages.zip(events).filter(|(age, _)| !taken.contains(age)).collect::<Vec<_>>();
-    reused.into_iter().chain(remarkable).collect()
 }
 
 /// Logs an event in the slot behind the newest.

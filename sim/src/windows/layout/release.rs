@@ -51,5 +51,5 @@ impl Release {
 
 /// Addresses are written as WinDbg does: TOML's own numbers are signed.
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    super::address(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    super::address::address(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
