@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::RequestError;
 
-use super::BootId;
+use super::boot::BootId;
 
 /// How a wait ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

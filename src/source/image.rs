@@ -7,7 +7,8 @@ use std::sync::Arc;
 use kd_protocol::kd::StateChange;
 use kd_protocol::link::{RequestError, RunState};
 
-use super::{BootId, KernelVersion, Source, SourceMemory};
+use super::boot::{BootId, KernelVersion};
+use super::seam::{Source, SourceMemory};
 use crate::memory::{Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
 
 /// Memory that stands still for ever, with the boot and the stop that it was made with.
