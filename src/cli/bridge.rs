@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use bytes::Bytes;
 use kd_protocol::link::BridgeEvent;
 use verikd::key::{KeyOrigin, KeyText};
-use verikd::session::{Bridge, BridgeConfig, BridgeNews, ComLine, Connection};
+use verikd::session::bridge::{Bridge, BridgeConfig, BridgeNews};
+use verikd::session::{ComLine, Connection};
 
 use super::exit::{FAILED, USAGE, fail};
 use super::prompt_answer::PromptAnswer;

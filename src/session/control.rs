@@ -7,8 +7,9 @@ use bytes::Bytes;
 use kd_protocol::kd::{ApiNumber, DebugIo, StateChange};
 use kd_protocol::link::{LinkCounters, Peer, RequestError, RunState};
 
+use super::live_memory::LiveMemory;
 use super::order::Order;
-use super::{LiveMemory, Place, Session};
+use super::{Place, Session};
 use crate::memory::StopId;
 use crate::source::{
     BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Step, Wait,

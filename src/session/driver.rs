@@ -19,8 +19,8 @@ use super::connection::{ComLine, Connection, TargetPlace};
 use super::line::{Line, LineEvent};
 use super::monitor::{Monitor, News, Quit, State};
 use super::order::{Left, Order, Read, Replied, Reply, Space, cause_of};
+use super::prompts::Prompts;
 use super::tap::Tap;
-use super::{Prompts, rescue};
 use crate::memory::{ReadCause, StopId};
 
 /// The most that UDP carries.
@@ -101,6 +101,8 @@ pub(super) struct DriverConfig {
     pub(super) prompts: Prompts,
     /// Everything ends after this long.
     pub(super) deadline: Option<Duration>,
+    /// Lets the target run where the driver itself cannot any more.
+    pub(super) let_go: fn(&Connection) -> bool,
 }
 
 /// Starts the driver on a thread of its own.
@@ -163,7 +165,7 @@ pub(super) fn spawn(
             Err(_) => {
                 drop(runtime);
                 // A bug of ours must not leave somebody's machine standing still.
-                let freed = rescue::let_go(&config.connection);
+                let freed = (config.let_go)(&config.connection);
                 let what = if freed { "the target was let run" } else { "the target may be left stopped" };
                 monitor.update(|state| {
                     state.set_run_state(if freed { RunState::Running } else { RunState::Unknown });

@@ -8,7 +8,7 @@
 //! Async below, plain blocking calls above: KD keeps one request in flight, so asynchronous queries would overlap
 //! nothing. A whole range crosses between the threads once, however many requests it takes.
 
-mod bridge;
+pub mod bridge;
 mod connection;
 mod context;
 mod control;
@@ -21,8 +21,10 @@ mod line;
 mod live_memory;
 mod monitor;
 mod order;
+mod prompts;
 mod raw_line;
 mod rescue;
+mod signal;
 mod signals;
 mod tap;
 mod version;
@@ -34,7 +36,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use kd_protocol::kd::{GetVersion64, Manipulate, StateChange};
 use kd_protocol::kdnet::Key;
 use kd_protocol::link::{HostLink, LinkConfig, Patience, Peer, RequestError};
@@ -42,37 +43,20 @@ use tokio::sync::mpsc;
 
 use crate::source::{BreakInError, Control, Source, Step, Wait};
 
-pub use bridge::{Bridge, BridgeConfig, BridgeNews};
 pub use connection::{ComLine, ComPort, Connection, ConnectionError, TargetPlace};
 pub use entropy::OsEntropy;
 pub use error::{AttachError, OpenError};
 pub use live_memory::LiveMemory;
 pub use monitor::{News, Quit, Standing, Traffic};
+pub use prompts::Prompts;
 pub use raw_line::RawLine;
-pub use signals::Signal;
+pub use signal::Signal;
 pub use tap::{OpenTap, Tap};
 pub use watcher::Watcher;
 
 use driver::{Carrier, DriverConfig};
 use monitor::Monitor;
 use order::Order;
-
-/// What the target's prompts, as a failed assertion shows one, are answered. The target stands still until then.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Prompts {
-    /// This, at once, whatever goes on.
-    Answer(Bytes),
-    /// What somebody says, by [`Control::answer_prompt`].
-    Ask,
-}
-
-impl Prompts {
-    /// Goes on without what failed.
-    #[must_use]
-    pub const fn ignoring() -> Self {
-        Self::Answer(Bytes::from_static(b"i"))
-    }
-}
 
 /// How a session is opened.
 #[derive(Clone, Debug)]
@@ -146,12 +130,8 @@ enum Place {
 }
 
 impl Session {
-    /// Starts to listen, or to open the serial line. Over a network nothing is sent before a target makes an offer. A line
-    /// says nothing by itself, so that a break-in goes out as soon as it is there.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn open(config: &SessionConfig) -> Result<Self, OpenError> {
+    /// Opens a session. `let_go` lets the target at the other end of a connection run if the session's own link cannot.
+    fn open_with(config: &SessionConfig, let_go: fn(&Connection) -> bool) -> Result<Self, OpenError> {
         let (place, carrier, link) = match &config.connection {
             Connection::Net { listen, key, target } => {
                 let socket = listen_at(*listen)?;
@@ -178,6 +158,7 @@ impl Session {
             connection: config.connection.clone(),
             prompts: config.prompts.clone(),
             deadline: config.deadline,
+            let_go,
         };
         let driver = driver::spawn(carrier, link, tap, order_queue, Arc::clone(&monitor), driver_config)?;
         let session = Self {

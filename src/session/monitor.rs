@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::line::LineTraffic;
 use super::order::{Cut, Order, Reply};
-use super::signals::Signal;
+use super::signal::Signal;
 use crate::memory::StopId;
 use crate::source::{BootId, Step, Wait};
 

@@ -4,13 +4,26 @@
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::{Prompts, Session, SessionConfig};
+use super::error::OpenError;
+use super::prompts::Prompts;
+use super::{Session, SessionConfig};
 use crate::source::{Control, Resumed};
 
 /// A KDNET target offers itself every three seconds.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(8);
 /// A target that is there stops, or says that it has, within this.
 const BREAK_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Session {
+    /// Starts to listen, or to open the serial line. Over a network nothing is sent before a target makes an offer. A line
+    /// says nothing by itself, so that a break-in goes out as soon as it is there.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(config: &SessionConfig) -> Result<Self, OpenError> {
+        Self::open_with(config, let_go)
+    }
+}
 
 /// Lets the target at the other end of `connection` run, whether or not it is stopped. True if it said that it runs.
 pub(super) fn let_go(connection: &Connection) -> bool {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use kd_protocol::link::RunState;
 
 use super::monitor::{Monitor, News, Quit, Standing};
-use super::signals::{self, Signal};
+use super::signal::Signal;
+use super::signals;
 use crate::source::Wait;
 
 /// What happens, and whether what goes on is to end: for whoever shows the one and heeds the other. Does not keep a session

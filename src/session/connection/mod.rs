@@ -8,13 +8,10 @@ mod tests;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 
 use kd_protocol::kdnet::Key;
 
 pub use error::ConnectionError;
-
-use crate::key::KeyOrigin;
 
 /// What `-k` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,27 +71,10 @@ pub enum ComPort {
 }
 
 impl Connection {
-    /// Reads a connection string, and for `net:` says where its key was found: in the string, in the file that it names
-    /// by `key=@FILE`, or else in the environment. A name in `target=` is looked up.
-    ///
-    /// # Errors
-    /// [`ConnectionError`], which never quotes what could be a key.
-    pub fn parse(text: &str) -> Result<(Self, Option<KeyOrigin>), ConnectionError> {
-        parse::connection(text)
-    }
-
     /// Whether others on the network could send to it.
     #[must_use]
     pub const fn is_loopback(&self) -> bool {
         matches!(self, Self::Net { listen, .. } if listen.ip().is_loopback())
-    }
-}
-
-impl FromStr for Connection {
-    type Err = ConnectionError;
-
-    fn from_str(text: &str) -> Result<Self, ConnectionError> {
-        Self::parse(text).map(|(connection, _)| connection)
     }
 }
 

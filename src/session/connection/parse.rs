@@ -1,8 +1,10 @@
 //! From text to a connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
 
-use super::{ComLine, ComPort, Connection, ConnectionError, TargetPlace};
+use super::error::ConnectionError;
+use super::{ComLine, ComPort, Connection, TargetPlace};
 use crate::key::{self, KeyOrigin, KeyText};
 
 /// What the target's `bcdedit /dbgsettings serial` says unless told otherwise.
@@ -37,7 +39,26 @@ const OF_BCDEDIT: [(&str, &str); 8] = [
     ("channel", "1394 channel:1"),
 ];
 
-pub(super) fn connection(text: &str) -> Result<(Connection, Option<KeyOrigin>), ConnectionError> {
+impl Connection {
+    /// Reads a connection string, and for `net:` says where its key was found: in the string, in the file that it names
+    /// by `key=@FILE`, or else in the environment. A name in `target=` is looked up.
+    ///
+    /// # Errors
+    /// [`ConnectionError`], which never quotes what could be a key.
+    pub fn parse(text: &str) -> Result<(Self, Option<KeyOrigin>), ConnectionError> {
+        connection(text)
+    }
+}
+
+impl FromStr for Connection {
+    type Err = ConnectionError;
+
+    fn from_str(text: &str) -> Result<Self, ConnectionError> {
+        Self::parse(text).map(|(connection, _)| connection)
+    }
+}
+
+fn connection(text: &str) -> Result<(Connection, Option<KeyOrigin>), ConnectionError> {
     let text = text.trim();
     let (transport, options) = text.split_once(':').unwrap_or((text, ""));
     let transport = transport.trim().to_ascii_lowercase();

@@ -12,7 +12,8 @@ use kd_protocol::link::{TargetConfig, TargetEvent, TargetLink};
 use kd_protocol::wire::Reader;
 
 use super::Order;
-use crate::session::{OsEntropy, Session, SessionConfig, Wait};
+use crate::session::entropy::OsEntropy;
+use crate::session::{Session, SessionConfig, Wait};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
