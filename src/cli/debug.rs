@@ -13,9 +13,10 @@ use verikd::key::KeyText;
 use verikd::session::{
     AttachError, Connection, OpenTap, Prompts, Quit, Session, SessionConfig, Signal, Watcher,
 };
+use verikd::shell::interactive::prompt;
+use verikd::shell::script::{Script, run_script};
 use verikd::shell::{
-    Drained, Format, Report, Script, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
-    prompt, run_script,
+    Drained, Format, Report, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
 };
 use verikd::source::{BreakInError, Source};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource, default_store};

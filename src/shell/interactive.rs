@@ -13,9 +13,11 @@ use bytes::Bytes;
 use kd_protocol::kd::DebugIo;
 use kd_protocol::link::RunState;
 
+use super::after::After;
+use super::error::ShellError;
 use super::report::{printable, spoken};
 use super::typist::{Typed, Typist};
-use super::{After, IGNORE, Shell, ShellError};
+use super::{IGNORE, Shell};
 use crate::commands::line::lines;
 use crate::session::Watcher;
 use crate::source::{Control, Source, Wait};

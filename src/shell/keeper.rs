@@ -4,8 +4,10 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::doubt::may_be_stopped;
+use super::report::Report;
 use super::terminal::Terminal;
-use super::{Report, exit_code_of, may_be_stopped};
+use super::worst::exit_code_of;
 use crate::session::{Quit, Watcher};
 use crate::source::{Control, Resumed, Source};
 
@@ -80,7 +82,7 @@ impl Keeper {
         if let Some(source) = self.source.upgrade()
             && let Some(Resumed::MayBeStopped(why)) = source.control().map(Control::leave)
         {
-            code = super::Worst::MayBeStopped.exit_code();
+            code = super::worst::Worst::MayBeStopped.exit_code();
             self.report.status(&may_be_stopped(&source.place(), &why));
         }
         self.say_last_words();

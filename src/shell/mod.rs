@@ -10,15 +10,20 @@
 //! Standard output holds answers and nothing else, so that a script can keep it. Nothing here waits for a reader or for a
 //! key while it could let a machine run.
 
-mod interactive;
+mod after;
+mod doubt;
+mod error;
+mod format;
+pub mod interactive;
 mod keeper;
 mod line;
 mod progress;
 mod report;
-mod script;
+pub mod script;
 mod teller;
 mod terminal;
 mod typist;
+mod worst;
 mod writer;
 
 use std::sync::Arc;
@@ -35,82 +40,20 @@ use crate::memory::StopId;
 use crate::session::{Quit, Watcher};
 use crate::source::{BootId, Control, Resumed, Source};
 
-pub use interactive::prompt;
+pub use after::After;
+use doubt::may_be_stopped;
+pub use error::ShellError;
+pub use format::Format;
 pub use keeper::keep;
 use progress::ReadProgress;
 pub use progress::TerminalWatch;
 pub use report::Report;
-pub use script::{Script, run_script};
 use teller::Teller;
+pub use worst::{Worst, exit_code_of};
 pub use writer::{Drained, Transcript, Writer};
 
 /// What a target that asks about a failed assertion is answered if nobody says otherwise: go on.
 const IGNORE: &[u8] = b"i";
-
-/// How the worst command of a session went; the exit code of a script.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Worst {
-    /// Everything was answered whole: 0.
-    #[default]
-    Fine,
-    /// An answer has gaps: 3.
-    Partial,
-    /// Something was not answered: 1.
-    Failed,
-    /// A line was not understood: 2.
-    Usage,
-    /// The target was stopped, and has not said that it runs: 4.
-    MayBeStopped,
-}
-
-impl Worst {
-    /// The process's exit code.
-    #[must_use]
-    pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::Fine => 0,
-            Self::Partial => 3,
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::MayBeStopped => 4,
-        }
-    }
-}
-
-/// How answers are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// As WinDbg prints.
-    Text,
-    /// One JSON object a command.
-    Json,
-}
-
-/// What a command leaves the shell to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    /// The next command.
-    Next,
-    /// The target runs; wait until it stops.
-    Running,
-    /// End, with the target running.
-    Quit,
-}
-
-/// Why a session cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ShellError {
-    /// The target did not stop, does not say who it is, or was not let run.
-    #[error(transparent)]
-    Debug(#[from] DebugError),
-    /// Answers cannot be written.
-    #[error("cannot write the answer: {0}")]
-    Output(std::io::Error),
-    /// The terminal does not work.
-    #[error("the terminal: {0}")]
-    Terminal(std::io::Error),
-}
 
 /// What is paid beside commands.
 const STOP: &str = "(stop)";
@@ -436,23 +379,6 @@ impl Shell {
     /// True if the target is known to be stopped.
     fn is_stopped(&self) -> bool {
         self.source().run_state() == RunState::Stopped
-    }
-}
-
-/// The loudest sentence of this program.
-pub(crate) fn may_be_stopped(place: &str, why: &str) -> String {
-    format!(
-        "WARNING: the target at {place} may still stand still: {why}.\n\
-         To let it run, attach once more, for example by verikd -k ... -b -c q; otherwise restart the machine"
-    )
-}
-
-/// Why the program ends, and its exit code for that.
-#[must_use]
-pub const fn exit_code_of(quit: Quit) -> u8 {
-    match quit {
-        Quit::Signal(signal) => 128 + signal.number(),
-        Quit::Deadline(_) => 1,
     }
 }
 

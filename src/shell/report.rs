@@ -5,8 +5,9 @@ use std::time::Duration;
 use kd_protocol::kd::{DebugIo, StateDetail};
 use kd_protocol::link::{Event, Peer};
 
+use super::format::Format;
+use super::line;
 use super::writer::{Stream, Writer};
-use super::{Format, line};
 use crate::commands::{NoteKind, Style};
 use crate::debugger::{Answered, AskError, Notice, Stamp, Stats, Stop};
 use crate::output;

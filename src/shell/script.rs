@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{After, Shell, ShellError, Worst};
+use super::Shell;
+use super::after::After;
+use super::error::ShellError;
+use super::worst::Worst;
 use crate::commands::line::{Line, lines};
 use crate::session::{Quit, Signal, Watcher};
 use crate::source::{BootId, Control, Halt, Step, Wait};
