@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::context::{Context, Style};
 use super::error::QueryError;
+use super::schema::Schema;
 use crate::output::Screen;
 use crate::target::{Note, NoteCode, NoteKind, ReadCause, Target};
 
@@ -22,6 +23,9 @@ pub trait Query {
 
 /// What a command found: plain data, which may be printed by another thread. Text and JSON say the same.
 pub trait Facts: erased_serde::Serialize + Send {
+    /// The form of their JSON.
+    fn schema(&self) -> Schema;
+
     /// Writes them as WinDbg would.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 use super::answer::{Facts, Found, Query, answer};
 use super::context::Context;
 use super::error::QueryError;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::target::{Target, TargetError, VirtAddr};
 
@@ -22,6 +23,7 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".bugcheck"],
     usage: ".bugcheck",
     summary: "show the bug check that the target stopped for",
+    answers: &[BugCheck::SCHEMA],
     run: Run::Query(run),
 };
 
@@ -37,13 +39,15 @@ const LEAKED_AT_UNLOAD: u64 = 0x62;
 pub struct BugCheckQuery;
 
 /// What a machine says of its bug check; code 0 if it has none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct BugCheck {
     /// `0xC4`.
     #[serde(serialize_with = "hex")]
+    #[schemars(with = "crate::output::Hex")]
     pub code: u32,
     /// Its four parameters; without a bug check they mean nothing, and `null` stands for them.
     #[serde(serialize_with = "hex_each")]
+    #[schemars(with = "Option<[crate::output::Hex; 4]>")]
     pub parameters: Option<[u64; 4]>,
 }
 
@@ -107,7 +111,16 @@ impl BugCheck {
     }
 }
 
+impl BugCheck {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("bug_check");
+}
+
 impl Facts for BugCheck {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let Some(parameters) = self.parameters else { return writeln!(out, "{NONE}") };
         writeln!(out, "Bugcheck code {:08X}", self.code)?;

@@ -39,7 +39,7 @@ pub struct Style {
 }
 
 /// A format of `!verifier`'s text, as a user chooses it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VerifierFormat {
     /// As the debugger of the target's own time.

@@ -6,12 +6,14 @@ use serde::Serialize;
 
 use super::answer::Facts;
 use super::context::Context;
+use super::schema::Schema;
 use super::spec::{CommandSpec, ControlCommand, Run};
 
 pub(super) static GO: CommandSpec = CommandSpec {
     names: &["g"],
     usage: "g",
     summary: "let the target run",
+    answers: &[LetGo::SCHEMA],
     run: Run::Control(ControlCommand::Go),
 };
 
@@ -19,6 +21,7 @@ pub(super) static REBOOT: CommandSpec = CommandSpec {
     names: &[".reboot"],
     usage: ".reboot",
     summary: "restart the target machine",
+    answers: &[Restarting::SCHEMA],
     run: Run::Control(ControlCommand::Reboot),
 };
 
@@ -26,6 +29,7 @@ pub(super) static STATISTICS: CommandSpec = CommandSpec {
     names: &[".kdstats"],
     usage: ".kdstats",
     summary: "show what each command cost: requests, datagrams, time the target stood still",
+    answers: &[],
     run: Run::Control(ControlCommand::Statistics),
 };
 
@@ -33,6 +37,7 @@ pub(super) static QUIT: CommandSpec = CommandSpec {
     names: &["q", "quit", "exit", "qq"],
     usage: "q",
     summary: "let the target run and end the session",
+    answers: &[SessionEnds::SCHEMA],
     run: Run::Control(ControlCommand::Quit),
 };
 
@@ -40,11 +45,12 @@ pub(super) static QUIT_DETACH: CommandSpec = CommandSpec {
     names: &["qd", ".detach"],
     usage: "qd",
     summary: "let the target run and end the session",
+    answers: &[SessionEnds::SCHEMA],
     run: Run::Control(ControlCommand::QuitDetach),
 };
 
 /// `g`: whether the target runs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 #[serde(tag = "target", rename_all = "snake_case")]
 pub enum LetGo {
     /// It said so, or was running.
@@ -57,7 +63,7 @@ pub enum LetGo {
 }
 
 /// `.reboot`: the target was told to restart.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, schemars::JsonSchema)]
 pub struct Restarting {
     /// What was asked of it: `"restart"`.
     told: &'static str,
@@ -69,7 +75,7 @@ impl Restarting {
 }
 
 /// `q`: the session ends, and lets the target run.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, schemars::JsonSchema)]
 pub struct SessionEnds {
     /// What becomes of it: `"ends"`.
     session: &'static str,
@@ -81,19 +87,46 @@ impl SessionEnds {
 }
 
 // What these do is told when it happens, as everything is that comes from the target.
+impl LetGo {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("let_go");
+}
+
 impl Facts for LetGo {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, _: &mut dyn fmt::Write) -> fmt::Result {
         Ok(())
     }
+}
+
+impl Restarting {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("restarting");
 }
 
 impl Facts for Restarting {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, _: &mut dyn fmt::Write) -> fmt::Result {
         Ok(())
     }
 }
 
+impl SessionEnds {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("session_ends");
+}
+
 impl Facts for SessionEnds {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, _: &mut dyn fmt::Write) -> fmt::Result {
         Ok(())
     }

@@ -6,18 +6,33 @@ use serde::Serialize;
 
 use super::answer::{Facts, Found};
 use super::context::Context;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 
-pub(super) static COMMAND: CommandSpec =
-    CommandSpec { names: &[".echo"], usage: ".echo TEXT", summary: "print a text", run: Run::Local(run) };
+pub(super) static COMMAND: CommandSpec = CommandSpec {
+    names: &[".echo"],
+    usage: ".echo TEXT",
+    summary: "print a text",
+    answers: &[Echo::SCHEMA],
+    run: Run::Local(run),
+};
 
 /// A text.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct Echo {
     text: String,
 }
 
+impl Echo {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("echo");
+}
+
 impl Facts for Echo {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "{}", self.text)
     }

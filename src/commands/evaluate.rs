@@ -23,6 +23,7 @@ use serde::Serialize;
 use super::answer::{Facts, Found};
 use super::arguments::Arguments;
 use super::context::Context;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output::{Address, general, unix_time};
 use crate::target::{Target, VirtAddr};
@@ -31,6 +32,7 @@ pub(super) static EVALUATE: CommandSpec = CommandSpec {
     names: &["?"],
     usage: "? EXPRESSION",
     summary: "show the value of an expression",
+    answers: &[Evaluated::SCHEMA],
     run: Run::Query(evaluate),
 };
 
@@ -38,18 +40,29 @@ pub(super) static FORMATS: CommandSpec = CommandSpec {
     names: &[".formats"],
     usage: ".formats EXPRESSION",
     summary: "show the value of an expression in every format",
+    answers: &[Formats::SCHEMA],
     run: Run::Query(formats),
 };
 
 /// The value of an expression.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct Evaluated {
     #[serde(serialize_with = "crate::output::address")]
+    #[schemars(with = "crate::output::Hex")]
     value: VirtAddr,
     decimal: i64,
 }
 
+impl Evaluated {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("value");
+}
+
 impl Facts for Evaluated {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let value = shown(self.value, context);
         writeln!(out, "Evaluate expression: {} = {value}", self.decimal)
@@ -71,9 +84,10 @@ const fn decimal(value: u64, width: usize) -> i64 {
 }
 
 /// A number in every format.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct Formats {
     #[serde(serialize_with = "crate::output::address")]
+    #[schemars(with = "crate::output::Hex")]
     value: VirtAddr,
     decimal: i64,
     octal: String,
@@ -106,7 +120,16 @@ impl Formats {
     }
 }
 
+impl Formats {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("formats");
+}
+
 impl Facts for Formats {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "Evaluate expression:")?;
         writeln!(out, "  Hex:     {}", shown(self.value, context))?;

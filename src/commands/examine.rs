@@ -22,6 +22,7 @@ use super::arguments::Arguments;
 use super::context::Context;
 use super::error::QueryError;
 use super::pattern::Pattern;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output::{self, TargetText};
 use crate::target::{
@@ -33,6 +34,7 @@ pub(super) static EXAMINE: CommandSpec = CommandSpec {
     names: &["x"],
     usage: "x [/0|/1|/2] [/n|/a] [MODULE!]PATTERN",
     summary: "list symbols whose names fit a pattern",
+    answers: &[SymbolList::SCHEMA],
     run: Run::Query(examine),
 };
 
@@ -40,6 +42,7 @@ pub(super) static LIST_NEAREST: CommandSpec = CommandSpec {
     names: &["ln"],
     usage: "ln ADDRESS",
     summary: "show the symbols around an address",
+    answers: &[Nearest::SCHEMA],
     run: Run::Query(nearest),
 };
 
@@ -49,7 +52,7 @@ const MAX_NAMED: usize = 16;
 const MAX_SYMBOLS: usize = 0x1_0000;
 
 /// Symbols in order of address.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct SymbolList {
     symbols: Vec<Row>,
     #[serde(skip)]
@@ -65,15 +68,25 @@ enum Columns {
     Name,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 struct Row {
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     address: VirtAddr,
     module: String,
     name: TargetText,
 }
 
+impl SymbolList {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("symbols");
+}
+
 impl Facts for SymbolList {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         self.symbols.iter().try_for_each(|Row { address, module, name }| {
             let address = context.address(*address);
@@ -209,9 +222,10 @@ fn examine(text: &str, target: &Target<'_>) -> Found {
 }
 
 /// The symbols around an address.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct Nearest {
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     address: VirtAddr,
     module: Option<String>,
     /// The file name of the driver that was loaded there before, if no module is.
@@ -220,12 +234,14 @@ pub(super) struct Nearest {
     /// The nearest symbol at or below; nothing where the module has none.
     symbol: Option<TargetText>,
     #[serde(serialize_with = "output::address_or_null")]
+    #[schemars(with = "Option<output::Hex>")]
     start: Option<VirtAddr>,
     displacement: u64,
     /// Every symbol of the address itself.
     exact: Vec<TargetText>,
     next: Option<TargetText>,
     #[serde(serialize_with = "output::address_or_null")]
+    #[schemars(with = "Option<output::Hex>")]
     next_address: Option<VirtAddr>,
 }
 
@@ -272,7 +288,16 @@ impl Nearest {
     }
 }
 
+impl Nearest {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("nearest");
+}
+
 impl Facts for Nearest {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let Some(start) = self.start else { return Ok(()) };
         let unloaded = self.unloaded.as_ref().map(|file| format!("<Unloaded_{file}>"));

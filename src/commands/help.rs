@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::answer::{Facts, Found};
 use super::context::Context;
 use super::known;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output::write_columns;
 
@@ -14,16 +15,17 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".help", "help", "/help", "!help", ".hh"],
     usage: ".help [COMMAND]",
     summary: "list the commands",
+    answers: &[Help::SCHEMA],
     run: Run::Local(run),
 };
 
 /// The commands, or those that a name fits.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Help {
     commands: Vec<HelpEntry>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct HelpEntry {
     names: &'static [&'static str],
     usage: &'static str,
@@ -46,7 +48,16 @@ impl Help {
     }
 }
 
+impl Help {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("help");
+}
+
 impl Facts for Help {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let rows: Vec<_> = self.commands.iter().map(|entry| [entry.usage, entry.summary]).collect();
         write_columns(out, &rows)

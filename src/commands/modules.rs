@@ -33,6 +33,7 @@ use super::arguments::Arguments;
 use super::context::Context;
 use super::error::QueryError;
 use super::pattern::Pattern;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output::{self, TargetText};
 use crate::target::{
@@ -43,6 +44,7 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["lm"],
     usage: "lm[v][n|f][t][l|e|o][sm|1m] [m PATTERN | a ADDRESS]",
     summary: "list loaded modules, their addresses and where their symbols come from",
+    answers: &[ModuleTable::SCHEMA],
     run: Run::Query(run),
 };
 
@@ -86,7 +88,7 @@ pub enum Columns {
 }
 
 /// The loaded modules in order of address.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct ModuleTable {
     modules: Vec<Row>,
     /// Those that were loaded before, the last first.
@@ -97,20 +99,24 @@ pub struct ModuleTable {
     columns: Columns,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct Unloaded {
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     start: VirtAddr,
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     end: VirtAddr,
     image_name: TargetText,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct Row {
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     start: VirtAddr,
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     end: VirtAddr,
     name: String,
     image_name: TargetText,
@@ -124,7 +130,7 @@ struct Row {
     headers: Option<Headers>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 #[serde(tag = "status", rename_all = "lowercase")]
 enum SymbolStatus {
     Deferred,
@@ -133,7 +139,7 @@ enum SymbolStatus {
 }
 
 /// What an image's headers say.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct Headers {
     timestamp: u32,
     check_sum: u32,
@@ -316,7 +322,16 @@ fn status(module: &Module, target: &Target<'_>) -> SymbolStatus {
     }
 }
 
+impl ModuleTable {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("modules");
+}
+
 impl Facts for ModuleTable {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         if self.columns == Columns::Name {
             return self.modules.iter().try_for_each(|row| writeln!(out, "{}", row.name));

@@ -29,6 +29,7 @@ use super::answer::{Facts, Found};
 use super::arguments::Arguments;
 use super::context::Context;
 use super::error::QueryError;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output::{self, Address};
 use crate::target::{Register, Registers, Target, VirtAddr};
@@ -37,6 +38,7 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["r"],
     usage: "r [REGISTER ...]",
     summary: "show the registers of the CPU that stopped",
+    answers: &[RegisterView::SCHEMA],
     run: Run::Query(run),
 };
 
@@ -65,7 +67,7 @@ const FLAGS: [(&str, &str, &str); 8] = [
 ];
 
 /// Some registers.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct RegisterView {
     registers: Vec<Shown>,
     /// What the program counter points to, if all registers were asked for.
@@ -75,10 +77,11 @@ pub(super) struct RegisterView {
     is_64_bit: bool,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct Shown {
     name: String,
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     value: VirtAddr,
     bits: u32,
 }
@@ -127,7 +130,16 @@ const fn general(is_64_bit: bool) -> &'static [&'static [&'static str]] {
     if is_64_bit { &GENERAL } else { &GENERAL_X86 }
 }
 
+impl RegisterView {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("registers");
+}
+
 impl Facts for RegisterView {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         if let Some(at) = &self.at {
             return self.write_all(at, out);

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::answer::{Facts, Found};
 use super::context::Context;
 use super::error::QueryError;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output::{Escaped, TargetText};
 use crate::target::{
@@ -26,6 +27,7 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".reload"],
     usage: ".reload [/f] [/u] [MODULE]",
     summary: "read modules and symbols again; /f all at once, /u unloads",
+    answers: &[Reloaded::SCHEMA],
     run: Run::Symbols(run),
 };
 
@@ -33,7 +35,7 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
 const DOTS: usize = 64;
 
 /// What was reloaded.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Reloaded {
     /// How many modules are loaded; nothing if no stopped target could be asked.
     modules: Option<usize>,
@@ -43,14 +45,14 @@ pub struct Reloaded {
     is_listed: bool,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct Outcome {
     module: String,
     #[serde(flatten)]
     status: Status,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 #[serde(tag = "status", rename_all = "lowercase")]
 enum Status {
     Loaded { kind: SymbolKind, path: Option<TargetText> },
@@ -151,7 +153,16 @@ impl Reloaded {
     }
 }
 
+impl Reloaded {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("reloaded");
+}
+
 impl Facts for Reloaded {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         if let Some(modules) = self.modules {
             writeln!(out, "Loading Kernel Symbols")?;

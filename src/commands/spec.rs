@@ -1,6 +1,7 @@
 //! What is known of a command before it is run: its names, what it does to the machine, how it is run.
 
 use super::answer::Found;
+use super::schema::Schema;
 use crate::target::{Notes, SymbolSource, Target};
 
 /// One command of the prompt.
@@ -12,6 +13,8 @@ pub struct CommandSpec {
     pub usage: &'static str,
     /// What it does, in one line.
     pub summary: &'static str,
+    /// The forms of what it is answered with; `.kdstats` is answered by the debugger.
+    pub answers: &'static [Schema],
     /// How it is run.
     pub run: Run,
 }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use super::answer::{Facts, Found};
 use super::context::Context;
 use super::error::QueryError;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::target::{Note, NoteCode, Notes, SymbolPart, SymbolPath, SymbolSource, Target};
 
@@ -27,6 +28,7 @@ pub(super) static SYMPATH: CommandSpec = CommandSpec {
     names: &[".sympath"],
     usage: ".sympath [PATH]",
     summary: "show or set where symbols are looked for: folders, srv*CACHE*URL, cache*DIR",
+    answers: &[SearchPath::SCHEMA],
     run: Run::Symbols(|arguments, source, _, notes| {
         if !arguments.is_empty() {
             source.set_path(SymbolPath::parse(quoted(arguments).unwrap_or(arguments)));
@@ -39,6 +41,7 @@ pub(super) static SYMPATH_APPEND: CommandSpec = CommandSpec {
     names: &[".sympath+"],
     usage: ".sympath+ PATH",
     summary: "look for symbols in PATH too, after the places there are",
+    answers: &[SearchPath::SCHEMA],
     run: Run::Symbols(|arguments, source, _, notes| {
         if arguments.is_empty() {
             return Err(usage(&SYMPATH_APPEND, "what to append is missing"));
@@ -52,6 +55,7 @@ pub(super) static SYMFIX: CommandSpec = CommandSpec {
     names: &[".symfix"],
     usage: ".symfix [DIR]",
     summary: "look for symbols on Microsoft's public server, kept in DIR or the platform's cache folder",
+    answers: &[SearchPath::SCHEMA],
     run: Run::Symbols(|arguments, source, _, notes| {
         source.set_path(SymbolPath::microsoft(
             Some(quoted(arguments).unwrap_or(arguments)).filter(|folder| !folder.is_empty()),
@@ -64,11 +68,12 @@ pub(super) static SYM: CommandSpec = CommandSpec {
     names: &["!sym"],
     usage: "!sym [noisy|quiet]",
     summary: "tell each step of the search for symbols, or none",
+    answers: &[Noise::SCHEMA],
     run: Run::Symbols(sym),
 };
 
 /// The symbol path and what is known of its places.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct SearchPath {
     path: String,
     /// With every default written out.
@@ -76,13 +81,13 @@ pub struct SearchPath {
     places: Vec<Place>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct Place {
     location: String,
     response: Response,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Response {
     /// A folder that is there.
@@ -127,7 +132,16 @@ impl SearchPath {
     }
 }
 
+impl SearchPath {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("search_path");
+}
+
 impl Facts for SearchPath {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let or_empty = |text: &str| if text.is_empty() { "<empty>".to_owned() } else { text.to_owned() };
         writeln!(out, "Symbol search path is: {}", or_empty(&self.path))?;
@@ -150,12 +164,21 @@ impl Facts for SearchPath {
 }
 
 /// Whether the search for symbols is told.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, schemars::JsonSchema)]
 pub struct Noise {
     noisy: bool,
 }
 
+impl Noise {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("noise");
+}
+
 impl Facts for Noise {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "{} mode - symbol prompts off", if self.noisy { "noisy" } else { "quiet" })
     }

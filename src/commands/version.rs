@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::answer::{Facts, Found, Query, answer};
 use super::context::Context;
 use super::error::QueryError;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output;
 use crate::target::{Note, NoteCode, Notes, OfLink, SymbolSource, Target, VirtAddr};
@@ -15,6 +16,7 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["vertarget"],
     usage: "vertarget",
     summary: "show which Windows the target runs and where its kernel is",
+    answers: &[TargetVersion::SCHEMA],
     run: Run::Query(run),
 };
 
@@ -22,6 +24,7 @@ pub(super) static VERSION: CommandSpec = CommandSpec {
     names: &["version", "vercommand"],
     usage: "version",
     summary: "show verikd's version, and which Windows the target runs",
+    answers: &[Versions::SCHEMA],
     run: Run::Symbols(both),
 };
 
@@ -33,7 +36,7 @@ const MAX_BUILD_LAB: usize = 128;
 pub struct Version;
 
 /// Which Windows a target runs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct TargetVersion {
     build: u16,
     free: bool,
@@ -42,8 +45,10 @@ pub struct TargetVersion {
     /// `nt!NtBuildLab`; nothing without symbols and debugger data.
     built_by: Option<String>,
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     kernel_base: VirtAddr,
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     loaded_module_list: VirtAddr,
 }
 
@@ -92,7 +97,16 @@ impl Query for Version {
     }
 }
 
+impl TargetVersion {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("target_version");
+}
+
 impl Facts for TargetVersion {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let processors = if self.multiprocessor { "MP" } else { "UP" };
         let kind = if self.free { "Free" } else { "Checked" };
@@ -107,13 +121,22 @@ impl Facts for TargetVersion {
 }
 
 /// Which program this is, and which Windows a stopped target runs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct Versions {
     verikd: &'static str,
     target: Option<TargetVersion>,
 }
 
+impl Versions {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("versions");
+}
+
 impl Facts for Versions {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         if let Some(target) = &self.target {
             target.write_text(context, out)?;

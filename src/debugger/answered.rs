@@ -22,7 +22,7 @@ pub struct Answered<F = Box<dyn Facts>> {
 }
 
 /// A moment of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Stamp {
     /// When the answer was complete: milliseconds since 1970.
     pub unix_ms: u64,

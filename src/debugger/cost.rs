@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::commands::{Context, Facts};
+use crate::commands::{Context, Facts, Schema};
 use crate::memory::CachedMemory;
 use crate::source::{Source, SourceMemory};
 
 /// What crossed the link, and how long the target stood still for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Stats {
     /// Manipulate requests.
     pub requests: u64,
@@ -83,7 +83,7 @@ impl fmt::Display for Stats {
 const KEPT: usize = 100;
 
 /// What the last commands cost, oldest first.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Costs(VecDeque<CommandStats>);
 
@@ -104,7 +104,7 @@ impl Costs {
 }
 
 /// `.kdstats`: the session's totals, and those of each command so far.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct SessionStats {
     /// From attach on.
     session: Stats,
@@ -112,7 +112,7 @@ pub struct SessionStats {
 }
 
 /// What one command cost.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct CommandStats {
     command: String,
     #[serde(flatten)]
@@ -120,7 +120,16 @@ struct CommandStats {
     remarks: Vec<String>,
 }
 
+impl SessionStats {
+    /// The form of its JSON.
+    pub const SCHEMA: Schema = Schema::of::<Self>("costs");
+}
+
 impl Facts for SessionStats {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         for CommandStats { command, stats, remarks } in &self.commands.0 {
             writeln!(out, "{command}\n    {stats}")?;

@@ -33,7 +33,7 @@ use crate::symbols::store::SymbolSource;
 use crate::target::{Image, Kernel, Notes, Progress, Target, TargetError};
 
 pub use answered::{Answered, Stamp};
-pub use cost::{Costs, Stats};
+pub use cost::{Costs, SessionStats, Stats};
 pub use error::{AskError, DebugError, ErrorCode};
 pub use stop::Stop;
 

@@ -3,6 +3,7 @@
 mod escape;
 mod exception;
 mod number;
+mod schema;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use kd_protocol::VirtAddr;
 pub use escape::{Escaped, Screen, TargetText, dotted, is_hazard, json, screened};
 pub use exception::exception;
 pub use number::{general, unix_time};
+pub use schema::Hex;
 
 /// Serialises an address as `"0xfffffa8005400000"`: JSON numbers lose bits past 2^53.
 ///

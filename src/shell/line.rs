@@ -1,14 +1,24 @@
 //! A command and what became of it, as one JSON object on one line.
 
+use schemars::generate::SchemaSettings;
+use schemars::{SchemaGenerator, json_schema};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::commands::{Facts, Note};
+use crate::commands::{Facts, Note, Schema};
 use crate::debugger::{Answered, AskError, ErrorCode, Stamp, Stats};
 use crate::output;
+
+/// The version of all schemas: it grows when something that a program may rest on goes or changes.
+const VERSION: u32 = 1;
+/// The name of the schema of commands without an answer.
+const FAILED: &str = "failed";
 
 /// What becomes of a command: one object, whatever the command was.
 #[derive(Serialize)]
 struct Line<'a> {
+    /// Which of the committed schemas it is of.
+    schema: String,
     /// The command as it was typed.
     command: &'a str,
     /// What it found; nothing if it failed.
@@ -24,7 +34,7 @@ struct Line<'a> {
 }
 
 /// Why there is no answer.
-#[derive(Serialize)]
+#[derive(Serialize, schemars::JsonSchema)]
 struct Problem {
     /// What went wrong, for programs.
     code: ErrorCode,
@@ -35,18 +45,74 @@ struct Problem {
 /// The line of a command that was answered.
 pub(super) fn answered(command: &str, answered: &Answered) -> String {
     let Answered { facts, notes, stamp, cost } = answered;
-    line(&Line { command, answer: Some(&**facts), notes, errors: &[], stats: *cost, stamp: *stamp })
+    line(&Line {
+        schema: id(facts.schema().name),
+        command,
+        answer: Some(&**facts),
+        notes,
+        errors: &[],
+        stats: *cost,
+        stamp: *stamp,
+    })
 }
 
 /// The line of a command that has no answer.
 pub(super) fn failed(command: &str, error: &AskError, stamp: Stamp, stats: Stats) -> String {
     let problem = Problem { code: error.code(), text: output::screened(&error.to_string()) };
-    line(&Line { command, answer: None, notes: &[], errors: &[problem], stats, stamp })
+    line(&Line { schema: id(FAILED), command, answer: None, notes: &[], errors: &[problem], stats, stamp })
 }
 
 /// The line of what was paid beside commands: for a `(stop)`, a `(resume)`.
 pub(super) fn beside(what: &str, stats: Stats) -> String {
-    output::json(&serde_json::json!({ "of": what, "stats": stats })) + "\n"
+    output::json(&json!({ "of": what, "stats": stats })) + "\n"
+}
+
+/// The schema of the line of a command with such an answer.
+#[must_use]
+pub fn schema_of(answer: Schema) -> Value {
+    schema(answer.name, answer.generate, None)
+}
+
+/// The schema of the line of a command without an answer.
+#[must_use]
+pub fn schema_of_failure() -> Value {
+    let none = |_: &mut SchemaGenerator| json_schema!({ "type": "null" });
+    schema(FAILED, none, Some(|generator| generator.subschema_for::<Problem>()))
+}
+
+fn schema(
+    name: &str,
+    answer: fn(&mut SchemaGenerator) -> schemars::Schema,
+    problem: Option<fn(&mut SchemaGenerator) -> schemars::Schema>,
+) -> Value {
+    let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let answer = answer(&mut generator);
+    let errors = match problem {
+        None => json!({ "type": "array", "maxItems": 0 }),
+        Some(problem) => json!({ "type": "array", "items": problem(&mut generator), "minItems": 1 }),
+    };
+    let properties = json!({
+        "schema": { "const": id(name) },
+        "command": { "type": "string", "description": "The command as it was typed." },
+        "answer": answer,
+        "notes": generator.subschema_for::<Vec<Note>>(),
+        "errors": errors,
+        "stats": generator.subschema_for::<Stats>(),
+        "stamp": generator.subschema_for::<Stamp>(),
+    });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": id(name),
+        "type": "object",
+        "properties": properties,
+        "required": ["schema", "command", "answer", "notes", "errors", "stats", "stamp"],
+        "additionalProperties": false,
+        "$defs": generator.take_definitions(true),
+    })
+}
+
+fn id(name: &str) -> String {
+    format!("verikd/{name}/{VERSION}")
 }
 
 fn line(line: &Line<'_>) -> String {

@@ -45,6 +45,7 @@ use doubt::may_be_stopped;
 pub use error::ShellError;
 pub use format::Format;
 pub use keeper::keep;
+pub use line::{schema_of, schema_of_failure};
 use progress::ReadProgress;
 pub use progress::TerminalWatch;
 pub use report::Report;

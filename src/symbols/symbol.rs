@@ -21,7 +21,7 @@ impl fmt::Display for Rva {
 }
 
 /// What a module's symbols were read from; `lm` shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SymbolKind {
     /// A PDB with types.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::output::screened;
 
 /// Something said beside an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Note {
     /// How much it takes from the answer.
     pub kind: NoteKind,
@@ -49,7 +49,7 @@ impl Note {
 }
 
 /// How much a [`Note`] takes from its answer; a script's exit code follows the worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NoteKind {
     /// Nothing.
@@ -61,7 +61,7 @@ pub enum NoteKind {
 }
 
 /// What a [`Note`] is about. Its text may change from version to version, this does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NoteCode {

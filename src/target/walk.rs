@@ -8,6 +8,7 @@
 //! A walk reads nothing itself: the caller reads each element whole, once, and hands the links back. Where it went wrong
 //! prints as wide as the target's pointers, of `pointer_size` bytes.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -78,6 +79,19 @@ impl Serialize for WalkEnd {
             Self::Cycle(_) => "cycle",
             Self::Limit(_) => "limit",
             Self::Unreadable { .. } => "unreadable",
+        })
+    }
+}
+
+impl schemars::JsonSchema for WalkEnd {
+    fn schema_name() -> Cow<'static, str> {
+        "WalkEnd".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "How a walk ended; anything but head and null means that elements may be missing.",
+            "enum": ["head", "null", "cycle", "limit", "unreadable"],
         })
     }
 }

@@ -7,6 +7,7 @@ mod junk;
 mod keys;
 #[path = "../support/program.rs"]
 mod program;
+mod schemas;
 mod serial;
 mod simulator;
 mod trace;

@@ -13,16 +13,18 @@ const MAX_FIELDS: usize = 0x4000;
 const MAX_TEXT: u64 = 0x1000;
 
 /// One field.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct FieldView {
     /// Bytes from the start of its structure.
     pub(super) offset: u64,
     pub(super) name: TargetText,
     /// As WinDbg writes it: `Ptr64 _KTHREAD`.
     #[serde(rename = "type", serialize_with = "types::name")]
+    #[schemars(with = "String")]
     pub(super) ty: Type,
     /// Position and length, if it is a bit field.
     #[serde(serialize_with = "position_and_length")]
+    #[schemars(with = "Option<[u8; 2]>")]
     pub(super) bits: Option<Bits>,
     /// Nothing without an address, and for structures that have no short form.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +35,7 @@ pub(super) struct FieldView {
 }
 
 /// What a field holds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum Value {
     /// Its bytes cannot be read.
@@ -41,6 +43,7 @@ pub(super) enum Value {
     /// An unsigned number.
     Unsigned {
         #[serde(serialize_with = "hex")]
+        #[schemars(with = "crate::output::Hex")]
         value: u64,
     },
     /// A signed number.
@@ -52,6 +55,7 @@ pub(super) enum Value {
     /// Some bits of a word.
     Bits {
         #[serde(serialize_with = "hex")]
+        #[schemars(with = "crate::output::Hex")]
         value: u64,
         #[serde(skip)]
         length: u8,
@@ -61,6 +65,7 @@ pub(super) enum Value {
     /// An address, and what lies there if it is code or has a short form.
     Pointer {
         #[serde(serialize_with = "hex")]
+        #[schemars(with = "crate::output::Hex")]
         address: u64,
         symbol: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,13 +76,16 @@ pub(super) enum Value {
     /// The links of a list.
     List {
         #[serde(serialize_with = "hex")]
+        #[schemars(with = "crate::output::Hex")]
         flink: u64,
         #[serde(serialize_with = "hex")]
+        #[schemars(with = "crate::output::Hex")]
         blink: u64,
     },
     /// A `_LARGE_INTEGER`.
     Large {
         #[serde(serialize_with = "hex")]
+        #[schemars(with = "crate::output::Hex")]
         value: u64,
     },
     /// A text; nothing if it cannot be read.

@@ -31,6 +31,7 @@ use super::arguments::Arguments;
 use super::context::Context;
 use super::error::QueryError;
 use super::pattern::Pattern;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output::{self, TargetText};
 use crate::target::{NamedType, Note, NoteCode, NoteKind, ReadCause, Target, TargetError, VirtAddr};
@@ -39,6 +40,7 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["dt"],
     usage: "dt [-r [DEPTH]] [-v] [MODULE!]TYPE [ADDRESS] [FIELD ...]",
     summary: "show the fields of a structure, and their values at an address",
+    answers: &[TypeView::SCHEMA, TypeList::SCHEMA],
     run: Run::Query(run),
 };
 
@@ -64,13 +66,14 @@ pub(super) struct TypeQuery {
 }
 
 /// A structure's fields, perhaps with values.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct TypeView {
     module: String,
     name: TargetText,
     size: u64,
     elements: usize,
     #[serde(serialize_with = "output::address_or_null")]
+    #[schemars(with = "Option<output::Hex>")]
     address: Option<VirtAddr>,
     /// The whole in short, if it has a short form: a list's links, a string's text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,7 +146,16 @@ impl TypeQuery {
     }
 }
 
+impl TypeView {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("type");
+}
+
 impl Facts for TypeView {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
         if self.with_name {
             writeln!(out, "{}!{}", self.module, self.name)?;
@@ -159,12 +171,21 @@ impl Facts for TypeView {
 }
 
 /// Types whose names fit a pattern.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct TypeList {
     types: Vec<TargetText>,
 }
 
+impl TypeList {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("types");
+}
+
 impl Facts for TypeList {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
         self.types.iter().try_for_each(|name| writeln!(out, "          {name}"))
     }

@@ -7,6 +7,7 @@ use crate::commands::answer::{Facts, Found, Query, answer};
 use crate::commands::arguments::Arguments;
 use crate::commands::context::Context;
 use crate::commands::error::QueryError;
+use crate::commands::schema::Schema;
 use crate::commands::spec::{CommandSpec, Run};
 use crate::output;
 use crate::target::{DisplayPosition, Note, NoteCode, ReadCause, SparseBytes, Target, TargetError, VirtAddr};
@@ -20,7 +21,8 @@ macro_rules! display_commands {
             names: &[$name],
             usage: concat!($name, " [/cCOLUMNS] [ADDRESS [L COUNT | END]]"),
             summary: $summary,
-            run: Run::Query(|arguments, target| run(&$spec, $format, arguments, target)),
+            answers: &[MemoryDisplay::SCHEMA],
+    run: Run::Query(|arguments, target| run(&$spec, $format, arguments, target)),
         };
     )*};
 }
@@ -45,6 +47,7 @@ pub(in crate::commands) static DS_ANSI: CommandSpec = CommandSpec {
     names: &["ds"],
     usage: "ds ADDRESS",
     summary: "show the text of the _STRING at an address",
+    answers: &[MemoryDisplay::SCHEMA],
     run: Run::Query(|arguments, target| string(&DS_ANSI, Format::Ascii, arguments, target)),
 };
 
@@ -52,6 +55,7 @@ pub(in crate::commands) static DS_UNICODE: CommandSpec = CommandSpec {
     names: &["dS"],
     usage: "dS ADDRESS",
     summary: "show the text of the _UNICODE_STRING at an address",
+    answers: &[MemoryDisplay::SCHEMA],
     run: Run::Query(|arguments, target| string(&DS_UNICODE, Format::Unicode, arguments, target)),
 };
 
@@ -69,13 +73,15 @@ pub(super) struct MemoryQuery {
 }
 
 /// The bytes of a range.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct MemoryDisplay {
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub(super) start: VirtAddr,
     pub(super) format: Format,
     /// The elements as numbers; `null` where they cannot be read. Nothing for text.
     #[serde(serialize_with = "numbers")]
+    #[schemars(with = "Vec<Option<output::Hex>>")]
     pub(super) elements: Vec<Option<u64>>,
     /// The symbols that elements point to, as many as there are elements.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -154,7 +160,16 @@ impl MemoryDisplay {
     }
 }
 
+impl MemoryDisplay {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("memory");
+}
+
 impl Facts for MemoryDisplay {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
         super::text::write(self, context, out)
     }

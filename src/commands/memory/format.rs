@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// How memory is shown; the command's last letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Format {
     /// `db`: bytes and characters.

@@ -23,6 +23,7 @@ use crate::commands::answer::{Facts, Found};
 use crate::commands::arguments::Arguments;
 use crate::commands::context::Context;
 use crate::commands::error::QueryError;
+use crate::commands::schema::Schema;
 use crate::commands::spec::{CommandSpec, Run};
 use crate::output;
 use crate::target::{Note, NoteCode, NoteKind, Searched, Target, TargetError, VirtAddr, is_over};
@@ -31,6 +32,7 @@ pub(in crate::commands) static S: CommandSpec = CommandSpec {
     names: &["s"],
     usage: "s [-b|-w|-d|-q|-a|-u] RANGE PATTERN",
     summary: "search memory",
+    answers: &[Matches::SCHEMA],
     run: Run::Query(run),
 };
 
@@ -44,19 +46,21 @@ const MAX_PATTERN: usize = 0x100;
 const SHOWN: usize = 16;
 
 /// Where a pattern lies.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct Matches {
     matches: Vec<Match>,
     #[serde(skip)]
     format: Option<Format>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 struct Match {
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     address: VirtAddr,
     /// What lies there; `null` where it cannot be read.
     #[serde(serialize_with = "bytes_or_null")]
+    #[schemars(with = "Vec<Option<u64>>")]
     bytes: Vec<Option<u64>>,
 }
 
@@ -64,7 +68,16 @@ fn bytes_or_null<S: Serializer>(bytes: &[Option<u64>], serializer: S) -> Result<
     serializer.collect_seq(bytes)
 }
 
+impl Matches {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("matches");
+}
+
 impl Facts for Matches {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         for Match { address, bytes } in &self.matches {
             let address = context.address(*address);

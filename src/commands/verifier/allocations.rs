@@ -38,7 +38,7 @@ const MAX_PAGES: usize = 0x1_0000;
 const PROTECTED_POOL: u32 = 0x8000_0000;
 
 /// What one driver has allocated and not freed, newest first.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Allocations {
     /// The allocations.
     pub blocks: Vec<Block>,
@@ -53,10 +53,11 @@ pub struct Allocations {
 }
 
 /// One outstanding allocation.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Block {
     /// What the driver was given.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub address: VirtAddr,
     /// Bytes, as tracked: for blocks larger than a page whole pages.
     pub size: u64,
@@ -64,18 +65,23 @@ pub struct Block {
     pub tag: String,
     /// The same as the number that it is: not every tag can be printed.
     #[serde(serialize_with = "output::hex")]
+    #[schemars(with = "output::Hex")]
     pub tag_number: u32,
     /// Where the driver called from: a return address.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub caller: VirtAddr,
     /// `MyDriver!GetNecessaryObjects+0x3d`; nothing outside of every module.
     #[serde(serialize_with = "shared_name")]
+    #[schemars(with = "Option<String>")]
     pub caller_symbol: Option<Arc<SymbolAt>>,
     /// Its tracker, a `_VI_POOL_ENTRY`.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub tracker: VirtAddr,
     /// The whole stack of the allocation, where advanced pool tracking keeps it.
     #[serde(serialize_with = "shared_stack", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Frame>>")]
     pub stack: Option<Arc<[Frame]>>,
     /// The size is odd: a special-pool block, which the test of the low bit would take for a free slot.
     pub odd_size: bool,

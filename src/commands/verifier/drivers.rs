@@ -38,18 +38,21 @@ const ROOT: &str = "RtlTable.BalancedRoot.RightChild";
 const NAME_READ: usize = 0x80;
 
 /// One verified driver.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Driver {
     /// Its `_VF_TARGET_DRIVER`.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub entry: VirtAddr,
     /// Its `_VF_TARGET_VERIFIED_DRIVER_DATA`.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub verified_data: VirtAddr,
     /// Its file name: `myfault.sys`; nothing if it cannot be read.
     pub name: Option<String>,
     /// Where its image is.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub base: VirtAddr,
     /// Bytes of its image.
     pub size: Reading,

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::commands::answer::Facts;
 use crate::commands::context::{Context, VerifierFormat};
 use crate::commands::error::QueryError;
+use crate::commands::schema::Schema;
 use crate::commands::spec::{CommandSpec, ControlCommand, Run};
 use crate::target::Target;
 
@@ -21,6 +22,7 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &[".verifierformat"],
     usage: ".verifierformat [auto|old|new]",
     summary: "show or choose how !verifier prints: as the debuggers of Windows 7's time did, or as today's do",
+    answers: &[FormatInForce::SCHEMA],
     run: Run::Control(ControlCommand::VerifierFormat),
 };
 
@@ -40,13 +42,22 @@ pub fn chosen(arguments: &str) -> Result<Option<VerifierFormat>, QueryError> {
 }
 
 /// The format that is in force.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, schemars::JsonSchema)]
 pub struct FormatInForce {
     /// As the user chose it.
     pub format: VerifierFormat,
 }
 
+impl FormatInForce {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("verifier_format");
+}
+
 impl Facts for FormatInForce {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "Driver Verifier's answers are printed in the {} format", self.format)
     }
@@ -75,7 +86,7 @@ impl Dialect {
 }
 
 /// A time in the life of Driver Verifier: which options it has, and which debugger was its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Era {
     /// Windows Vista and 7.

@@ -11,13 +11,15 @@ use crate::output;
 use crate::target::{Note, NoteCode, SymbolAt, Target, VirtAddr};
 
 /// One return address of a stack.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Frame {
     /// The address.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub address: VirtAddr,
     /// `nt!IovCallDriver+0xa0`, `<Unloaded_a.sys>+0x10`; nothing outside of every module.
     #[serde(serialize_with = "shared_name")]
+    #[schemars(with = "Option<String>")]
     pub symbol: Option<Arc<SymbolAt>>,
 }
 

@@ -71,15 +71,16 @@ use serde::Serialize;
 
 pub use self::drivers::verified_images;
 pub use self::format::{FormatInForce, chosen};
-use self::pool_log::{PoolLogQuery, Wanted};
+use self::pool_log::{PoolLog, PoolLogQuery, Wanted};
 pub use self::report::{DriverReport, Log, VerifierQuery, VerifierReport};
-use self::traces::{TRACES, TraceQuery};
-use self::watched::WatchedQuery;
+use self::traces::{TRACES, TraceLog, TraceQuery};
+use self::watched::{WatchedQuery, WatchedRequests};
 use super::answer::{Facts, Found, answer};
 use super::arguments::Arguments;
 use super::arguments::number;
 use super::context::Context;
 use super::error::QueryError;
+use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output::write_columns;
 use crate::target::{Target, TargetError};
@@ -88,6 +89,13 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["!verifier"],
     usage: "!verifier [0|1|3 [DRIVER] | 4|8|40 [QUANTITY] | 80|100|200 [ADDRESS|QUANTITY] | 400 [ADDRESS] | -?]",
     summary: "show Driver Verifier's settings, verified drivers, their pool allocations, its logs",
+    answers: &[
+        VerifierReport::SCHEMA,
+        PoolLog::SCHEMA,
+        TraceLog::SCHEMA,
+        WatchedRequests::SCHEMA,
+        Manual::SCHEMA,
+    ],
     run: Run::Query(run),
 };
 
@@ -164,7 +172,7 @@ fn run(text: &str, target: &Target<'_>) -> Found {
 }
 
 /// `!verifier -?`: what can be typed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 struct Manual {
     usage: &'static str,
     forms: &'static [(&'static str, &'static str)],
@@ -176,7 +184,16 @@ impl Manual {
     }
 }
 
+impl Manual {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("manual");
+}
+
 impl Facts for Manual {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let rows: Vec<_> = self.forms.iter().map(|(form, what)| [*form, *what]).collect();
         write_columns(out, &rows)

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::format::Era;
 
 /// One option of Driver Verifier.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct VerifierOption {
     /// Its bit in the level; 0 stands for what is always checked.
     pub flag: u32,
@@ -22,7 +22,7 @@ pub struct VerifierOption {
 }
 
 /// A part of the list of options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Section {
     /// What `verifier /standard` turns on.

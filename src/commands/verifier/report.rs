@@ -17,6 +17,7 @@ use super::{FLAG_ALLOCATIONS, FLAG_DRIVERS, FLAG_POOL_LOG, FLAG_WATCHED, failed,
 use crate::commands::answer::{Facts, Query};
 use crate::commands::context::Context;
 use crate::commands::error::QueryError;
+use crate::commands::schema::Schema;
 use crate::target::{Note, NoteCode, NoteKind, OfLink, Target, WalkEnd};
 
 /// Asks for level, counters, drivers and allocations.
@@ -29,7 +30,7 @@ pub struct VerifierQuery {
 }
 
 /// Level, counters and, as far as asked for, drivers and their allocations.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct VerifierReport {
     /// Level, options, counters.
     pub settings: Settings,
@@ -43,7 +44,7 @@ pub struct VerifierReport {
 }
 
 /// One of the logs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Log {
     /// Pool allocations and frees.
@@ -55,7 +56,7 @@ pub enum Log {
 }
 
 /// One verified driver.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct DriverReport {
     /// Who it is and what is counted of it.
     #[serde(flatten)]
@@ -232,7 +233,16 @@ fn note_tracking(target: &Target<'_>, settings: &Settings) {
     }
 }
 
+impl VerifierReport {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("verifier");
+}
+
 impl Facts for VerifierReport {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         text::write_report(self, context, out)
     }

@@ -8,7 +8,7 @@ use crate::symbols::Symbols;
 use crate::target::stands_in;
 
 /// What a query reads; an empty list of the missing means that it works.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Allowed {
     /// As it is typed: `!verifier 3`.
     pub query: &'static str,

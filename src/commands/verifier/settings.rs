@@ -15,7 +15,7 @@ pub const OPTION_NO_POOL_LOG: u32 = 0x2;
 pub const OPTION_ADVANCED_POOL_TRACKING: u32 = 0x1000;
 
 /// What Driver Verifier was told to do, and what it has counted.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Settings {
     /// `Level`, the word of enabled options.
     pub level: u32,
@@ -36,7 +36,7 @@ pub struct Settings {
 }
 
 /// Global counters; those that a build does not have are left out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Statistics {
     /// `KeRaiseIrql` calls.
     pub raise_irqls: Option<Reading>,
@@ -63,7 +63,7 @@ pub struct Statistics {
 }
 
 /// Counts and bytes of pool, paged and nonpaged, now and at their peak: of all drivers or of one.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct PoolCounters {
     /// Outstanding paged allocations.
     pub current_paged_allocations: Reading,

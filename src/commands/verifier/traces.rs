@@ -14,6 +14,7 @@
 //! Source: verifier.md 5; text of 4 and 8: verifier-samples.md S3, S4. No sample was found of the other logs; they are
 //! printed in the style of 8.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
@@ -25,6 +26,7 @@ use super::{NAME, failed, text};
 use crate::commands::answer::{Facts, Query};
 use crate::commands::context::Context;
 use crate::commands::error::QueryError;
+use crate::commands::schema::Schema;
 use crate::output;
 use crate::target::{Layout, Note, NoteCode, Place, Target, TargetError, VirtAddr};
 
@@ -193,15 +195,17 @@ pub struct TraceQuery {
 }
 
 /// Records of one of the logs, newest first.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct TraceLog {
     /// Which log.
     #[serde(serialize_with = "name_of_kind", rename = "log")]
+    #[schemars(with = "String")]
     pub kind: &'static TraceKind,
     /// The time that the target's Windows is of.
     pub era: Era,
     /// The array; 0 if there is none.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub start: VirtAddr,
     /// Records that the log has room for.
     pub length: u64,
@@ -211,6 +215,7 @@ pub struct TraceLog {
     pub depth: u64,
     /// The thread or request that was searched for, if one was.
     #[serde(serialize_with = "output::address_or_null")]
+    #[schemars(with = "Option<output::Hex>")]
     pub address: Option<VirtAddr>,
     /// How many of the newest were asked for, if no address was.
     pub quantity: Option<u64>,
@@ -223,12 +228,13 @@ pub struct TraceLog {
 }
 
 /// One record.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Trace {
     /// Its place in the log's array.
     pub slot: u64,
     /// Where it is.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub record: VirtAddr,
     /// What it says, in the order of the text.
     #[serde(flatten)]
@@ -266,6 +272,24 @@ impl Serialize for TraceFields {
             };
             (kind.name, value)
         }))
+    }
+}
+
+impl schemars::JsonSchema for TraceFields {
+    fn schema_name() -> Cow<'static, str> {
+        "TraceFields".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let mut properties = serde_json::Map::new();
+        for field in TRACES.iter().flat_map(|kind| kind.fields) {
+            let schema = match field.is_address {
+                true => generator.subschema_for::<output::Hex>(),
+                false => generator.subschema_for::<u64>(),
+            };
+            properties.insert(field.name.to_owned(), schema.into());
+        }
+        schemars::json_schema!({ "type": "object", "properties": properties })
     }
 }
 
@@ -457,7 +481,16 @@ fn mark_torn(ring: &Ring, target: &Target<'_>, log: &mut TraceLog) {
     }
 }
 
+impl TraceLog {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("trace_log");
+}
+
 impl Facts for TraceLog {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         text::write_traces(self, context, out)
     }

@@ -14,6 +14,7 @@ use super::{failed, text};
 use crate::commands::answer::{Facts, Query};
 use crate::commands::context::Context;
 use crate::commands::error::QueryError;
+use crate::commands::schema::Schema;
 use crate::output::{self, Reading};
 use crate::target::{Note, NoteCode, OfLink, Target, VirtAddr, WalkEnd, walk};
 
@@ -28,10 +29,11 @@ pub struct WatchedQuery {
 }
 
 /// The watched requests, in the order of their list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct WatchedRequests {
     /// The only `_IRP` that was asked for, if one was.
     #[serde(serialize_with = "output::address_or_null")]
+    #[schemars(with = "Option<output::Hex>")]
     pub irp: Option<VirtAddr>,
     /// What was found.
     pub requests: Vec<WatchedRequest>,
@@ -40,13 +42,15 @@ pub struct WatchedRequests {
 }
 
 /// One of them.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct WatchedRequest {
     /// Its `_VF_WATCHDOG_IRP`.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub entry: VirtAddr,
     /// Its `_IRP`.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub irp: VirtAddr,
     /// When it should be completed, in ticks of the clock.
     pub due_tick_count: Reading,
@@ -95,7 +99,16 @@ impl Query for WatchedQuery {
     }
 }
 
+impl WatchedRequests {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("watched_requests");
+}
+
 impl Facts for WatchedRequests {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         text::write_watched(self, context, out)
     }

@@ -37,7 +37,7 @@ const FREES: [&str; 6] =
 const VERIFIER: [&str; 5] = ["Ve", "Vf", "Vi", "Iov", "Xdv"];
 
 /// Allocation or free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A block was allocated.

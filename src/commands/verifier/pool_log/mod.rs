@@ -31,6 +31,7 @@ use super::{failed, text};
 use crate::commands::answer::{Facts, Query};
 use crate::commands::context::Context;
 use crate::commands::error::QueryError;
+use crate::commands::schema::Schema;
 use crate::output;
 use crate::target::{Layout, Note, NoteCode, Place, Target, TargetError, VirtAddr};
 
@@ -58,7 +59,7 @@ pub struct PoolLogQuery {
 }
 
 /// Entries of the pool log, newest first.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct PoolLog {
     /// The time that the target's Windows is of.
     pub era: Era,
@@ -68,6 +69,7 @@ pub struct PoolLog {
     pub index: u32,
     /// The address that was searched for, if one was.
     #[serde(serialize_with = "output::address_or_null")]
+    #[schemars(with = "Option<output::Hex>")]
     pub address: Option<VirtAddr>,
     /// How many of the newest were asked for, if no address was.
     pub quantity: Option<u64>,
@@ -87,7 +89,7 @@ pub struct PoolLog {
 }
 
 /// How a log is looked through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Every entry was read.
@@ -97,7 +99,7 @@ pub enum Method {
 }
 
 /// One allocation or free.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct PoolLogEntry {
     /// Its place in the log's array.
     pub slot: u64,
@@ -105,11 +107,13 @@ pub struct PoolLogEntry {
     pub kind: Kind,
     /// The block.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub address: VirtAddr,
     /// Bytes: of an allocation as asked for, of a free as the pool rounds them.
     pub size: u64,
     /// The thread that did it, an `_ETHREAD`.
     #[serde(serialize_with = "output::address")]
+    #[schemars(with = "output::Hex")]
     pub thread: VirtAddr,
     /// Return addresses, the innermost first; ends at the first empty one.
     pub stack: Vec<Frame>,
@@ -390,7 +394,16 @@ impl Progress {
     }
 }
 
+impl PoolLog {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("pool_log");
+}
+
 impl Facts for PoolLog {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         text::write_pool_log(self, context, out)
     }

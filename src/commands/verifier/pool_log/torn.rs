@@ -24,7 +24,7 @@ use crate::target::{Note, NoteCode, Target, VirtAddr};
 const GRANULARITY: u64 = 8;
 
 /// Why an entry is taken to be half written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TornSign {
     /// It has no size or no thread. Of an older entry: the log is damaged.
