@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Reading, TargetText};
+use super::escape::TargetText;
+use super::reading::Reading;
 
 /// A number in JSON's place of one that would lose bits: `"0xfffffa8005400000"`.
 #[derive(Debug)]
