@@ -252,8 +252,8 @@ macro_rules! wire_struct {
 }
 pub(crate) use wire_struct;
 
-/// Defines a number with known names that survives unknown values: `Debug` and `Display` print the name, or
-/// `Type(0x..)`. A target newer than this crate sends numbers it does not know; they must print and round-trip.
+/// Defines a number with known names that survives unknown values: `Debug` and `Display` print the name; of others `Debug`
+/// prints `Type(0x..)`, and `Display`, which people read, the number. A target newer than this crate sends numbers it does not know; they must print and round-trip.
 macro_rules! open_enum {
     ($(#[$doc:meta])* pub struct $name:ident($inner:ident) { $($(#[$value_doc:meta])* $value:ident = $number:expr => $text:literal),* $(,)? }) => {
         $(#[$doc])*
@@ -277,14 +277,17 @@ macro_rules! open_enum {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 match self.name() {
                     Some(name) => f.write_str(name),
-                    None => write!(f, concat!(stringify!($name), "({:#x})"), self.0),
+                    None => write!(f, "{:#x}", self.0),
                 }
             }
         }
 
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                std::fmt::Display::fmt(self, f)
+                match self.name() {
+                    Some(name) => f.write_str(name),
+                    None => write!(f, concat!(stringify!($name), "({:#x})"), self.0),
+                }
             }
         }
 

@@ -193,6 +193,7 @@ pub(super) fn run(options: &Options) -> u8 {
         worst = worst.max(Worst::Failed);
         report.status(&format!("verikd: {error}"));
     }
+    say_of_damage(&session, &report);
     drop(shell);
     ended(&watcher, &report, worst, ended_by)
 }
@@ -304,6 +305,17 @@ fn wait_for_target(
             }
             result => return result,
         }
+    }
+}
+
+/// What a noisy line means for the answers. KDNET's datagrams are authentic or dropped.
+fn say_of_damage(session: &Session, report: &Report) {
+    let damaged = session.counters().dropped;
+    if session.peer() == Some(Peer::Kdcom) && damaged > 0 {
+        report.status(&format!(
+            "{damaged} of the line's packets came damaged and were asked for again. KD's sum of a packet's bytes misses damage that \
+             leaves the sum as it was, so a wrong byte in an answer cannot be excluded: where one matters, ask again at another stop"
+        ));
     }
 }
 

@@ -220,3 +220,22 @@ fn target_in_the_connection_asks_that_machine_for_an_offer_and_says_what_is_not_
     assert_eq!((ended.code, runs(&target)), (0, true), "{ended:#?}");
     assert!(ended.err.contains("no Windows was seen to"), "{ended:#?}");
 }
+
+/// A20: KD's sum is one of bytes, and no sum covers an id. What that leaves open is said.
+#[test]
+fn a_noisy_line_gives_the_answer_and_what_cannot_be_excluded() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("vm.sock");
+    let target = behind(&socket, Faults { loss: 0.0002, corrupt: 0.0002, seed: 3, ..Faults::default() });
+    let connection = format!("com:pipe,port={}", socket.display());
+    let options = ["-b", "-c", "lm\n!verifier 3 myfault.sys", "--request-timeout", "60s"];
+    let ended = Debugger::start_heard(debugger_command_at(&connection, &options)).finish();
+    assert!(ended.err.contains("a wrong byte in an answer cannot be excluded"), "{ended:#?}");
+    assert!(!ended.err.contains("restarted"), "{ended:#?}");
+    assert_eq!((ended.code, runs(&target)), (0, true), "{ended:#?}");
+    let quiet = behind(&folder.path().join("quiet.sock"), Faults::default());
+    let connection = format!("com:pipe,port={}", folder.path().join("quiet.sock").display());
+    let right = Debugger::start_heard(debugger_command_at(&connection, &options)).finish();
+    assert!(!right.err.contains("came damaged"), "{right:#?}");
+    assert_eq!((ended.out, runs(&quiet)), (right.out, true));
+}

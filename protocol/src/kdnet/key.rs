@@ -30,13 +30,13 @@ pub enum KeyError {
     /// A part with nothing in it.
     #[error("part {0} of the key is empty; a key is four numbers, like 1.2.3.4")]
     EmptyPart(usize),
-    /// A character that base 36 does not have.
-    #[error("part {part} of the key contains {character:?}; only 0-9 and a-z are allowed")]
+    /// A character that base 36 does not have. Which one it is would be a part of the key.
+    #[error("character {place} of part {part} of the key is none of 0-9 and a-z")]
     BadCharacter {
         /// Which part, from 1.
         part: usize,
-        /// The character.
-        character: char,
+        /// Which of its characters, from 1.
+        place: usize,
     },
     /// A number above 2^64 - 1.
     #[error(
@@ -119,8 +119,8 @@ fn parse_part(text: &str, part: usize) -> Result<u64, KeyError> {
         return Err(KeyError::EmptyPart(part));
     }
     // A sign is legal for from_str_radix but not in a key, so characters are checked first.
-    if let Some(character) = text.chars().find(|c| !c.is_ascii_alphanumeric()) {
-        return Err(KeyError::BadCharacter { part, character });
+    if let Some(before) = text.chars().position(|c| !c.is_ascii_alphanumeric()) {
+        return Err(KeyError::BadCharacter { part, place: before + 1 });
     }
     if text.len() > MAX_PART_LEN {
         return Err(KeyError::TooLarge(part));
@@ -139,8 +139,8 @@ mod tests {
         assert_eq!(error("1.2.3.4.5"), KeyError::PartCount(5));
         assert_eq!(error(""), KeyError::PartCount(0));
         assert_eq!(error("1..3.4"), KeyError::EmptyPart(2));
-        assert_eq!(error("1.2.3.-4"), KeyError::BadCharacter { part: 4, character: '-' });
-        assert_eq!(error("+1.2.3.4"), KeyError::BadCharacter { part: 1, character: '+' });
+        assert_eq!(error("1.2.3.-4"), KeyError::BadCharacter { part: 4, place: 1 });
+        assert_eq!(error("+1.2.3.4"), KeyError::BadCharacter { part: 1, place: 1 });
         assert_eq!(
             error("1.2.3w5e11264sgsg.4"),
             KeyError::TooLarge(3),
