@@ -28,7 +28,7 @@ pub(super) static REBOOT: CommandSpec = CommandSpec {
 pub(super) static STATISTICS: CommandSpec = CommandSpec {
     names: &[".kdstats"],
     usage: ".kdstats",
-    summary: "show what each command cost: requests, datagrams, time the target stood still",
+    summary: "show what each command cost: requests, and the least that would do, datagrams, time the target stood still",
     answers: &[],
     run: Run::Control(ControlCommand::Statistics),
 };

@@ -245,7 +245,11 @@ impl Query for Modules {
 impl ModuleTable {
     fn add_unloaded(&mut self, query: &Modules, pattern: Option<&Pattern>, target: &Target<'_>) {
         let mut add = || -> Result<(), TargetError> {
-            for driver in &*target.unloaded_modules()? {
+            let unloaded = target.unloaded_modules()?;
+            if query.address.is_none() {
+                target.read_unloaded_names(&unloaded);
+            }
+            for driver in &*unloaded {
                 if query.address.is_some_and(|address| !driver.contains(address)) {
                     continue;
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::commands::{Context, Facts, Schema};
-use crate::memory::CachedMemory;
+use crate::memory::{CachedMemory, Need};
 use crate::source::{Source, SourceMemory};
 
 /// What crossed the link, and how long the target stood still for it.
@@ -88,12 +88,12 @@ const KEPT: usize = 100;
 pub struct Costs(VecDeque<CommandStats>);
 
 impl Costs {
-    /// Keeps what `command` cost, and what it remarked: how it chose to get its answer, and why.
-    pub fn add(&mut self, command: &str, stats: Stats, remarks: Vec<String>) {
+    /// Keeps what `command` cost, what it needed, and what it remarked: how it chose to get its answer, and why.
+    pub fn add(&mut self, command: &str, stats: Stats, need: Need, remarks: Vec<String>) {
         if self.0.len() == KEPT {
             self.0.pop_front();
         }
-        self.0.push_back(CommandStats { command: command.to_owned(), stats, remarks });
+        self.0.push_back(CommandStats { command: command.to_owned(), stats, need, remarks });
     }
 
     /// `.kdstats`: these, and the session's totals.
@@ -117,6 +117,7 @@ struct CommandStats {
     command: String,
     #[serde(flatten)]
     stats: Stats,
+    need: Need,
     remarks: Vec<String>,
 }
 
@@ -131,8 +132,15 @@ impl Facts for SessionStats {
     }
 
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
-        for CommandStats { command, stats, remarks } in &self.commands.0 {
+        for CommandStats { command, stats, need, remarks } in &self.commands.0 {
             writeln!(out, "{command}\n    {stats}")?;
+            let Need { requests, bytes, places, searches } = need;
+            if *requests > 0 {
+                writeln!(
+                    out,
+                    "    needed: {requests} requests at the least, for {bytes} bytes in {places} places and {searches} searches"
+                )?;
+            }
             for remark in remarks {
                 writeln!(out, "    {remark}")?;
             }

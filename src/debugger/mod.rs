@@ -24,7 +24,7 @@ use kd_protocol::link::{RequestError, RunState};
 
 use crate::commands::verifier::verified_images;
 use crate::commands::{self, Answer, Facts, Found, NoteKind, QueryError, SymbolCommand, told};
-use crate::memory::{CachedMemory, Memory, VirtAddr};
+use crate::memory::{CachedMemory, Memory, Need, VirtAddr};
 use crate::source::{
     BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Wait,
 };
@@ -388,6 +388,12 @@ impl Debugger {
     /// Lets the target run for good.
     pub fn leave(&self) -> Resumed {
         self.control().map_or(Resumed::NeverRuns, Control::leave)
+    }
+
+    /// What had to be read since the last call.
+    #[must_use]
+    pub fn take_need(&self) -> Need {
+        self.memory.take_need()
     }
 
     /// What everything has cost so far.

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::{Address, ReadCause, ReadError};
+use super::need::{Asked, Need};
 use super::standing::{Memory, StopId};
 use kd_protocol::{PhysAddr, VirtAddr};
 
@@ -21,6 +22,8 @@ const PAGE_LEN: usize = PAGE as usize;
 const MAX_PAGES: usize = 4096;
 /// Searches kept.
 const MAX_SEARCHES: usize = 0x1_0000;
+/// Bytes that one request searches at the most.
+const SEARCHED_AT_ONCE: u64 = 64 << 20;
 
 /// Another memory, asked once for each byte of a stop.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ struct Lines {
     pages: HashMap<u64, Page>,
     searches: HashMap<(u64, u64, Vec<u8>), Option<VirtAddr>>,
     hits: u64,
+    /// Over all stops.
+    asked: Asked,
 }
 
 #[derive(Debug)]
@@ -78,6 +83,12 @@ impl<M: Memory> CachedMemory<M> {
         self.lock().hits
     }
 
+    /// What was needed since the last call.
+    pub fn take_need(&self) -> Need {
+        let asked = std::mem::take(&mut self.lock().asked);
+        asked.need(self.inner.request_len() as u64)
+    }
+
     /// Forgets everything: somebody wrote to the target.
     pub fn forget(&self) {
         let mut lines = self.lock();
@@ -98,7 +109,8 @@ impl<M: Memory> CachedMemory<M> {
     fn lines(&self, stop: StopId) -> Option<MutexGuard<'_, Lines>> {
         let mut lines = self.lock();
         if lines.stop < Some(stop) {
-            *lines = Lines { stop: Some(stop), hits: lines.hits, ..Lines::default() };
+            let (hits, asked) = (lines.hits, std::mem::take(&mut lines.asked));
+            *lines = Lines { stop: Some(stop), hits, asked, ..Lines::default() };
         }
         (lines.stop == Some(stop)).then_some(lines)
     }
@@ -123,6 +135,10 @@ impl<M: Memory> CachedMemory<M> {
             return Err(result.err().map_or(ReadCause::TargetRunning, |error| error.cause));
         };
         lines.store(at, &buf[..got]);
+        lines.asked.read(at, got as u64);
+        if (got as u64) < wanted {
+            lines.asked.meet_hole();
+        }
         match result {
             Err(error) if error.cause == ReadCause::NotMapped => {
                 let hole = (at + got as u64) / PAGE;
@@ -214,6 +230,7 @@ impl<M: Memory> Memory for CachedMemory<M> {
             return fail(buf.len(), 0, ReadCause::NotMapped);
         }
         let stop = self.inner.stop();
+        self.lock().asked.ask(address.0, buf.len() as u64);
         let mut got = 0;
         let mut has_asked = false;
         loop {
@@ -266,6 +283,8 @@ impl<M: Memory> Memory for CachedMemory<M> {
             lines.searches.clear();
         }
         lines.searches.insert(key, found);
+        let searched = found.unwrap_or(range.end).since(range.start);
+        lines.asked.search(searched.div_ceil(SEARCHED_AT_ONCE).max(1));
         Ok(found)
     }
 

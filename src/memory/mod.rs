@@ -6,6 +6,7 @@ mod cached;
 mod counting;
 mod error;
 mod image;
+mod need;
 mod standing;
 
 pub use cached::CachedMemory;
@@ -13,4 +14,5 @@ pub use counting::CountingMemory;
 pub use error::{Address, ReadCause, ReadError};
 pub use image::ImageMemory;
 pub use kd_protocol::{PhysAddr, VirtAddr};
+pub use need::Need;
 pub use standing::{Memory, StopId, StoppedCpu};

@@ -197,7 +197,8 @@ impl Shell {
             } else {
                 self.report.cost_beside(what, stats);
             }
-            self.debugger.costs_mut().add(what, stats, Vec::new());
+            let need = self.debugger.take_need();
+            self.debugger.costs_mut().add(what, stats, need, Vec::new());
         }
     }
 
@@ -265,7 +266,8 @@ impl Shell {
         self.last = self.worst;
         self.worst = self.worst.max(worst);
         self.report.cost(stats);
-        self.debugger.costs_mut().add(command, stats, remarks);
+        let need = self.debugger.take_need();
+        self.debugger.costs_mut().add(command, stats, need, remarks);
         after
     }
 

@@ -107,6 +107,17 @@ impl Target<'_> {
         Ok(self.unloaded_modules()?.iter().find(|driver| driver.contains(address)).cloned())
     }
 
+    /// Reads the file names of drivers that were unloaded, neighbours together: those that can be read cost nothing then.
+    pub fn read_unloaded_names(&self, drivers: &[UnloadedModule]) {
+        let unread: Vec<_> = drivers.iter().filter(|driver| driver.text.get().is_none()).collect();
+        let range = |driver: &&UnloadedModule| (driver.name.0, FileName::bytes_to_read(driver.name.1));
+        let ranges: Vec<_> = unread.iter().map(range).collect();
+        for (driver, name) in unread.into_iter().zip(self.read_ranges(&ranges)) {
+            let Ok(bytes) = name else { continue };
+            driver.text.get_or_init(|| FileName::new(&bytes, driver.name.1).text);
+        }
+    }
+
     /// The file name of a driver that was unloaded.
     ///
     /// # Errors
