@@ -23,6 +23,7 @@ use serde::Serialize;
 use super::answer::{Facts, Found};
 use super::arguments::Arguments;
 use super::context::Context;
+use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output::{Address, general, unix_time};
@@ -173,7 +174,7 @@ fn only_expression(
     spec: &'static CommandSpec,
     arguments: &str,
     target: &Target<'_>,
-) -> Result<u64, super::QueryError> {
+) -> Result<u64, QueryError> {
     let mut arguments = Arguments::new(spec, arguments);
     if arguments.is_empty() {
         return Err(arguments.usage("an expression is missing"));

@@ -1,6 +1,6 @@
 //! The value of an expression in a target.
 
-use super::{Binary, ExpressionCause, ExpressionError, Node, Place, Unary};
+use super::tree::{Binary, ExpressionCause, ExpressionError, Node, Place, Unary};
 use crate::target::{Target, TargetError, VirtAddr};
 
 pub(super) fn value(node: &Node, text: &str, target: &Target<'_>) -> Result<u64, ExpressionError> {

@@ -23,77 +23,18 @@ mod parse;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::fmt;
 
-use crate::target::{Target, TargetError};
+use self::tree::Node;
+pub use self::tree::{ExpressionCause, ExpressionError};
+use crate::target::Target;
 
 /// An expression that was read and not evaluated yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expression {
     node: Node,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Node {
-    Number(u64),
-    Register(Place),
-    /// A register of the debugger's own: `$p`.
-    Pseudo(Place),
-    Name(Place),
-    Unary(Unary, Box<Self>, usize),
-    Binary(Binary, Box<Self>, Box<Self>, usize),
-}
-
-/// A name and where in the text it stands.
-#[derive(Clone, Debug)]
-struct Place {
-    name: String,
-    at: usize,
-}
-
-/// Where a name stands is not part of what it means.
-impl PartialEq for Place {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
-
-impl Eq for Place {}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unary {
-    Negate,
-    Complement,
-    Not,
-    High,
-    Low,
-    Byte,
-    Word,
-    DoubleWord,
-    QuadWord,
-    Pointer,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Binary {
-    Multiply,
-    Divide,
-    Remainder,
-    Add,
-    Subtract,
-    ShiftLeft,
-    ShiftRight,
-    ShiftRightSigned,
-    Equal,
-    NotEqual,
-    Less,
-    Greater,
-    LessOrEqual,
-    GreaterOrEqual,
-    And,
-    Xor,
-    Or,
 }
 
 impl Expression {
@@ -132,75 +73,3 @@ impl fmt::Display for Expression {
         self.node.fmt(f)
     }
 }
-
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(value) => write!(f, "{value:#x}"),
-            Self::Register(place) => write!(f, "@{}", place.name),
-            Self::Pseudo(place) => write!(f, "@${}", place.name),
-            Self::Name(place) => write!(f, "@!\"{}\"", place.name),
-            Self::Unary(operator, operand, _) => {
-                let word = scan::UNARY.iter().find(|(_, known)| known == operator);
-                write!(f, "{}({operand})", word.map_or("+", |(word, _)| word))
-            }
-            Self::Binary(operator, left, right, _) => {
-                let sign = scan::BINARY.iter().find(|(_, known)| known == operator);
-                write!(f, "({left} {} {right})", sign.map_or("+", |(sign, _)| sign))
-            }
-        }
-    }
-}
-
-/// Why an expression has no value.
-#[derive(Clone, Debug)]
-pub struct ExpressionError {
-    /// The text from where it went wrong.
-    rest: String,
-    /// What is wrong there.
-    cause: ExpressionCause,
-}
-
-/// What is wrong with an expression.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ExpressionCause {
-    /// It is no expression.
-    #[error("{0}")]
-    Syntax(String),
-    /// It divides by zero.
-    #[error("division by zero")]
-    DivisionByZero,
-    /// A name or an address in it cannot be resolved in this target.
-    #[error(transparent)]
-    Target(TargetError),
-}
-
-impl ExpressionError {
-    fn syntax(rest: &str, problem: impl Into<String>) -> Self {
-        Self::new(rest, ExpressionCause::Syntax(problem.into()))
-    }
-
-    fn new(rest: &str, cause: ExpressionCause) -> Self {
-        /// What is quoted has to fit on a line.
-        const MAX_QUOTE: usize = 64;
-        Self { rest: rest.trim().chars().take(MAX_QUOTE).collect(), cause }
-    }
-
-    /// What is wrong.
-    #[must_use]
-    pub const fn cause(&self) -> &ExpressionCause {
-        &self.cause
-    }
-}
-
-impl fmt::Display for ExpressionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.rest.as_str() {
-            "" => write!(f, "Couldn't resolve error at the end: {}", self.cause),
-            rest => write!(f, "Couldn't resolve error at '{rest}': {}", self.cause),
-        }
-    }
-}
-
-impl std::error::Error for ExpressionError {}

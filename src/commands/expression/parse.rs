@@ -1,7 +1,7 @@
 //! Reading an expression: operators by how much they bind, bounded in depth and length.
 
 use super::scan::Scanner;
-use super::{Binary, ExpressionError, Node};
+use super::tree::{Binary, ExpressionError, Node};
 
 /// Deepest nesting of parentheses and operators before an operand.
 const MAX_DEPTH: usize = 64;

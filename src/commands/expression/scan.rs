@@ -1,6 +1,8 @@
 //! The words and signs of an expression.
 
-use super::{Binary, ExpressionError, Node, Place, Unary};
+use std::fmt;
+
+use super::tree::{Binary, ExpressionError, Node, Place, Unary};
 
 /// Words and signs before an operand; of several for one operation the first is the one printed.
 pub(super) const UNARY: [(&str, Unary); 10] = [
@@ -48,6 +50,25 @@ const COMMON: [&str; 27] = [
     "eax", "ebx", "ecx", "edx", "esi", "edi", "esp", "ebp", "eip", "rax", "rbx", "rcx", "rdx", "rsi", "rdi",
     "rsp", "rbp", "rip", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "efl",
 ];
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(value) => write!(f, "{value:#x}"),
+            Self::Register(place) => write!(f, "@{}", place.name),
+            Self::Pseudo(place) => write!(f, "@${}", place.name),
+            Self::Name(place) => write!(f, "@!\"{}\"", place.name),
+            Self::Unary(operator, operand, _) => {
+                let word = UNARY.iter().find(|(_, known)| known == operator);
+                write!(f, "{}({operand})", word.map_or("+", |(word, _)| word))
+            }
+            Self::Binary(operator, left, right, _) => {
+                let sign = BINARY.iter().find(|(_, known)| known == operator);
+                write!(f, "({left} {} {right})", sign.map_or("+", |(sign, _)| sign))
+            }
+        }
+    }
+}
 
 /// A text and how far it was read.
 pub(super) struct Scanner<'a> {

@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Binary, Expression, ExpressionCause, Node, Place, Unary};
+use super::Expression;
+use super::tree::{Binary, ExpressionCause, Node, Place, Unary};
 use crate::memory::{ImageMemory, ReadCause, StoppedCpu, VirtAddr};
 use crate::symbols::store::SymbolPath;
 use crate::symbols::table::TableSymbols;

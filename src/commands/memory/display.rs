@@ -2,10 +2,10 @@
 
 use serde::{Serialize, Serializer};
 
-use super::Format;
-use crate::commands::answer::{Facts, Found, Query, answer};
+use super::characters::characters;
+use super::format::Format;
+use crate::commands::answer::{Found, Query, answer};
 use crate::commands::arguments::Arguments;
-use crate::commands::context::Context;
 use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
 use crate::commands::spec::{CommandSpec, Run};
@@ -121,7 +121,7 @@ impl Query for MemoryQuery {
             // What lies behind a hole is no part of the text.
             let end = elements.iter().position(|element| element.is_none_or(|unit| unit == 0));
             elements.truncate(end.unwrap_or(elements.len()));
-            display.text = Some(super::text::characters(&elements));
+            display.text = Some(characters(&elements));
         }
         if matches!(self.format, Format::Symbols | Format::DoubleWordSymbols) {
             display.symbols = elements.iter().map(|element| symbol(target, (*element)?)).collect();
@@ -163,16 +163,6 @@ impl MemoryDisplay {
 impl MemoryDisplay {
     /// The form of its JSON.
     pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("memory");
-}
-
-impl Facts for MemoryDisplay {
-    fn schema(&self) -> Schema {
-        Self::SCHEMA
-    }
-
-    fn write_text(&self, context: &Context, out: &mut dyn std::fmt::Write) -> std::fmt::Result {
-        super::text::write(self, context, out)
-    }
 }
 
 /// What lies at `address`; nothing outside of every module.

@@ -17,11 +17,11 @@
 //! ```
 //! Without an address, goes on where the last one ended. A range is one read; a byte that cannot be read is `??`.
 
+mod characters;
 mod display;
 mod format;
 mod search;
 mod text;
 
 pub(super) use display::{D, DA, DB, DC, DD, DDS, DP, DPS, DQ, DQS, DS_ANSI, DS_UNICODE, DU, DW};
-use format::Format;
 pub(super) use search::S;

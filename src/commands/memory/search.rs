@@ -17,7 +17,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::Format;
+use super::format::Format;
 use super::text::write_line;
 use crate::commands::answer::{Facts, Found};
 use crate::commands::arguments::Arguments;

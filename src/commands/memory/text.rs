@@ -2,16 +2,29 @@
 
 use std::fmt::{self, Write};
 
-use super::Format;
+use super::characters::characters;
 use super::display::MemoryDisplay;
+use super::format::Format;
+use crate::commands::answer::Facts;
 use crate::commands::context::Context;
-use crate::output::{Address, is_hazard};
+use crate::commands::schema::Schema;
+use crate::output::Address;
 use crate::target::VirtAddr;
 
 /// Bytes between which `db` puts a dash.
 const HALF: usize = 8;
 
-pub(super) fn write(display: &MemoryDisplay, context: &Context, out: &mut dyn Write) -> fmt::Result {
+impl Facts for MemoryDisplay {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
+    fn write_text(&self, context: &Context, out: &mut dyn Write) -> fmt::Result {
+        write(self, context, out)
+    }
+}
+
+fn write(display: &MemoryDisplay, context: &Context, out: &mut dyn Write) -> fmt::Result {
     match display.format {
         Format::Ascii | Format::Unicode => write_text(display, context, out),
         Format::Symbols | Format::DoubleWordSymbols => write_symbols(display, context, out),
@@ -94,31 +107,5 @@ fn number(element: Option<u64>, unit: usize) -> String {
         (None, 8) => "????????`????????".to_owned(),
         (Some(value), _) => format!("{value:0width$x}", width = 2 * unit),
         (None, _) => "?".repeat(2 * unit),
-    }
-}
-
-/// Each unit as one character: a dot where none can be printed, a question mark where none can be read.
-pub(super) fn characters(units: &[Option<u64>]) -> String {
-    let character = |unit: &Option<u64>| match unit {
-        None => '?',
-        Some(unit @ 0x20..0x7f) => *unit as u8 as char,
-        Some(unit @ 0x100..) => {
-            let character = u32::try_from(*unit).ok().and_then(char::from_u32);
-            character.filter(|c| !is_hazard(*c)).unwrap_or('.')
-        }
-        Some(_) => '.',
-    };
-    units.iter().map(character).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn characters_are_printable_whatever_they_are() {
-        let units =
-            [Some(0x41), Some(0x1b), None, Some(0xe9), Some(0x3042), Some(0xd800), Some(0x202e), Some(0x20)];
-        assert_eq!(characters(&units), "A.?.\u{3042}.. ");
     }
 }

@@ -51,6 +51,7 @@
 
 mod advanced;
 pub mod allocations;
+mod common;
 pub mod drivers;
 pub mod format;
 pub mod frames;
@@ -69,6 +70,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use self::common::{FLAG_POOL_LOG, FLAG_WATCHED, USAGE, usage};
 pub use self::drivers::verified_images;
 pub use self::format::{FormatInForce, chosen};
 use self::pool_log::{PoolLog, PoolLogQuery, Wanted};
@@ -79,15 +81,14 @@ use super::answer::{Facts, Found, answer};
 use super::arguments::Arguments;
 use super::arguments::number;
 use super::context::Context;
-use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{CommandSpec, Run};
 use crate::output::write_columns;
-use crate::target::{Target, TargetError};
+use crate::target::Target;
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["!verifier"],
-    usage: "!verifier [0|1|3 [DRIVER] | 4|8|40 [QUANTITY] | 80|100|200 [ADDRESS|QUANTITY] | 400 [ADDRESS] | -?]",
+    usage: USAGE,
     summary: "show Driver Verifier's settings, verified drivers, their pool allocations, its logs",
     answers: &[
         VerifierReport::SCHEMA,
@@ -99,16 +100,6 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     run: Run::Query(run),
 };
 
-const NAME: &str = "!verifier";
-
-/// List the drivers.
-const FLAG_DRIVERS: u64 = 1;
-/// List their allocations too; needs `FLAG_DRIVERS`.
-const FLAG_ALLOCATIONS: u64 = 2;
-/// Show the pool log.
-const FLAG_POOL_LOG: u64 = 0x80;
-/// Show the cancelled requests that are watched.
-const FLAG_WATCHED: u64 = 0x400;
 /// All flags that are understood.
 const SHOWN: u64 = 0x7cf;
 /// Other flags of WinDbg's.
@@ -180,7 +171,7 @@ struct Manual {
 
 impl Manual {
     const fn new() -> Self {
-        Self { usage: COMMAND.usage, forms: FORMS }
+        Self { usage: USAGE, forms: FORMS }
     }
 }
 
@@ -198,12 +189,4 @@ impl Facts for Manual {
         let rows: Vec<_> = self.forms.iter().map(|(form, what)| [*form, *what]).collect();
         write_columns(out, &rows)
     }
-}
-
-fn usage(problem: String) -> QueryError {
-    QueryError::Usage { command: NAME, problem, usage: COMMAND.usage }
-}
-
-fn failed(source: TargetError) -> QueryError {
-    QueryError::Target { command: NAME, source }
 }

@@ -1,11 +1,10 @@
 //! Level, counters, verified drivers and their allocations: what `!verifier` shows without a log.
 
-use std::fmt;
-
 use serde::Serialize;
 
 use super::advanced::Tracked;
 use super::allocations::Allocations;
+use super::common::{FLAG_ALLOCATIONS, FLAG_DRIVERS, FLAG_POOL_LOG, FLAG_WATCHED, failed};
 use super::drivers::{Driver, DriverTree, Suspects};
 use super::frames::Names;
 use super::pool_log::{PoolLog, PoolLogQuery};
@@ -13,9 +12,7 @@ use super::ring::Wanted;
 use super::settings::{LEVEL_POOL_TRACKING, OPTION_ADVANCED_POOL_TRACKING, Settings};
 use super::traces::{TRACES, TraceLog, TraceQuery};
 use super::watched::{WatchedQuery, WatchedRequests};
-use super::{FLAG_ALLOCATIONS, FLAG_DRIVERS, FLAG_POOL_LOG, FLAG_WATCHED, failed, text};
-use crate::commands::answer::{Facts, Query};
-use crate::commands::context::Context;
+use crate::commands::answer::Query;
 use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
 use crate::target::{Note, NoteCode, NoteKind, OfLink, Target, WalkEnd};
@@ -236,14 +233,4 @@ fn note_tracking(target: &Target<'_>, settings: &Settings) {
 impl VerifierReport {
     /// The form of its JSON.
     pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("verifier");
-}
-
-impl Facts for VerifierReport {
-    fn schema(&self) -> Schema {
-        Self::SCHEMA
-    }
-
-    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
-        text::write_report(self, context, out)
-    }
 }

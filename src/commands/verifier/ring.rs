@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::{NAME, failed, usage};
+use super::common::{NAME, failed, usage};
 
 use crate::commands::error::QueryError;
 use crate::target::{Note, NoteCode, ReadCause, Target, TargetError, VirtAddr, is_over};

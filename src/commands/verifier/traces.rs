@@ -15,16 +15,14 @@
 //! printed in the style of 8.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::common::{NAME, failed};
 use super::format::Era;
 use super::frames::{self, Frame, Names};
 use super::ring::{self, Filter, PIECE, Ring, Variables, Wanted};
-use super::{NAME, failed, text};
-use crate::commands::answer::{Facts, Query};
-use crate::commands::context::Context;
+use crate::commands::answer::Query;
 use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
 use crate::output;
@@ -484,14 +482,4 @@ fn mark_torn(ring: &Ring, target: &Target<'_>, log: &mut TraceLog) {
 impl TraceLog {
     /// The form of its JSON.
     pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("trace_log");
-}
-
-impl Facts for TraceLog {
-    fn schema(&self) -> Schema {
-        Self::SCHEMA
-    }
-
-    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
-        text::write_traces(self, context, out)
-    }
 }

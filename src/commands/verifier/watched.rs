@@ -6,13 +6,10 @@
 //! ```
 //! Source: verifier.md 5. No sample of this text was found; it is printed in the style of the logs.
 
-use std::fmt;
-
 use serde::Serialize;
 
-use super::{failed, text};
-use crate::commands::answer::{Facts, Query};
-use crate::commands::context::Context;
+use super::common::failed;
+use crate::commands::answer::Query;
 use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
 use crate::output::{self, Reading};
@@ -102,14 +99,4 @@ impl Query for WatchedQuery {
 impl WatchedRequests {
     /// The form of its JSON.
     pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("watched_requests");
-}
-
-impl Facts for WatchedRequests {
-    fn schema(&self) -> Schema {
-        Self::SCHEMA
-    }
-
-    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
-        text::write_watched(self, context, out)
-    }
 }

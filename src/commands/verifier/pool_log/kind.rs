@@ -12,7 +12,7 @@
 
 use serde::Serialize;
 
-use super::Frame;
+use super::super::frames::Frame;
 
 /// Whose routines stand between a driver and the log.
 const KERNEL: [&str; 2] = ["nt", "VerifierExt"];

@@ -19,7 +19,9 @@
 //!
 //! Source: verifier.md 4.3, PROTOCOL.md 9.
 
-use super::{Filter, Log, Method, PoolLog, Progress};
+use super::super::ring::Filter;
+use super::log::{Method, PoolLog};
+use super::source::{Log, Progress};
 use crate::memory::ReadCause;
 use crate::target::{Note, NoteCode, Target, VirtAddr, is_over};
 

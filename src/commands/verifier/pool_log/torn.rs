@@ -13,45 +13,13 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-
 use super::super::ring::{self, Ring};
 use super::kind::{self, Kind};
-use super::{PoolLog, PoolLogEntry};
+use super::log::{PoolLog, PoolLogEntry, TornSign};
 use crate::target::{Note, NoteCode, Target, VirtAddr};
 
 /// Pool blocks are multiples of this, on 32-bit kernels too: so is the size that a free logs.
 const GRANULARITY: u64 = 8;
-
-/// Why an entry is taken to be half written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TornSign {
-    /// It has no size or no thread. Of an older entry: the log is damaged.
-    Incomplete,
-    /// Its stack begins as an allocation's or a free's, and goes on as none of that kind does.
-    MixedStack,
-    /// Its stack is a free's, but a free logs a block's size, which its size is not.
-    OddFree,
-    /// Its stack begins with no routine that logs, as those of the others do.
-    UnknownLogger,
-    /// It says that a block was allocated that the next older entry about it says was allocated, and not freed since.
-    AllocatedTwice,
-}
-
-impl TornSign {
-    const fn reason(self) -> &'static str {
-        match self {
-            Self::Incomplete => "it has no size or no thread",
-            Self::MixedStack => "its stack begins as that of one event and goes on as that of another",
-            Self::OddFree => "its stack is that of a free, its size is not that of a block",
-            Self::UnknownLogger => "its stack begins with no routine that logs",
-            Self::AllocatedTwice => {
-                "it allocates a block that an older entry allocates, without a free between them"
-            }
-        }
-    }
-}
 
 /// Marks the entries that show signs, and notes them. Kinds and names of frames are known by now.
 pub(super) fn mark(log: &mut PoolLog, ring: &Ring, target: &Target<'_>) {

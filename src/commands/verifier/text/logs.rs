@@ -10,12 +10,44 @@ use super::super::frames::Frame;
 use super::super::pool_log::PoolLog;
 use super::super::traces::{FAULTS, TraceLog};
 use super::super::watched::WatchedRequests;
+use crate::commands::answer::Facts;
 use crate::commands::context::Context;
+use crate::commands::schema::Schema;
 use crate::target::VirtAddr;
 
 const RULE: &str = "======================================================================";
 
-pub(in super::super) fn write_pool_log(log: &PoolLog, context: &Context, out: &mut dyn Write) -> fmt::Result {
+impl Facts for PoolLog {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
+    fn write_text(&self, context: &Context, out: &mut dyn Write) -> fmt::Result {
+        write_pool_log(self, context, out)
+    }
+}
+
+impl Facts for TraceLog {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
+    fn write_text(&self, context: &Context, out: &mut dyn Write) -> fmt::Result {
+        write_traces(self, context, out)
+    }
+}
+
+impl Facts for WatchedRequests {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
+    fn write_text(&self, context: &Context, out: &mut dyn Write) -> fmt::Result {
+        write_watched(self, context, out)
+    }
+}
+
+pub(super) fn write_pool_log(log: &PoolLog, context: &Context, out: &mut dyn Write) -> fmt::Result {
     let dialect = Dialect::of(context.style.verifier, log.era);
     let pointer = |address: u64| context.pointer(VirtAddr(address));
     writeln!(out, "\nLog of recent kernel pool Allocate and Free operations:\n")?;
@@ -56,7 +88,7 @@ pub(in super::super) fn write_pool_log(log: &PoolLog, context: &Context, out: &m
     Ok(())
 }
 
-pub(in super::super) fn write_traces(log: &TraceLog, context: &Context, out: &mut dyn Write) -> fmt::Result {
+pub(super) fn write_traces(log: &TraceLog, context: &Context, out: &mut dyn Write) -> fmt::Result {
     let pointer = |address: u64| context.pointer(VirtAddr(address));
     write_title(log.kind.title, out)?;
     if log.kind.flag == FAULTS {
@@ -110,7 +142,7 @@ fn write_faults(log: &TraceLog, context: &Context, out: &mut dyn Write) -> fmt::
     Ok(())
 }
 
-pub(in super::super) fn write_watched(
+pub(super) fn write_watched(
     watched: &WatchedRequests,
     context: &Context,
     out: &mut dyn Write,

@@ -6,12 +6,24 @@ mod old;
 
 use std::fmt::{self, Write};
 
-pub(super) use self::logs::{write_pool_log, write_traces, write_watched};
+use self::logs::{write_pool_log, write_traces, write_watched};
 use super::format::Dialect;
-use super::{Log, VerifierReport};
+use super::report::{Log, VerifierReport};
+use crate::commands::answer::Facts;
 use crate::commands::context::Context;
+use crate::commands::schema::Schema;
 
-pub(super) fn write_report(report: &VerifierReport, context: &Context, out: &mut dyn Write) -> fmt::Result {
+impl Facts for VerifierReport {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
+    fn write_text(&self, context: &Context, out: &mut dyn Write) -> fmt::Result {
+        write_report(self, context, out)
+    }
+}
+
+fn write_report(report: &VerifierReport, context: &Context, out: &mut dyn Write) -> fmt::Result {
     let dialect = Dialect::of(context.style.verifier, report.settings.era);
     match dialect {
         Dialect::Old => old::write_report(report, context, out)?,

@@ -6,8 +6,8 @@ use std::fmt::{self, Write};
 
 use super::super::allocations::Allocations;
 use super::super::options::Section;
+use super::super::report::{DriverReport, VerifierReport};
 use super::super::settings::{PoolCounters, Settings};
-use super::super::{DriverReport, VerifierReport};
 use crate::commands::context::Context;
 use crate::output::Reading;
 use crate::target::VirtAddr;
