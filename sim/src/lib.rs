@@ -12,6 +12,7 @@
 //!  config     how it is to be run; order: what its owner can do to it; status: what its owner can ask; event: what it tells
 //!  udp        all of it behind a UDP socket
 //!  serial     all of it behind a serial line
+//!  dump       its memory as a file: crash dumps, a core, an image
 //!  server     one of the two on a thread of its own
 //! ```
 //! The simulator shares nothing with the client but the crate of the wire protocol: it lays structures out from its own
@@ -20,6 +21,7 @@
 
 mod clock;
 mod config;
+mod dump;
 mod error;
 mod event;
 mod export;
@@ -39,6 +41,7 @@ mod udp;
 pub mod windows;
 
 pub use config::{SimulatorConfig, SimulatorLink};
+pub use dump::{DumpKind, write_dump};
 pub use error::SimulatorError;
 pub use event::SimulatorEvent;
 pub use export::{ExportError, export_isf, export_symbols};

@@ -87,6 +87,16 @@ impl VirtualMemory {
         self.root
     }
 
+    /// Frames of the pages that are in use, zeros or not, in order: tables, and what they map.
+    pub(crate) fn frames_in_use(&self) -> Vec<u64> {
+        let handed_out = self.root.0 / PAGE_SIZE..self.next_page;
+        let mut frames = self.physical.frames_in_use();
+        frames.extend(handed_out);
+        frames.sort_unstable();
+        frames.dedup();
+        frames
+    }
+
     /// Pages of RAM that are not handed out.
     pub(crate) const fn free_pages(&self) -> u64 {
         (self.physical.size() / PAGE_SIZE).saturating_sub(self.next_page)

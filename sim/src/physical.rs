@@ -49,6 +49,15 @@ impl PhysicalMemory {
         self.pages.len() as u64 * PAGE_SIZE
     }
 
+    /// Frames of pages that hold something, in order: written ones, and those with a source.
+    pub(crate) fn frames_in_use(&self) -> Vec<u64> {
+        let sourced = self.sources.iter().flat_map(|(pages, _)| pages.clone());
+        let mut frames: Vec<u64> = self.pages.keys().copied().chain(sourced).collect();
+        frames.sort_unstable();
+        frames.dedup();
+        frames
+    }
+
     /// Copies bytes from `address` on; returns how many there are before the end of RAM.
     pub(crate) fn read(&self, address: PhysAddr, buf: &mut [u8]) -> usize {
         let count = self.available(address, buf.len());

@@ -237,6 +237,24 @@ impl Machine {
         self.kernel.memory.search(start, length, pattern)
     }
 
+    /// Bytes of RAM.
+    #[must_use]
+    pub fn ram(&self) -> u64 {
+        self.kernel.memory.physical.size()
+    }
+
+    /// Frames of the pages that are in use, in order.
+    #[must_use]
+    pub fn pages_in_use(&self) -> Vec<u64> {
+        self.kernel.memory.frames_in_use()
+    }
+
+    /// What CR3 holds: where the top page table is.
+    #[must_use]
+    pub fn page_table_root(&self) -> PhysAddr {
+        self.kernel.memory.root()
+    }
+
     /// The physical address of a mapped byte.
     #[must_use]
     pub fn translate(&self, address: VirtAddr) -> Option<PhysAddr> {
