@@ -37,9 +37,30 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadCause {
-    /// No page is mapped there, or it is paged out.
+    /// No page is mapped there, or a live target does not say that it is paged out.
     #[error("not mapped")]
     NotMapped,
+    /// The page is in a page file, or compressed in memory.
+    #[error("paged out (page file {file})")]
+    PagedOut {
+        /// Which.
+        file: u8,
+    },
+    /// A dump of this kind does not have the page.
+    #[error("the page is not in this dump")]
+    NotKept,
+    /// A small memory dump holds a stack and a few blocks.
+    #[error(
+        "a small memory dump does not hold it; let the machine write automatic or kernel dumps (Startup and Recovery, or \
+         wmic recoveros set DebugInfoType = 7) and reproduce it"
+    )]
+    NotInSmallDump,
+    /// The dump ends before the page that it says it has.
+    #[error("the dump is cut short: it ends before the page")]
+    CutShort,
+    /// The file cannot be read.
+    #[error("the file cannot be read: {0}")]
+    File(String),
     /// The user pressed Ctrl+C.
     #[error("interrupted")]
     Interrupted,
@@ -81,8 +102,15 @@ impl ReadCause {
     #[must_use]
     pub const fn is_of_link(&self) -> bool {
         match self {
-            Self::NotMapped | Self::Status(_) | Self::Unsupported(_) => false,
-            Self::Interrupted
+            Self::NotMapped
+            | Self::PagedOut { .. }
+            | Self::NotKept
+            | Self::NotInSmallDump
+            | Self::CutShort
+            | Self::Status(_)
+            | Self::Unsupported(_) => false,
+            Self::File(_)
+            | Self::Interrupted
             | Self::FreezeBudget
             | Self::TargetRunning
             | Self::NotKnown

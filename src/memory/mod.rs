@@ -7,7 +7,10 @@ mod counting;
 mod error;
 mod image;
 mod need;
+mod physical;
 mod standing;
+mod translate;
+mod translated;
 
 pub use cached::CachedMemory;
 pub use counting::CountingMemory;
@@ -15,4 +18,7 @@ pub use error::{Address, ReadCause, ReadError};
 pub use image::ImageMemory;
 pub use kd_protocol::{PhysAddr, VirtAddr};
 pub use need::Need;
+pub use physical::PhysicalMemory;
 pub use standing::{Memory, StopId, StoppedCpu};
+pub use translate::{Paging, Translation, Translator};
+pub use translated::TranslatedMemory;

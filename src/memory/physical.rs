@@ -1,0 +1,18 @@
+//! Physical memory that is kept somewhere: what a dump or a virtual machine has, before anybody's page tables are read.
+
+use kd_protocol::PhysAddr;
+
+use super::error::ReadCause;
+
+/// RAM, or as much of it as was kept.
+pub trait PhysicalMemory: Send + Sync {
+    /// Fills `buf` from `address` on.
+    ///
+    /// # Errors
+    /// How many bytes from the start were there, and why no more: [`ReadCause::NotKept`], [`ReadCause::CutShort`],
+    /// [`ReadCause::File`].
+    fn read(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), (usize, ReadCause)>;
+
+    /// The first byte behind the last that is kept: a frame number beyond it is none.
+    fn end(&self) -> PhysAddr;
+}

@@ -1,0 +1,373 @@
+//! Page tables, walked on this side: from a virtual address to a physical one, or why there is none.
+//!
+//! ```text
+//!  bits 56..48      47..39      38..30      29..21      20..12     11..0
+//!      PML5 -----> PML4 -----> PDPT -----> PD --------> PT ------> byte       Long5; Long4 begins at PML4
+//!                               CR3 of PAE: 4 entries, PD, PT                 Pae
+//!                                31..22 (PS: 4 MiB) --> 21..12 (u32 entries)  X86
+//! ```
+//! An entry that is not valid may still lead to a page: one in transition (on the standby or modified list), one through a
+//! prototype. Source: docs/dumps.md 4; AMD64 Architecture Programmer's Manual, volume 2, section 5.3.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use kd_protocol::{PhysAddr, VirtAddr};
+
+use super::error::ReadCause;
+use super::physical::PhysicalMemory;
+
+/// How a processor translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paging {
+    /// x64, four levels.
+    Long4,
+    /// x64, five levels (LA57).
+    Long5,
+    /// x86 with PAE.
+    Pae,
+    /// x86 without.
+    X86,
+}
+
+impl Paging {
+    /// The lowest bit of an address that chooses an entry, level by level from the top one.
+    const fn shifts(self) -> &'static [u32] {
+        match self {
+            Self::Long5 => &[48, 39, 30, 21, 12],
+            Self::Long4 => &[39, 30, 21, 12],
+            Self::Pae => &[30, 21, 12],
+            Self::X86 => &[22, 12],
+        }
+    }
+
+    const fn entry_len(self) -> u64 {
+        if matches!(self, Self::X86) { 4 } else { 8 }
+    }
+
+    /// Entries of the table whose entries are chosen by the bits from `shift` on.
+    const fn entries(self, shift: u32) -> u64 {
+        match (self, shift) {
+            (Self::X86, _) => 1024,
+            (Self::Pae, 30) => 4,
+            _ => 512,
+        }
+    }
+
+    /// Where a top table may begin: the other bits of CR3 are not of its address.
+    const fn root_mask(self) -> u64 {
+        match self {
+            Self::Pae => 0xffff_ffe0,
+            Self::X86 => 0xffff_f000,
+            Self::Long4 | Self::Long5 => FRAME,
+        }
+    }
+
+    /// True if the address has the form that this kind of processor takes.
+    const fn takes(self, address: u64) -> bool {
+        let sign = match self {
+            Self::Long4 => (address as i64) >> 47,
+            Self::Long5 => (address as i64) >> 56,
+            Self::Pae | Self::X86 => return address >> 32 == 0,
+        };
+        sign == 0 || sign == -1
+    }
+}
+
+/// Where a virtual address leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Translation {
+    /// To this byte; `left` bytes from it on are in the same page.
+    Mapped {
+        /// Where.
+        at: PhysAddr,
+        /// Bytes to the end of the page.
+        left: u64,
+    },
+    /// Nowhere, and neither do the `left - 1` bytes behind it.
+    Hole {
+        /// Why.
+        cause: ReadCause,
+        /// Bytes to the end of what this entry covers.
+        left: u64,
+    },
+}
+
+const PRESENT: u64 = 1;
+const SWIZZLED_NOT: u64 = 1 << 4;
+const LARGE: u64 = 1 << 7;
+const PROTOTYPE: u64 = 1 << 10;
+const TRANSITION: u64 = 1 << 11;
+/// Bits 51..12.
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+/// What the kernel sets in frames of entries that are not valid, so that processors do not speculate on them.
+const INVALID_PTE_MASK: u64 = 1 << 45;
+const PAGE: u64 = 0x1000;
+/// Table pages kept, 8 MiB.
+const MAX_TABLES: usize = 2048;
+
+/// A table's page, or why it cannot be read.
+type Table = Result<Box<[u8; PAGE as usize]>, ReadCause>;
+
+/// The page tables at one root.
+#[derive(Debug)]
+pub struct Translator {
+    root: u64,
+    paging: Paging,
+    /// Those that were looked at, by frame.
+    tables: Mutex<HashMap<u64, Table>>,
+}
+
+impl Translator {
+    /// The tables that a processor with this `cr3` uses.
+    #[must_use]
+    pub fn new(cr3: u64, paging: Paging) -> Self {
+        Self { root: cr3 & paging.root_mask(), paging, tables: Mutex::default() }
+    }
+
+    /// Where `address` leads.
+    pub fn translate(&self, physical: &dyn PhysicalMemory, address: VirtAddr) -> Translation {
+        self.walk(physical, address, true)
+    }
+
+    fn walk(&self, physical: &dyn PhysicalMemory, address: VirtAddr, follows: bool) -> Translation {
+        let paging = self.paging;
+        if !paging.takes(address.0) {
+            // To where addresses are taken again.
+            let next = match paging {
+                Paging::Long4 => 0xffff_8000_0000_0000,
+                Paging::Long5 => 0xff00_0000_0000_0000,
+                Paging::Pae | Paging::X86 => u64::MAX,
+            };
+            return Translation::Hole { cause: ReadCause::NotMapped, left: next - address.0 };
+        }
+        let mut table = self.root;
+        let shifts = paging.shifts();
+        for (level, shift) in shifts.iter().copied().enumerate() {
+            let size = 1_u64 << shift;
+            let left = size - address.0 % size;
+            let index = (address.0 >> shift) % paging.entries(shift);
+            let entry = match self.entry(physical, table + index * paging.entry_len()) {
+                Ok(entry) => entry,
+                Err(cause) => return Translation::Hole { cause, left },
+            };
+            let is_last = level + 1 == shifts.len();
+            let frame = if entry & PRESENT != 0 {
+                let may_be_large = match paging {
+                    Paging::X86 => shift == 22,
+                    Paging::Pae => shift == 21,
+                    Paging::Long4 | Paging::Long5 => shift == 30 || shift == 21,
+                };
+                if may_be_large && entry & LARGE != 0 {
+                    let frame = entry & self.frame_mask() & !(size - 1);
+                    return Translation::Mapped { at: PhysAddr(frame + address.0 % size), left };
+                }
+                entry & self.frame_mask()
+            } else {
+                match self.without_presence(physical, entry, is_last && follows) {
+                    Ok(frame) => frame,
+                    Err(cause) => return Translation::Hole { cause, left },
+                }
+            };
+            if is_last {
+                return Translation::Mapped { at: PhysAddr(frame + address.0 % PAGE), left };
+            }
+            table = frame;
+        }
+        unreachable!("the last level returns")
+    }
+
+    const fn frame_mask(&self) -> u64 {
+        if matches!(self.paging, Paging::X86) { 0xffff_f000 } else { FRAME }
+    }
+
+    /// The frame of an entry that is not valid, where its page is in memory all the same.
+    fn without_presence(
+        &self,
+        physical: &dyn PhysicalMemory,
+        entry: u64,
+        follows: bool,
+    ) -> Result<u64, ReadCause> {
+        if entry == 0 {
+            return Err(ReadCause::NotMapped);
+        }
+        if entry & PROTOTYPE != 0 {
+            return self.of_prototype(physical, entry, follows);
+        }
+        if entry & TRANSITION != 0 {
+            let frame = entry & self.frame_mask();
+            let is_masked = frame >= physical.end().0 && entry & SWIZZLED_NOT == 0;
+            return Ok(if is_masked { frame & !INVALID_PTE_MASK } else { frame });
+        }
+        if matches!(self.paging, Paging::X86) {
+            // Page file in bits 1..4, its page in 12..31.
+            return Err(paged_out(entry >> 1 & 0xf, entry >> 12));
+        }
+        Err(paged_out(entry >> 12 & 0xf, entry >> 32))
+    }
+
+    /// The frame that a prototype leads to: the real entry, somewhere in the kernel's own memory, valid or in transition.
+    fn of_prototype(
+        &self,
+        physical: &dyn PhysicalMemory,
+        entry: u64,
+        follows: bool,
+    ) -> Result<u64, ReadCause> {
+        // Its address; all ones say that the kernel looks elsewhere for it, which only user memory has.
+        let of_vad = entry >> 32 == 0xffff_ffff;
+        let at = match self.paging {
+            Paging::Long4 | Paging::Long5 => VirtAddr(((entry as i64) >> 16) as u64),
+            Paging::Pae => VirtAddr(entry >> 32),
+            Paging::X86 => return Err(ReadCause::NotMapped),
+        };
+        if !follows || of_vad {
+            return Err(ReadCause::NotMapped);
+        }
+        let Translation::Mapped { at, left: 8.. } = self.walk(physical, at, false) else {
+            return Err(ReadCause::NotMapped);
+        };
+        let mut real = [0; 8];
+        physical.read(at, &mut real).map_err(|(_, cause)| cause)?;
+        let real = u64::from_le_bytes(real);
+        if real & PRESENT != 0 {
+            return Ok(real & self.frame_mask());
+        }
+        self.without_presence(physical, real, false)
+    }
+
+    fn entry(&self, physical: &dyn PhysicalMemory, at: u64) -> Result<u64, ReadCause> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if tables.len() >= MAX_TABLES {
+            tables.clear();
+        }
+        let table = tables.entry(at / PAGE).or_insert_with(|| {
+            let mut page = Box::new([0; PAGE as usize]);
+            match physical.read(PhysAddr(at - at % PAGE), &mut page[..]) {
+                Ok(()) => Ok(page),
+                Err((_, cause)) => Err(cause),
+            }
+        });
+        let bytes = table.as_ref().map_err(Clone::clone)?;
+        let from = (at % PAGE) as usize;
+        let mut entry = [0; 8];
+        let len = self.paging.entry_len() as usize;
+        entry[..len].copy_from_slice(&bytes[from..from + len]);
+        Ok(u64::from_le_bytes(entry))
+    }
+}
+
+/// What an entry of neither list says: its page is in a page file (or compressed in memory, which looks the same), or was
+/// never touched.
+fn paged_out(file: u64, page: u64) -> ReadCause {
+    if file == 0 && page == 0 { ReadCause::NotMapped } else { ReadCause::PagedOut { file: file as u8 } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RAM of a few pages.
+    struct Ram(Vec<u8>);
+
+    impl PhysicalMemory for Ram {
+        fn read(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), (usize, ReadCause)> {
+            let at = address.0 as usize;
+            let bytes = self.0.get(at..at + buf.len()).ok_or((0, ReadCause::NotKept))?;
+            buf.copy_from_slice(bytes);
+            Ok(())
+        }
+
+        fn end(&self) -> PhysAddr {
+            PhysAddr(self.0.len() as u64)
+        }
+    }
+
+    const VA: u64 = 0xffff_f880_0123_4000;
+    /// Where an entry of another page's prototype lies, mapped by the large page below.
+    const PROTOTYPES: u64 = 0xffff_f900_0000_0000;
+
+    /// Tables at page 1 on; page 5 holds what is mapped. The last entry is `entry`.
+    fn ram(entry: u64) -> Ram {
+        let mut ram = Ram(vec![0; 0x60_0000]);
+        let mut put = |table: u64, address: u64, shift: u32, entry: u64| {
+            let at = (table * PAGE + (address >> shift & 0x1ff) * 8) as usize;
+            ram.0[at..at + 8].copy_from_slice(&entry.to_le_bytes());
+        };
+        put(1, VA, 39, 0x2000 | PRESENT);
+        put(2, VA, 30, 0x3000 | PRESENT);
+        put(3, VA, 21, 0x4000 | PRESENT);
+        put(4, VA, 12, entry);
+        put(1, PROTOTYPES, 39, 0x6000 | PRESENT);
+        put(6, PROTOTYPES, 30, 0x7000 | PRESENT);
+        // A page of 2 MiB at 0x200000.
+        put(7, PROTOTYPES, 21, 0x20_0000 | LARGE | PRESENT);
+        // Its first quadword: a real entry.
+        ram.0[0x20_0000..0x20_0008].copy_from_slice(&(0x5000 | TRANSITION).to_le_bytes());
+        ram
+    }
+
+    fn translate(entry: u64, address: u64) -> Translation {
+        Translator::new(0x1002, Paging::Long4).translate(&ram(entry), VirtAddr(address))
+    }
+
+    fn cause(entry: u64) -> ReadCause {
+        match translate(entry, VA) {
+            Translation::Hole { cause, left: 0x1000 } => cause,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_valid_page_and_one_in_transition_are_in_memory() {
+        let at = |left| Translation::Mapped { at: PhysAddr(0x5123), left };
+        assert_eq!(translate(0x5000 | PRESENT, VA + 0x123), at(0xedd));
+        assert_eq!(translate(0x5000 | TRANSITION, VA + 0x123), at(0xedd));
+        // The kernel's mask against speculation, which lies beyond RAM, goes; where the entry says that there is none, it stays.
+        assert_eq!(translate(0x5000 | TRANSITION | INVALID_PTE_MASK, VA + 0x123), at(0xedd));
+        let kept = translate(0x5000 | TRANSITION | INVALID_PTE_MASK | SWIZZLED_NOT, VA);
+        assert_eq!(kept, Translation::Mapped { at: PhysAddr(0x5000 | INVALID_PTE_MASK), left: 0x1000 });
+    }
+
+    #[test]
+    fn a_prototype_is_followed_once() {
+        assert_eq!(
+            translate(PROTOTYPES << 16 | PROTOTYPE, VA),
+            Translation::Mapped { at: PhysAddr(0x5000), left: 0x1000 }
+        );
+        // One that leads to another prototype, and one that is to be looked for elsewhere.
+        assert_eq!(cause((PROTOTYPES + 8) << 16 | PROTOTYPE), ReadCause::NotMapped);
+        assert_eq!(cause(0xffff_ffff_0000_0000 | PROTOTYPE), ReadCause::NotMapped);
+    }
+
+    #[test]
+    fn why_a_page_is_away_is_told_apart() {
+        assert_eq!(cause(0), ReadCause::NotMapped);
+        assert_eq!(cause(0x80), ReadCause::NotMapped);
+        assert_eq!(cause(7 << 32 | 2 << 12), ReadCause::PagedOut { file: 2 });
+    }
+
+    #[test]
+    fn large_pages_and_what_no_entry_covers_are_whole() {
+        assert_eq!(
+            translate(0, PROTOTYPES + 0x12_3456),
+            Translation::Mapped { at: PhysAddr(0x32_3456), left: 0x20_0000 - 0x12_3456 }
+        );
+        let hole = |address| match translate(0, address) {
+            Translation::Hole { left, .. } => left,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(hole(0xffff_fa00_0000_0000), 1 << 39);
+        assert_eq!(hole(0x8000_0000_0000), 0xffff_8000_0000_0000 - 0x8000_0000_0000, "no canonical address");
+    }
+
+    /// A table page that is not in the dump is not "not mapped".
+    #[test]
+    fn a_table_that_is_not_kept_says_so() {
+        let translator = Translator::new(0x1000, Paging::Long4);
+        let mut ram = ram(0);
+        let entry = (0x1000 + (VA >> 39 & 0x1ff) * 8) as usize;
+        ram.0[entry..entry + 8].copy_from_slice(&(0x7000_0000_u64 | PRESENT).to_le_bytes());
+        let missing = translator.translate(&ram, VirtAddr(VA));
+        assert!(matches!(missing, Translation::Hole { cause: ReadCause::NotKept, .. }), "{missing:?}");
+    }
+}
