@@ -15,6 +15,7 @@
 //!   |    |         `--> session --> source (implements Source, Control), memory (implements Memory)
 //!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    |----> doctor --> session
+//!   |    |----> dump --> source, memory (a file as a target)
 //!   |    |----> sim (crate) --> kd-protocol
 //!   |    `----> trace --> session (is tapped), capture (the file)
 //!   `---------> capture --> kd-protocol
@@ -47,6 +48,7 @@ pub mod capture;
 pub mod commands;
 pub mod debugger;
 pub mod doctor;
+pub mod dump;
 pub mod key;
 pub mod memory;
 pub mod output;

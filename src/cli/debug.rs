@@ -1,7 +1,8 @@
-//! `verikd -k net:...`, `verikd -k com:...`: attach, run commands or prompt, leave the target running.
+//! `verikd -k net:...`, `verikd -k com:...`: attach, run commands or prompt, leave the target running. `verikd -z FILE`: the
+//! same with a file, which nothing lets run.
 
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use kd_protocol::link::Peer;
 use verikd::commands::{Style, VerifierFormat};
 use verikd::debugger::{DebugError, Debugger};
+use verikd::dump;
 use verikd::key::KeyText;
 use verikd::session::{
     AttachError, Connection, OpenTap, Prompts, Quit, Session, SessionConfig, Signal, Watcher,
@@ -45,8 +47,14 @@ pub(super) struct Options {
     /// Where the target is, as WinDbg writes it: net:port=50000,key=1.2.3.4[,target=IP[:PORT]][,hostip=IP],
     /// com:pipe,port=PATH[,reconnect], com:ipport=5003,port=HOST or com:port=DEVICE,baud=115200. The key may be key=@FILE,
     /// or be left to VERIKD_KEY
-    #[arg(short = 'k', value_name = "CONNECTION", required = true)]
+    #[arg(short = 'k', value_name = "CONNECTION", required_unless_present = "dump")]
     connection: Option<KeyText>,
+    /// Open a file instead: a crash dump, a core of a virtual machine (ELF), a LiME image; told by its content
+    #[arg(short = 'z', value_name = "FILE", conflicts_with_all = ["connection", "trace", "reattach"])]
+    dump: Option<PathBuf>,
+    /// The physical address of the kernel's page tables, for a file that does not say it
+    #[arg(long, value_name = "HEX", requires = "dump", value_parser = hexadecimal)]
+    dtb: Option<u64>,
     /// Where symbols are, as WinDbg writes it; otherwise _NT_ALT_SYMBOL_PATH and _NT_SYMBOL_PATH
     #[arg(short = 'y', value_name = "SYMPATH")]
     symbol_path: Option<String>,
@@ -111,17 +119,11 @@ struct Deadlines {
     deadline: Option<Duration>,
 }
 
+fn hexadecimal(text: &str) -> Result<u64, std::num::ParseIntError> {
+    u64::from_str_radix(text.trim_start_matches("0x"), 16)
+}
+
 pub(super) fn run(options: &Options) -> u8 {
-    let connection = match Connection::parse(options.connection.as_ref().map_or("", KeyText::as_str)) {
-        Ok((connection, key_origin)) => {
-            warn_of_visible_key(key_origin, connection.is_loopback(), "key=@FILE");
-            connection
-        }
-        Err(error) => {
-            fail(&error.of_option("-k"));
-            return USAGE;
-        }
-    };
     let script = match script_of(options) {
         Ok(script) => script,
         Err(error) => {
@@ -141,6 +143,49 @@ pub(super) fn run(options: &Options) -> u8 {
         );
         return USAGE;
     }
+    match &options.dump {
+        Some(file) => run_file(options, file, script.as_ref()),
+        None => run_live(options, script.as_ref()),
+    }
+}
+
+/// A file's memory: nothing is let run, and nothing waits.
+fn run_file(options: &Options, file: &Path, script: Option<&Script>) -> u8 {
+    let watcher = match Watcher::alone(true) {
+        Ok(watcher) => watcher,
+        Err(error) => return fail(&error),
+    };
+    let format = if options.json { Format::Json } else { Format::Text };
+    let report = Report::new(format, Writer::standard()).with_costs(options.stats);
+    let opened = match dump::open(file, options.dtb) {
+        Ok(opened) => opened,
+        Err(error) => {
+            report.status(&format!("verikd: {}: {error}", file.display()));
+            return ended(&watcher, &report, Worst::Failed, None);
+        }
+    };
+    report.status(&format!("{}: {}", file.display(), opened.what));
+    opened.warnings.iter().for_each(|warning| report.status(warning));
+    let source = Arc::new(opened.source);
+    if let Err(error) = keep(&source, watcher.clone(), report.clone()) {
+        return fail(&error);
+    }
+    let (worst, ended_by) = debug(options, source, &watcher, &report, script);
+    ended(&watcher, &report, worst, ended_by)
+}
+
+/// A live target.
+fn run_live(options: &Options, script: Option<&Script>) -> u8 {
+    let connection = match Connection::parse(options.connection.as_ref().map_or("", KeyText::as_str)) {
+        Ok((connection, key_origin)) => {
+            warn_of_visible_key(key_origin, connection.is_loopback(), "key=@FILE");
+            connection
+        }
+        Err(error) => {
+            fail(&error.of_option("-k"));
+            return USAGE;
+        }
+    };
     let deadlines = &options.deadlines;
     let answer = Bytes::from_static(options.prompt_answer.text().as_bytes());
     let config = SessionConfig {
@@ -166,7 +211,7 @@ pub(super) fn run(options: &Options) -> u8 {
     if let Err(error) = keep(&session, watcher.clone(), report.clone()) {
         return fail(&error);
     }
-    let timeout = deadlines.connect_timeout.or_else(|| script.as_ref().map(|_| SCRIPT_CONNECT_TIMEOUT));
+    let timeout = deadlines.connect_timeout.or_else(|| script.map(|_| SCRIPT_CONNECT_TIMEOUT));
     report.status(&format!("Waiting for a target on {}", session.place()));
     if let Err(error) = wait_for_target(&session, &report, timeout) {
         report.status(&format!("verikd: {error}"));
@@ -178,12 +223,27 @@ pub(super) fn run(options: &Options) -> u8 {
         return ended(&watcher, &report, Worst::Failed, ended_by);
     }
     watcher.set_freeze_budget(options.freeze_budget);
+    let (worst, ended_by) = debug(options, Arc::clone(&session), &watcher, &report, script);
+    say_of_damage(&session, &report);
+    ended(&watcher, &report, worst, ended_by)
+}
+
+/// Asks `source` what the script says, or a person. How the worst command went, and what ended it before its time.
+fn debug(
+    options: &Options,
+    source: Arc<impl Source + 'static>,
+    watcher: &Watcher,
+    report: &Report,
+    script: Option<&Script>,
+) -> (Worst, Option<Quit>) {
+    let deadlines = &options.deadlines;
     let watch = Box::new(TerminalWatch::new(watcher.clone()));
-    let symbols = Arc::new(SymbolSource::watched(symbol_path(options, &report), Limits::default(), watch));
-    let debugger = Debugger::new(Arc::clone(&session), symbols, deadlines.break_timeout);
+    let symbols = Arc::new(SymbolSource::watched(symbol_path(options, report), Limits::default(), watch));
+    let debugger = Debugger::new(source, symbols, deadlines.break_timeout);
     let style = Style { verifier: options.verifier_format };
     let mut shell = Shell::new(debugger, watcher.clone(), report.clone()).with_style(style);
-    let result = debug(&mut shell, options.break_in, script.as_ref(), deadlines.break_timeout);
+    let is_stopped = shell.control().is_none();
+    let result = attach_and_ask(&mut shell, options.break_in || is_stopped, script, deadlines.break_timeout);
     let is_interrupted =
         matches!(&result, Err(ShellError::Debug(DebugError::BreakIn(BreakInError::Interrupted))));
     let interrupted = Quit::Signal(Signal::Interrupt);
@@ -193,9 +253,7 @@ pub(super) fn run(options: &Options) -> u8 {
         worst = worst.max(Worst::Failed);
         report.status(&format!("verikd: {error}"));
     }
-    say_of_damage(&session, &report);
-    drop(shell);
-    ended(&watcher, &report, worst, ended_by)
+    (worst, ended_by)
 }
 
 /// Waits until everything is written, unless somebody wants the program to end, and returns the exit code.
@@ -224,7 +282,7 @@ pub(super) fn ended(watcher: &Watcher, report: &Report, worst: Worst, ended_by: 
     }
 }
 
-fn debug(
+fn attach_and_ask(
     shell: &mut Shell,
     break_in: bool,
     script: Option<&Script>,

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use verikd::key::{self, KeyText};
-use verikd_sim::windows::{BUILDS, Build, Growth, Scenario, WINDOWS_7_SP1, WINDOWS_XP_X86};
+use verikd::shell::Worst;
+use verikd_sim::windows::{BUILDS, Build, Growth, Machine, Scenario, WINDOWS_7_SP1, WINDOWS_XP_X86};
 use verikd_sim::{
-    Quirk, SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf, export_symbols,
+    DumpKind, Quirk, SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf,
+    export_symbols, write_dump,
 };
 
 use self::faults::FaultOptions;
@@ -28,7 +30,7 @@ pub(super) struct Options {
     key: Option<KeyText>,
     /// Be behind a serial line instead, as a virtual machine is: unix:PATH, tcp:PORT or tcp:ADDR:PORT, where the debugger
     /// connects
-    #[arg(long, value_name = "PLACE", value_parser = serial_port, required_unless_present = "connect",
+    #[arg(long, value_name = "PLACE", value_parser = serial_port, required_unless_present_any = ["connect", "write_dump"],
         conflicts_with_all = ["connect", "source"])]
     serial: Option<SerialPort>,
     /// Which Windows it has
@@ -68,6 +70,21 @@ pub(super) struct Options {
     /// What to write the symbols as: PDBs in a symbol store, or volatility3's ISF
     #[arg(long, value_enum, requires = "export_symbols", default_value_t = SymbolFormat::Pdb)]
     format: SymbolFormat,
+    /// Write the memory of the machine, stopped where a debugger would first stop it, to a file that -z opens, and end
+    #[arg(long, value_name = "FILE")]
+    write_dump: Option<PathBuf>,
+    /// What kind of file: full, active, kernel, ranges (crash dumps), elf (QEMU's core), lime
+    #[arg(long, value_name = "KIND", requires = "write_dump", default_value = "kernel", value_parser = dump_kind)]
+    dump_type: DumpName,
+}
+
+/// What `--write-dump` writes.
+#[derive(Clone, Copy, Debug)]
+struct DumpName(DumpKind);
+
+fn dump_kind(text: &str) -> Result<DumpName, String> {
+    let found = DumpKind::ALL.into_iter().find(|kind| kind.name() == text).map(DumpName);
+    found.ok_or_else(|| format!("one of {}", DumpKind::ALL.map(DumpKind::name).join(", ")))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -92,6 +109,30 @@ pub(super) fn run(options: &Options) -> u8 {
             Err(error) => return fail(&error),
         }
     }
+    let growth = Growth {
+        modules: options.modules,
+        drivers: options.drivers,
+        reuse: options.reuse,
+        busy: options.busy,
+    };
+    if let Some(path) = &options.write_dump {
+        if options.windows.is_32_bit() {
+            say("verikd: the memory of the 32-bit machine cannot be written to a file");
+            return USAGE;
+        }
+        let mut machine = Machine::grown(options.windows, scenario, 0, 0, growth);
+        machine.break_in();
+        return match write_dump(&machine, options.dump_type.0, path) {
+            Ok(()) => {
+                say(&format!("The memory of {} is written to {}", machine.title(), path.display()));
+                0
+            }
+            Err(error) => {
+                say(&format!("verikd: cannot write {}: {error}", path.display()));
+                Worst::Failed.exit_code()
+            }
+        };
+    }
     let (to_host, to_target) = options.faults.of_each_direction();
     let link = match (&options.serial, options.connect) {
         (Some(port), _) => SimulatorLink::Serial(port.clone()),
@@ -114,12 +155,7 @@ pub(super) fn run(options: &Options) -> u8 {
         build: options.windows,
         scenario,
         quirks: options.quirks.iter().copied().collect(),
-        growth: Growth {
-            modules: options.modules,
-            drivers: options.drivers,
-            reuse: options.reuse,
-            busy: options.busy,
-        },
+        growth,
         leak_every: Some(options.leak_every),
     };
     let title = match options.windows.release() {

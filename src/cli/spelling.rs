@@ -65,8 +65,7 @@ const OPTIONS: &[(&str, usize, Fate)] = &[
     ("-ee", 1, Ignored("expressions are MASM's")),
     ("-bonc", 0, Ignored("it is for programs; -b breaks in at once")),
     (EXTENSION, 0, Ignored("there are no extension libraries; !verifier is built in")),
-    ("-z", 1, Refused("crash dumps are not opened; -k names a live target")),
-    ("-zp", 1, Refused("crash dumps are not opened; -k names a live target")),
+    ("-zp", 1, Refused("page files are not read; what is paged out is said where it is missed")),
     (
         "-d",
         0,
@@ -104,7 +103,7 @@ const OPTIONS: &[(&str, usize, Fate)] = &[
 const EXTENSION: &str = "-a";
 
 /// Options of verikd's own whose next argument is theirs, whatever it looks like.
-const WITH_ARGUMENT: &[&str] = &["-k", "-y", "-c"];
+const WITH_ARGUMENT: &[&str] = &["-k", "-z", "-y", "-c"];
 
 /// A command line that verikd's parser understands.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -61,6 +61,8 @@ pub enum Notice<'a> {
         place: String,
         /// What it says.
         version: &'a KernelVersion,
+        /// It can be made to run and stop; else it is memory that was kept.
+        is_live: bool,
     },
     /// The kernel's symbols are not to be had.
     MissingSymbols(&'a TargetError),
@@ -266,10 +268,11 @@ impl Debugger {
             return Ok(());
         }
         let boot = self.source.boot();
-        let version = self.source.version()?;
-        let kernel = Kernel::new(version, Arc::clone(&self.symbols));
-        observer.notice(&Notice::Target { place: self.source.place(), version: &version });
         self.memory.inner().pin(self.source.stop());
+        let version = self.with_lists(self.source.version()?);
+        let kernel = Kernel::new(version, Arc::clone(&self.symbols));
+        let is_live = self.control().is_some();
+        observer.notice(&Notice::Target { place: self.source.place(), version: &version, is_live });
         let missing = Target::new(&self.memory, &kernel).module_symbols("nt").err();
         if self.source.boot() != boot {
             return Err(RequestError::TargetRestarted.into());
@@ -279,6 +282,21 @@ impl Debugger {
             observer.notice(&Notice::MissingSymbols(&missing));
         }
         Ok(())
+    }
+
+    /// The same with the lists that a source did not know: a kernel's symbols say where they are.
+    fn with_lists(&self, version: KernelVersion) -> KernelVersion {
+        if !version.module_list.is_null() {
+            return version;
+        }
+        let kernel = Kernel::new(version, Arc::clone(&self.symbols));
+        let target = Target::new(&self.memory, &kernel);
+        let of_symbol = |name| target.address_of(name).unwrap_or_default();
+        KernelVersion {
+            module_list: of_symbol("nt!PsLoadedModuleList"),
+            debugger_data_list: of_symbol("nt!KdpDebuggerDataListHead"),
+            ..version
+        }
     }
 
     fn known(&self) -> Option<&Kernel> {

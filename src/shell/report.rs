@@ -119,7 +119,7 @@ impl Report {
     /// Shows what the debugger says while it works.
     pub(super) fn notice(&self, notice: &Notice<'_>) {
         match notice {
-            Notice::Target { place, version } => self.banner(place, version),
+            Notice::Target { place, version, is_live } => self.banner(place, version, *is_live),
             Notice::MissingSymbols(missing) => self.status(&missing.to_string()),
             Notice::Fetching { what, is_running: true } => {
                 self.status(&format!("Fetching {what}; the target runs meanwhile"));
@@ -132,7 +132,7 @@ impl Report {
     }
 
     /// Says who connected.
-    fn banner(&self, place: &str, version: &KernelVersion) {
+    fn banner(&self, place: &str, version: &KernelVersion, is_live: bool) {
         let machine = match version.machine {
             0x8664 => "x64".into(),
             0xaa64 => "ARM64".into(),
@@ -145,8 +145,10 @@ impl Report {
             output::Address { address, pointer_size }
         };
         self.status(&format!(
-            "Connected to Windows build {} {machine} target at {place}, ptr64 {}",
+            "{} Windows build {} {machine} target {} {place}, ptr64 {}",
+            if is_live { "Connected to" } else { "Opened" },
             version.build,
+            if is_live { "at" } else { "in" },
             if is_64_bit { "TRUE" } else { "FALSE" }
         ));
         self.status(&format!(
@@ -186,8 +188,8 @@ impl Report {
             )),
             News::HeardAgain => self.status("The target is heard again"),
             News::Asks(address) => self.status(&format!(
-                "The target at {address} is asked for an offer every three seconds, which may end a session that it has with another \
-                 debugger. ReactOS' source answers that, no Windows was seen to; its own offers are heard as well"
+                "The target at {address} is asked for an offer every three seconds; other kernels answer that, no Windows was \
+                 seen to. Its own offers are heard as well"
             )),
             News::LineEndsAtOnce(why) => self.status(&format!(
                 "The line to the target takes the connection and ends it at once ({why}); trying again, less and less often"

@@ -29,7 +29,7 @@ pub struct KernelVersion {
 
 impl KernelVersion {
     /// `Flags`: pointers have 64 bits.
-    const PTR64: u16 = 4;
+    pub const PTR64: u16 = 4;
 
     /// True if its pointers have 64 bits.
     #[must_use]

@@ -23,6 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "shell",
             "debugger",
             "doctor",
+            "dump",
             "trace",
             "capture",
             "sim",
@@ -54,6 +55,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The engine: no writer, no terminal, no session: any source.
     ("debugger", &["commands", "source", "target", "symbols", "memory", "protocol::*"]),
     ("doctor", &["session", "source", "protocol::*"]),
+    // A file as a target: it makes a source of it, and knows no symbols.
+    ("dump", &["source", "memory", "protocol", "protocol::kd"]),
     // A crate of its own.
     ("sim", &["protocol::*"]),
     // A session's traffic as a file, which capture reads.

@@ -1,0 +1,221 @@
+//! Finds the kernel in physical memory: page tables that translate, then its image, each candidate checked before it is
+//! believed.
+//!
+//! ```text
+//!  CR3 of a processor, or a page that looks like a top table --> KUSER_SHARED_DATA says a Windows version --> a root
+//!  IDT[0], or the header's list --> down page by page to MZ, PE --> the kernel's base --> its exports
+//! ```
+//! Source: docs/dumps.md 6.
+
+use std::sync::Arc;
+
+use object::read::pe::ExportTable;
+
+use super::cores::VirtualCpu;
+use super::error::DumpError;
+use super::header::{MACHINE_X64, MACHINE_X86};
+use super::pages::FilePages;
+use crate::memory::{Memory, Paging, PhysAddr, PhysicalMemory, TranslatedMemory, Translation, VirtAddr};
+use crate::source::KernelVersion;
+
+const PAGE: u64 = 0x1000;
+/// `KUSER_SHARED_DATA`, at the same address in every process.
+const KUSER_64: VirtAddr = VirtAddr(0xffff_f780_0000_0000);
+const KUSER_32: VirtAddr = VirtAddr(0xffdf_0000);
+/// Its `NtMajorVersion`.
+const NT_MAJOR_VERSION: u64 = 0x26c;
+/// The kernel's image begins at most this far below its code.
+const MAX_IMAGE: u64 = 32 << 20;
+/// Where the KPCR of an x64 kernel with KVA shadow keeps the kernel's own root: 7601; 9600 to 18362; 19041 and later.
+const KERNEL_DIRECTORY_TABLE_BASE: [u64; 3] = [0x9000, 0x7000, 0x6000];
+/// An export directory is no larger.
+const MAX_EXPORTS: usize = 1 << 20;
+/// CR4: five levels.
+const LA57: u64 = 1 << 12;
+/// Bytes that are looked through at a time.
+const SCAN_PIECE: usize = 1 << 20;
+
+/// A kernel, and how its memory is read.
+pub(super) struct Found {
+    pub(super) memory: TranslatedMemory,
+    pub(super) version: KernelVersion,
+}
+
+/// What the kernel's memory is with this root, if it is one.
+pub(super) fn with_root(pages: &Arc<FilePages>, cr3: u64, paging: Paging) -> Option<TranslatedMemory> {
+    let memory = TranslatedMemory::new(Arc::clone(pages) as Arc<dyn PhysicalMemory>, cr3, paging);
+    let shared = if matches!(paging, Paging::Long4 | Paging::Long5) { KUSER_64 } else { KUSER_32 };
+    let mut major = [0; 4];
+    memory.read_virtual(shared.offset(NT_MAJOR_VERSION), &mut major).ok()?;
+    matches!(u32::from_le_bytes(major), 5 | 6 | 10).then_some(memory)
+}
+
+/// The kernel of a virtual machine, found through its processors, or through what its memory looks like.
+pub(super) fn of_processors(
+    pages: &Arc<FilePages>,
+    processors: &[VirtualCpu],
+    dtb: Option<u64>,
+) -> Result<Found, DumpError> {
+    let given = dtb.map(|dtb| (dtb, None));
+    // Those in the kernel first: a processor in user mode may run on tables that lack most of it.
+    let in_ring =
+        |is_kernel: bool| processors.iter().filter(move |cpu| (cpu.selectors[0] & 3 == 0) == is_kernel);
+    let of_cpus = in_ring(true).chain(in_ring(false)).map(|cpu| (cpu.cr3, Some(cpu)));
+    for (cr3, cpu) in given.into_iter().chain(of_cpus) {
+        let paging = if cpu.is_some_and(|cpu| cpu.cr4 & LA57 != 0) { Paging::Long5 } else { Paging::Long4 };
+        let shadowed = cpu.and_then(|cpu| behind_shadow(pages, cpu, paging));
+        for memory in [with_root(pages, cr3, paging), shadowed].into_iter().flatten() {
+            let handlers = processors.iter().filter_map(|cpu| divide_error(&memory, cpu.idt_base));
+            if let Some(base) = handlers.into_iter().find_map(|code| image_above(&memory, code)) {
+                return Ok(Found { version: version(&memory, base), memory });
+            }
+            if let Some(base) = any_kernel(&memory) {
+                return Ok(Found { version: version(&memory, base), memory });
+            }
+        }
+    }
+    scan(pages)
+}
+
+/// The kernel's own root, where a processor was stopped on the one that user mode has.
+fn behind_shadow(pages: &Arc<FilePages>, cpu: &VirtualCpu, paging: Paging) -> Option<TranslatedMemory> {
+    let kpcr = VirtAddr(cpu.kernel_gs_base.filter(|base| *base != 0)?);
+    let shadow = TranslatedMemory::new(Arc::clone(pages) as Arc<dyn PhysicalMemory>, cpu.cr3, paging);
+    KERNEL_DIRECTORY_TABLE_BASE.iter().find_map(|offset| {
+        let mut root = [0; 8];
+        shadow.read_virtual(kpcr.offset(*offset), &mut root).ok()?;
+        with_root(pages, u64::from_le_bytes(root), paging)
+    })
+}
+
+/// The handler of the first interrupt: a routine of the kernel's.
+fn divide_error(memory: &TranslatedMemory, idt: u64) -> Option<VirtAddr> {
+    let mut gate = [0; 16];
+    memory.read_virtual(VirtAddr(idt), &mut gate).ok()?;
+    let word = |at: usize| u64::from(u16::from_le_bytes([gate[at], gate[at + 1]]));
+    let high = u64::from(u32::from_le_bytes(gate[8..12].try_into().expect("four bytes")));
+    Some(VirtAddr(word(0) | word(6) << 16 | high << 32)).filter(|it| it.0 >> 47 == 0x1_ffff)
+}
+
+/// The base of the image that this code lies in.
+pub(super) fn image_above(memory: &TranslatedMemory, code: VirtAddr) -> Option<VirtAddr> {
+    let top = code.0 & !(PAGE - 1);
+    let candidates = (0..MAX_IMAGE / PAGE).map_while(|back| top.checked_sub(back * PAGE)).map(VirtAddr);
+    candidates.into_iter().find(|base| is_image(memory, *base))
+}
+
+/// True if an executable image of a machine that is read here begins there.
+pub(super) fn is_image(memory: &dyn Memory, base: VirtAddr) -> bool {
+    let mut start = [0; 0x40];
+    if memory.read_virtual(base, &mut start).is_err() || !start.starts_with(b"MZ") {
+        return false;
+    }
+    let new_header = u32::from_le_bytes(start[0x3c..0x40].try_into().expect("four bytes"));
+    let mut head = [0; 6];
+    new_header < 0x1000
+        && memory.read_virtual(base.offset(new_header.into()), &mut head).is_ok()
+        && head.starts_with(b"PE\0\0")
+        && matches!(u16::from_le_bytes([head[4], head[5]]), MACHINE_X64 | MACHINE_X86)
+}
+
+/// The first image in the region of an x64 kernel that exports what only the kernel does.
+fn any_kernel(memory: &TranslatedMemory) -> Option<VirtAddr> {
+    let (mut at, end) = (0xffff_f800_0000_0000_u64, 0xffff_f880_0000_0000_u64);
+    while at < end {
+        let left = match memory.translate(VirtAddr(at)) {
+            Translation::Hole { left, .. } => left,
+            Translation::Mapped { .. } => {
+                let base = VirtAddr(at);
+                if is_image(memory, base) && export(memory, base, "NtBuildNumber").is_some() {
+                    return Some(base);
+                }
+                PAGE - at % PAGE
+            }
+        };
+        at = at.checked_add(left)?;
+    }
+    None
+}
+
+/// Looks for a top table: one entry of its upper half leads to itself, and what it translates is a kernel.
+fn scan(pages: &Arc<FilePages>) -> Result<Found, DumpError> {
+    let mut piece = vec![0; SCAN_PIECE];
+    for (start, len) in pages.pieces(SCAN_PIECE as u64) {
+        let piece = &mut piece[..len as usize];
+        if pages.read(PhysAddr(start), piece).is_err() {
+            continue;
+        }
+        for (at, page) in (start..).step_by(PAGE as usize).zip(piece.chunks_exact(PAGE as usize)) {
+            if is_top_table(page, at)
+                && let Some(memory) = with_root(pages, at, Paging::Long4)
+                && let Some(base) = any_kernel(&memory)
+            {
+                return Ok(Found { version: version(&memory, base), memory });
+            }
+        }
+    }
+    Err(DumpError::NoKernel(
+        "no processor's tables, and none in memory, translate KUSER_SHARED_DATA and a kernel's image; it may be encrypted, \
+         or of a machine that runs something else"
+            .into(),
+    ))
+}
+
+/// True if one entry of the page's upper half, and no other, leads to the page itself.
+fn is_top_table(page: &[u8], at: u64) -> bool {
+    let own = (at | 1).to_le_bytes();
+    // Bits 12 to 39 of the address, and that it is present: what no other page's entries have by chance.
+    let is_own = |entry: &[u8]| {
+        entry[0] & 1 == 1
+            && entry[1] & 0xf0 == own[1] & 0xf0
+            && entry[2..6] == own[2..6]
+            && entry[6] & 0xf == own[6]
+    };
+    page[PAGE as usize / 2..].chunks_exact(8).filter(|entry| is_own(entry)).count() == 1
+}
+
+/// What a kernel at `base` says of itself through its exports.
+fn version(memory: &TranslatedMemory, base: VirtAddr) -> KernelVersion {
+    let build = export(memory, base, "NtBuildNumber").and_then(|at| {
+        let mut build = [0; 4];
+        memory.read_virtual(at, &mut build).ok()?;
+        Some(u32::from_le_bytes(build))
+    });
+    // The upper byte is 0xf0 of a free build, 0xc0 of a checked one.
+    let major = if build.is_some_and(|it| it >> 24 == 0xc0) { 0xc } else { 0xf };
+    KernelVersion {
+        major,
+        build: build.unwrap_or(0) as u16,
+        flags: KernelVersion::PTR64 | 1,
+        machine: MACHINE_X64,
+        base,
+        module_list: export(memory, base, "PsLoadedModuleList").unwrap_or_default(),
+        debugger_data_list: VirtAddr(0),
+    }
+}
+
+/// The address of what the image at `base` exports by this name.
+fn export(memory: &dyn Memory, base: VirtAddr, name: &str) -> Option<VirtAddr> {
+    let mut headers = [0; PAGE as usize];
+    memory.read_virtual(base, &mut headers).ok()?;
+    let u32_at =
+        |at: usize| headers.get(at..at + 4).map(|it| u32::from_le_bytes(it.try_into().expect("four bytes")));
+    let optional = u32_at(0x3c)? as usize + 24;
+    // Magic 0x20b: data directories at 112, else at 96.
+    let is_64_bit = u32_at(optional)? & 0xffff == 0x20b;
+    let directory = optional + if is_64_bit { 112 } else { 96 };
+    let (rva, len) = (u32_at(directory)?, u32_at(directory + 4)? as usize);
+    if rva == 0 || len == 0 || len > MAX_EXPORTS {
+        return None;
+    }
+    let mut bytes = vec![0; len];
+    memory.read_virtual(base.offset(rva.into()), &mut bytes).ok()?;
+    let table = ExportTable::parse(&bytes, rva).ok()?;
+    let is_called = |pointer| table.name_from_pointer(pointer).is_ok_and(|found| found == name.as_bytes());
+    let (_, index) = table.name_iter().find(|(pointer, _)| is_called(*pointer))?;
+    let target = table.target_by_index(index).ok()?;
+    match target {
+        object::read::pe::ExportTarget::Address(rva) => Some(base.offset(rva.into())),
+        _ => None,
+    }
+}

@@ -1,0 +1,247 @@
+//! Files that hold a machine's memory: crash dumps, cores of virtual machines, images.
+//!
+//! ```text
+//!  PAGEDU64, PAGEDUMP --> header --> runs, bitmap, ranges --.
+//!                            `--> small dump: blocks         >-- page map --> page tables --> Memory --> ImageSource
+//!  ELF core, LiME -------------> loads, notes --------------'
+//! ```
+//! A file of any size is opened in a moment: headers and the index of its runs are read, pages when they are asked for. No
+//! byte of it is trusted: lengths are checked against the file, walks are bounded.
+//!
+//! Source: docs/dumps.md.
+
+mod containers;
+mod cores;
+mod error;
+mod file;
+mod header;
+mod kernel;
+mod opened;
+mod pages;
+mod stop;
+mod triage;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use self::cores::VirtualCpu;
+use self::file::PositionedFile;
+use self::header::{Header, LEN_64, MACHINE_ARM64};
+use self::pages::FilePages;
+use crate::memory::{Memory, Paging, VirtAddr};
+use crate::source::{ImageSource, KernelVersion};
+
+pub use error::DumpError;
+pub use opened::Opened;
+
+/// Opens a file by its content. `dtb` is the root of the kernel's page tables, for files that do not say it.
+///
+/// # Errors
+/// [`DumpError`].
+pub fn open(path: &Path, dtb: Option<u64>) -> Result<Opened, DumpError> {
+    let failed = |source| DumpError::File { path: path.to_owned(), source };
+    let file = Arc::new(PositionedFile::open(path).map_err(failed)?);
+    let start = file.read_some(0, LEN_64).map_err(failed)?;
+    match start.get(..8) {
+        None => Err(DumpError::Truncated { what: "signature", has: file.len(), needs: 8 }),
+        Some(b"PAGEDU64") => crash_dump(&file, &Header::parse(&start, true)?, dtb),
+        Some(b"PAGEDUMP") => crash_dump(&file, &Header::parse(&start, false)?, dtb),
+        Some(begins) if begins.starts_with(b"\x7fELF") => {
+            let (map, processors) = cores::elf(&file)?;
+            virtual_machine(&file, map, &processors, "core of a virtual machine", dtb)
+        }
+        Some(begins) if begins.starts_with(b"EMiL") => {
+            let map = cores::lime(&file)?;
+            virtual_machine(&file, map, &[], "LiME image", dtb)
+        }
+        Some(begins) => Err(refused(begins)),
+    }
+}
+
+/// Why a file with this beginning is none of ours.
+fn refused(begins: &[u8]) -> DumpError {
+    let known: &[(&[u8], &str)] = &[
+        (b"MDMP", "a process's minidump: it holds no kernel memory"),
+        (b"HIBR", "a hibernation file: start the machine, and make a kernel dump"),
+        (b"hibr", "a hibernation file: start the machine, and make a kernel dump"),
+        (b"WAKE", "a hibernation file that was resumed from: it holds nothing any more"),
+        (b"RSTR", "a hibernation file that was resumed from: it holds nothing any more"),
+        (b"MSCF", "a cabinet: unpack the dump first (cabextract, expand)"),
+        (b"QEVM", "a saved state of QEMU: make a core of it (virsh dump --memory-only, dump-guest-memory)"),
+        (b"Libv", "a saved state of libvirt: make a core of it (virsh dump --memory-only)"),
+        (b"makedump", "a compressed core of QEMU: make one without -z, -l, -s"),
+        (b"KDUMP   ", "a compressed core of QEMU: make one without -z, -l, -s"),
+        (b"\xd0\xbe\xd2\xbe", "VMware's state of a machine, which verikd does not read yet"),
+        (b"\xd1\xba\xd1\xba", "VMware's state of a machine, which verikd does not read yet"),
+        (b"\xd2\xbe\xd2\xbe", "VMware's state of a machine, which verikd does not read yet"),
+        (b"\xd3\xbe\xd3\xbe", "VMware's state of a machine, which verikd does not read yet"),
+        (b"PAGE\0\0\0\0", "a dump whose writing did not finish"),
+        (&[0; 8], "a dump whose writing did not begin, or an image of raw memory"),
+    ];
+    match known.iter().find(|(magic, _)| begins.starts_with(magic)) {
+        Some((_, what)) => DumpError::Refused((*what).to_owned()),
+        None => DumpError::Unknown { begins: begins.escape_ascii().to_string() },
+    }
+}
+
+fn crash_dump(file: &Arc<PositionedFile>, header: &Header, dtb: Option<u64>) -> Result<Opened, DumpError> {
+    const TRIAGE: u32 = 4;
+    if header.dump_type == TRIAGE {
+        return triage::open(file, header);
+    }
+    if header.machine == MACHINE_ARM64 {
+        return Err(DumpError::Refused(format!(
+            "a {} of an ARM64 machine, whose page tables verikd does not read; small dumps of such machines open",
+            header.kind()
+        )));
+    }
+    let map = containers::pages(file, header)?;
+    let what = format!("{}, {} pages", header.kind(), map.total() / 0x1000);
+    let mut warnings = Vec::new();
+    if header.lacks_pages() {
+        warnings.push("The dump lacks pages: the page file was too small for it".to_owned());
+    }
+    if map.file_end() > file.len() {
+        warnings.push(format!(
+            "The dump is cut short: it has {:#x} bytes, its pages end at {:#x}. What is missing is said where it is missed",
+            file.len(),
+            map.file_end()
+        ));
+    }
+    let pages = Arc::new(FilePages { file: Arc::clone(file), map });
+    let root = dtb.unwrap_or(header.directory_table_base);
+    let pagings: &[Paging] = match (header.is_64_bit, header.is_pae) {
+        (true, _) => &[Paging::Long4, Paging::Long5],
+        // Writers differ about the flag; what the tables say decides.
+        (false, true) => &[Paging::Pae, Paging::X86],
+        (false, false) => &[Paging::X86, Paging::Pae],
+    };
+    let memory = pagings.iter().find_map(|paging| kernel::with_root(&pages, root, *paging));
+    let Some(memory) = memory else {
+        // A root of no use: whatever page of the dump is one.
+        let found = kernel::of_processors(&pages, &[], dtb)?;
+        let version = KernelVersion { major: header.major, build: header.build, ..found.version };
+        return Ok(opened(file, found.memory, version, header, what, warnings));
+    };
+    let wide = |address: VirtAddr| {
+        if header.is_64_bit { address } else { VirtAddr(address.0 & 0xffff_ffff) }
+    };
+    let (block, list) = (wide(header.debugger_data), wide(header.module_list));
+    let base = kernel_base(&memory, block, list, header.is_64_bit)?;
+    let version = KernelVersion {
+        major: header.major,
+        build: header.build,
+        flags: 1 | if header.is_64_bit { KernelVersion::PTR64 } else { 0 },
+        machine: header.machine,
+        base,
+        module_list: list,
+        debugger_data_list: list_of(&memory, block, header.is_64_bit),
+    };
+    Ok(opened(file, memory, version, header, what, warnings))
+}
+
+fn opened(
+    file: &PositionedFile,
+    memory: impl Memory + 'static,
+    version: KernelVersion,
+    header: &Header,
+    what: String,
+    warnings: Vec<String>,
+) -> Opened {
+    let name = file.path().display().to_string();
+    let source = ImageSource::new(name, memory, version, stop::of_header(header), header.context.clone());
+    Opened { source, what, warnings }
+}
+
+fn virtual_machine(
+    file: &Arc<PositionedFile>,
+    map: pages::PageMap,
+    processors: &[VirtualCpu],
+    kind: &str,
+    dtb: Option<u64>,
+) -> Result<Opened, DumpError> {
+    let what = format!("{kind}, {} pages", map.total() / 0x1000);
+    let mut warnings = Vec::new();
+    if map.file_end() > file.len() {
+        warnings.push(format!(
+            "The file is cut short: it has {:#x} bytes, its memory ends at {:#x}. What is missing is said where it is missed",
+            file.len(),
+            map.file_end()
+        ));
+    }
+    let pages = Arc::new(FilePages { file: Arc::clone(file), map });
+    let found = kernel::of_processors(&pages, processors, dtb)?;
+    let context = processors.first().map(context_of);
+    let at = processors.first().map_or(0, |cpu| cpu.rip);
+    let stop = stop::exception(0x8000_0003, at, processors.len().max(1) as u32);
+    let name = file.path().display().to_string();
+    let source = ImageSource::new(name, found.memory, found.version, stop, context);
+    Ok(Opened { source, what, warnings })
+}
+
+/// An x64 `CONTEXT` with what QEMU notes of a processor: segments, flags, general registers.
+fn context_of(cpu: &VirtualCpu) -> Vec<u8> {
+    let mut context = vec![0; 0x4d0];
+    // CONTEXT_AMD64 with control, integer and segment registers.
+    context[0x30..0x34].copy_from_slice(&0x0010_0007_u32.to_le_bytes());
+    for (index, selector) in cpu.selectors.iter().enumerate() {
+        context[0x38 + 2 * index..][..2].copy_from_slice(&selector.to_le_bytes());
+    }
+    context[0x44..0x48].copy_from_slice(&(cpu.rflags as u32).to_le_bytes());
+    // QEMU: rax rbx rcx rdx rsi rdi rsp rbp r8..; a CONTEXT: rax rcx rdx rbx rsp rbp rsi rdi r8...
+    const ORDER: [usize; 8] = [0, 2, 3, 1, 6, 7, 4, 5];
+    let general = ORDER.iter().copied().chain(8..16).map(|from| cpu.general[from]);
+    for (index, value) in general.enumerate() {
+        context[0x78 + 8 * index..][..8].copy_from_slice(&value.to_le_bytes());
+    }
+    context[0xf8..0x100].copy_from_slice(&cpu.rip.to_le_bytes());
+    context
+}
+
+/// The kernel's base: what its debugger data say, else the first module's.
+fn kernel_base(
+    memory: &dyn Memory,
+    block: VirtAddr,
+    list: VirtAddr,
+    is_64_bit: bool,
+) -> Result<VirtAddr, DumpError> {
+    let word = |at: VirtAddr, len: usize| {
+        let mut value = [0; 8];
+        memory.read_virtual(at, &mut value[..len]).ok()?;
+        Some(u64::from_le_bytes(value))
+    };
+    let width = if is_64_bit { 8 } else { 4 };
+    let cut = |value: u64| VirtAddr(if is_64_bit { value } else { value & 0xffff_ffff });
+    let of_block = (!block.is_null() && word(block.offset(0x10), 4) == Some(0x4742_444b))
+        .then(|| word(block.offset(0x18), 8).map(cut))
+        .flatten();
+    let of_list = || {
+        let first = cut(word(list, width)?);
+        word(first.offset(if is_64_bit { 0x30 } else { 0x18 }), width).map(cut)
+    };
+    let candidates = [of_block, of_list()];
+    let base = candidates.into_iter().flatten().find(|base| kernel::is_image(memory, *base));
+    // Its first page may be absent; then its own word for it has to do.
+    base.or(of_block).ok_or_else(|| {
+        DumpError::NoKernel(
+            "neither its debugger data block nor its list of modules can be read, so that the kernel's base is not known".into(),
+        )
+    })
+}
+
+/// The head of the list that `block` is in, which is what a kernel tells a live debugger.
+fn list_of(memory: &dyn Memory, block: VirtAddr, is_64_bit: bool) -> VirtAddr {
+    let width = if is_64_bit { 8 } else { 4 };
+    let follow = |at: VirtAddr, len: usize| {
+        let mut link = [0; 8];
+        memory.read_virtual(at, &mut link[..len]).ok()?;
+        let link = u64::from_le_bytes(link);
+        Some(VirtAddr(if is_64_bit { link } else { link & 0xffff_ffff }))
+    };
+    if block.is_null() {
+        return VirtAddr(0);
+    }
+    // The block's links are 64 bits wide on every kernel; the head's are as wide as its pointers.
+    let head = follow(block, 8).filter(|head| follow(*head, width) == Some(block));
+    head.unwrap_or_default()
+}

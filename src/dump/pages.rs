@@ -1,0 +1,174 @@
+//! Which pages a file holds, and where: an index of runs, however large the file.
+
+use std::sync::Arc;
+
+use super::file::PositionedFile;
+use crate::memory::{PhysAddr, PhysicalMemory, ReadCause};
+
+/// The most runs that are kept: a bitmap of a fragmented machine has many, a hostile one as many as it has bits.
+const MAX_RUNS: usize = 1 << 20;
+/// No machine has more physical address space.
+const MAX_ADDRESS: u64 = 1 << 52;
+
+/// Bytes at physical addresses that lie one after another in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) start: u64,
+    pub(super) len: u64,
+    pub(super) offset: u64,
+}
+
+/// Runs in order of their addresses, none over another.
+#[derive(Debug, Default)]
+pub(super) struct PageMap {
+    runs: Vec<Run>,
+}
+
+/// What is wrong with a run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadRun {
+    #[error("a run of {len:#x} bytes at physical address {start:#x} lies outside of any machine's memory")]
+    Outside { start: u64, len: u64 },
+    #[error("the run at physical address {0:#x} lies over another")]
+    Overlaps(u64),
+    #[error("it lists more than {MAX_RUNS} runs")]
+    TooMany,
+}
+
+impl PageMap {
+    /// Adds a run behind the others, merged with the last where it continues it in address and file.
+    pub(super) fn push(&mut self, run: Run) -> Result<(), BadRun> {
+        if run.len == 0 {
+            return Ok(());
+        }
+        if run.start.checked_add(run.len).is_none_or(|end| end > MAX_ADDRESS)
+            || run.offset.checked_add(run.len).is_none()
+        {
+            return Err(BadRun::Outside { start: run.start, len: run.len });
+        }
+        if let Some(last) = self.runs.last_mut()
+            && last.start + last.len == run.start
+            && last.offset + last.len == run.offset
+        {
+            last.len += run.len;
+            return Ok(());
+        }
+        if self.runs.len() == MAX_RUNS {
+            return Err(BadRun::TooMany);
+        }
+        self.runs.push(run);
+        Ok(())
+    }
+
+    /// The same runs, in order.
+    pub(super) fn sorted(mut self) -> Result<Self, BadRun> {
+        self.runs.sort_by_key(|run| run.start);
+        for pair in self.runs.windows(2) {
+            if pair[0].start + pair[0].len > pair[1].start {
+                return Err(BadRun::Overlaps(pair[1].start));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Bytes that it lists.
+    pub(super) fn total(&self) -> u64 {
+        self.runs.iter().map(|run| run.len).sum()
+    }
+
+    /// The end of the last run in the file.
+    pub(super) fn file_end(&self) -> u64 {
+        self.runs.iter().map(|run| run.offset + run.len).max().unwrap_or(0)
+    }
+
+    fn find(&self, address: u64) -> Option<(Run, u64)> {
+        let after = self.runs.partition_point(|run| run.start <= address);
+        let run = *self.runs.get(after.checked_sub(1)?)?;
+        let into = address - run.start;
+        (into < run.len).then_some((run, into))
+    }
+}
+
+/// Physical memory in a file.
+#[derive(Debug)]
+pub(super) struct FilePages {
+    pub(super) file: Arc<PositionedFile>,
+    pub(super) map: PageMap,
+}
+
+impl FilePages {
+    /// What the file has, from the lowest address on, in pieces of at most so many bytes, a multiple of the page size: start,
+    /// length. What a header lists beyond the file's end costs nothing.
+    pub(super) fn pieces(&self, most: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.map.runs.iter().flat_map(move |run| {
+            let there = run.len.min(self.file.len().saturating_sub(run.offset));
+            (0..there).step_by(most as usize).map(move |from| (run.start + from, most.min(there - from)))
+        })
+    }
+}
+
+impl PhysicalMemory for FilePages {
+    fn read(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), (usize, ReadCause)> {
+        let mut got = 0;
+        while got < buf.len() {
+            let at = address.0.checked_add(got as u64).ok_or((got, ReadCause::NotKept))?;
+            let (run, into) = self.map.find(at).ok_or((got, ReadCause::NotKept))?;
+            let len = usize::try_from(run.len - into).unwrap_or(usize::MAX).min(buf.len() - got);
+            let offset = run.offset + into;
+            let there =
+                usize::try_from(self.file.len().saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
+            self.file
+                .read_exact_at(offset, &mut buf[got..got + there])
+                .map_err(|error| (got, ReadCause::File(error.to_string())))?;
+            got += there;
+            if there < len {
+                return Err((got, ReadCause::CutShort));
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> PhysAddr {
+        PhysAddr(self.map.runs.last().map_or(0, |run| run.start + run.len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn run(start: u64, len: u64, offset: u64) -> Run {
+        Run { start, len, offset }
+    }
+
+    #[test]
+    fn runs_that_continue_each_other_are_one_and_none_lies_over_another() {
+        let mut map = PageMap::default();
+        for piece in [run(0, 0x1000, 0x2000), run(0x1000, 0x1000, 0x3000), run(0x5000, 0x1000, 0x4000)] {
+            map.push(piece).unwrap();
+        }
+        assert_eq!(map.runs, [run(0, 0x2000, 0x2000), run(0x5000, 0x1000, 0x4000)]);
+        assert_eq!((map.total(), map.file_end()), (0x3000, 0x5000));
+        map.push(run(0x1000, 0x1000, 0x9000)).unwrap();
+        assert_eq!(map.sorted().unwrap_err(), BadRun::Overlaps(0x1000));
+        assert!(PageMap::default().push(run(u64::MAX - 0xfff, 0x2000, 0)).is_err());
+    }
+
+    #[test]
+    fn a_page_that_is_absent_and_one_behind_the_files_end_are_told_apart() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 0x1800]).unwrap();
+        let mut map = PageMap::default();
+        map.push(run(0x1000, 0x3000, 0)).unwrap();
+        let file = Arc::new(PositionedFile::open(file.path()).unwrap());
+        let pages = FilePages { file, map };
+        let mut buf = [0; 0x10];
+        assert_eq!(pages.read(PhysAddr(0x27f8), &mut buf), Err((8, ReadCause::CutShort)));
+        assert_eq!(pages.read(PhysAddr(0xff8), &mut buf), Err((0, ReadCause::NotKept)));
+        assert_eq!(pages.read(PhysAddr(0x3ff8), &mut buf), Err((0, ReadCause::CutShort)));
+        assert_eq!(pages.read(PhysAddr(0x1000), &mut buf), Ok(()));
+        assert_eq!((buf, pages.end()), ([7; 0x10], PhysAddr(0x4000)));
+    }
+}
