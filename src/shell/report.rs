@@ -188,8 +188,8 @@ impl Report {
             )),
             News::HeardAgain => self.status("The target is heard again"),
             News::Asks(address) => self.status(&format!(
-                "The target at {address} is asked for an offer every three seconds; other kernels answer that, no Windows was \
-                 seen to. Its own offers are heard as well"
+                "The target at {address} is asked for an offer every three seconds, which may end a session that it has with another \
+                 debugger. ReactOS' source answers that, no Windows was seen to; its own offers are heard as well"
             )),
             News::LineEndsAtOnce(why) => self.status(&format!(
                 "The line to the target takes the connection and ends it at once ({why}); trying again, less and less often"

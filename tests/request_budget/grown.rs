@@ -132,3 +132,27 @@ fn a_large_log_costs_what_is_found_in_it() {
     counts.run(&mut shell, "!verifier 80 fffffa80052fb123", 48);
     counts.hold();
 }
+
+#[test]
+fn one_driver_among_many_reads_as_it_does_among_all() {
+    for windows in ["7sp1", "11-25h2"] {
+        let live = Live::grown(Build::find(windows).unwrap(), Scenario::Myfault, GROWN);
+        let (mut shell, out) = live.shell();
+        shell.break_in().unwrap();
+        let mut answer = |command: &str| {
+            let before = out().len();
+            shell.run(command);
+            out()[before..].to_owned()
+        };
+        let all = answer("!verifier 1");
+        for name in ["myfault", "netflt.sys", "STORPORT.SYS", r"\SystemRoot\system32\drivers\audclass.sys"] {
+            let one = answer(&format!("!verifier 1 {name}"));
+            let file = name.rsplit('\\').next().unwrap().to_lowercase();
+            let rows: Vec<_> =
+                one.lines().filter(|line| line.contains(file.trim_end_matches(".sys"))).collect();
+            assert!(!rows.is_empty(), "{name}:\n{one}");
+            assert!(rows.iter().all(|row| all.contains(row)), "{name}:\n{one}");
+            assert!(one.len() < all.len() / 2, "{name}:\n{one}");
+        }
+    }
+}
