@@ -13,7 +13,7 @@ use verikd::debugger::{DebugError, Debugger};
 use verikd::dump;
 use verikd::key::KeyText;
 use verikd::session::{
-    AttachError, Connection, OpenTap, Prompts, Quit, Session, SessionConfig, Signal, Watcher,
+    AttachError, Connection, ConnectionError, OpenTap, Prompts, Quit, Session, SessionConfig, Signal, Watcher,
 };
 use verikd::shell::interactive::prompt;
 use verikd::shell::script::{Script, run_script};
@@ -124,6 +124,13 @@ fn hexadecimal(text: &str) -> Result<u64, std::num::ParseIntError> {
 }
 
 pub(super) fn run(options: &Options) -> u8 {
+    let connection = match connection_of(options) {
+        Ok(connection) => connection,
+        Err(error) => {
+            fail(&error.of_option("-k"));
+            return USAGE;
+        }
+    };
     let script = match script_of(options) {
         Ok(script) => script,
         Err(error) => {
@@ -143,10 +150,22 @@ pub(super) fn run(options: &Options) -> u8 {
         );
         return USAGE;
     }
-    match &options.dump {
-        Some(file) => run_file(options, file, script.as_ref()),
-        None => run_live(options, script.as_ref()),
+    match (connection, &options.dump) {
+        (Some(connection), _) => run_live(options, connection, script.as_ref()),
+        (None, Some(file)) => run_file(options, file, script.as_ref()),
+        (None, None) => unreachable!("the argument parser asks for -k or -z"),
     }
+}
+
+/// Where the live target is; nothing for a file.
+fn connection_of(options: &Options) -> Result<Option<Connection>, ConnectionError> {
+    if options.dump.is_some() {
+        return Ok(None);
+    }
+    let text = options.connection.as_ref().map_or("", KeyText::as_str);
+    let (connection, key_origin) = Connection::parse(text)?;
+    warn_of_visible_key(key_origin, connection.is_loopback(), "key=@FILE");
+    Ok(Some(connection))
 }
 
 /// A file's memory: nothing is let run, and nothing waits.
@@ -175,17 +194,7 @@ fn run_file(options: &Options, file: &Path, script: Option<&Script>) -> u8 {
 }
 
 /// A live target.
-fn run_live(options: &Options, script: Option<&Script>) -> u8 {
-    let connection = match Connection::parse(options.connection.as_ref().map_or("", KeyText::as_str)) {
-        Ok((connection, key_origin)) => {
-            warn_of_visible_key(key_origin, connection.is_loopback(), "key=@FILE");
-            connection
-        }
-        Err(error) => {
-            fail(&error.of_option("-k"));
-            return USAGE;
-        }
-    };
+fn run_live(options: &Options, connection: Connection, script: Option<&Script>) -> u8 {
     let deadlines = &options.deadlines;
     let answer = Bytes::from_static(options.prompt_answer.text().as_bytes());
     let config = SessionConfig {

@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn what_would_make_a_difference_is_refused_with_what_to_use() {
         for (line, wanted) in [
-            ("verikd -z memory.dmp", "dumps are not opened"),
+            ("verikd -zp pagefile.sys", "page files are not read"),
             ("verikd -k x -logo log.txt", "tee"),
             ("verikd -d -k x", "-b breaks in at once"),
             ("verikd -p 4711", "kernels"),

@@ -64,7 +64,8 @@ impl Asked {
             if reply > 0 && end > from {
                 let requests = (end - from).div_ceil(reply);
                 need.requests += requests;
-                carried = from + requests * reply;
+                // The last bytes of the address space may be among them.
+                carried = from.saturating_add(requests * reply);
             }
         }
         if reply > 0 {

@@ -108,7 +108,7 @@ fn options_of_kd_are_understood_or_named() {
     let Finished { code, err, .. } = verikd(&[&["-Q", "-n", "-v"], &nobody[..]].concat());
     assert_eq!(code, 1, "it is the line that is missing: {err}");
     assert_eq!(err.matches("is ignored").count(), 3, "{err}");
-    for option in [&["-z", "memory.dmp"][..], &["-d"], &["-logo", "log.txt"], &["-p", "4"]] {
+    for option in [&["-zp", "pagefile.sys"][..], &["-d"], &["-logo", "log.txt"], &["-p", "4"]] {
         let Finished { code, err, .. } = verikd(&[option, &nobody[..]].concat());
         assert_eq!(code, 2, "{option:?}");
         assert!(err.starts_with(&format!("verikd: {}: ", option[0])), "{err}");
