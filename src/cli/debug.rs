@@ -362,7 +362,7 @@ fn wait_for_target(
         let to_hint = (!has_hinted).then(|| HINT_AFTER.saturating_sub(start.elapsed()));
         let slice = left.into_iter().chain(to_hint).fold(NEWS_LOOK, Duration::min);
         let result = session.wait_for_target(Some(slice));
-        session.watcher().take_news().iter().for_each(|news| report.news(news));
+        session.watcher().take_news_before_target().iter().for_each(|news| report.news(news));
         match result {
             Err(hint) if hint.is_passing() && timeout.is_none_or(|it| start.elapsed() < it) => {
                 if !has_hinted && start.elapsed() >= HINT_AFTER {

@@ -462,6 +462,15 @@ impl Monitor {
         matches!(self.wait_unless(None, &mut find, |state| ended(state)), Wait::Done(()))
     }
 
+    /// The news so far if no target has connected; else none.
+    pub(super) fn take_news_before_target(&self) -> Vec<News> {
+        let mut state = self.lock();
+        // A target's print is told of before it is known to be there.
+        let is_target = |news: &News| matches!(news, News::Event(Event::DebugPrint(_)));
+        let is_there = state.peer.is_some() || state.news.iter().any(is_target);
+        if is_there { Vec::new() } else { state.news.drain(..).collect() }
+    }
+
     /// The news so far, each once.
     pub(super) fn take_news(&self) -> Vec<News> {
         self.lock().news.drain(..).collect()

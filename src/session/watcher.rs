@@ -35,6 +35,12 @@ impl Watcher {
         self.0.wait_for_news()
     }
 
+    /// The news so far, each once, as long as no target has connected: those of a target are for whoever debugs it.
+    #[must_use]
+    pub fn take_news_before_target(&self) -> Vec<News> {
+        self.0.take_news_before_target()
+    }
+
     /// The news so far, each once.
     #[must_use]
     pub fn take_news(&self) -> Vec<News> {
