@@ -11,7 +11,7 @@
 
 use kd_protocol::wire::Reader;
 
-use super::TargetError;
+use super::error::TargetError;
 use super::width::Width;
 use crate::memory::{Memory, VirtAddr};
 

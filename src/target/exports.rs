@@ -12,10 +12,13 @@ use std::sync::Arc;
 
 use object::read::pe::ExportTable;
 
+use super::Target;
+use super::error::{MissingSymbols, TargetError};
 use super::image::{Headers, IMAGE_DIRECTORY_ENTRY_EXPORT, ImageError};
-use super::{
-    MissingSymbols, Module, ModuleSymbols, SparseBytes, SymbolsOrWhyNot, Target, TargetError, is_over,
-};
+use super::kernel::{ModuleSymbols, SymbolsOrWhyNot};
+use super::modules::Module;
+use super::patience::is_over;
+use super::sparse::SparseBytes;
 use crate::memory::{Address, ReadError, VirtAddr};
 use crate::symbols::{ExportSymbols, Symbols};
 
@@ -26,7 +29,7 @@ const MAX_NAME: usize = 0x1000;
 /// Most exports that are looked at; ordinals have sixteen bits.
 const MAX_NAMES: usize = 0x1_0000;
 /// Most modules that an export is followed through.
-pub(super) const MAX_FORWARDS: u32 = 4;
+const MAX_FORWARDS: u32 = 4;
 
 impl Target<'_> {
     /// What the image of a loaded module exports, read from the target at the first call; nothing if it exports nothing.
@@ -72,7 +75,11 @@ impl Target<'_> {
     }
 
     /// Where the export called `name` of a module without symbols is; one that another module has is looked for there.
-    pub(super) fn exported(
+    pub(super) fn exported(&self, module: &Module, name: &str, missing: &MissingSymbols) -> Option<VirtAddr> {
+        self.exported_within(module, name, missing, MAX_FORWARDS)
+    }
+
+    fn exported_within(
         &self,
         module: &Module,
         name: &str,
@@ -91,7 +98,7 @@ impl Target<'_> {
         let (module, symbols) = self.module_and_symbols(other).ok()?;
         match symbols {
             Ok(symbols) => Some(module.base.offset(symbols.address_of(&name)?.0.into())),
-            Err(missing) => self.exported(&module, &name, &missing, forwards.checked_sub(1)?),
+            Err(missing) => self.exported_within(&module, &name, &missing, forwards.checked_sub(1)?),
         }
     }
 

@@ -7,8 +7,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
-use super::width::AMD64;
-use super::{Layout, Target, TargetError, VirtAddr, record};
 use crate::symbols::table::TableSymbols;
 use crate::symbols::{Guid, PdbIdentity, Symbols};
 
@@ -79,8 +77,9 @@ _MM_DRIVER_VERIFIER_DATA 30
   AllocationsFailedDeliberately 2c u32
 ";
 
-/// Never stands in for symbols by itself: what is missing at its end matters, and [`verifier_data`] says it.
-const PARTIAL: &str = "_MM_DRIVER_VERIFIER_DATA";
+/// Never stands in for symbols by itself: what is missing at its end matters, and
+/// [`Target::verifier_data`](super::Target::verifier_data) says it.
+pub(super) const PARTIAL: &str = "_MM_DRIVER_VERIFIER_DATA";
 
 static SYMBOLS: LazyLock<Arc<TableSymbols>> = LazyLock::new(|| {
     let identity = PdbIdentity::new("the built-in layouts", Guid::default(), 0);
@@ -99,57 +98,5 @@ pub fn stands_in(name: &str) -> bool {
     name != PARTIAL && SYMBOLS.find_type(name).is_some()
 }
 
-impl Target<'_> {
-    /// The built-in layout of the kernel's structure called `name`, in place of symbols that lack it.
-    pub(super) fn built_in(&self, name: &str) -> Option<Layout> {
-        if self.kernel().version().machine != AMD64 || !stands_in(name) {
-            return None;
-        }
-        let symbols = built_in_layouts();
-        let layout = symbols.layout(symbols.find_type(name)?).ok()?;
-        self.built_in.borrow_mut().insert(Arc::clone(&layout.name));
-        Some(Layout::new(symbols, layout))
-    }
-
-    /// What the reader of an answer must know if built-in layouts were used for it.
-    #[must_use]
-    pub fn built_in_note(&self) -> Option<String> {
-        let used = self.built_in.borrow();
-        if used.is_empty() {
-            return None;
-        }
-        let names = used.iter().map(|name| &**name).collect::<Vec<_>>().join(", ");
-        let why = match self.module_symbols("nt") {
-            Ok((_, symbols)) => format!("{} has no such types", record::describe(&*symbols)),
-            Err(missing) => missing.to_string(),
-        };
-        Some(format!("Built-in layouts, which every known x64 kernel shares, were used for {names}: {why}"))
-    }
-}
-
 /// Names of the built-in layouts that were used.
 pub(super) type BuiltInUsed = std::cell::RefCell<BTreeSet<Arc<str>>>;
-
-/// Driver Verifier's level and first counters without the kernel's PDB: where they are, and what they look like.
-///
-/// The address is the debugger data block's.
-///
-/// # Errors
-/// That of the symbols, `missing`, if the kernel gives no debugger data block; [`TargetError::NoVerifierData`] if its block
-/// does not have the address;
-/// [`TargetError::NotSupported`] if it is no x64 one.
-pub fn verifier_data(target: &Target<'_>, missing: TargetError) -> Result<(VirtAddr, Layout), TargetError> {
-    if target.kernel().version().machine != AMD64 {
-        let what = format!(
-            "level and counters without the kernel's symbols, because the built-in layout is that of x64 kernels; {missing}"
-        );
-        return Err(TargetError::NotSupported { machine: target.machine_name(), what });
-    }
-    let Ok(data) = target.debugger_data() else { return Err(missing) };
-    let address = data.mm_verifier_data();
-    let address = address.ok_or_else(|| TargetError::NoVerifierData { missing: Arc::new(missing) })?;
-    let symbols = built_in_layouts();
-    let id = symbols.find_type(PARTIAL).expect("the text above has it");
-    let layout = symbols.layout(id)?;
-    Ok((address, Layout::new(symbols, layout)))
-}

@@ -1,6 +1,6 @@
 //! Names of files in the target: bounded, and cut where they can no longer be one.
 
-use super::{Record, Target, TargetError, modules};
+use super::utf16::utf16;
 
 /// Longest name that a file system has, in bytes of UTF-16.
 const LONGEST: usize = 255 * 2;
@@ -24,7 +24,7 @@ impl FileName {
 
     /// The name of `length` bytes, of which these were read.
     pub(super) fn new(bytes: &[u8], length: usize) -> Self {
-        let whole = modules::utf16(bytes);
+        let whole = utf16(bytes);
         if length <= LONGEST {
             return Self { text: whole, absurd_length: None };
         }
@@ -32,18 +32,6 @@ impl FileName {
             |c: char| c.is_control() || r#"\/:*?"<>|"#.contains(c) || c == char::REPLACEMENT_CHARACTER;
         let text = whole.split(is_end).next().unwrap_or_default().to_owned();
         Self { text, absurd_length: Some(length) }
-    }
-}
-
-impl Target<'_> {
-    /// The file's name in a `_UNICODE_STRING` field.
-    ///
-    /// # Errors
-    /// [`TargetError::Read`] and those of [`Record::uint`].
-    pub fn file_name(&self, record: &Record<'_>, path: &str) -> Result<FileName, TargetError> {
-        let length = record.uint(&format!("{path}.Length"))? as usize;
-        let bytes = self.unicode_bytes(record, path, FileName::bytes_to_read(length))?;
-        Ok(FileName::new(&bytes, length))
     }
 }
 

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::Module;
 use super::error::MissingSymbols;
 use super::image::{Image, ImageError};
-use super::loaded::Loaded;
+use super::known::Loaded;
+use super::modules::Module;
 use super::width::Width;
 use crate::memory::{Memory, ReadCause, VirtAddr};
 use crate::source::KernelVersion;
@@ -40,6 +40,9 @@ pub struct DisplayPosition {
 
 /// A module's symbols, or why it has none.
 pub type SymbolsOrWhyNot = Result<Arc<dyn Symbols>, MissingSymbols>;
+
+/// A loaded module and its symbols.
+pub type ModuleSymbols = (Module, Arc<dyn Symbols>);
 
 /// What an image exports; nothing if it exports nothing.
 type Exports = Option<Arc<ExportSymbols>>;

@@ -15,56 +15,16 @@
 //!
 //! Names of two modules whose files are called alike are told apart by [`ModuleList`] only.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::modules::{Entry, MAX_MODULES, Offsets};
-use super::{Module, ModuleList, Target, TargetError, UnloadedModule};
-use crate::memory::{Memory, StopId, VirtAddr};
+use super::Target;
+use super::error::TargetError;
+use super::known::{Ends, Loaded, Mark};
+use super::modules::{Entry, Offsets};
+use super::modules::{Module, ModuleList};
+use super::unloaded_module::UnloadedModule;
+use crate::memory::{Memory, VirtAddr};
 use crate::symbols::Symbols;
-
-/// No image is longer: an entry that says so is damaged, and its neighbours decide which module an address lies in.
-const MAX_SIZE: u32 = 0x1000_0000;
-
-/// What is known of the loaded modules.
-#[derive(Debug, Default)]
-pub(super) struct Loaded {
-    /// The stop that it was last seen to hold in.
-    stop: Option<StopId>,
-    mark: Option<Mark>,
-    whole: Option<Arc<ModuleList>>,
-    ends: Option<Ends>,
-    unloaded: Option<Arc<[UnloadedModule]>>,
-}
-
-/// What changes when a module is loaded or unloaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
-    /// Links of the list's head.
-    first: VirtAddr,
-    last: VirtAddr,
-    /// How many drivers were unloaded, up to the length of the kernel's array and then anew; nothing if symbols don't say.
-    last_unloaded: Option<u32>,
-}
-
-impl Loaded {
-    /// Base and size of the modules that are known.
-    fn known(&self) -> Box<dyn Iterator<Item = (VirtAddr, u32)> + '_> {
-        match (&self.whole, &self.ends) {
-            (Some(whole), _) => Box::new(whole.modules().iter().map(|module| (module.base, module.size))),
-            (None, Some(ends)) => Box::new(ends.seen.iter().map(|entry| (entry.base, entry.size))),
-            (None, None) => Box::new(std::iter::empty()),
-        }
-    }
-
-    /// The entry at the list's end and the base of its image, if it was read.
-    fn tail(&self) -> Option<(VirtAddr, VirtAddr)> {
-        match (&self.whole, &self.ends) {
-            (Some(whole), _) => whole.last(),
-            (None, ends) => ends.as_ref()?.tail,
-        }
-    }
-}
 
 impl Target<'_> {
     /// The module that `address` lies in, if that is known or can be read.
@@ -214,91 +174,6 @@ impl Target<'_> {
     /// Where a variable of the kernel is, if its symbols say.
     fn variable(&self, symbols: Option<&dyn Symbols>, name: &str) -> Option<VirtAddr> {
         Some(self.kernel.version().base.offset(symbols?.address_of(name)?.0.into()))
-    }
-}
-
-/// The list of modules as far as it was read from its ends.
-#[derive(Debug)]
-struct Ends {
-    head: VirtAddr,
-    seen: Vec<Entry>,
-    places: HashSet<VirtAddr>,
-    /// The entries next to be read, and those that lead there.
-    front: Option<VirtAddr>,
-    back: Option<VirtAddr>,
-    behind_back: VirtAddr,
-    is_backs_turn: bool,
-    /// The last entry of the list and its image.
-    tail: Option<(VirtAddr, VirtAddr)>,
-}
-
-impl Ends {
-    fn new(head: VirtAddr, first: VirtAddr, last: VirtAddr) -> Self {
-        Self {
-            head,
-            seen: Vec::new(),
-            places: HashSet::new(),
-            front: Some(first),
-            back: Some(last),
-            behind_back: head,
-            is_backs_turn: false,
-            tail: None,
-        }
-    }
-
-    /// The entry of the module that `address` lies in; nothing if the whole list has to be read to say.
-    fn find(&mut self, memory: &dyn Memory, offsets: &Offsets, address: VirtAddr) -> Option<&Entry> {
-        let has = |entry: &Entry| address.since(entry.base) < u64::from(entry.size);
-        if let Some(place) = self.seen.iter().position(has) {
-            return self.seen.get(place);
-        }
-        while let Some(entry) = self.step(memory, offsets) {
-            if has(entry) {
-                return self.seen.last();
-            }
-        }
-        None
-    }
-
-    /// Reads one more entry; nothing if both ends have met, or cannot be followed.
-    fn step(&mut self, memory: &dyn Memory, offsets: &Offsets) -> Option<&Entry> {
-        loop {
-            let at_back = self.back.filter(|_| self.is_backs_turn || self.front.is_none());
-            let at = at_back.or(self.front)?;
-            self.is_backs_turn = at_back.is_none();
-            let is_odd = at.is_null() || !at.0.is_multiple_of(4) || self.places.len() == MAX_MODULES;
-            if at == self.head || is_odd || !self.places.insert(at) {
-                if at == self.head || !is_odd {
-                    (self.front, self.back) = (None, None);
-                } else if at_back.is_some() {
-                    self.back = None;
-                } else {
-                    self.front = None;
-                }
-                continue;
-            }
-            let entry = match Entry::read(memory, at, offsets) {
-                Ok(entry) if entry.size <= MAX_SIZE => entry,
-                // Not to be placed by, and perhaps not to be followed: whoever reads the whole list tells what is wrong.
-                _ => {
-                    (self.front, self.back) = (None, None);
-                    return None;
-                }
-            };
-            if at_back.is_some() {
-                if entry.next != self.behind_back {
-                    self.back = None;
-                    self.places.remove(&at);
-                    continue;
-                }
-                self.tail.get_or_insert((at, entry.base));
-                (self.back, self.behind_back) = (Some(entry.previous), at);
-            } else {
-                self.front = Some(entry.next);
-            }
-            self.seen.push(entry);
-            return self.seen.last();
-        }
     }
 }
 

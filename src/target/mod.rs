@@ -8,6 +8,7 @@
 //! Requests are what a stopped machine pays with, so structures are read whole and once, neighbouring variables in one
 //! read, the list of modules once per stop, and an image's headers when its symbols are first needed.
 
+mod built_in;
 mod debugger_data;
 mod error;
 mod exports;
@@ -15,6 +16,7 @@ mod fallback;
 mod file_name;
 mod image;
 mod kernel;
+mod known;
 mod loaded;
 mod modules;
 mod names;
@@ -25,8 +27,12 @@ mod record;
 mod registers;
 mod scatter;
 mod search;
+mod searched;
 mod sparse;
+mod symbol_at;
 mod unloaded;
+mod unloaded_module;
+mod utf16;
 pub mod walk;
 mod width;
 
@@ -38,20 +44,20 @@ use std::sync::Arc;
 pub use crate::source::KernelVersion;
 pub use debugger_data::DebuggerData;
 pub use error::{MissingSymbols, OfLink, TargetError, Trouble};
-pub use fallback::{built_in_layouts, stands_in, verifier_data};
+pub use fallback::{built_in_layouts, stands_in};
 pub use file_name::FileName;
 pub use image::{Image, ImageError, ImageFacts};
-pub use kernel::{DisplayPosition, Kernel, SymbolsOrWhyNot};
+pub use kernel::{DisplayPosition, Kernel, ModuleSymbols, SymbolsOrWhyNot};
 pub use modules::{Module, ModuleList, module_name};
-pub use names::{ModuleSymbols, NamedType, Neighbours};
 pub use note::{Note, NoteCode, NoteKind, Notes};
 pub use patience::is_over;
 pub use progress::Progress;
 pub use record::{Layout, Record, Records};
 pub use registers::{Register, Registers};
-pub use search::Searched;
+pub use searched::Searched;
 pub use sparse::SparseBytes;
-pub use unloaded::UnloadedModule;
+pub use symbol_at::{NamedType, Neighbours, SymbolAt, SymbolStart};
+pub use unloaded_module::UnloadedModule;
 pub use walk::{SListHead, WalkEnd};
 
 // Commands see memory and symbols through the target only.
@@ -64,8 +70,7 @@ pub use crate::symbols::{
 use self::patience::Patience;
 use self::width::Width;
 use crate::memory::{Memory, StoppedCpu};
-use crate::output::{Address, Escaped, Pointer};
-use crate::symbols::Rva;
+use crate::output::Address;
 
 /// A stopped target.
 ///
@@ -271,7 +276,7 @@ impl<'a> Target<'a> {
         let mut bytes = vec![0; len];
         let read = self.memory.read_virtual(at, &mut bytes);
         read.map_err(|error| TargetError::read("FullDllName", error))?;
-        Ok(modules::utf16(&bytes))
+        Ok(utf16::utf16(&bytes))
     }
 
     /// When the image of a loaded module was linked, in seconds since 1970 or whatever its linker put there.
@@ -313,7 +318,7 @@ impl<'a> Target<'a> {
         let symbols = match symbols {
             Ok(symbols) => symbols,
             Err(source) => {
-                let exported = self.exported(&module, name, &source, exports::MAX_FORWARDS);
+                let exported = self.exported(&module, name, &source);
                 return exported.ok_or(TargetError::NoSymbols { module: module.name, source });
             }
         };
@@ -427,6 +432,24 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// The file's name in a `_UNICODE_STRING` field.
+    ///
+    /// # Errors
+    /// [`TargetError::Read`] and those of [`Record::uint`].
+    pub fn file_name(&self, record: &Record<'_>, path: &str) -> Result<FileName, TargetError> {
+        let length = record.uint(&format!("{path}.Length"))? as usize;
+        let bytes = self.unicode_bytes(record, path, FileName::bytes_to_read(length))?;
+        Ok(FileName::new(&bytes, length))
+    }
+
+    /// The `len` bytes from `at`, in one read if none is missing; unreadable pages are passed over.
+    ///
+    /// `len` is the caller's, who has bounded it.
+    #[must_use]
+    pub fn read_sparse(&self, at: VirtAddr, len: usize) -> SparseBytes {
+        SparseBytes::read(self.memory(), at, len)
+    }
+
     /// What the buffer of a `_UNICODE_STRING` field has, `len` bytes of it.
     fn unicode_bytes(&self, record: &Record<'_>, path: &str, len: usize) -> Result<Vec<u8>, TargetError> {
         let buffer = record.pointer(&format!("{path}.Buffer"))?;
@@ -495,91 +518,6 @@ impl Target<'_> {
 impl fmt::Debug for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target").field("kernel", self.kernel).finish_non_exhaustive()
-    }
-}
-
-/// What an address is called.
-///
-/// Prints as WinDbg does: `nt!VeAllocatePoolWithTagPriority+0x2b6`; without symbols `myfault+0x634`; where a driver was
-/// unloaded `<Unloaded_myfault.sys>+0x634`; else the address alone.
-#[derive(Clone, Debug)]
-pub struct SymbolAt {
-    /// The address.
-    pub address: VirtAddr,
-    /// The module it lies in.
-    pub module: Option<Arc<str>>,
-    /// The nearest symbol at or below it.
-    pub symbol: Option<String>,
-    /// Bytes from the symbol, or else from the module's base.
-    pub displacement: u64,
-    /// Why the module has no symbol file; the symbol is an export then.
-    pub missing: Option<MissingSymbols>,
-    /// The file name of the driver that was loaded there before, if no module is.
-    pub unloaded: Option<String>,
-    /// Bytes of a pointer in the target.
-    pub pointer_size: usize,
-}
-
-impl SymbolAt {
-    /// True if the address has a name: that of a loaded module, or of one that was unloaded.
-    #[must_use]
-    pub const fn is_named(&self) -> bool {
-        self.module.is_some() || self.unloaded.is_some()
-    }
-
-    /// Its name, without how far the address lies from where that begins.
-    #[must_use]
-    pub const fn start(&self) -> SymbolStart<'_> {
-        SymbolStart(self)
-    }
-
-    fn new(
-        address: VirtAddr,
-        module: &Module,
-        symbols: Option<&dyn Symbols>,
-        missing: Option<MissingSymbols>,
-        pointer_size: usize,
-    ) -> Self {
-        let offset = address.since(module.base);
-        let rva = u32::try_from(offset).ok().map(Rva);
-        let nearest = symbols.zip(rva).and_then(|(symbols, rva)| symbols.nearest(rva));
-        let displacement = nearest.as_ref().map_or(offset, |symbol| offset - u64::from(symbol.rva.0));
-        let symbol = nearest.map(|symbol| undecorate(&symbol.name).into_owned());
-        Self {
-            address,
-            module: Some(Arc::clone(&module.name)),
-            symbol,
-            displacement,
-            missing,
-            unloaded: None,
-            pointer_size,
-        }
-    }
-}
-
-impl fmt::Display for SymbolAt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.start().fmt(f)?;
-        match self.displacement {
-            displacement @ 1.. if self.is_named() => write!(f, "+{displacement:#x}"),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What an address is called, without how far it lies from there.
-#[derive(Clone, Copy, Debug)]
-pub struct SymbolStart<'a>(&'a SymbolAt);
-
-impl fmt::Display for SymbolStart<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SymbolAt { module, symbol, unloaded, address, pointer_size, .. } = self.0;
-        match (module, symbol, unloaded) {
-            (Some(module), Some(symbol), _) => write!(f, "{module}!{}", Escaped(symbol)),
-            (Some(module), None, _) => f.write_str(module),
-            (None, _, Some(unloaded)) => write!(f, "<Unloaded_{}>", Escaped(unloaded)),
-            (None, _, None) => Pointer { address: *address, pointer_size: *pointer_size }.fmt(f),
-        }
     }
 }
 

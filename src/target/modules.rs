@@ -13,8 +13,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::error::TargetError;
+use super::file_name::FileName;
+use super::record::Layout;
 use super::walk::{self, WalkEnd};
-use super::{FileName, Layout, TargetError};
 use crate::memory::{Memory, ReadError, VirtAddr};
 
 /// Most modules that are listed; a large server has some three hundred.
@@ -259,12 +261,6 @@ impl Entry {
         word[..size].copy_from_slice(&self.bytes[offset..][..size]);
         u64::from_le_bytes(word)
     }
-}
-
-/// The text of a `_UNICODE_STRING`'s bytes.
-pub(super) fn utf16(bytes: &[u8]) -> String {
-    let units = bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
-    char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
 /// A module's name as commands write it: without extension, and nothing but letters, digits and `_`.

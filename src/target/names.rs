@@ -2,34 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Layout, Module, SymbolAt, SymbolsOrWhyNot, Target, TargetError, record, undecorate};
+use super::error::TargetError;
+use super::kernel::ModuleSymbols;
+use super::kernel::SymbolsOrWhyNot;
+use super::modules::Module;
+use super::record::Layout;
+use super::symbol_at::{NamedType, Neighbours};
+use super::{Target, record};
 use crate::memory::VirtAddr;
+use crate::symbols::undecorate;
 use crate::symbols::{Rva, Symbols};
-
-/// A loaded module and its symbols.
-pub type ModuleSymbols = (Module, Arc<dyn Symbols>);
-
-/// A structure or union and the module whose symbols define it.
-#[derive(Clone, Debug)]
-pub struct NamedType {
-    /// The module.
-    pub module: Arc<str>,
-    /// What it looks like.
-    pub layout: Layout,
-}
-
-/// What lies around an address: the answer to `ln`.
-#[derive(Clone, Debug)]
-pub struct Neighbours {
-    /// The nearest symbol at or below.
-    pub at: SymbolAt,
-    /// Where that symbol, or else its module, begins.
-    pub start: VirtAddr,
-    /// Every name of the address itself.
-    pub exact: Vec<String>,
-    /// The next symbol above, without its module.
-    pub above: Option<(VirtAddr, String)>,
-}
 
 impl Target<'_> {
     /// Where `nt!VfPoolTraces`, a module, or a symbol of any module whose symbols are loaded is.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::TargetError;
+use super::error::TargetError;
 use crate::memory::{Address, ReadCause, ReadError, VirtAddr};
 use crate::output::Escaped;
 use crate::symbols::{Constant, Field, Place, Symbols, Type, TypeLayout};

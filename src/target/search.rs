@@ -8,7 +8,9 @@
 
 use std::ops::Range;
 
-use super::{Target, is_over};
+use super::Target;
+use super::patience::is_over;
+use super::searched::Searched;
 use crate::memory::{ReadCause, ReadError, VirtAddr};
 
 /// Bytes of a piece that is read; the layer below splits it as its transport needs.
@@ -17,17 +19,6 @@ const PIECE: u64 = 0x1_0000;
 /// request.
 const MAX_READ: u64 = 0x1000_0000;
 const MAX_PIECES_WITH_HOLES: u32 = 0x40;
-
-/// Where a pattern was found, and how far was looked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Searched {
-    /// The first match; nothing if there is none.
-    pub found: Option<VirtAddr>,
-    /// Where the search was given up, if it was.
-    pub given_up: Option<VirtAddr>,
-    /// Why the target's memory was read, if the target did not search it.
-    pub refusal: Option<ReadCause>,
-}
 
 impl Target<'_> {
     /// Why this target's memory is read instead of searched, if that is known.

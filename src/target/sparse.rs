@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use memchr::memmem;
 
-use super::{Target, is_over};
-use crate::memory::{ReadCause, VirtAddr};
+use super::patience::is_over;
+use crate::memory::{Memory, ReadCause, VirtAddr};
 
 /// A hole is passed over page by page.
 const PAGE: u64 = 0x1000;
@@ -27,6 +27,40 @@ pub struct SparseBytes {
 }
 
 impl SparseBytes {
+    /// Reads `len` bytes from `at`, in one read if none is missing; unreadable pages are passed over.
+    pub(super) fn read(memory: &dyn Memory, at: VirtAddr, len: usize) -> Self {
+        let mut sparse =
+            Self { bytes: vec![0; len], readable: Vec::new(), over: None, missing: None, end: 0 };
+        let mut from = 0;
+        for _ in 0..MAX_HOLES {
+            if from == len {
+                break;
+            }
+            let read = memory.read_virtual(at.offset(from as u64), &mut sparse.bytes[from..]);
+            let got = read.as_ref().map_or_else(|error| error.got.min(len - from), |()| len - from);
+            if got > 0 {
+                sparse.readable.push(from..from + got);
+            }
+            let Err(error) = read else {
+                from = len;
+                break;
+            };
+            sparse.missing.get_or_insert_with(|| error.cause.clone());
+            if is_over(&error.cause) {
+                sparse.over = Some(error.cause);
+                from += got;
+                break;
+            }
+            let bad = from + got;
+            // A read that failed may have left anything behind what it says it got.
+            sparse.bytes[bad..].fill(0);
+            let left = PAGE - at.offset(bad as u64).0 % PAGE;
+            from = bad.saturating_add(left as usize).min(len);
+        }
+        sparse.end = from;
+        sparse
+    }
+
     /// The bytes in `range`, if all of them could be read.
     #[must_use]
     pub fn get(&self, range: Range<usize>) -> Option<&[u8]> {
@@ -104,44 +138,5 @@ impl From<Vec<u8>> for SparseBytes {
     fn from(bytes: Vec<u8>) -> Self {
         let (all, end) = (0..bytes.len(), bytes.len());
         Self { bytes, readable: vec![all], over: None, missing: None, end }
-    }
-}
-
-impl Target<'_> {
-    /// The `len` bytes from `at`, in one read if none is missing; unreadable pages are passed over.
-    ///
-    /// `len` is the caller's, who has bounded it.
-    #[must_use]
-    pub fn read_sparse(&self, at: VirtAddr, len: usize) -> SparseBytes {
-        let mut sparse =
-            SparseBytes { bytes: vec![0; len], readable: Vec::new(), over: None, missing: None, end: 0 };
-        let mut from = 0;
-        for _ in 0..MAX_HOLES {
-            if from == len {
-                break;
-            }
-            let read = self.memory().read_virtual(at.offset(from as u64), &mut sparse.bytes[from..]);
-            let got = read.as_ref().map_or_else(|error| error.got.min(len - from), |()| len - from);
-            if got > 0 {
-                sparse.readable.push(from..from + got);
-            }
-            let Err(error) = read else {
-                from = len;
-                break;
-            };
-            sparse.missing.get_or_insert_with(|| error.cause.clone());
-            if is_over(&error.cause) {
-                sparse.over = Some(error.cause);
-                from += got;
-                break;
-            }
-            let bad = from + got;
-            // A read that failed may have left anything behind what it says it got.
-            sparse.bytes[bad..].fill(0);
-            let left = PAGE - at.offset(bad as u64).0 % PAGE;
-            from = bad.saturating_add(left as usize).min(len);
-        }
-        sparse.end = from;
-        sparse
     }
 }

@@ -9,45 +9,19 @@
 //!
 //! Source: PROTOCOL.md 13 for the variable; the entry is what public readers of kernel dumps and of live kernels agree on.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use super::Target;
+use super::error::TargetError;
+use super::file_name::FileName;
+use super::unloaded_module::UnloadedModule;
 use super::width::Width;
-use super::{FileName, Target, TargetError};
 use crate::memory::{Memory, ReadError, VirtAddr};
 
 /// Entries of the kernel's array.
 const ENTRIES: usize = 50;
 /// No image is longer; an entry that says so is none.
 const MAX_SIZE: u64 = 0x4000_0000;
-
-/// One driver that was unloaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnloadedModule {
-    /// Where its image was.
-    pub base: VirtAddr,
-    /// First address past the image.
-    pub end: VirtAddr,
-    /// When it was unloaded: units of 100 ns since 1601.
-    pub time: u64,
-    /// Where its file name is, and its length in bytes.
-    name: (VirtAddr, usize),
-    /// The name, once it was read.
-    text: Arc<OnceLock<String>>,
-}
-
-impl UnloadedModule {
-    /// True if `address` lay in the image.
-    #[must_use]
-    pub fn contains(&self, address: VirtAddr) -> bool {
-        (self.base..self.end).contains(&address)
-    }
-
-    /// True if `other` is the same unloading of the same driver.
-    pub(super) fn is(&self, other: &Self) -> bool {
-        let key = |driver: &Self| (driver.base, driver.end, driver.time, driver.name);
-        key(self) == key(other)
-    }
-}
 
 impl Target<'_> {
     pub(super) fn read_unloaded(&self) -> Result<Arc<[UnloadedModule]>, TargetError> {

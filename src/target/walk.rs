@@ -14,7 +14,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::{OfLink, Record, TargetError};
+use super::error::{OfLink, TargetError};
+use super::record::Record;
 use crate::memory::VirtAddr;
 use crate::output::Address;
 

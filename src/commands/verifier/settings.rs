@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::format::Era;
 use super::options::{VerifierOption, options};
 use crate::output::Reading;
-use crate::target::{Record, Target, TargetError, verifier_data};
+use crate::target::{Record, Target, TargetError};
 
 /// `Level`: allocations of verified drivers are tracked.
 pub const LEVEL_POOL_TRACKING: u32 = 0x8;
@@ -110,7 +110,7 @@ impl Settings {
         let (at, layout, without_symbols) = match target.address_of("nt!MmVerifierData") {
             Ok(at) => (at, target.layout("nt!_MM_DRIVER_VERIFIER_DATA")?, None),
             Err(missing @ TargetError::NoSymbols { .. }) => {
-                let (at, layout) = verifier_data(target, missing.clone())?;
+                let (at, layout) = target.verifier_data(missing.clone())?;
                 (at, layout, Some(missing))
             }
             Err(error) => return Err(error),

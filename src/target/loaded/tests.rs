@@ -5,12 +5,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::memory::{ImageMemory, PhysAddr, ReadError};
+use crate::memory::{ImageMemory, PhysAddr, ReadError, StopId};
 use crate::source::KernelVersion;
 use crate::symbols::store::SymbolPath;
 use crate::symbols::table::TableSymbols;
 use crate::symbols::{Guid, PdbIdentity};
-use crate::target::Kernel;
+use crate::target::kernel::Kernel;
 
 const NT: VirtAddr = VirtAddr(0xffff_f800_0140_0000);
 const HEAD: VirtAddr = NT.offset(0x1000);
