@@ -18,7 +18,7 @@ use super::leaving_stop::Leaving;
 use super::monitor::State;
 use super::order::{Cut, Left, Order, Reply};
 use super::{Session, context, version};
-use crate::source::{Control, Halt, Resumed, Source, Step, Wait};
+use crate::source::{BootId, Control, Halt, Resumed, Source, Step, Wait};
 
 /// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
 const LATE_STOP: Duration = Duration::from_millis(1200);
@@ -38,6 +38,8 @@ const HURRIED_SILENT: Duration = Duration::from_millis(850);
 const IGNORE: &[u8] = b"i";
 /// Stops that follow one upon another are left this often.
 const MOST_STOPS: usize = 64;
+/// The boot that a session meets first: it was up before.
+const FIRST_BOOT: BootId = BootId(1);
 /// How often it is looked whether somebody has to go.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -85,6 +87,7 @@ impl Session {
             let resumed = match self.stopped() {
                 Some(stop) => going.leave_stop(&stop),
                 None if self.waits_at_prompt() => going.leave_prompt(),
+                None if going.young_boot_stops() => continue,
                 None => return going.without_stop(),
             };
             if resumed != Resumed::Running {
@@ -133,6 +136,15 @@ impl<'a> Going<'a> {
             self.is_hurried.set(true);
         }
         self.is_hurried.get()
+    }
+
+    /// True if the machine restarted a moment ago, and stops by itself, or asks, as soon as it is there.
+    fn young_boot_stops(&self) -> bool {
+        let session = self.session;
+        let (boot, began) = session.monitor.get(|state| (state.boot, state.boot_at));
+        let until = began.filter(|_| boot > FIRST_BOOT).map(|began| began + self.late_stop());
+        let rest = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
+        !rest.is_zero() && (self.stops_within(rest, |_| true).is_some() || session.waits_at_prompt())
     }
 
     fn late_stop(&self) -> Duration {

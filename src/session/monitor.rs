@@ -101,6 +101,8 @@ pub(super) struct State {
     pub(super) stopped: Option<Box<StateChange>>,
     pub(super) stop: StopId,
     pub(super) boot: BootId,
+    /// When it began here.
+    pub(super) boot_at: Option<Instant>,
     /// What the target of this boot says of itself.
     pub(super) version: Option<GetVersion64>,
     /// It was stopped, and has not said that it runs.
@@ -169,6 +171,7 @@ impl State {
     /// Nothing that was known of the target is true any more.
     pub(super) fn begin_boot(&mut self) {
         self.boot = BootId(self.boot.0 + 1);
+        self.boot_at = Some(Instant::now());
         // Whoever looks between this and the link's next word must not take the old stop for one of this boot.
         self.set_run_state(RunState::Unknown);
         self.version = None;
@@ -241,6 +244,7 @@ impl Default for Monitor {
             stopped: None,
             stop: StopId(0),
             boot: BootId(0),
+            boot_at: None,
             version: None,
             is_held: false,
             wants_break_in: false,
