@@ -16,13 +16,16 @@ use super::answer::{Facts, Found, Query, answer};
 use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Run, Takes};
 use crate::target::{Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".bugcheck"],
     usage: ".bugcheck",
     summary: "show the bug check that the target stopped for",
+    takes: Takes::Nothing,
+    category: Category::Target,
+    details: &[],
     answers: &[BugCheck::SCHEMA],
     run: Run::Query(run),
 };

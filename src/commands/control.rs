@@ -7,12 +7,15 @@ use serde::Serialize;
 use super::answer::Facts;
 use super::context::Context;
 use super::schema::Schema;
-use super::spec::{CommandSpec, ControlCommand, Run};
+use super::spec::{Category, CommandSpec, ControlCommand, Run, Takes};
 
 pub(super) static GO: CommandSpec = CommandSpec {
     names: &["g"],
     usage: "g",
     summary: "let the target run",
+    takes: Takes::Nothing,
+    category: Category::Target,
+    details: &[],
     answers: &[LetGo::SCHEMA],
     run: Run::Control(ControlCommand::Go),
 };
@@ -21,6 +24,9 @@ pub(super) static REBOOT: CommandSpec = CommandSpec {
     names: &[".reboot"],
     usage: ".reboot",
     summary: "restart the target machine",
+    takes: Takes::Nothing,
+    category: Category::Target,
+    details: &[],
     answers: &[Restarting::SCHEMA],
     run: Run::Control(ControlCommand::Reboot),
 };
@@ -29,6 +35,9 @@ pub(super) static STATISTICS: CommandSpec = CommandSpec {
     names: &[".kdstats"],
     usage: ".kdstats",
     summary: "show what each command cost: requests, and the least that would do, datagrams, time the target stood still",
+    takes: Takes::Nothing,
+    category: Category::Session,
+    details: &[],
     answers: &[],
     run: Run::Control(ControlCommand::Statistics),
 };
@@ -37,6 +46,9 @@ pub(super) static QUIT: CommandSpec = CommandSpec {
     names: &["q", "quit", "exit", "qq"],
     usage: "q",
     summary: "let the target run and end the session",
+    takes: Takes::Nothing,
+    category: Category::Session,
+    details: &[],
     answers: &[SessionEnds::SCHEMA],
     run: Run::Control(ControlCommand::Quit),
 };
@@ -45,6 +57,9 @@ pub(super) static QUIT_DETACH: CommandSpec = CommandSpec {
     names: &["qd", ".detach"],
     usage: "qd",
     summary: "let the target run and end the session",
+    takes: Takes::Nothing,
+    category: Category::Session,
+    details: &[],
     answers: &[SessionEnds::SCHEMA],
     run: Run::Control(ControlCommand::QuitDetach),
 };

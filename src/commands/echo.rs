@@ -7,12 +7,15 @@ use serde::Serialize;
 use super::answer::{Facts, Found};
 use super::context::Context;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".echo"],
     usage: ".echo TEXT",
     summary: "print a text",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Session,
+    details: &[],
     answers: &[Echo::SCHEMA],
     run: Run::Local(run),
 };

@@ -25,7 +25,7 @@ use super::arguments::Arguments;
 use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output::{Address, general, unix_time};
 use crate::target::{Target, VirtAddr};
 
@@ -33,6 +33,9 @@ pub(super) static EVALUATE: CommandSpec = CommandSpec {
     names: &["?"],
     usage: "? EXPRESSION",
     summary: "show the value of an expression",
+    takes: Takes::Arguments(Glued::Anything),
+    category: Category::Memory,
+    details: &[],
     answers: &[Evaluated::SCHEMA],
     run: Run::Query(evaluate),
 };
@@ -41,6 +44,9 @@ pub(super) static FORMATS: CommandSpec = CommandSpec {
     names: &[".formats"],
     usage: ".formats EXPRESSION",
     summary: "show the value of an expression in every format",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Memory,
+    details: &[],
     answers: &[Formats::SCHEMA],
     run: Run::Query(formats),
 };

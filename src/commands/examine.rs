@@ -23,7 +23,7 @@ use super::context::Context;
 use super::error::QueryError;
 use super::pattern::Pattern;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output::{self, TargetText};
 use crate::target::{
     ModuleSymbols, Neighbours, Note, NoteCode, OfLink, SymbolAt, SymbolKind, Target, TargetError, VirtAddr,
@@ -34,6 +34,9 @@ pub(super) static EXAMINE: CommandSpec = CommandSpec {
     names: &["x"],
     usage: "x [/0|/1|/2] [/n|/a] [MODULE!]PATTERN",
     summary: "list symbols whose names fit a pattern",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Symbols,
+    details: &[("/0, /1", "addresses alone, names alone"), ("/n, /a", "in order of names, of addresses")],
     answers: &[SymbolList::SCHEMA],
     run: Run::Query(examine),
 };
@@ -42,6 +45,9 @@ pub(super) static LIST_NEAREST: CommandSpec = CommandSpec {
     names: &["ln"],
     usage: "ln ADDRESS",
     summary: "show the symbols around an address",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Symbols,
+    details: &[],
     answers: &[Nearest::SCHEMA],
     run: Run::Query(nearest),
 };

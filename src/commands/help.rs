@@ -8,13 +8,16 @@ use super::answer::{Facts, Found};
 use super::context::Context;
 use super::known;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Effect, Glued, Run, Takes};
 use crate::output::write_columns;
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".help", "help", "/help", "!help", ".hh"],
     usage: ".help [COMMAND]",
     summary: "list the commands",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Session,
+    details: &[],
     answers: &[Help::SCHEMA],
     run: Run::Local(run),
 };
@@ -30,6 +33,17 @@ struct HelpEntry {
     names: &'static [&'static str],
     usage: &'static str,
     summary: &'static str,
+    category: Category,
+    effect: Effect,
+    /// Its forms and options, if it was asked for by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    details: Vec<Detail>,
+}
+
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
+struct Detail {
+    form: &'static str,
+    meaning: &'static str,
 }
 
 impl Help {
@@ -43,6 +57,9 @@ impl Help {
             names: spec.names,
             usage: spec.usage,
             summary: spec.summary,
+            category: spec.category,
+            effect: spec.effect(),
+            details: if name.is_empty() { Vec::new() } else { details(spec) },
         };
         Self { commands: commands.iter().filter(meant).map(entry).collect() }
     }
@@ -60,8 +77,15 @@ impl Facts for Help {
 
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let rows: Vec<_> = self.commands.iter().map(|entry| [entry.usage, entry.summary]).collect();
+        write_columns(out, &rows)?;
+        let details: Vec<_> = self.commands.iter().flat_map(|entry| &entry.details).collect();
+        let rows: Vec<_> = details.iter().map(|Detail { form, meaning }| ["", *form, *meaning]).collect();
         write_columns(out, &rows)
     }
+}
+
+fn details(spec: &CommandSpec) -> Vec<Detail> {
+    spec.details.iter().map(|(form, meaning)| Detail { form, meaning }).collect()
 }
 
 fn run(arguments: &str, commands: &'static [&'static CommandSpec]) -> Found {

@@ -12,6 +12,7 @@
 
 use super::error::QueryError;
 use super::registry::COMMANDS;
+use super::spec::{CommandSpec, Takes};
 use super::{known, symbol_path};
 
 /// One line of what was typed, or of a script.
@@ -71,9 +72,6 @@ const CONTROL_FLOW: [&str; 19] = [
 
 /// Runs a file, whatever follows.
 const SCRIPTS: [&str; 5] = ["$$>a<", "$$><", "$$<", "$><", "$<"];
-
-/// Symbol paths have semicolons of their own.
-const TAKES_PATH: [&str; 2] = [".sympath", ".sympath+"];
 
 /// Reads line after line.
 struct Scanner<'a> {
@@ -309,8 +307,10 @@ fn with_paths(pieces: Vec<String>) -> Result<Vec<String>, String> {
 /// True for a command whose argument is a symbol path that goes on behind the next semicolon.
 fn begins_path(command: &str) -> bool {
     let (name, path) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
-    let takes_path = TAKES_PATH.iter().any(|known| known.eq_ignore_ascii_case(name));
-    takes_path && !path.is_empty() && symbol_path::quoted(path).is_none()
+    // Its semicolons are its own.
+    let is_named = |known: &&str| known.eq_ignore_ascii_case(name);
+    let takes_path = |spec: &&&CommandSpec| spec.takes == Takes::Path && spec.names.iter().any(is_named);
+    COMMANDS.iter().any(|spec| takes_path(&spec)) && !path.is_empty() && symbol_path::quoted(path).is_none()
 }
 
 /// True if an element of a path has the form of a command.

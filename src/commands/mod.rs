@@ -46,7 +46,7 @@ pub use modules::{ModuleTable, Modules};
 pub use registry::{COMMANDS, effect_of, find};
 pub use reload::Reloaded;
 pub use schema::Schema;
-pub use spec::{CommandSpec, ControlCommand, Effect, Run, SymbolCommand};
+pub use spec::{Category, CommandSpec, ControlCommand, Effect, Glued, Run, SymbolCommand, Takes};
 pub use symbol_path::{Noise, SearchPath};
 pub use version::{TargetVersion, Version};
 

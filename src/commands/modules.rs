@@ -34,16 +34,29 @@ use super::context::Context;
 use super::error::QueryError;
 use super::pattern::Pattern;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output::{self, TargetText};
 use crate::target::{
     Module, Note, NoteCode, OfLink, SymbolKind, Target, TargetError, VirtAddr, WalkEnd, module_name,
 };
 
+const FORMS: &[(&str, &str)] = &[
+    ("lm m PATTERN", "those whose names fit"),
+    ("lm a ADDRESS", "the one there"),
+    ("lmv m NAME, lmvm NAME", "and what its headers say"),
+    ("lml, lme", "with symbols, without a file"),
+    ("lmn, lmf, lmt, lmnt", "image names, paths, times, instead of symbols"),
+    ("lmsm, lm1m", "by name, names alone"),
+    ("lmo", "loaded ones only, not those that were unloaded"),
+];
+
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["lm"],
     usage: "lm[v][n|f][t][l|e|o][sm|1m] [m PATTERN | a ADDRESS]",
     summary: "list loaded modules, their addresses and where their symbols come from",
+    takes: Takes::Arguments(Glued::Anything),
+    category: Category::Symbols,
+    details: FORMS,
     answers: &[ModuleTable::SCHEMA],
     run: Run::Query(run),
 };

@@ -30,7 +30,7 @@ use super::arguments::Arguments;
 use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output::{self, Address};
 use crate::target::{Register, Registers, Target, VirtAddr};
 
@@ -38,6 +38,9 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["r"],
     usage: "r [REGISTER ...]",
     summary: "show the registers of the CPU that stopped",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Memory,
+    details: &[],
     answers: &[RegisterView::SCHEMA],
     run: Run::Query(run),
 };

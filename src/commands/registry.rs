@@ -1,7 +1,7 @@
 //! Every command, and which one a line of the prompt names.
 
 use super::error::QueryError;
-use super::spec::{CommandSpec, Effect};
+use super::spec::{CommandSpec, Effect, Takes};
 use super::{
     bugcheck, control, dt, echo, evaluate, examine, help, known, memory, modules, registers, reload,
     symbol_path, verifier, version,
@@ -50,9 +50,6 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &control::QUIT_DETACH,
 ];
 
-/// Commands whose arguments may follow without a space, and what glues them: `?1+2`, `lmvm`, `s-d`. Options with a slash
-/// may follow any.
-const GLUED: [(&str, &str); 5] = [("?", ""), ("lm", ""), ("s", "-"), ("dt", "-"), ("!verifier", "-")];
 /// The extensions whose commands are built in: `!kdexts.verifier`.
 const EXTENSIONS: [&str; 4] = ["!kdexts.", "!kext.", "!ext.", "!ntsdexts."];
 
@@ -88,9 +85,8 @@ pub fn find(line: &str) -> Result<(&'static CommandSpec, &str), QueryError> {
     }
     // WinDbg's users type `?1+2`, `lmvm nt` and `.reload/f`.
     let glued = |spec: &&&CommandSpec| {
-        let glue = GLUED.iter().find(|(known, _)| *known == spec.names[0]).map_or("/", |(_, glue)| glue);
         let rest = name.strip_prefix(spec.names[0]).filter(|rest| !rest.is_empty());
-        rest.is_some_and(|rest| rest.starts_with(glue) || rest.starts_with('/'))
+        rest.is_some_and(|rest| spec.takes.glues(rest))
     };
     match COMMANDS
         .iter()
@@ -108,7 +104,7 @@ fn checked<'a>(
     spec: &'static CommandSpec,
     arguments: &'a str,
 ) -> Result<(&'static CommandSpec, &'a str), QueryError> {
-    if arguments.is_empty() || spec.takes_arguments() {
+    if arguments.is_empty() || spec.takes != Takes::Nothing {
         return Ok((spec, arguments));
     }
     let problem = match spec.effect() {
@@ -202,6 +198,7 @@ mod tests {
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
         for spec in COMMANDS {
             assert!(spec.usage.starts_with(spec.names[0]), "{spec:?}");
+            assert_eq!(spec.takes == Takes::Nothing, spec.usage == spec.names[0], "{spec:?}");
         }
     }
 }

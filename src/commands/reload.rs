@@ -16,7 +16,7 @@ use super::answer::{Facts, Found};
 use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output::{Escaped, TargetText};
 use crate::target::{
     MissingSymbols, Module, Note, NoteCode, NoteKind, Notes, OfLink, SymbolKind, SymbolSource, Target,
@@ -27,6 +27,12 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".reload"],
     usage: ".reload [/f] [/u] [MODULE]",
     summary: "read modules and symbols again; /f all at once, /u unloads",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Symbols,
+    details: &[
+        ("/f", "look for the symbols of all modules, or of MODULE, at once"),
+        ("/u", "forget the symbols of MODULE"),
+    ],
     answers: &[Reloaded::SCHEMA],
     run: Run::Symbols(run),
 };

@@ -1,5 +1,7 @@
 //! What is known of a command before it is run: its names, what it does to the machine, how it is run.
 
+use serde::Serialize;
+
 use super::answer::Found;
 use super::schema::Schema;
 use crate::target::{Notes, SymbolSource, Target};
@@ -13,6 +15,12 @@ pub struct CommandSpec {
     pub usage: &'static str,
     /// What it does, in one line.
     pub summary: &'static str,
+    /// What may follow its name.
+    pub takes: Takes,
+    /// Which commands it is of a kind with.
+    pub category: Category,
+    /// Its forms and options, and what each is for: for `.help NAME`.
+    pub details: &'static [(&'static str, &'static str)],
     /// The forms of what it is answered with; `.kdstats` is answered by the debugger.
     pub answers: &'static [Schema],
     /// How it is run.
@@ -20,12 +28,6 @@ pub struct CommandSpec {
 }
 
 impl CommandSpec {
-    /// True if something may follow the name.
-    #[must_use]
-    pub fn takes_arguments(&self) -> bool {
-        self.usage != self.names[0]
-    }
-
     /// What it does to the machine and the session.
     #[must_use]
     pub const fn effect(&self) -> Effect {
@@ -42,8 +44,58 @@ impl CommandSpec {
     }
 }
 
-/// What a command does to the machine and the session.
+/// What may follow a command's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Nothing.
+    Nothing,
+    /// Words and expressions, up to the next `;`; some may follow without a space.
+    Arguments(Glued),
+    /// A path up to the end of the line, `;` included, unless it stands in quotes.
+    Path,
+}
+
+/// What may follow a command's name without a space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glued {
+    /// Options with a slash, as they may follow any: `.reload/f`.
+    Slash,
+    /// Those with a dash too: `s-d`.
+    Dash,
+    /// Anything: `?1+2`, `lmvm`.
+    Anything,
+}
+
+impl Takes {
+    /// True if `rest` may follow the name without a space.
+    pub(super) fn glues(self, rest: &str) -> bool {
+        match self {
+            Self::Arguments(Glued::Anything) => true,
+            Self::Arguments(Glued::Dash) => rest.starts_with(['-', '/']),
+            Self::Arguments(Glued::Slash) | Self::Path | Self::Nothing => rest.starts_with('/'),
+        }
+    }
+}
+
+/// Commands of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    /// Driver Verifier.
+    Verifier,
+    /// Modules, symbols and where they come from.
+    Symbols,
+    /// Memory, structures, registers, expressions.
+    Memory,
+    /// The machine as a whole.
+    Target,
+    /// The session with it.
+    Session,
+}
+
+/// What a command does to the machine and the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// Nothing.
     Nothing,
@@ -60,6 +112,12 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// True if only a target that can run can be asked for it.
+    #[must_use]
+    pub const fn needs_live_target(self) -> bool {
+        matches!(self, Self::Runs | Self::Reboots)
+    }
+
     /// True if it must not follow a command of the same line that failed: whoever typed them meant both or none.
     #[must_use]
     pub const fn changes_machine(self) -> bool {

@@ -21,13 +21,19 @@ use super::answer::{Facts, Found};
 use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::target::{Note, NoteCode, Notes, SymbolPart, SymbolPath, SymbolSource, Target};
+
+const PATH: &[(&str, &str)] =
+    &[("PATH", "reaches to the end of the line, semicolons included, unless it stands in quotes")];
 
 pub(super) static SYMPATH: CommandSpec = CommandSpec {
     names: &[".sympath"],
     usage: ".sympath [PATH]",
     summary: "show or set where symbols are looked for: folders, srv*CACHE*URL, cache*DIR",
+    takes: Takes::Path,
+    category: Category::Symbols,
+    details: PATH,
     answers: &[SearchPath::SCHEMA],
     run: Run::Symbols(|arguments, source, _, notes| {
         if !arguments.is_empty() {
@@ -41,6 +47,9 @@ pub(super) static SYMPATH_APPEND: CommandSpec = CommandSpec {
     names: &[".sympath+"],
     usage: ".sympath+ PATH",
     summary: "look for symbols in PATH too, after the places there are",
+    takes: Takes::Path,
+    category: Category::Symbols,
+    details: PATH,
     answers: &[SearchPath::SCHEMA],
     run: Run::Symbols(|arguments, source, _, notes| {
         if arguments.is_empty() {
@@ -55,6 +64,9 @@ pub(super) static SYMFIX: CommandSpec = CommandSpec {
     names: &[".symfix"],
     usage: ".symfix [DIR]",
     summary: "look for symbols on Microsoft's public server, kept in DIR or the platform's cache folder",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Symbols,
+    details: &[],
     answers: &[SearchPath::SCHEMA],
     run: Run::Symbols(|arguments, source, _, notes| {
         source.set_path(SymbolPath::microsoft(
@@ -68,6 +80,9 @@ pub(super) static SYM: CommandSpec = CommandSpec {
     names: &["!sym"],
     usage: "!sym [noisy|quiet]",
     summary: "tell each step of the search for symbols, or none",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Symbols,
+    details: &[],
     answers: &[Noise::SCHEMA],
     run: Run::Symbols(sym),
 };

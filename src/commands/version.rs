@@ -8,7 +8,7 @@ use super::answer::{Facts, Found, Query, answer};
 use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Run, Takes};
 use crate::output;
 use crate::target::{Note, NoteCode, Notes, OfLink, SymbolSource, Target, VirtAddr};
 
@@ -16,6 +16,9 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["vertarget"],
     usage: "vertarget",
     summary: "show which Windows the target runs and where its kernel is",
+    takes: Takes::Nothing,
+    category: Category::Target,
+    details: &[],
     answers: &[TargetVersion::SCHEMA],
     run: Run::Query(run),
 };
@@ -24,6 +27,9 @@ pub(super) static VERSION: CommandSpec = CommandSpec {
     names: &["version", "vercommand"],
     usage: "version",
     summary: "show verikd's version, and which Windows the target runs",
+    takes: Takes::Nothing,
+    category: Category::Target,
+    details: &[],
     answers: &[Versions::SCHEMA],
     run: Run::Symbols(both),
 };

@@ -273,6 +273,9 @@ impl Shell {
 
     fn carry_out(&mut self, command: &str, before: Stats) -> Result<(Answered, After), AskError> {
         let (spec, arguments) = commands::find(command)?;
+        if spec.effect().needs_live_target() && self.control().is_none() {
+            return Err(self.never_runs(command));
+        }
         let answered = match spec.run {
             Run::Control(control) => return self.carry_out_control(command, control, arguments, before),
             Run::Local(run) => self.debugger.answer_alone(run(arguments, commands::COMMANDS)?, before),
@@ -314,8 +317,6 @@ impl Shell {
         arguments: &str,
         before: Stats,
     ) -> Result<(Answered, After), AskError> {
-        let never_runs =
-            |shell: &Self| AskError::NeverRuns { command: command.to_owned(), place: shell.source().place() };
         let (facts, after): (Box<dyn Facts>, _) = match control {
             ControlCommand::VerifierFormat => {
                 self.style.verifier = verifier::chosen(arguments)?.unwrap_or(self.style.verifier);
@@ -325,19 +326,23 @@ impl Shell {
                 (Box::new(self.debugger.costs().with_totals(self.debugger.stats())), After::Next)
             }
             ControlCommand::Reboot => {
-                let control = self.control().ok_or_else(|| never_runs(self))?;
+                let control = self.control().ok_or_else(|| self.never_runs(command))?;
                 control.reboot().map_err(AskError::NotRestarted)?;
                 (Box::new(Restarting::ACKNOWLEDGED), After::Running)
             }
             ControlCommand::Go => match self.go() {
                 Resumed::Running => (Box::new(LetGo::Running), After::Running),
                 Resumed::MayBeStopped(why) => (Box::new(LetGo::MayBeStopped { why }), After::Running),
-                Resumed::NeverRuns => return Err(never_runs(self)),
+                Resumed::NeverRuns => return Err(self.never_runs(command)),
             },
             // It is let run by whoever ends the session, who can take the time that it needs.
             ControlCommand::Quit | ControlCommand::QuitDetach => (Box::new(SessionEnds::NOW), After::Quit),
         };
         Ok((self.debugger.answer_alone(facts, before), after))
+    }
+
+    fn never_runs(&self, command: &str) -> AskError {
+        AskError::NeverRuns { command: command.to_owned(), place: self.source().place() }
     }
 
     /// Lets the target run, if it is stopped.

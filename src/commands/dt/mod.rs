@@ -32,14 +32,26 @@ use super::context::Context;
 use super::error::QueryError;
 use super::pattern::Pattern;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output::{self, TargetText};
 use crate::target::{NamedType, Note, NoteCode, NoteKind, ReadCause, Target, TargetError, VirtAddr};
+
+const FORMS: &[(&str, &str)] = &[
+    ("dt nt!_VF*", "types whose names fit"),
+    ("dt TYPE", "offsets and types"),
+    ("dt TYPE ADDRESS", "and values"),
+    ("dt TYPE ADDRESS FIELD ...", "only these fields"),
+    ("-r [DEPTH]", "structures inside, and where pointers lead"),
+    ("-v", "count and size"),
+];
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["dt"],
     usage: "dt [-r [DEPTH]] [-v] [MODULE!]TYPE [ADDRESS] [FIELD ...]",
     summary: "show the fields of a structure, and their values at an address",
+    takes: Takes::Arguments(Glued::Dash),
+    category: Category::Memory,
+    details: FORMS,
     answers: &[TypeView::SCHEMA, TypeList::SCHEMA],
     run: Run::Query(run),
 };

@@ -8,7 +8,7 @@ use crate::commands::answer::{Found, Query, answer};
 use crate::commands::arguments::Arguments;
 use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
-use crate::commands::spec::{CommandSpec, Run};
+use crate::commands::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output;
 use crate::target::{DisplayPosition, Note, NoteCode, ReadCause, SparseBytes, Target, TargetError, VirtAddr};
 
@@ -21,7 +21,10 @@ macro_rules! display_commands {
             names: &[$name],
             usage: concat!($name, " [/cCOLUMNS] [ADDRESS [L COUNT | END]]"),
             summary: $summary,
-            answers: &[MemoryDisplay::SCHEMA],
+            takes: Takes::Arguments(Glued::Slash),
+    category: Category::Memory,
+    details: &[],
+    answers: &[MemoryDisplay::SCHEMA],
     run: Run::Query(|arguments, target| run(&$spec, $format, arguments, target)),
         };
     )*};
@@ -47,6 +50,9 @@ pub(in crate::commands) static DS_ANSI: CommandSpec = CommandSpec {
     names: &["ds"],
     usage: "ds ADDRESS",
     summary: "show the text of the _STRING at an address",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Memory,
+    details: &[],
     answers: &[MemoryDisplay::SCHEMA],
     run: Run::Query(|arguments, target| string(&DS_ANSI, Format::Ascii, arguments, target)),
 };
@@ -55,6 +61,9 @@ pub(in crate::commands) static DS_UNICODE: CommandSpec = CommandSpec {
     names: &["dS"],
     usage: "dS ADDRESS",
     summary: "show the text of the _UNICODE_STRING at an address",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Memory,
+    details: &[],
     answers: &[MemoryDisplay::SCHEMA],
     run: Run::Query(|arguments, target| string(&DS_UNICODE, Format::Unicode, arguments, target)),
 };

@@ -24,7 +24,7 @@ use crate::commands::arguments::Arguments;
 use crate::commands::context::Context;
 use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
-use crate::commands::spec::{CommandSpec, Run};
+use crate::commands::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output;
 use crate::target::{Note, NoteCode, NoteKind, Searched, Target, TargetError, VirtAddr, is_over};
 
@@ -32,6 +32,13 @@ pub(in crate::commands) static S: CommandSpec = CommandSpec {
     names: &["s"],
     usage: "s [-b|-w|-d|-q|-a|-u] RANGE PATTERN",
     summary: "search memory",
+    takes: Takes::Arguments(Glued::Dash),
+    category: Category::Memory,
+    details: &[
+        ("-b, -w, -d, -q", "bytes, words of 2, 4 and 8 bytes"),
+        ("-a, -u", "text of one and two bytes a character"),
+        ("-[1]b", "addresses only"),
+    ],
     answers: &[Matches::SCHEMA],
     run: Run::Query(run),
 };

@@ -15,13 +15,16 @@ use crate::commands::answer::Facts;
 use crate::commands::context::{Context, VerifierFormat};
 use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
-use crate::commands::spec::{CommandSpec, ControlCommand, Run};
+use crate::commands::spec::{Category, CommandSpec, ControlCommand, Glued, Run, Takes};
 use crate::target::Target;
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &[".verifierformat"],
     usage: ".verifierformat [auto|old|new]",
     summary: "show or choose how !verifier prints: as the debuggers of Windows 7's time did, or as today's do",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Verifier,
+    details: &[],
     answers: &[FormatInForce::SCHEMA],
     run: Run::Control(ControlCommand::VerifierFormat),
 };

@@ -82,7 +82,7 @@ use super::arguments::Arguments;
 use super::arguments::number;
 use super::context::Context;
 use super::schema::Schema;
-use super::spec::{CommandSpec, Run};
+use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output::write_columns;
 use crate::target::Target;
 
@@ -90,6 +90,9 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["!verifier"],
     usage: USAGE,
     summary: "show Driver Verifier's settings, verified drivers, their pool allocations, its logs",
+    takes: Takes::Arguments(Glued::Dash),
+    category: Category::Verifier,
+    details: FORMS,
     answers: &[
         VerifierReport::SCHEMA,
         PoolLog::SCHEMA,
