@@ -13,6 +13,7 @@ use super::growth;
 use super::growth::Growth;
 use super::images::{Build, Image};
 use super::layout::{ImageLayout, Release, Type, Types};
+use super::ledger::Ledger;
 use crate::paging::{Access, VirtualMemory};
 use crate::physical::{PAGE_SIZE, PageSource};
 
@@ -67,6 +68,7 @@ pub(super) struct Kernel {
     /// False while the machine starts, when memory that is not mapped is a mistake of ours. Later it may be a debugger's
     /// doing: then it reads as zeros and takes no writes.
     pub(super) furnished: bool,
+    pub(super) ledger: Ledger,
 }
 
 impl Kernel {
@@ -74,7 +76,13 @@ impl Kernel {
     pub(super) fn new(layouts: Arc<Layouts>, ram: u64, growth: Growth) -> Self {
         // Real memory managers leave the first mebibyte to firmware and real-mode code.
         const FIRST_PAGE: u64 = 0x187;
-        Self { layouts, memory: VirtualMemory::new(ram, FIRST_PAGE), growth, furnished: false }
+        Self {
+            layouts,
+            memory: VirtualMemory::new(ram, FIRST_PAGE),
+            growth,
+            furnished: false,
+            ledger: Ledger::default(),
+        }
     }
 
     /// The layout of a module's image.

@@ -9,6 +9,7 @@ use super::debugger_data::{self, Version};
 use super::growth::Growth;
 use super::images::{Build, WINDOWS_7_SP1};
 use super::kernel::{Kernel, Layouts};
+use super::ledger::Outstanding;
 use super::processors::{self, Processor};
 use super::scenario::Scenario;
 use super::stops::{self, BUGCHECK_SECOND, Stop};
@@ -280,6 +281,13 @@ impl Machine {
     #[must_use]
     pub const fn version(&self) -> &Version {
         &self.version
+    }
+
+    /// What verified drivers hold at this moment, by address: the simulation's own account, which is nowhere in the machine's
+    /// memory. Advanced pool tracking is not in it.
+    #[must_use]
+    pub fn outstanding(&self) -> Vec<Outstanding> {
+        self.kernel.ledger.blocks()
     }
 
     /// Bytes of RAM that somebody wrote to, which is what the simulation keeps.

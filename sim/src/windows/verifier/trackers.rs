@@ -15,6 +15,7 @@ use kd_protocol::VirtAddr;
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 use crate::windows::kernel::{Kernel, span};
+use crate::windows::ledger::Outstanding;
 use crate::windows::verified::Driver;
 
 /// Tracker pages that a driver may have.
@@ -81,6 +82,7 @@ pub(in crate::windows) fn allocated(
     };
     kernel.write(slot.0, &contents(allocation));
     count(kernel, driver, std::slice::from_ref(allocation));
+    took(kernel, driver, std::slice::from_ref(allocation), &[slot]);
     Some(slot)
 }
 
@@ -107,7 +109,15 @@ pub(in crate::windows) fn allocated_many(
         slots.extend((0..group.len() as u64).map(|number| Slot(page.offset((SLOTS - number) * SLOT_SIZE))));
     }
     count(kernel, driver, &allocations[..slots.len()]);
+    took(kernel, driver, allocations, &slots);
     slots
+}
+
+fn took(kernel: &mut Kernel, driver: &Driver, allocations: &[Allocation], slots: &[Slot]) {
+    for (&Allocation { address, size, tag, caller, .. }, slot) in allocations.iter().zip(slots) {
+        let block = Outstanding { driver: driver.module, address, size, tag, caller };
+        kernel.ledger.took(slot.0, block);
+    }
 }
 
 /// Records that an allocation failed.
@@ -122,6 +132,7 @@ pub(in crate::windows) fn failed(kernel: &mut Kernel, driver: &Driver) {
 pub(in crate::windows) fn freed(kernel: &mut Kernel, driver: &Driver, pool: Pool, slot: Slot) {
     let size = kernel.get(slot.0, ENTRY, "InUse.NumberOfBytes");
     kernel.set(slot.0, ENTRY, "InUse.NumberOfBytes", size | FREE);
+    kernel.ledger.gave_back(slot.0);
     push(kernel, driver, "PoolTrackers", slot.0);
     let counters = pool.counters();
     let global = kernel.symbol("MmVerifierData");
