@@ -10,6 +10,7 @@ use super::{
 /// Every command, in the order in which `.help` lists them.
 pub static COMMANDS: &[&CommandSpec] = &[
     &verifier::COMMAND,
+    &verifier::leaks::COMMAND,
     &verifier::format::COMMAND,
     &modules::COMMAND,
     &examine::EXAMINE,

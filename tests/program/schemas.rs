@@ -22,6 +22,7 @@ const LINES: &str = "
 !verifier 80
 !verifier 80 fffffa8005400000
 !verifier 400
+!leaks myfault.sys
 .verifierformat new
 lm
 lmv m nt

@@ -55,6 +55,8 @@ pub const LINES: &[&str] = &[
     "!verifier 1",
     "!verifier 3",
     "!verifier 3 nosuch.sys",
+    "!leaks -v",
+    "!leaks -by thread nosuch.sys",
     "!verifier 7cf",
     "!verifier 80",
     "!verifier 80 fffffa8005400000",

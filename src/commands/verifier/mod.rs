@@ -55,6 +55,7 @@ mod common;
 pub mod drivers;
 pub mod format;
 pub mod frames;
+pub mod leaks;
 pub mod options;
 pub mod pool_log;
 mod report;

@@ -2,6 +2,7 @@
 //! its committed PDBs, and its structures read by hand at the places where facts about real kernels have them.
 
 mod by_hand;
+mod leaks;
 mod logs;
 mod matrix;
 mod scenarios;

@@ -19,7 +19,7 @@ mod torn;
 
 pub use self::kind::Kind;
 pub use self::log::{Method, PoolLog, PoolLogEntry, TornSign};
-use self::source::Log;
+pub(super) use self::source::Log;
 use super::format::Era;
 use super::frames::Names;
 pub use super::ring::Wanted;

@@ -23,15 +23,15 @@ const VARIABLES: Variables =
     Variables { pointer: "nt!VfPoolTraces", index: "nt!VfPoolTracesIndex", length: "nt!VfPoolTracesLength" };
 
 /// The log in the target.
-pub(super) struct Log {
-    pub(super) ring: Ring,
-    pub(super) entry: EntryLayout,
+pub(in super::super) struct Log {
+    pub(in super::super) ring: Ring,
+    pub(in super::super) entry: EntryLayout,
 }
 
 /// Where an entry's fields are.
-pub(super) struct EntryLayout {
+pub(in super::super) struct EntryLayout {
     pub(super) pointer_size: usize,
-    pub(super) address: Place,
+    pub(in super::super) address: Place,
     pub(super) bytes: Place,
     pub(super) thread: Place,
     pub(super) stack: usize,
@@ -49,18 +49,18 @@ impl EntryLayout {
     }
 
     /// Block address, size and thread.
-    pub(super) fn head(&self, bytes: &[u8]) -> Option<(VirtAddr, u64, VirtAddr)> {
+    pub(in super::super) fn head(&self, bytes: &[u8]) -> Option<(VirtAddr, u64, VirtAddr)> {
         let read = |place: &Place| place.uint(bytes);
         Some((VirtAddr(read(&self.address)?), read(&self.bytes)?, VirtAddr(read(&self.thread)?)))
     }
 
-    pub(super) fn stack(&self, bytes: &[u8]) -> Vec<Frame> {
+    pub(in super::super) fn stack(&self, bytes: &[u8]) -> Vec<Frame> {
         frames::stack(bytes.get(self.stack..).unwrap_or_default(), self.pointer_size)
     }
 }
 
 impl Log {
-    pub(super) fn read(target: &Target<'_>) -> Result<Self, QueryError> {
+    pub(in super::super) fn read(target: &Target<'_>) -> Result<Self, QueryError> {
         let layout = target.layout("nt!_VF_POOL_TRACE").map_err(failed)?;
         let entry = EntryLayout::of(&layout).map_err(failed)?;
         let ring = Ring::read(target, &VARIABLES, layout.size() as u64, entry.pointer_size)?;

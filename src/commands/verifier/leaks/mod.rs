@@ -1,0 +1,176 @@
+//! `!leaks`: what drivers hold, by the call paths that allocated it. What `!verifier 3` lists, each block joined with the
+//! entry of the pool log that made it, as `!verifier 80` finds it.
+//!
+//! ```text
+//!  drivers --trackers--> blocks --the log's newest entry for each--> stacks --by path, caller, tag, thread, size--> groups
+//!                           `--(advanced pool tracking: the stack is in the tracker)----^
+//! ```
+//! ```text
+//! 0: kd> !leaks myfault.sys
+//!
+//! Outstanding pool of myfault.sys by call path: 10 blocks, 0x9ce000 bytes (9.80 MiB), 1 group
+//!
+//! 1. 10 blocks, 0x9ce000 bytes (9.80 MiB), 100.0 %, myfault.sys
+//!    each 0xfb000 bytes; tag Leak; allocated 284 to 7889 log entries ago
+//!    call path, behind nt!VeAllocatePoolWithTagPriority+0x2b6, nt!VerifierExAllocatePoolEx+0x1d:
+//!      fffff8800447d634 myfault!MyfaultDeviceControl+0x358
+//!      ...
+//! ```
+//! What is said of a block was read of it: a block whose allocation the log holds no more keeps the caller that its tracker
+//! has, and is counted as such. Where not every stack is asked for, a group says of how many blocks its stack is.
+//!
+//! Source: verifier.md 3.2, 4.
+
+mod group;
+mod newest;
+mod options;
+mod report;
+mod stacks;
+mod text;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use self::options::{By, LeakQuery};
+pub use self::report::{DriverTotal, Group, LeakReport, LeakedBlock, LogUse, Stacks};
+use self::stacks::{Held, Lookup};
+use super::report::{VerifierQuery, VerifierReport};
+use super::settings::OPTION_ADVANCED_POOL_TRACKING;
+use crate::commands::answer::{Found, Query, answer};
+use crate::commands::arguments::Arguments;
+use crate::commands::error::QueryError;
+use crate::commands::spec::{Category, CommandSpec, Glued, Run, Takes};
+use crate::target::{Note, NoteCode, Target};
+
+const USAGE: &str = "!leaks [DRIVER ...] [-by path|caller|tag|thread|size] [-tag TAG] [-min BYTES] [-top N] [-depth N] \
+                     [-skip NAME] [-all] [-v]";
+
+pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
+    names: &["!leaks"],
+    usage: USAGE,
+    summary: "show what verified drivers hold, grouped by the call paths that allocated it",
+    takes: Takes::Arguments(Glued::Dash),
+    category: Category::Verifier,
+    details: DETAILS,
+    answers: &[LeakReport::SCHEMA],
+    run: Run::Query(run),
+};
+
+const DETAILS: &[(&str, &str)] = &[
+    ("!leaks", "the outstanding blocks of all verified drivers, by call path"),
+    ("!leaks DRIVER ...", "of these"),
+    ("-by path|caller|tag|thread|size", "what makes a group: path unless told otherwise"),
+    ("-tag TAG", "only blocks with this tag; * and ? stand for any characters"),
+    ("-min BYTES", "leave out groups of fewer bytes"),
+    ("-top N", "show only the N groups that hold the most"),
+    ("-depth N", "look at only N frames of a call path"),
+    (
+        "-skip NAME",
+        "a wrapper of the driver's own, myfault!MyAllocate*, belongs to the allocator; may be repeated",
+    ),
+    ("-all", "look up the stack of every block, whatever it costs"),
+    ("-v", "list the blocks of each group"),
+];
+
+fn run(text: &str, target: &Target<'_>) -> Found {
+    answer(&parse(text, target)?, target)
+}
+
+/// Reads what was typed behind the name.
+fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
+    let mut arguments = Arguments::new(&COMMAND, text);
+    let mut query = LeakQuery::default();
+    while let Some(word) = arguments.peek() {
+        if !word.starts_with(['-', '/']) {
+            let name = arguments.name().unwrap_or_default();
+            if !name.is_empty() {
+                query.drivers.push(name.to_owned());
+            }
+            continue;
+        }
+        arguments.word();
+        let option = word[1..].to_ascii_lowercase();
+        let missing = |what: &str| format!("{word} needs {what}");
+        match option.as_str() {
+            "by" => {
+                let by = arguments.word().ok_or_else(|| arguments.usage(missing("what to group by")))?;
+                query.by = By::parse(by).map_err(|problem| arguments.usage(problem))?;
+            }
+            "tag" => {
+                let tag = arguments.name().ok_or_else(|| arguments.usage(missing("a tag")))?;
+                query.tag = Some(tag.to_owned());
+            }
+            "skip" => {
+                let name = arguments.name().ok_or_else(|| arguments.usage(missing("a routine's name")))?;
+                query.skip.push(name.to_owned());
+            }
+            "min" => query.min = arguments.expression(target)?,
+            "top" => query.top = Some(count(&mut arguments, target)?),
+            "depth" => query.depth = Some(count(&mut arguments, target)?.max(1)),
+            "all" => query.all = true,
+            "v" => query.with_blocks = true,
+            _ => return Err(arguments.usage(format!("`{word}` is none of the options"))),
+        }
+    }
+    Ok(query)
+}
+
+fn count(arguments: &mut Arguments<'_>, target: &Target<'_>) -> Result<usize, QueryError> {
+    Ok(usize::try_from(arguments.expression(target)?).unwrap_or(usize::MAX))
+}
+
+impl Query for LeakQuery {
+    type Facts = LeakReport;
+
+    fn run(&self, target: &Target<'_>) -> Result<LeakReport, QueryError> {
+        let (mut held, mut drivers) = (Vec::new(), Vec::new());
+        for report in self.reports(target)? {
+            let is_advanced =
+                report.settings.option_flags.is_some_and(|flags| flags & OPTION_ADVANCED_POOL_TRACKING != 0);
+            for driver in report.drivers.into_iter().flatten() {
+                let blocks = driver.allocations.map(|it| it.blocks).unwrap_or_default();
+                let total = DriverTotal::of(&driver.driver, &blocks);
+                if !is_advanced {
+                    total.note_difference(target);
+                }
+                let name = Arc::from(driver.driver.shown_name());
+                held.extend(blocks.into_iter().map(|block| Held { driver: Arc::clone(&name), block }));
+                drivers.push(total);
+            }
+        }
+        self.keep_tag(&mut held, target);
+        let lookup = Lookup::of(target, &held, self.needs_stacks(), self.all)?;
+        Ok(group::report(self, drivers, &held, lookup))
+    }
+}
+
+impl LeakQuery {
+    /// What `!verifier 3` says of each driver that is asked about.
+    fn reports(&self, target: &Target<'_>) -> Result<Vec<VerifierReport>, QueryError> {
+        let about = |driver| VerifierQuery { flags: 3, driver }.run(target);
+        if self.drivers.is_empty() {
+            return Ok(vec![about(None)?]);
+        }
+        let mut reports = Vec::new();
+        let mut known = BTreeSet::new();
+        for name in &self.drivers {
+            let mut report = about(Some(name.clone()))?;
+            // One driver may be named twice, with its extension and without.
+            if let Some(drivers) = &mut report.drivers {
+                drivers.retain(|it| known.insert(it.driver.entry));
+            }
+            reports.push(report);
+        }
+        Ok(reports)
+    }
+
+    fn keep_tag(&self, held: &mut Vec<Held>, target: &Target<'_>) {
+        let Some(tag) = &self.tag else { return };
+        let before = held.len();
+        held.retain(|it| options::fits_tag(tag, &it.block.tag));
+        if held.is_empty() && before > 0 {
+            let text = format!("None of the {before} outstanding blocks has the tag {tag}.");
+            target.note(Note::failed(NoteCode::NotFound, text));
+        }
+    }
+}
