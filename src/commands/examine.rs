@@ -26,8 +26,8 @@ use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output::{self, TargetText};
 use crate::target::{
-    ModuleSymbols, Neighbours, Note, NoteCode, OfLink, SymbolAt, SymbolKind, Target, TargetError, VirtAddr,
-    undecorate,
+    ModuleSymbols, Neighbours, Note, NoteCode, OfLink, Symbol, SymbolAt, SymbolKind, Target, TargetError,
+    VirtAddr, undecorate,
 };
 
 pub(super) static EXAMINE: CommandSpec = CommandSpec {
@@ -181,17 +181,22 @@ fn examine(text: &str, target: &Target<'_>) -> Found {
     arguments.end()?;
     let (module, name) = pattern.split_once('!').unwrap_or(("*", pattern));
     let found = modules_for(module, target).map_err(|source| QueryError::Target { command: "x", source })?;
-    let name = Pattern::new(name);
+    let (fits, is_plain) = (Pattern::new(name), Pattern::is_plain(name));
     let mut list = SymbolList { symbols: Vec::new(), columns };
     for (module, symbols) in &found.modules {
-        for symbol in symbols.symbols() {
+        let mut take = |symbol: Symbol<'_>| {
             let shown = undecorate(&symbol.name);
             let is_decorated = matches!(shown, Cow::Owned(_));
-            if name.matches(&shown) || is_decorated && name.matches(&symbol.name) {
+            if fits.matches(&shown) || is_decorated && fits.matches(&symbol.name) {
                 let address = module.base.offset(symbol.rva.0.into());
                 let (module, name) = (module.name.to_string(), shown.into_owned().into());
                 list.symbols.push(Row { address, module, name });
             }
+        };
+        if is_plain {
+            symbols.named(name).into_iter().for_each(take);
+        } else {
+            symbols.symbols().for_each(&mut take);
         }
     }
     list.symbols.sort_unstable();

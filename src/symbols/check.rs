@@ -38,13 +38,13 @@ pub fn census(path: &Path) -> Result<(Census, Arc<dyn Symbols>), SymbolError> {
     let file = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
     file.map_err(|source| SymbolError::Io { file: path.to_owned(), source })?;
     if isf::is_isf(&head) {
-        let symbols = IsfSymbols::open(path)?;
+        let symbols = IsfSymbols::parse(path)?;
         let counts = (symbols.iter().count(), count(&symbols, symbols.type_ids())?);
         return Ok(with_counts(symbols, counts));
     }
     let symbols = PdbSymbols::open(path)?;
     symbols.check_types()?;
-    let counts = (symbols.iter().count(), count(&symbols, symbols.type_ids().into_iter())?);
+    let counts = (symbols.iter().count(), count(&symbols, symbols.type_ids())?);
     Ok(with_counts(symbols, counts))
 }
 
@@ -57,7 +57,7 @@ fn with_counts<S: Symbols + 'static>(
 }
 
 /// How many types there are, and fields in them.
-fn count(symbols: &dyn Symbols, ids: impl Iterator<Item = TypeId>) -> Result<(usize, usize), SymbolError> {
+fn count(symbols: &dyn Symbols, ids: Vec<TypeId>) -> Result<(usize, usize), SymbolError> {
     let mut counts = (0, 0);
     for id in ids {
         counts.0 += 1;

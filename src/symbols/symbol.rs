@@ -94,6 +94,19 @@ pub trait Symbols: fmt::Debug + Send + Sync {
         Box::new(std::iter::empty())
     }
 
+    /// Every symbol called `name` in any case, with decoration or without, and perhaps others: in no more time than there
+    /// are such, where there is an index.
+    fn named(&self, name: &str) -> Vec<Symbol<'_>> {
+        let _ = name;
+        self.symbols().collect()
+    }
+
+    /// Every symbol of the address `rva`, the one that [`nearest`](Self::nearest) gives first.
+    fn at(&self, rva: Rva) -> Vec<Symbol<'_>> {
+        let from = self.symbols().skip_while(|symbol| symbol.rva < rva);
+        from.take_while(|symbol| symbol.rva == rva).collect()
+    }
+
     /// The first symbol above `rva`.
     fn above(&self, rva: Rva) -> Option<Symbol<'_>> {
         self.symbols().find(|symbol| symbol.rva > rva)

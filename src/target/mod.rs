@@ -64,7 +64,8 @@ pub use walk::{SListHead, WalkEnd};
 pub use crate::memory::{ReadCause, ReadError, VirtAddr};
 pub use crate::symbols::store::{Part as SymbolPart, SymbolPath, SymbolSource, default_store};
 pub use crate::symbols::{
-    BaseKind, Bits, Constant, ExportSymbols, Field, Place, SymbolKind, Symbols, Type, TypeLayout, undecorate,
+    BaseKind, Bits, Constant, ExportSymbols, Field, Place, Symbol, SymbolKind, Symbols, Type, TypeLayout,
+    undecorate,
 };
 
 use self::patience::Patience;

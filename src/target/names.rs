@@ -120,9 +120,7 @@ impl Target<'_> {
         let rva = u32::try_from(address.since(module.base)).ok().map(Rva)?;
         let above = symbols.above(rva);
         let exact = if symbol.displacement == 0 && symbol.symbol.is_some() {
-            let from = symbols.symbols().skip_while(|other| other.rva < rva);
-            let names = from.take_while(|other| other.rva == rva);
-            names.map(|other| undecorate(&other.name).into_owned()).collect()
+            symbols.at(rva).iter().map(|other| undecorate(&other.name).into_owned()).collect()
         } else {
             Vec::new()
         };
@@ -133,7 +131,7 @@ impl Target<'_> {
 
 /// The symbol whose name reads `name` without decoration.
 fn undecorated(symbols: &dyn Symbols, name: &str) -> Option<Rva> {
-    let mut decorated = symbols.symbols().filter(|symbol| symbol.name.starts_with('?'));
+    let mut decorated = symbols.named(name).into_iter().filter(|symbol| symbol.name.starts_with('?'));
     decorated.find(|symbol| undecorate(&symbol.name) == name).map(|symbol| symbol.rva)
 }
 

@@ -59,6 +59,22 @@ fn a_structure_is_read_once_and_its_texts_together() {
 }
 
 #[test]
+fn a_name_finds_in_any_case_what_a_pattern_finds() {
+    let (machine, kernel) = stopped("commands_names");
+    let target = || Target::new(&machine, &kernel).with_cpu(&machine);
+    let found = |pattern: &str| text(&target(), &format!("x nt!{pattern}"));
+    let all = found("*");
+    for line in all.lines().step_by(37) {
+        let (_, name) = line.split_once("nt!").unwrap();
+        let fits = found(&format!("{}[{}]", &name[..name.len() - 1], &name[name.len() - 1..]));
+        assert!(fits.contains(&format!("{line}\n")), "{line}\n{fits}");
+        for spelling in [name.to_owned(), name.to_lowercase(), name.to_uppercase()] {
+            assert_eq!(found(&spelling), fits, "{spelling}");
+        }
+    }
+}
+
+#[test]
 fn json_has_the_facts_of_the_text() {
     let (machine, kernel) = stopped("commands_json");
     let target = || Target::new(&machine, &kernel).with_cpu(&machine);

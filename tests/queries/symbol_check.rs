@@ -204,6 +204,42 @@ fn the_first_answer_is_the_one_that_later_ones_are() {
     assert_eq!((first.nearest(Rva(0)), first.address_of("NoSuchName")), (None, None));
 }
 
+/// The first question for a type is answered by the PDB's own table, if what that says is so.
+#[test]
+fn the_first_type_is_the_one_that_later_ones_are() {
+    let folder = TempDir::new().unwrap();
+    let file = large_pdb(&folder);
+    let index = index_of(&file);
+    let whole = PdbSymbols::open(&file).unwrap();
+    let first = || {
+        let _ = std::fs::remove_file(&index);
+        PdbFile::open(&file).and_then(PdbFile::load).unwrap()
+    };
+    for name in whole.types() {
+        let found = whole.find_type(&name);
+        let (asked, id) = (first(), found.expect("it is one of its types"));
+        assert_eq!(asked.find_type(&name), found, "{name}");
+        assert_eq!(asked.layout(id).unwrap(), whole.layout(id).unwrap(), "{name}");
+    }
+    assert!(whole.constants("_POOL_TYPE").is_some());
+    assert_eq!(first().constants("_POOL_TYPE"), whole.constants("_POOL_TYPE"));
+    assert_eq!((first().find_type("_NO_SUCH_TYPE"), first().constants("_NO_SUCH_TYPE")), (None, None));
+
+    // Its own table says something else of every name: the records are right.
+    let mut bytes = std::fs::read(&file).unwrap();
+    // Version and length of a type stream's header, 28 bytes before its number of buckets.
+    let header = [0x0b, 0xca, 0x31, 0x01, 56, 0, 0, 0];
+    let headers: Vec<_> = (0..bytes.len() - 56).filter(|at| bytes[*at..].starts_with(&header)).collect();
+    assert!(!headers.is_empty());
+    headers.iter().for_each(|at| bytes[at + 28] ^= 1);
+    std::fs::write(&file, &bytes).unwrap();
+    for name in whole.types().step_by(7) {
+        let (asked, id) = (first(), whole.find_type(&name).unwrap());
+        assert_eq!(asked.find_type(&name), Some(id), "{name}");
+        assert_eq!(asked.layout(id).unwrap(), whole.layout(id).unwrap(), "{name}");
+    }
+}
+
 #[test]
 fn damage_that_a_question_meets_is_told_with_its_answer_and_no_index_hides_it() {
     let folder = TempDir::new().unwrap();

@@ -124,12 +124,12 @@ fn a_query_after_a_resume_reads_anew() {
 }
 
 #[test]
-fn isf_files_are_read_while_the_target_runs() {
+fn isf_files_are_read_once_while_the_target_runs() {
     let live = Live::start();
     let folder = tempfile::tempdir().unwrap();
-    export_isf(&WINDOWS_7_SP1, folder.path()).unwrap();
+    let files = export_isf(&WINDOWS_7_SP1, folder.path()).unwrap();
     let path = SymbolPath::parse(&folder.path().to_string_lossy());
-    let mut debugger = Debugger::new(Arc::clone(&live.session), path, PATIENCE);
+    let mut debugger = Debugger::new(Arc::clone(&live.session), path.clone(), PATIENCE);
     let mut heard = Heard::default();
     debugger.break_in(&mut heard).unwrap();
     assert_eq!(heard.0, ["the kernel's symbols true"], "what is fetched, and whether the target runs");
@@ -139,6 +139,17 @@ fn isf_files_are_read_while_the_target_runs() {
     // What was read is kept for the session.
     debugger.break_in(&mut heard).unwrap();
     assert_eq!(heard.0.len(), 1, "{:?}", heard.0);
+    debugger.go();
+    // And, in an index, for those that come later: they read nothing whole, neither in a stop nor between two.
+    for file in files {
+        let modified = file.metadata().unwrap().modified().unwrap();
+        std::fs::write(&file, "x".repeat(file.metadata().unwrap().len() as usize)).unwrap();
+        std::fs::File::options().append(true).open(&file).unwrap().set_modified(modified).unwrap();
+    }
+    let mut later = Debugger::new(Arc::clone(&live.session), path, PATIENCE);
+    later.break_in(&mut heard).unwrap();
+    assert_eq!(heard.0.len(), 1, "{:?}", heard.0);
+    assert_eq!(later.target().unwrap().address_of("nt!VfPoolTraces").unwrap(), known.unwrap());
 }
 
 #[derive(Default)]

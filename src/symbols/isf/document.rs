@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::symbols::error::SymbolError;
 use crate::symbols::identity::PdbIdentity;
@@ -13,29 +13,26 @@ use crate::symbols::identity::PdbIdentity;
 #[derive(Debug, Deserialize)]
 pub(super) struct Document {
     pub(super) metadata: Metadata,
-    pub(super) base_types: BTreeMap<Box<str>, BaseType>,
+    pub(super) base_types: BaseTypes,
     pub(super) enums: BTreeMap<Arc<str>, Enumeration>,
     pub(super) user_types: BTreeMap<Arc<str>, UserType>,
     pub(super) symbols: BTreeMap<Box<str>, SymbolEntry>,
 }
 
-/// Only which module it belongs to.
-#[derive(Debug, Deserialize)]
-pub(super) struct Head {
-    pub(super) metadata: Metadata,
-}
+/// Kind and size of each base type.
+pub(super) type BaseTypes = BTreeMap<Box<str>, BaseType>;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Metadata {
     windows: Option<Windows>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct Windows {
     pdb: Option<Pdb>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct Pdb {
     #[serde(rename = "GUID")]
     guid: String,
@@ -43,7 +40,7 @@ struct Pdb {
     database: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct BaseType {
     pub(super) kind: BaseTypeKind,
     pub(super) size: u64,
@@ -51,7 +48,7 @@ pub(super) struct BaseType {
     pub(super) signed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum BaseTypeKind {
     Void,
@@ -63,21 +60,21 @@ pub(super) enum BaseTypeKind {
     Other,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Enumeration {
     pub(super) size: u64,
     #[serde(default)]
     pub(super) constants: BTreeMap<Arc<str>, i128>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct UserType {
     pub(super) size: u64,
     #[serde(default)]
     pub(super) fields: BTreeMap<Arc<str>, Field>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Field {
     pub(super) offset: u64,
     #[serde(rename = "type")]
@@ -85,19 +82,24 @@ pub(super) struct Field {
 }
 
 /// A field's type: which of the members are there depends on the kind.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct FieldType {
     pub(super) kind: FieldKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) subtype: Option<Box<Self>>,
-    #[serde(rename = "type")]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub(super) ty: Option<Box<Self>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bit_position: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bit_length: Option<u8>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum FieldKind {
     Base,
@@ -110,6 +112,12 @@ pub(super) enum FieldKind {
     Function,
     #[serde(other)]
     Other,
+}
+
+/// The size of a structure or enumeration, without what it is made of.
+#[derive(Debug, Deserialize)]
+pub(super) struct Size {
+    pub(super) size: u64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,12 +9,13 @@
 //! ```
 //! What a PDB says, but for the image's sections: the nearest symbol below an address is found across them. A file comes
 //! from a colleague or a public collection, so its size is bounded before and after decompression, and the decoder's
-//! memory too.
+//! memory too. What it says is kept in an index beside it, since even one answer takes all of it.
 //!
 //! Source: <https://github.com/volatilityfoundation/volatility3/tree/develop/volatility3/schemas>, schema 6.2.0.
 
 mod container;
 mod document;
+mod records;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -24,72 +25,86 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::document::Document;
+use self::records::Records;
 use self::types::Types;
 use super::error::SymbolError;
 use super::identity::PdbIdentity;
+use super::index::{self, Index, Stamp};
 use super::layout::{TypeId, TypeLayout};
+use super::rows::Rows;
 use super::symbol::{Constant, Rva, Symbol, SymbolKind, Symbols};
+
+/// A smaller file is read in less time than it takes to keep an index of it.
+const SMALLEST: u64 = 0x4000;
 
 /// The symbols of one module, from an ISF file.
 #[derive(Debug)]
 pub struct IsfSymbols {
     path: PathBuf,
     identity: PdbIdentity,
-    pointer_size: u64,
-    /// In order of address, then name.
-    by_address: Vec<(Rva, Box<str>)>,
-    /// Indexes of `by_address`, in order of name.
-    by_name: Vec<u32>,
+    records: Arc<Records>,
     types: Types,
 }
 
 impl IsfSymbols {
-    /// Opens `path` and reads all of it.
+    /// Opens `path`: its index, or else all of it, of which an index is made.
     ///
     /// # Errors
     /// [`SymbolError`]: not there, no ISF, of no Windows module, damaged.
     pub fn open(path: &Path) -> Result<Self, SymbolError> {
+        let stamp = Stamp::of_file(path);
+        let known = stamp.as_ref().and_then(|stamp| Self::of_index(path, Index::open(path, stamp)?).ok());
+        known.map_or_else(|| Self::parse(path), Ok)
+    }
+
+    /// Reads all of `path`, and makes its index anew.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn parse(path: &Path) -> Result<Self, SymbolError> {
+        // Before the file is read: one that is replaced meanwhile has another.
+        let stamp = Stamp::of_file(path).unwrap_or(Stamp::NONE);
         let text = container::read(path)?;
         let document: Document = document::parse(path, &text)?;
-        let identity = document.metadata.identity(path)?;
-        let mut by_address: Vec<(Rva, Box<str>)> = document
-            .symbols
-            .into_iter()
-            .filter_map(|(name, symbol)| Some((Rva(u32::try_from(symbol.address?).ok()?), name)))
-            .collect();
-        by_address.sort_unstable();
-        let mut by_name: Vec<u32> = (0..).take(by_address.len()).collect();
-        by_name.sort_unstable_by_key(|index| &by_address[*index as usize].1);
-        let types = Types::new(document.base_types, document.enums, document.user_types);
-        Ok(Self {
-            path: path.to_owned(),
-            identity,
-            pointer_size: types.pointer_size(),
-            by_address,
-            by_name,
-            types,
-        })
+        document.metadata.identity(path)?;
+        let (names, types) = records::tables(document);
+        let bytes = index::encode(&names, &types, &stamp);
+        if stamp.file_len >= SMALLEST {
+            index::write(path, &stamp, &bytes);
+        }
+        let index = Index::made(bytes, &stamp).expect("what was encoded is an index");
+        Self::of_index(path, index)
+    }
+
+    fn of_index(path: &Path, index: Index) -> Result<Self, SymbolError> {
+        let damaged = || SymbolError::Damaged {
+            file: path.to_owned(),
+            reading: "index",
+            wrong: "it has no records of what the file is".to_owned(),
+        };
+        let records = Arc::new(Records(index));
+        let identity = records.metadata().ok_or_else(damaged)?.identity(path)?;
+        let types = Types::new(Arc::clone(&records), records.base_types().ok_or_else(damaged)?);
+        Ok(Self { path: path.to_owned(), identity, records, types })
     }
 
     /// Every symbol in order of address.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
-        self.by_address.iter().map(symbol)
+        self.records.0.symbols()
     }
 
     /// Its structures and unions.
-    pub fn type_ids(&self) -> impl Iterator<Item = TypeId> {
+    #[must_use]
+    pub fn type_ids(&self) -> Vec<TypeId> {
         self.types.ids()
     }
 }
 
-/// The identity of the ISF file at `path`, with little more than that kept of it.
-///
-/// # Errors
-/// As [`IsfSymbols::open`].
-pub fn identity_of(path: &Path) -> Result<PdbIdentity, SymbolError> {
-    let text = container::read(path)?;
-    let head: document::Head = document::parse(path, &text)?;
-    head.metadata.identity(path)
+/// The identity of the ISF file at `path` if it has an index, so that nothing has to be read whole.
+#[must_use]
+pub fn indexed(path: &Path) -> Option<PdbIdentity> {
+    let records = Records(Index::open(path, &Stamp::of_file(path)?)?);
+    records.metadata()?.identity(path).ok()
 }
 
 /// True if `head`, the first bytes of a file, may begin an ISF file.
@@ -112,32 +127,35 @@ impl Symbols for IsfSymbols {
     }
 
     fn pointer_size(&self) -> u64 {
-        self.pointer_size
+        self.types.pointer_size()
     }
 
     fn address_of(&self, name: &str) -> Option<Rva> {
-        let named = |index: &u32| &self.by_address[*index as usize];
-        let at = self.by_name.binary_search_by_key(&name, |index| &named(index).1).ok()?;
-        Some(named(&self.by_name[at]).0)
+        self.records.0.address_of(name)
     }
 
     fn nearest(&self, rva: Rva) -> Option<Symbol<'_>> {
-        let above = self.by_address.partition_point(|(at, _)| *at <= rva);
-        let below = self.by_address[..above].last()?.0;
-        let first = self.by_address[..above].partition_point(|(at, _)| *at < below);
-        self.by_address.get(first).map(symbol)
+        self.records.0.nearest(rva)
     }
 
     fn symbols(&self) -> Box<dyn Iterator<Item = Symbol<'_>> + '_> {
         Box::new(self.iter())
     }
 
+    fn named(&self, name: &str) -> Vec<Symbol<'_>> {
+        self.records.0.may_be_called(name)
+    }
+
+    fn at(&self, rva: Rva) -> Vec<Symbol<'_>> {
+        self.records.0.at(rva)
+    }
+
     fn above(&self, rva: Rva) -> Option<Symbol<'_>> {
-        self.by_address.get(self.by_address.partition_point(|(at, _)| *at <= rva)).map(symbol)
+        self.records.0.above(rva)
     }
 
     fn types(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {
-        Box::new(self.types.names().map(Cow::Borrowed))
+        Box::new(self.types.names().map(Cow::Owned))
     }
 
     fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
@@ -155,8 +173,4 @@ impl Symbols for IsfSymbols {
             wrong: format!("there is no type {:#x}", id.0),
         })
     }
-}
-
-fn symbol((rva, name): &(Rva, Box<str>)) -> Symbol<'_> {
-    Symbol { name: (&**name).into(), rva: *rva }
 }

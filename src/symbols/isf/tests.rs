@@ -72,6 +72,35 @@ fn names_and_addresses_lead_to_each_other() {
 }
 
 #[test]
+fn an_index_says_what_the_file_says_until_the_file_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.json");
+    let long = TEXT.replace('\n', &format!("\n{}", " ".repeat(1000)));
+    assert!(long.len() as u64 > SMALLEST);
+    std::fs::write(&path, &long).unwrap();
+    assert_eq!(indexed(&path), None);
+    let read = IsfSymbols::open(&path).unwrap();
+    let modified = path.metadata().unwrap().modified().unwrap();
+    // What is in the file now is no JSON: whoever answers has not read it.
+    std::fs::write(&path, "x".repeat(long.len())).unwrap();
+    std::fs::File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
+    assert_eq!(indexed(&path).as_ref(), Some(read.identity()));
+    let kept = IsfSymbols::open(&path).unwrap();
+    assert!(kept.iter().eq(read.iter()));
+    assert_eq!(kept.address_of("a"), Some(Rva(0x1001)));
+    assert_eq!(kept.named("LATE"), [Symbol { name: "late".into(), rva: Rva(0x1000) }]);
+    assert_eq!(kept.at(Rva(0x1001)).len(), 2);
+    assert_eq!(kept.type_ids(), read.type_ids());
+    for id in read.type_ids() {
+        assert_eq!(kept.layout(id).unwrap(), read.layout(id).unwrap());
+    }
+    assert_eq!(kept.constants("_POOL_TYPE"), read.constants("_POOL_TYPE"));
+    assert_eq!((kept.pointer_size(), kept.find_type("_NONE")), (8, None));
+    std::fs::write(&path, "x").unwrap();
+    assert!(indexed(&path).is_none() && IsfSymbols::open(&path).is_err());
+}
+
+#[test]
 fn gzip_is_read_and_a_file_that_swells_without_end_is_not() {
     let zip = |bytes: &[u8]| {
         let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -79,7 +108,7 @@ fn gzip_is_read_and_a_file_that_swells_without_end_is_not() {
         zip.finish().unwrap()
     };
     let whole = zip(TEXT.as_bytes());
-    assert_eq!(identity_of(write(&whole).path()).unwrap().age, 31);
+    assert_eq!(IsfSymbols::open(write(&whole).path()).unwrap().identity().age, 31);
     assert!(open(&whole[..whole.len() / 2]).unwrap_err().starts_with("damaged: gzip stream"));
     let wide = zip(&vec![b' '; 65 << 20]);
     assert!(open(&[zip(b"{"), wide].concat()).unwrap_err().contains("more than 0x4000000 bytes of text"));

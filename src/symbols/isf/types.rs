@@ -1,51 +1,29 @@
 //! The types of an ISF file as layouts.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::document::{
-    BaseType, BaseTypeKind, Enumeration, Field as RawField, FieldKind, FieldType, UserType,
-};
+use super::document::{BaseTypeKind, BaseTypes, Field as RawField, FieldKind, FieldType};
+use super::records::Records;
 use crate::symbols::layout::{BaseKind, Bits, Field, Type, TypeId, TypeLayout};
 use crate::symbols::symbol::Constant;
 
 /// Longest chain of pointers and arrays that is followed for one field's type.
 const MAX_DEPTH: u32 = 32;
 
-/// Every structure, union and enumeration of a file.
+/// Every structure, union and enumeration of a file, each read when it is asked for.
 #[derive(Debug)]
 pub(super) struct Types {
-    layouts: Vec<Arc<TypeLayout>>,
-    ids: HashMap<Arc<str>, TypeId>,
-    enumerations: HashMap<Arc<str>, Arc<[Constant]>>,
+    records: Arc<Records>,
+    base: BaseTypes,
+    layouts: Mutex<HashMap<TypeId, Arc<TypeLayout>>>,
     pointer_size: u64,
 }
 
 impl Types {
-    pub(super) fn new(
-        base: BTreeMap<Box<str>, BaseType>,
-        enums: BTreeMap<Arc<str>, Enumeration>,
-        user: BTreeMap<Arc<str>, UserType>,
-    ) -> Self {
+    pub(super) fn new(records: Arc<Records>, base: BaseTypes) -> Self {
         let pointer_size = base.get("pointer").map_or(8, |pointer| pointer.size);
-        let ids = user.keys().cloned().zip((0..).map(TypeId)).collect();
-        let names = Names { base: &base, enums: &enums, user: &user, ids: &ids, pointer_size };
-        let layout = |(name, ty): (&Arc<str>, &UserType)| {
-            let mut fields: Vec<_> = ty.fields.iter().map(|(name, field)| names.field(name, field)).collect();
-            // JSON objects have no order; a structure's is that of its bytes.
-            fields.sort_by_key(|field| (field.offset, field.bits.map_or(0, |bits| bits.position)));
-            Arc::new(TypeLayout { name: Arc::clone(name), size: ty.size, fields })
-        };
-        let layouts = user.iter().map(layout).collect();
-        let enumerations = enums.into_iter().map(|(name, enumeration)| {
-            // In order of their value, as a header has them; negative ones wrap, as their bytes in memory do.
-            let mut constants: Vec<_> = enumeration.constants.into_iter().collect();
-            constants.sort_by_key(|(_, value)| *value);
-            let constant = |(name, value): (Arc<str>, i128)| Constant { name, value: value as u64 };
-            (name, constants.into_iter().map(constant).collect())
-        });
-        let enumerations = enumerations.collect();
-        Self { layouts, ids, enumerations, pointer_size }
+        Self { records, base, layouts: Mutex::default(), pointer_size }
     }
 
     pub(super) const fn pointer_size(&self) -> u64 {
@@ -53,36 +31,39 @@ impl Types {
     }
 
     pub(super) fn find(&self, name: &str) -> Option<TypeId> {
-        self.ids.get(name).copied()
+        self.records.structure(name).map(|(id, _)| id)
     }
 
     pub(super) fn layout(&self, id: TypeId) -> Option<Arc<TypeLayout>> {
-        self.layouts.get(id.0 as usize).cloned()
+        let known = || self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(layout) = known().get(&id) {
+            return Some(Arc::clone(layout));
+        }
+        let (name, ty) = self.records.definition(id)?;
+        let mut fields: Vec<_> = ty.fields.iter().map(|(name, field)| self.field(name, field)).collect();
+        // JSON objects have no order; a structure's is that of its bytes.
+        fields.sort_by_key(|field| (field.offset, field.bits.map_or(0, |bits| bits.position)));
+        let layout = Arc::new(TypeLayout { name, size: ty.size, fields });
+        known().insert(id, Arc::clone(&layout));
+        Some(layout)
     }
 
-    pub(super) fn ids(&self) -> impl Iterator<Item = TypeId> {
-        (0..self.layouts.len()).filter_map(|index| u32::try_from(index).ok().map(TypeId))
+    pub(super) fn ids(&self) -> Vec<TypeId> {
+        self.records.ids()
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.layouts.iter().map(|layout| &*layout.name)
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        self.ids().into_iter().filter_map(|id| self.records.name(id))
     }
 
     pub(super) fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
-        self.enumerations.get(name).cloned()
+        // In order of their value, as a header has them; negative ones wrap, as their bytes in memory do.
+        let mut constants: Vec<_> = self.records.enumeration(name)?.constants.into_iter().collect();
+        constants.sort_by_key(|(_, value)| *value);
+        let constant = |(name, value): (Arc<str>, i128)| Constant { name, value: value as u64 };
+        Some(constants.into_iter().map(constant).collect())
     }
-}
 
-/// What the types of fields refer to by name.
-struct Names<'a> {
-    base: &'a BTreeMap<Box<str>, BaseType>,
-    enums: &'a BTreeMap<Arc<str>, Enumeration>,
-    user: &'a BTreeMap<Arc<str>, UserType>,
-    ids: &'a HashMap<Arc<str>, TypeId>,
-    pointer_size: u64,
-}
-
-impl Names<'_> {
     fn field(&self, name: &Arc<str>, field: &RawField) -> Field {
         let (ty, bits) = match (&field.ty.kind, &field.ty.ty) {
             (FieldKind::Bitfield, Some(word)) => {
@@ -105,13 +86,13 @@ impl Names<'_> {
                 let size = element.size().saturating_mul(count);
                 Type::Array { element: Box::new(element), count, size }
             }
-            (FieldKind::Struct, Some(name)) => Type::Record {
-                id: self.ids.get(name).copied(),
-                name: Arc::clone(name),
-                size: self.user.get(name).map_or(0, |found| found.size),
-            },
+            (FieldKind::Struct, Some(name)) => {
+                let (id, size) = self.records.structure(name).unzip();
+                Type::Record { id, name: Arc::clone(name), size: size.unwrap_or(0) }
+            }
             (FieldKind::Enum, Some(name)) => {
-                Type::Enum { name: Arc::clone(name), size: self.enums.get(name).map_or(4, |it| it.size) }
+                let size = self.records.enumeration_size(name).unwrap_or(4);
+                Type::Enum { name: Arc::clone(name), size }
             }
             (FieldKind::Function, _) => Type::Function,
             _ => Type::Unknown,

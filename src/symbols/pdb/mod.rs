@@ -3,8 +3,9 @@
 //! ```text
 //!  stream 1  PDB information     GUID
 //!  stream 2  TPI                 type records            -> type_records.rs, types.rs
+//!            type hashes         which records have a name       -> type_hash.rs
 //!  stream 3  DBI                 age, machine, modules, numbers of the streams below
-//!            symbol records      publics, globals, references to procedures   -> symbol_records.rs, names.rs
+//!            symbol records      publics, globals, references to procedures   -> symbol_records.rs
 //!            one per module      procedures
 //!            section headers     segment:offset -> RVA              -> sections.rs
 //! ```
@@ -17,13 +18,12 @@
 
 mod container;
 mod dbi;
-mod index;
-mod names;
 mod sections;
 mod symbol_records;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod type_hash;
 mod type_records;
 mod types;
 
@@ -33,16 +33,16 @@ use std::sync::Arc;
 
 use self::container::Container;
 use self::dbi::{Dbi, IMAGE_FILE_MACHINE_I386};
-use self::index::{Index, Stamp};
-use self::names::Names;
 use self::sections::Sections;
-use self::symbol_records::SymbolRecords;
+use self::symbol_records::{SymbolRecords, scan_for_address, scan_for_name};
 use self::tables::Tables;
 use self::type_records::Header;
 use self::types::Types;
 use super::error::SymbolError;
 use super::identity::PdbIdentity;
+use super::index::{self, Index, Stamp};
 use super::layout::{TypeId, TypeLayout};
+use super::rows::Rows;
 use super::symbol::{Constant, Rva, Symbol, SymbolKind, Symbols};
 
 const IMAGE_FILE_MACHINE_ARMNT: u16 = 0x1c4;
@@ -85,20 +85,20 @@ impl PdbFile {
         let Self { container, machine, identity } = self;
         let (path, header) = (container.path.clone(), Header::read(&container)?);
         let stamp = Stamp::of(&path, &identity);
-        let known = stamp.as_ref().and_then(|stamp| Index::open(&path, &identity, stamp));
+        let known = stamp.as_ref().and_then(|stamp| Index::open(&path, stamp));
         let container = Arc::new(container);
         let tables = Arc::new(match known {
             Some(known) => Tables::Index(known),
             None => {
                 let dbi = Dbi::read(&container)?;
                 let sections = Sections::read(&container, &dbi)?;
-                let keep = stamp.map(|stamp| (path.clone(), identity.clone(), stamp));
+                let keep = stamp.map(|stamp| (path.clone(), stamp));
                 let symbols = SymbolRecords { container: Arc::clone(&container), dbi, sections };
                 Tables::made(symbols, header.clone(), keep)
             }
         });
         let types = Types::new(container, header, Arc::clone(&tables));
-        Ok(PdbSymbols { path, identity, machine, names: Names(Arc::clone(&tables)), types, tables })
+        Ok(PdbSymbols { path, identity, machine, types, tables })
     }
 }
 
@@ -114,7 +114,6 @@ pub struct PdbSymbols {
     path: PathBuf,
     identity: PdbIdentity,
     machine: u16,
-    names: Names,
     types: Types,
     tables: Arc<Tables>,
 }
@@ -150,7 +149,7 @@ impl PdbSymbols {
 
     /// Every symbol in order of address: publics, globals and procedures.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
-        self.names.iter()
+        self.tables.symbols()
     }
 }
 
@@ -176,19 +175,31 @@ impl Symbols for PdbSymbols {
     }
 
     fn address_of(&self, name: &str) -> Option<Rva> {
-        self.names.address_of(name)
+        self.tables
+            .answer_first(|records| scan_for_name(records, name))
+            .unwrap_or_else(|| self.tables.address_of(name))
     }
 
     fn nearest(&self, rva: Rva) -> Option<Symbol<'_>> {
-        self.names.nearest(rva)
+        self.tables
+            .answer_first(|records| scan_for_address(records, rva))
+            .unwrap_or_else(|| self.tables.nearest(rva))
     }
 
     fn symbols(&self) -> Box<dyn Iterator<Item = Symbol<'_>> + '_> {
         Box::new(self.iter())
     }
 
+    fn named(&self, name: &str) -> Vec<Symbol<'_>> {
+        self.tables.may_be_called(name)
+    }
+
+    fn at(&self, rva: Rva) -> Vec<Symbol<'_>> {
+        self.tables.at(rva)
+    }
+
     fn above(&self, rva: Rva) -> Option<Symbol<'_>> {
-        self.names.above(rva)
+        self.tables.above(rva)
     }
 
     fn types(&self) -> Box<dyn Iterator<Item = Cow<'_, str>> + '_> {

@@ -7,9 +7,10 @@ use ms_pdb::syms::{Data, OffsetSegment, Proc, Pub, RefSym2, SymIter, SymKind};
 
 use super::container::Container;
 use super::dbi::Dbi;
-use super::index::{NameTables, hash};
 use super::sections::Sections;
 use crate::symbols::error::SymbolError;
+use crate::symbols::index::NameTables;
+use crate::symbols::rows::name_rows;
 use crate::symbols::symbol::{Rva, Symbol};
 
 /// Where the records are, and what is needed to read them.
@@ -123,14 +124,10 @@ pub(super) fn tables(records: &SymbolRecords) -> (NameTables, Option<SymbolError
     }
     entries.dedup_by(|b, a| a.rva == b.rva && name_of(&text, a) == name_of(&text, b));
     let row = |entry: &Entry| [entry.rva.0, entry.start, u32::from(entry.len) | (entry.kind as u32) << 16];
-    let name =
-        |(index, entry): (u32, &Entry)| u64::from(hash(name_of(&text, entry))) << 32 | u64::from(index);
-    let mut by_name: Vec<u64> = (0..).zip(&entries).map(name).collect();
-    by_name.sort_unstable();
     let tables = NameTables {
         sections: records.sections.rows(),
         entries: entries.iter().map(row).collect(),
-        names: by_name.into_iter().map(|key| [(key >> 32) as u32, key as u32]).collect(),
+        names: name_rows(entries.iter().map(|entry| name_of(&text, entry))),
         text,
     };
     (tables, damage.err())

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  first name or address --> one pass over the symbol records -.
-//!  first type            --> the tables of types                >--> both kinds of tables, then the index (a thread)
+//!  first type            --> the PDB's own hash table, or the tables of types  >--> both kinds of tables, then the index (a thread)
 //!  later ones            --> tables, once they are there       -'
 //! ```
 //! So nobody waits for the index, nor for the names because of a type.
@@ -12,11 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use super::index::{self, Index, NameTables, SMALLEST, Stamp, Table, TypeTables};
 use super::symbol_records::{self, SymbolRecords};
 use super::type_records::{Header, index_types};
 use crate::symbols::error::SymbolError;
-use crate::symbols::identity::PdbIdentity;
+use crate::symbols::index::{self, Index, NameTables, Stamp, TypeTables};
+use crate::symbols::rows::{Rows, Table};
+
+/// A smaller PDB is read in less time than it takes to keep an index of it.
+const SMALLEST: u64 = 1 << 20;
 
 /// The tables of one PDB.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ struct Records {
     symbols: SymbolRecords,
     header: Header,
     /// Where the index is kept; nothing if it would save no time.
-    keep: Option<(PathBuf, PdbIdentity, Stamp)>,
+    keep: Option<(PathBuf, Stamp)>,
     names: OnceLock<(NameTables, Option<SymbolError>)>,
     types: OnceLock<(TypeTables, Option<SymbolError>)>,
 }
@@ -66,8 +69,8 @@ impl Made {
         let write = move || {
             let ((names, bad_names), (types, bad_types)) = (records.names(), records.types());
             // A damaged PDB has no index, so that the damage is found again.
-            if let (Some((path, identity, stamp)), None, None) = (&records.keep, bad_names, bad_types) {
-                index::write(path, identity, stamp, names, types);
+            if let (Some((path, stamp)), None, None) = (&records.keep, bad_names, bad_types) {
+                index::write(path, stamp, &index::encode(names, types, stamp));
             }
         };
         *background = std::thread::Builder::new().name("index".into()).spawn(write).ok();
@@ -85,12 +88,8 @@ impl Drop for Made {
 }
 
 impl Tables {
-    pub(super) fn made(
-        symbols: SymbolRecords,
-        header: Header,
-        keep: Option<(PathBuf, PdbIdentity, Stamp)>,
-    ) -> Self {
-        let keep = keep.filter(|(_, _, stamp)| stamp.file_len >= SMALLEST);
+    pub(super) fn made(symbols: SymbolRecords, header: Header, keep: Option<(PathBuf, Stamp)>) -> Self {
+        let keep = keep.filter(|(_, stamp)| stamp.file_len >= SMALLEST);
         let (names, types) = (OnceLock::new(), OnceLock::new());
         Self::Made(Made {
             records: Arc::new(Records { symbols, header, keep, names, types }),
@@ -115,6 +114,19 @@ impl Tables {
         Some(answer)
     }
 
+    /// True if a question for a type need not wait for its table: one that answers at once is there, or is not made for one.
+    pub(super) fn has_types(&self) -> bool {
+        let Self::Made(made) = self else { return true };
+        made.records.keep.is_none() || made.records.types.get().is_some()
+    }
+
+    /// Has all tables made, and the index written, while the program goes on.
+    pub(super) fn go_on(&self) {
+        if let Self::Made(made) = self {
+            made.go_on();
+        }
+    }
+
     /// Makes all tables.
     ///
     /// # Errors
@@ -133,8 +145,17 @@ impl Tables {
         names.or_else(|| made.records.types.get().and_then(|(_, damage)| damage.as_ref()))
     }
 
-    /// How many rows `table` has.
-    pub(super) fn rows(&self, table: Table) -> usize {
+    /// Where the last type record ends.
+    pub(super) fn types_end(&self) -> u32 {
+        match self {
+            Self::Index(index) => index.types_end,
+            Self::Made(made) => made.types().types_end,
+        }
+    }
+}
+
+impl Rows for Tables {
+    fn rows(&self, table: Table) -> usize {
         match self {
             Self::Index(index) => index.rows(table),
             Self::Made(made) => {
@@ -144,8 +165,7 @@ impl Tables {
         }
     }
 
-    /// A row of `table`, which has `N` numbers.
-    pub(super) fn row<const N: usize>(&self, table: Table, index: usize) -> Option<[u32; N]> {
+    fn row<const N: usize>(&self, table: Table, index: usize) -> Option<[u32; N]> {
         match self {
             Self::Index(file) => file.row(table, index),
             Self::Made(made) => {
@@ -155,21 +175,7 @@ impl Tables {
         }
     }
 
-    /// The first row of `table` whose first number is not below `least`.
-    pub(super) fn first_from<const N: usize>(&self, table: Table, least: u32) -> usize {
-        let (mut low, mut high) = (0, self.rows(table));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.row::<N>(table, middle) {
-                Some(row) if row[0] < least => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        low
-    }
-
-    /// Every row of [`Table::Entries`], and the text that they refer to.
-    pub(super) fn all(&self) -> Option<(&[[u32; 3]], &[u8])> {
+    fn all(&self) -> Option<(&[[u32; 3]], &[u8])> {
         match self {
             Self::Index(index) => index.all(),
             Self::Made(made) => {
@@ -179,22 +185,13 @@ impl Tables {
         }
     }
 
-    /// Bytes of the text.
-    pub(super) fn text(&self, start: u32, len: u16) -> Option<Vec<u8>> {
+    fn text(&self, start: u32, len: u16) -> Option<Vec<u8>> {
         match self {
             Self::Index(index) => index.text(start, len),
             Self::Made(made) => {
                 let text = &made.names().text;
                 Some(text.get(start as usize..)?.get(..len.into())?.to_vec())
             }
-        }
-    }
-
-    /// Where the last type record ends.
-    pub(super) fn types_end(&self) -> u32 {
-        match self {
-            Self::Index(index) => index.types_end,
-            Self::Made(made) => made.types().types_end,
         }
     }
 }

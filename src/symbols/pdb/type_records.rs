@@ -4,8 +4,9 @@ use kd_protocol::wire::Reader;
 use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
 
 use super::container::{Container, TYPE_STREAM};
-use super::index::{TypeTables, hash};
 use crate::symbols::error::SymbolError;
+use crate::symbols::index::TypeTables;
+use crate::symbols::rows::hash;
 
 /// What the header of the TPI stream says.
 #[derive(Clone, Debug)]
@@ -15,6 +16,18 @@ pub(super) struct Header {
     /// First type index, and the one after the last.
     pub(super) first: u32,
     pub(super) end: u32,
+    /// Where the hash table of types is, if there is one.
+    pub(super) hash: Option<HashPlaces>,
+}
+
+/// Where in its stream the parts of the hash table of types are.
+#[derive(Clone, Debug)]
+pub(super) struct HashPlaces {
+    pub(super) stream: u32,
+    pub(super) key_len: u32,
+    pub(super) bucket_count: u32,
+    pub(super) buckets: std::ops::Range<usize>,
+    pub(super) places: std::ops::Range<usize>,
 }
 
 impl Header {
@@ -27,13 +40,19 @@ impl Header {
     /// |      8 |    4 | first type index   |
     /// |     12 |    4 | end of type indexes|
     /// |     16 |    4 | bytes of records   |
+    /// |     20 |    2 | stream of hashes, ffff: none |
+    /// |     24 |    4 | bytes of a hash    |
+    /// |     28 |    4 | buckets            |
+    /// |     32 |  4+4 | offset and bytes of the hashes |
+    /// |     40 |  4+4 | offset and bytes of the places |
     pub(super) fn read(container: &Container) -> Result<Self, SymbolError> {
         const READING: &str = "type stream";
         let len = usize::try_from(container.stream_len(TYPE_STREAM)).unwrap_or(usize::MAX);
         if len == 0 {
-            return Ok(Self { records: 0..0, first: TypeIndex::MIN_BEGIN.0, end: TypeIndex::MIN_BEGIN.0 });
+            let first = TypeIndex::MIN_BEGIN.0;
+            return Ok(Self { records: 0..0, first, end: first, hash: None });
         }
-        let bytes = container.part(TYPE_STREAM, 0..20.min(len), READING)?;
+        let bytes = container.part(TYPE_STREAM, 0..48.min(len), READING)?;
         let mut reader = Reader::new("its header", &bytes);
         let mut header = || -> Result<[u32; 5], kd_protocol::wire::DecodeError> {
             Ok([reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?])
@@ -45,7 +64,20 @@ impl Header {
             let wrong = format!("records at {records:#x?} of {len:#x} bytes");
             return Err(container.damaged(READING, wrong));
         }
-        Ok(Self { records, first, end })
+        Ok(Self { records, first, end, hash: Self::hash(&mut reader).ok().flatten() })
+    }
+
+    /// The rest of the header.
+    fn hash(reader: &mut Reader<'_>) -> Result<Option<HashPlaces>, kd_protocol::wire::DecodeError> {
+        let (stream, _auxiliary) = (reader.u16()?, reader.u16()?);
+        let (key_len, bucket_count) = (reader.u32()?, reader.u32()?);
+        let mut place = || -> Result<_, kd_protocol::wire::DecodeError> {
+            let start = reader.u32()? as usize;
+            Ok(start..start.saturating_add(reader.u32()? as usize))
+        };
+        let (buckets, places) = (place()?, place()?);
+        let stream = u32::from(stream);
+        Ok((stream != 0xffff).then_some(HashPlaces { stream, key_len, bucket_count, buckets, places }))
     }
 }
 

@@ -8,10 +8,11 @@ use ms_pdb::types::fields::{Field as RawField, IterFields};
 use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
 
 use super::container::{Container, TYPE_STREAM};
-use super::index::{Table, hash};
 use super::tables::Tables;
+use super::type_hash::TypeHash;
 use super::type_records::{Composite, Header, composite};
 use crate::symbols::layout::{BaseKind, Bits, Field, Type, TypeId, TypeLayout};
+use crate::symbols::rows::{Rows, Table, hash};
 use crate::symbols::symbol::Constant;
 
 /// Longest chain of modifiers, pointers and arrays that is followed for one field's type.
@@ -29,6 +30,8 @@ pub(super) struct Types {
     container: Arc<Container>,
     header: Header,
     index: Arc<Tables>,
+    /// Answers as long as the tables of types are not there.
+    hash: OnceLock<Option<TypeHash>>,
     /// The records that begin in each [`CHUNK`] bytes.
     chunks: Vec<OnceLock<Option<Box<[u8]>>>>,
     layouts: Mutex<HashMap<TypeId, Arc<TypeLayout>>>,
@@ -38,7 +41,7 @@ impl Types {
     /// The types of `container`, to which `index` belongs.
     pub(super) fn new(container: Arc<Container>, header: Header, index: Arc<Tables>) -> Self {
         let chunks = (0..=header.records.len() / CHUNK).map(|_| OnceLock::new()).collect();
-        Self { container, header, index, chunks, layouts: Mutex::default() }
+        Self { container, header, index, hash: OnceLock::new(), chunks, layouts: Mutex::default() }
     }
 
     /// The definition called `name`, the first if there are several.
@@ -56,14 +59,6 @@ impl Types {
         ids
     }
 
-    /// Type indexes that `table` has under the hash of `name`.
-    fn named(&self, table: Table, name: &[u8]) -> impl Iterator<Item = u32> {
-        let wanted = hash(name);
-        let rows =
-            (self.index.first_from::<2>(table, wanted)..).map_while(move |row| self.index.row(table, row));
-        rows.take_while(move |[hash, _]| *hash == wanted).map(|[_, id]| id)
-    }
-
     /// Name of every definition.
     pub(super) fn names(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.ids().into_iter().filter_map(|id| {
@@ -74,12 +69,15 @@ impl Types {
 
     /// The constants of the enumeration called `name`.
     pub(super) fn constants(&self, name: &str) -> Option<Arc<[Constant]>> {
-        let list =
-            self.named(Table::Enumerations, name.as_bytes()).find_map(|id| match self.record(id)?.parse() {
-                Ok(TypeData::Enum(found)) if found.name == name.as_bytes() => Some(found.fixed.fields.get()),
-                _ => None,
-            });
-        self.constants_of(list?)
+        let list = |id| match self.record(id)?.parse() {
+            Ok(TypeData::Enum(found))
+                if found.name == name.as_bytes() && !found.fixed.property.get().fwdref() =>
+            {
+                Some(found.fixed.fields.get())
+            }
+            _ => None,
+        };
+        self.constants_of(self.find_named(Table::Enumerations, name.as_bytes(), list)?)
     }
 
     fn constants_of(&self, list: TypeIndex) -> Option<Arc<[Constant]>> {
@@ -226,15 +224,34 @@ impl Types {
     }
 
     fn definition(&self, name: &[u8]) -> Option<TypeId> {
-        let named = |id: &u32| {
-            let record = self.record(*id);
-            let composite = record.as_ref().and_then(composite);
-            composite.is_some_and(|found| found.name == name || found.unique_name == Some(name))
+        let named = |id| {
+            let record = self.record(id);
+            let found = record.as_ref().and_then(composite).filter(|found| !found.forward)?;
+            (found.name == name || found.unique_name == Some(name)).then_some(TypeId(id))
         };
-        self.named(Table::Definitions, name).find(named).map(TypeId)
+        self.find_named(Table::Definitions, name, named)
+    }
+
+    /// The first that `of` makes something of, among the records in `table` that may be called `name`.
+    fn find_named<T>(&self, table: Table, name: &[u8], of: impl Fn(u32) -> Option<T>) -> Option<T> {
+        let at_once = self.hash().and_then(|found| found.candidates(name).find_map(&of));
+        at_once.or_else(|| self.index.with_first(table, hash(name)).find_map(of))
+    }
+
+    /// The PDB's own table of types, as long as there is no better one.
+    fn hash(&self) -> Option<&TypeHash> {
+        if self.index.has_types() {
+            return None;
+        }
+        let hash = self.hash.get_or_init(|| TypeHash::read(&self.container, &self.header)).as_ref();
+        self.index.go_on();
+        hash
     }
 
     fn record(&self, index: u32) -> Option<TypeRecord<'_>> {
+        if let Some(record) = self.hash().and_then(|hash| hash.record(&self.container, index)) {
+            return Some(record);
+        }
         let row = index.checked_sub(self.header.first)? as usize;
         let [start] = self.index.row(Table::Starts, row)?;
         let start = start as usize;

@@ -43,8 +43,9 @@ impl IsfFiles {
         wanted: &PdbIdentity,
         tried: &mut Vec<Attempt>,
     ) -> Option<Arc<dyn Symbols>> {
-        let files = named(folder, wanted).into_iter().chain(self.scanned(folder, wanted));
-        for file in files {
+        let (by_name, others) = candidates(folder, wanted);
+        let is_wanted = |file: &PathBuf| self.identity(file).is_some_and(|found| found.same_build(wanted));
+        for file in by_name.into_iter().chain(others.into_iter().filter(is_wanted)) {
             match IsfSymbols::open(&file) {
                 Ok(symbols) if symbols.identity().same_build(wanted) => return Some(Arc::new(symbols)),
                 Ok(symbols) => {
@@ -57,10 +58,19 @@ impl IsfFiles {
         None
     }
 
-    /// True if `folder` has a file that may be the wanted module's; reads none of them.
-    pub(super) fn may_have(folder: &Path, wanted: &PdbIdentity) -> bool {
-        let may_be = |name: &str| guid_in(name).is_none_or(|guid| guid == wanted.guid);
-        named(folder, wanted).is_some() || names(folder).any(|(_, name)| may_be(&name))
+    /// What [`load`](Self::load) would meet, found out without reading any file whole.
+    pub(super) fn look(&self, folder: &Path, wanted: &PdbIdentity) -> Look {
+        let (by_name, others) = candidates(folder, wanted);
+        for file in by_name.into_iter().chain(others) {
+            match isf::indexed(&file).map(Some).or_else(|| self.known(&file)) {
+                Some(Some(found)) if found.same_build(wanted) => {
+                    return if isf::indexed(&file).is_some() { Look::Indexed } else { Look::Unread };
+                }
+                Some(_) => {}
+                None => return Look::Unread,
+            }
+        }
+        Look::Absent
     }
 
     /// True if `folder` has such files of any module, or folders for them.
@@ -72,35 +82,53 @@ impl IsfFiles {
             || folders.map(|entry| entry.path()).any(|folder| is_of_module(&folder))
     }
 
-    /// Files whose content says that they are the wanted module's.
-    fn scanned(&self, folder: &Path, wanted: &PdbIdentity) -> impl Iterator<Item = PathBuf> {
-        let mut files = Vec::new();
-        let mut others = Vec::new();
-        for (path, name) in names(folder) {
-            match guid_in(&name) {
-                Some(guid) if guid == wanted.guid => files.push(path),
-                Some(_) => {}
-                None => others.push(path),
-            }
-        }
-        others.sort();
-        let is_wanted = |file: &PathBuf| self.identity(file).is_some_and(|found| found.same_build(wanted));
-        files.extend(others.into_iter().take(MAX_READ).filter(is_wanted));
-        files.into_iter()
-    }
-
     fn identity(&self, file: &Path) -> Option<PdbIdentity> {
-        let metadata = file.metadata().ok()?;
-        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = |metadata: &Metadata| (metadata.len(), metadata.modified().ok());
-        let is_same = |known: &&Known| version(&known.metadata) == version(&metadata);
-        if let Some(known) = known().get(file).filter(is_same) {
-            return known.identity.clone();
+        if let Some(known) = self.known(file) {
+            return known;
         }
-        let identity = isf::identity_of(file).ok();
-        known().insert(file.to_owned(), Known { metadata, identity: identity.clone() });
+        let metadata = file.metadata().ok()?;
+        // All of it is read for the identity alone: then its index is made of it, and nobody has to do so again.
+        let identity = IsfSymbols::open(file).ok().map(|symbols| symbols.identity().clone());
+        let known = Known { metadata, identity: identity.clone() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), known);
         identity
     }
+
+    /// What `file` was found to be.
+    fn known(&self, file: &Path) -> Option<Option<PdbIdentity>> {
+        let metadata = file.metadata().ok()?;
+        let version = |metadata: &Metadata| (metadata.len(), metadata.modified().ok());
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get(file).filter(|known| version(&known.metadata) == version(&metadata))?;
+        Some(known.identity.clone())
+    }
+}
+
+/// Where the wanted module's ISF file is, as far as that is known without reading files whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// No file can be it.
+    Absent,
+    /// In a file that has an index: it answers at once.
+    Indexed,
+    /// Perhaps in a file that has to be read whole.
+    Unread,
+}
+
+/// Files of `folder` whose names say that they may be the wanted module's, and those whose names say nothing.
+fn candidates(folder: &Path, wanted: &PdbIdentity) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let mut by_name: Vec<_> = named(folder, wanted).into_iter().collect();
+    let mut others = Vec::new();
+    for (path, name) in names(folder) {
+        match guid_in(&name) {
+            Some(guid) if guid == wanted.guid => by_name.push(path),
+            Some(_) => {}
+            None => others.push(path),
+        }
+    }
+    others.sort();
+    others.truncate(MAX_READ);
+    (by_name, others)
 }
 
 /// The ISF files in `folder` by their endings, and their names in lower case.

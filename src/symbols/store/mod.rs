@@ -38,7 +38,7 @@ pub use watch::{Unwatched, Watch};
 
 pub use crate::symbols::default_store::default_store;
 
-use self::isf::IsfFiles;
+use self::isf::{IsfFiles, Look};
 use self::server::Servers;
 use super::identity::PdbIdentity;
 use super::symbol::Symbols;
@@ -149,8 +149,8 @@ impl SymbolSource {
             && self.search(wanted, false, &mut Vec::new()).is_none()
     }
 
-    /// True if `wanted` may be in an ISF file, all of which has to be read for the first answer, and in no PDB before it on the
-    /// path: better done while the target runs.
+    /// True if `wanted` may be in an ISF file without an index, all of which has to be read for the first answer, and in no
+    /// other file before it on the path: better done while the target runs.
     #[must_use]
     pub fn has_to_parse(&self, wanted: &PdbIdentity) -> bool {
         if !wanted.has_file_name() || self.found().contains_key(wanted) {
@@ -161,8 +161,10 @@ impl SymbolSource {
             if folder::load(folder, true, wanted, &mut Vec::new()).is_some() {
                 return false;
             }
-            if IsfFiles::may_have(folder, wanted) {
-                return true;
+            match self.isf_files.look(folder, wanted) {
+                Look::Absent => {}
+                Look::Indexed => return false,
+                Look::Unread => return true,
             }
         }
         false
