@@ -50,6 +50,7 @@ pub mod debugger;
 pub mod doctor;
 pub mod dump;
 pub mod key;
+pub mod leaks;
 pub mod memory;
 pub mod output;
 pub mod session;

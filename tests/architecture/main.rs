@@ -30,6 +30,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "session",
             "source",
             "commands",
+            "leaks",
             "target",
             "symbols",
             "output",
@@ -64,7 +65,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("session", &["source", "memory", "key", "protocol::*"]),
     ("capture", &["key", "protocol::*"]),
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
-    ("commands", &["target", "symbols", "output", "memory", "protocol"]),
+    ("commands", &["leaks", "target", "symbols", "output", "memory", "protocol"]),
+    // Snapshots and pictures: files of any source, told without a target.
+    ("leaks", &["output"]),
     // A CONTEXT, where registers come from, is laid out by KD. Errors name what the target calls itself: escaped.
     ("target", &["symbols", "output", "source", "memory", "protocol", "protocol::kd", "protocol::wire"]),
     ("symbols", &["output", "protocol", "protocol::wire"]),

@@ -1,0 +1,324 @@
+//! What has become of each call path between two snapshots.
+//!
+//! ```text
+//!   the same boot:    a block is its address and the log event that made it      appeared, went, stayed
+//!   two boots:        blocks have nothing in common; paths are compared by name  counts and bytes only
+//! ```
+//! A block whose event is not known in both is told by its address alone, and counted as such: it may have been freed and
+//! allocated again.
+
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::snapshot::{Held, SavedBlock, SavedGroup, Snapshot};
+
+/// Why two snapshots cannot be compared.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotComparable {
+    /// They have no driver in common.
+    #[error("they are of different drivers: {old}; {new}")]
+    Drivers {
+        /// Those of the older.
+        old: String,
+        /// Those of the newer.
+        new: String,
+    },
+    /// They are of blocks with different tags.
+    #[error("they are of different tags: {old}; {new}")]
+    Tags {
+        /// The older's.
+        old: String,
+        /// The newer's.
+        new: String,
+    },
+}
+
+/// What has become of everything between two snapshots, or over several.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Comparison {
+    /// Both are of one boot.
+    pub is_same_boot: bool,
+    /// Milliseconds between them.
+    pub elapsed_ms: u64,
+    /// What the first has.
+    pub old: Held,
+    /// What the last has.
+    pub new: Held,
+    /// Drivers that only one of them is about.
+    pub drivers_of_one_only: Vec<String>,
+    /// Each call path, those that grew the most first.
+    pub groups: Vec<GroupDiff>,
+}
+
+/// What has become of one call path.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct GroupDiff {
+    /// The driver.
+    pub driver: String,
+    /// The path, from the caller on, by name.
+    pub path: Vec<String>,
+    /// The tags of its blocks.
+    pub tags: Vec<String>,
+    /// What the first has.
+    pub old: Held,
+    /// What the last has.
+    pub new: Held,
+    /// What it held in each snapshot, the first to the last.
+    pub history: Vec<Held>,
+    /// It grew from each snapshot to the next.
+    pub grew_each_time: bool,
+    /// What of it came and went; nothing between two boots.
+    pub difference: Option<Difference>,
+    /// Bytes an hour that it grew; nothing if no time has passed.
+    pub bytes_per_hour: Option<f64>,
+    /// Blocks an hour.
+    pub blocks_per_hour: Option<f64>,
+}
+
+/// Blocks that came, went and stayed between two moments of a boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Difference {
+    /// Only the newer has them.
+    pub appeared: Held,
+    /// Only the older has them.
+    pub went: Held,
+    /// Both have them: the same address, allocated by the same event.
+    pub stayed: Held,
+    /// Both have a block at the address; whether it is the same is not known, since its event is not.
+    pub same_address: Held,
+}
+
+impl Held {
+    fn add(&mut self, block: &SavedBlock) {
+        self.blocks = self.blocks.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(block.size);
+    }
+}
+
+/// What a group is known by in every boot: its driver and the names of its path.
+type Key<'a> = (&'a str, Vec<String>, bool);
+
+fn key(group: &SavedGroup) -> Key<'_> {
+    let path = group.path.iter().map(|frame| frame.name().into_owned()).collect();
+    (&group.driver, path, group.stacks_known > 0)
+}
+
+/// Compares snapshots, the oldest first: the last with the first, and how each path grew between.
+///
+/// # Errors
+/// [`NotComparable`].
+///
+/// # Panics
+/// If there are fewer than two.
+pub fn compare(snapshots: &[Snapshot]) -> Result<Comparison, NotComparable> {
+    let [old, .., new] = snapshots else { panic!("two snapshots at the least") };
+    if old.tag != new.tag {
+        let tag = |it: &Snapshot| it.tag.clone().unwrap_or_else(|| "all".to_owned());
+        return Err(NotComparable::Tags { old: tag(old), new: tag(new) });
+    }
+    let names = |it: &Snapshot| it.drivers.iter().map(|driver| driver.name.clone()).collect::<Vec<_>>();
+    let (of_old, of_new) = (names(old), names(new));
+    let in_one = |name: &&String| !of_old.contains(name) || !of_new.contains(name);
+    let drivers_of_one_only: Vec<_> = of_old.iter().chain(&of_new).filter(in_one).cloned().collect();
+    if !of_old.iter().any(|name| of_new.contains(name)) && !(of_old.is_empty() && of_new.is_empty()) {
+        return Err(NotComparable::Drivers { old: of_old.join(", "), new: of_new.join(", ") });
+    }
+    let is_same_boot = snapshots.windows(2).all(|pair| same_boot(&pair[0], &pair[1]));
+    let elapsed_ms = new.unix_ms.saturating_sub(old.unix_ms);
+    let grouped: Vec<HashMap<Key<'_>, Vec<&SavedGroup>>> = snapshots.iter().map(by_key).collect();
+    let mut keys: Vec<&Key<'_>> = Vec::new();
+    for snapshot in &grouped {
+        keys.extend(snapshot.keys().filter(|key| !keys.contains(key)).collect::<Vec<_>>());
+    }
+    let mut groups: Vec<_> =
+        keys.into_iter().map(|key| group_diff(key, &grouped, is_same_boot, elapsed_ms)).collect();
+    let growth = |group: &GroupDiff| i128::from(group.new.bytes) - i128::from(group.old.bytes);
+    groups.sort_by(|one, other| {
+        growth(other)
+            .cmp(&growth(one))
+            .then_with(|| one.driver.cmp(&other.driver))
+            .then_with(|| one.path.cmp(&other.path))
+    });
+    Ok(Comparison { is_same_boot, elapsed_ms, old: old.held(), new: new.held(), drivers_of_one_only, groups })
+}
+
+/// True if both are of one boot: the same kernel at the same place, booted at the same time, whose log has gone on.
+fn same_boot(old: &Snapshot, new: &Snapshot) -> bool {
+    let index = |it: &Snapshot| it.log.map(|log| log.index);
+    let goes_on = match index(old).zip(index(new)) {
+        // The index wraps after 2^32 events; a new boot begins at 0.
+        Some((old, new)) => new.wrapping_sub(old) < u32::MAX / 2,
+        None => true,
+    };
+    old.boot == new.boot && goes_on
+}
+
+fn by_key(snapshot: &Snapshot) -> HashMap<Key<'_>, Vec<&SavedGroup>> {
+    let mut groups: HashMap<_, Vec<_>> = HashMap::new();
+    for group in &snapshot.groups {
+        groups.entry(key(group)).or_default().push(group);
+    }
+    groups
+}
+
+fn group_diff(
+    key: &Key<'_>,
+    grouped: &[HashMap<Key<'_>, Vec<&SavedGroup>>],
+    is_same_boot: bool,
+    elapsed_ms: u64,
+) -> GroupDiff {
+    let of = |snapshot: &HashMap<Key<'_>, Vec<&SavedGroup>>| -> Held {
+        snapshot.get(key).into_iter().flatten().fold(Held::default(), |sum, group| Held {
+            blocks: sum.blocks.saturating_add(group.held.blocks),
+            bytes: sum.bytes.saturating_add(group.held.bytes),
+        })
+    };
+    let history: Vec<Held> = grouped.iter().map(of).collect();
+    let (first, last) = (&grouped[0], &grouped[grouped.len() - 1]);
+    let (old, new) = (history[0], history[history.len() - 1]);
+    let mut tags: Vec<String> = [first, last]
+        .iter()
+        .flat_map(|it| it.get(key).into_iter().flatten())
+        .flat_map(|group| group.tags.iter().cloned())
+        .collect();
+    tags.sort();
+    tags.dedup();
+    let hours = elapsed_ms as f64 / 3_600_000.0;
+    let per_hour =
+        |old: u64, new: u64| (elapsed_ms > 0).then(|| (i128::from(new) - i128::from(old)) as f64 / hours);
+    GroupDiff {
+        driver: key.0.to_owned(),
+        path: key.1.clone(),
+        tags,
+        old,
+        new,
+        grew_each_time: history.windows(2).all(|pair| pair[1].bytes > pair[0].bytes),
+        history,
+        difference: is_same_boot.then(|| difference(first.get(key), last.get(key))),
+        bytes_per_hour: per_hour(old.bytes, new.bytes),
+        blocks_per_hour: per_hour(old.blocks, new.blocks),
+    }
+}
+
+fn difference(old: Option<&Vec<&SavedGroup>>, new: Option<&Vec<&SavedGroup>>) -> Difference {
+    let blocks = |groups: Option<&Vec<&SavedGroup>>| -> Vec<SavedBlock> {
+        groups.into_iter().flatten().flat_map(|group| group.list.iter().cloned()).collect()
+    };
+    let (old, new) = (blocks(old), blocks(new));
+    let mut before: HashMap<_, _> = old.iter().map(|block| (block.address, block)).collect();
+    let mut difference = Difference::default();
+    for block in &new {
+        match before.remove(&block.address) {
+            None => difference.appeared.add(block),
+            Some(earlier) => match (earlier.event, block.event) {
+                (Some(one), Some(other)) if one == other => difference.stayed.add(block),
+                (Some(_), Some(_)) => {
+                    difference.went.add(earlier);
+                    difference.appeared.add(block);
+                }
+                _ => difference.same_address.add(block),
+            },
+        }
+    }
+    before.values().for_each(|block| difference.went.add(block));
+    difference
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::snapshot::{BootIdentity, HexNumber, LogState, SavedDriver, SavedFrame};
+    use super::*;
+
+    fn block(address: u64, event: Option<u32>) -> SavedBlock {
+        SavedBlock { address: HexNumber(address), size: 0x100, tag: "Leak".into(), event, thread: None }
+    }
+
+    fn snapshot(unix_ms: u64, base: u64, blocks: &[(u64, Option<u32>)]) -> Snapshot {
+        let list: Vec<_> = blocks.iter().map(|(address, event)| block(*address, *event)).collect();
+        let held = Held { blocks: list.len() as u64, bytes: list.len() as u64 * 0x100 };
+        let frame =
+            SavedFrame { address: HexNumber(base + 0x1634), symbol: Some("myfault!Control+0x34".into()) };
+        Snapshot {
+            format: "verikd leaks".into(),
+            version: 1,
+            program: "verikd".into(),
+            unix_ms,
+            boot: BootIdentity { build: 7601, kernel_base: HexNumber(base), boot_time: None },
+            pointer_size: 8,
+            tag: None,
+            log: Some(LogState { length: 0x1_0000, index: 1000 }),
+            drivers: vec![SavedDriver { name: "myfault.sys".into(), held }],
+            groups: vec![SavedGroup {
+                driver: "myfault.sys".into(),
+                held,
+                smallest: 0x100,
+                largest: 0x100,
+                tags: vec!["Leak".into()],
+                newest_age: None,
+                oldest_age: None,
+                stacks_known: held.blocks,
+                not_in_log: 0,
+                allocator: Vec::new(),
+                path: vec![frame],
+                list,
+            }],
+            notes: Vec::new(),
+        }
+    }
+
+    const fn held(blocks: u64) -> Held {
+        Held { blocks, bytes: blocks * 0x100 }
+    }
+
+    #[test]
+    fn a_block_at_the_same_address_by_another_event_is_another_block() {
+        let old = snapshot(0, 0x1000, &[(1, Some(5)), (2, Some(6)), (3, None), (4, Some(8))]);
+        let new = snapshot(
+            3_600_000,
+            0x1000,
+            &[(1, Some(5)), (2, Some(9)), (3, Some(7)), (5, Some(10)), (6, Some(11))],
+        );
+        let compared = compare(&[old, new]).unwrap();
+        let [group] = &compared.groups[..] else { panic!("{compared:#?}") };
+        let expected =
+            Difference { appeared: held(3), went: held(2), stayed: held(1), same_address: held(1) };
+        assert_eq!(group.difference, Some(expected));
+        assert_eq!((group.bytes_per_hour, group.blocks_per_hour), (Some(256.0), Some(1.0)));
+        assert!(compared.is_same_boot && group.grew_each_time);
+    }
+
+    #[test]
+    fn two_boots_compare_by_name() {
+        let compared =
+            compare(&[snapshot(0, 0x1000, &[(1, Some(5))]), snapshot(1000, 0x7000, &[(1, Some(5))])])
+                .unwrap();
+        assert!(!compared.is_same_boot);
+        let [group] = &compared.groups[..] else { panic!("{compared:#?}") };
+        assert_eq!((group.difference, group.old, group.new), (None, held(1), held(1)));
+        assert_eq!(group.path, ["myfault!Control+0x34"]);
+    }
+
+    #[test]
+    fn what_breathes_has_not_grown_each_time() {
+        let of = |at, count: u64| {
+            snapshot(at, 0x1000, &(0..count).map(|it| (it, Some(it as u32))).collect::<Vec<_>>())
+        };
+        let compared = compare(&[of(0, 3), of(1, 5), of(2, 4)]).unwrap();
+        assert!(!compared.groups[0].grew_each_time && compared.groups[0].new > compared.groups[0].old);
+        assert_eq!(compared.groups[0].history.len(), 3);
+    }
+
+    #[test]
+    fn different_things_are_not_compared() {
+        let mut other = snapshot(0, 0x1000, &[]);
+        other.drivers[0].name = "netfilt.sys".into();
+        let error = compare(&[snapshot(0, 0x1000, &[]), other.clone()]).unwrap_err();
+        assert_eq!(error.to_string(), "they are of different drivers: myfault.sys; netfilt.sys");
+        other.tag = Some("Leak".into());
+        let error = compare(&[snapshot(0, 0x1000, &[]), other]).unwrap_err();
+        assert_eq!(error.to_string(), "they are of different tags: all; Leak");
+    }
+}

@@ -1,0 +1,18 @@
+//! What drivers held at a moment, as a file; what has become of it between two of them; pictures of it. A leaf: it knows no
+//! target, so that a file from any source is told like one from any other.
+//!
+//! ```text
+//!  !leaks --> Snapshot --> FILE, FILE.gz, FILE.zst --> Snapshot --+--> diff: per call path what came, went and stayed
+//!                 `-----------------------------------------------'--> pictures
+//! ```
+
+mod diff;
+mod file;
+mod snapshot;
+
+pub use diff::{Comparison, Difference, GroupDiff, NotComparable, compare};
+pub use file::{SnapshotError, read, write};
+pub use snapshot::{
+    Blocks, BootIdentity, Held, HexNumber, LogState, SavedBlock, SavedDriver, SavedFrame, SavedGroup,
+    Snapshot,
+};
