@@ -8,6 +8,7 @@ pub mod link;
 pub mod wire;
 
 pub use address::{PhysAddr, VirtAddr};
+pub use link::KDNET_REPLY_DATA;
 
 #[doc = include_str!("../PROTOCOL.md")]
 pub mod protocol_reference {}

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::amounts::searches;
 use super::error::{Address, ReadCause, ReadError};
 use super::need::{Asked, Need};
 use super::standing::{Memory, StopId};
@@ -22,8 +23,6 @@ const PAGE_LEN: usize = PAGE as usize;
 const MAX_PAGES: usize = 4096;
 /// Searches kept.
 const MAX_SEARCHES: usize = 0x1_0000;
-/// Bytes that one request searches at the most.
-const SEARCHED_AT_ONCE: u64 = 64 << 20;
 
 /// Another memory, asked once for each byte of a stop.
 #[derive(Debug)]
@@ -284,7 +283,7 @@ impl<M: Memory> Memory for CachedMemory<M> {
         }
         lines.searches.insert(key, found);
         let searched = found.unwrap_or(range.end).since(range.start);
-        lines.asked.search(searched.div_ceil(SEARCHED_AT_ONCE).max(1));
+        lines.asked.search(searches(searched).max(1));
         Ok(found)
     }
 

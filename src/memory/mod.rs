@@ -2,6 +2,7 @@
 //!
 //! A live target, a dump and a test's image implement [`Memory`]; no query can tell them apart. Knows no network.
 
+mod amounts;
 mod cached;
 mod counting;
 mod error;
@@ -12,6 +13,7 @@ mod standing;
 mod translate;
 mod translated;
 
+pub use amounts::{PIECE, SEARCHED_AT_ONCE, reply_len, searches};
 pub use cached::CachedMemory;
 pub use counting::CountingMemory;
 pub use error::{Address, ReadCause, ReadError};

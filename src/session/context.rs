@@ -1,16 +1,16 @@
 //! A CPU's `CONTEXT` in a stopped target: read, and written back.
 
 use bytes::Bytes;
-use kd_protocol::VirtAddr;
 use kd_protocol::kd::{Arm, Manipulate};
 use kd_protocol::link::RequestError;
+use kd_protocol::{KDNET_REPLY_DATA, VirtAddr};
 
 pub(super) const I386: u16 = 0x14c;
 pub(super) const AMD64: u16 = 0x8664;
 pub(super) const ARM64: u16 = 0xaa64;
 
 /// A piece of a context that every KDNET target gives and takes.
-const PIECE: usize = 1096;
+const PIECE: usize = KDNET_REPLY_DATA as usize;
 /// A target that gives less than a few dozen bytes at a time gives no context.
 const MAX_PIECES: usize = 64;
 /// Contexts with extended state are a few kilobytes; more is no context.

@@ -13,13 +13,14 @@ use super::context::{self, Layout};
 use super::monitor::Monitor;
 use super::order::{Order, Read, Space, cause_of};
 use super::version;
-use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
+use crate::memory::{
+    Address, Memory, PhysAddr, ReadCause, ReadError, SEARCHED_AT_ONCE, StopId, StoppedCpu, VirtAddr,
+};
 use crate::source::{SourceMemory, Step};
 
-/// The first request of a search covers this much: a target says nothing while it searches. Source: PROTOCOL.md 9.
+/// The first request of a search covers this much: a target says nothing while it searches. Each further one covers twice as
+/// much, up to [`SEARCHED_AT_ONCE`]: a target that has answered is one that answers in time. Source: PROTOCOL.md 9.
 const FIRST_SEARCH_PIECE: u64 = 16 << 20;
-/// Each further one covers twice as much, up to this: a target that has answered is one that answers in time.
-const LARGEST_SEARCH_PIECE: u64 = 64 << 20;
 
 /// Not pinned to a stop.
 const ANY_STOP: u64 = 0;
@@ -114,7 +115,7 @@ impl Memory for LiveMemory {
         let mut piece = FIRST_SEARCH_PIECE;
         while from < range.end {
             let length = range.end.since(from).min(piece);
-            piece = (piece * 2).min(LARGEST_SEARCH_PIECE);
+            piece = (piece * 2).min(SEARCHED_AT_ONCE);
             let found = self.search_piece(from, length, &pattern).map_err(|cause| ReadError {
                 address: Address::Virtual(from),
                 wanted: usize::try_from(length).unwrap_or(usize::MAX),

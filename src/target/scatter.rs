@@ -1,9 +1,6 @@
 //! Several small reads as few large ones.
 
-use crate::memory::{Memory, ReadError, VirtAddr};
-
-/// Bytes that one reply of a live target carries at least (PROTOCOL.md 9): a read up to this costs one request.
-const ONE_REPLY: u64 = 1096;
+use crate::memory::{Memory, ReadError, VirtAddr, reply_len};
 
 /// Reads every `(address, length)`, neighbours together; the answers are in the order of the questions.
 ///
@@ -13,6 +10,7 @@ pub(super) fn read_ranges(
     memory: &dyn Memory,
     ranges: &[(VirtAddr, usize)],
 ) -> Vec<Result<Vec<u8>, ReadError>> {
+    let one_reply = reply_len(memory);
     let mut order: Vec<usize> = (0..ranges.len()).collect();
     order.sort_by_key(|index| ranges[*index].0);
     let mut answers: Vec<Option<Result<Vec<u8>, ReadError>>> = vec![None; ranges.len()];
@@ -21,7 +19,7 @@ pub(super) fn read_ranges(
         let start = ranges[*first].0;
         let fits = |index: &&usize| {
             let (at, len) = ranges[**index];
-            at.since(start).checked_add(len as u64).is_some_and(|end| end <= ONE_REPLY)
+            at.since(start).checked_add(len as u64).is_some_and(|end| end <= one_reply)
         };
         let group = &rest[..rest.iter().take_while(fits).count().max(1)];
         rest = &rest[group.len()..];

@@ -11,10 +11,8 @@ use std::ops::Range;
 use super::Target;
 use super::patience::is_over;
 use super::searched::Searched;
-use crate::memory::{ReadCause, ReadError, VirtAddr};
+use crate::memory::{PIECE, ReadCause, ReadError, VirtAddr};
 
-/// Bytes of a piece that is read; the layer below splits it as its transport needs.
-const PIECE: u64 = 0x1_0000;
 /// Most bytes that are read in place of one search, and most pieces: of a range that is not mapped each page costs a
 /// request.
 const MAX_READ: u64 = 0x1000_0000;

@@ -22,8 +22,8 @@ use super::target::{TargetConfig, TargetEvent, TargetLink};
 use crate::kd::{ApiNumber, Arm, DebugIo, Manipulate, NtStatus, Payload, StateChange};
 use crate::kdnet::DatagramError;
 
-/// Data that a KDNET reply carries: `KdTransportMaxPacketSize` 1152, less the header. Source: PROTOCOL.md 9.
-const KDNET_REPLY_DATA: u32 = 1096;
+/// Bytes of data that a KDNET reply carries: `KdTransportMaxPacketSize` 1152, less the header. Source: PROTOCOL.md 9.
+pub const KDNET_REPLY_DATA: u32 = 1096;
 
 /// Something that whoever runs a bridge may want to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]

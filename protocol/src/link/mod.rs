@@ -40,7 +40,7 @@ mod round_trip;
 mod stream_reader;
 mod target;
 
-pub use bridge::{Bridge, BridgeEvent};
+pub use bridge::{Bridge, BridgeEvent, KDNET_REPLY_DATA};
 pub use config::{LinkConfig, Patience};
 pub use content::Content;
 pub use entropy::Entropy;
