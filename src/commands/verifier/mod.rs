@@ -62,6 +62,7 @@ mod report;
 pub mod requirements;
 mod ring;
 mod run_ahead;
+mod scan;
 pub mod settings;
 mod text;
 pub mod traces;

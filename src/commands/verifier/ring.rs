@@ -14,6 +14,7 @@ use std::ops::Range;
 use super::common::{NAME, failed, usage};
 
 use crate::commands::error::QueryError;
+use crate::memory::PIECE;
 use crate::target::{Note, NoteCode, ReadCause, Target, TargetError, VirtAddr, is_over};
 
 /// Longest ring that any kernel makes, in records.
@@ -21,8 +22,6 @@ const MAX_LENGTH: u64 = 0x80_0000;
 /// Newest records that may be half written: no machine has more processors than this, and most have not as many as that.
 pub(super) const MAX_UNSETTLED: u64 = 0x800;
 pub(super) const USUAL_UNSETTLED: u64 = 0x40;
-/// Bytes asked for at once; the layer below splits them as its transport needs.
-pub(super) const PIECE: u64 = 0x1_0000;
 /// A hole is passed over page by page.
 const PAGE: u64 = 0x1000;
 
@@ -135,6 +134,11 @@ impl Ring {
                 self.length
             ))),
         }
+    }
+
+    /// How long it is, in bytes.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.length * self.size
     }
 
     /// Where a record is.

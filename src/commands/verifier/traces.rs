@@ -21,7 +21,8 @@ use serde::{Serialize, Serializer};
 use super::common::{NAME, failed};
 use super::format::Era;
 use super::frames::{self, Frame, Names};
-use super::ring::{self, Filter, PIECE, Ring, Variables, Wanted};
+use super::ring::{self, Filter, Ring, Variables, Wanted};
+use super::scan::{self, Scan, Seen};
 use crate::commands::answer::Query;
 use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
@@ -30,10 +31,6 @@ use crate::target::{Layout, Note, NoteCode, Place, Target, TargetError, VirtAddr
 
 /// Most records kept in one answer.
 const MAX_RECORDS: usize = 0x1_0000;
-/// Unused slots in a row after which nothing older is looked for.
-const MAX_UNUSED: u64 = 0x200;
-/// Most unreadable pages that are passed over.
-const MAX_HOLES: usize = 0x100;
 
 /// One of these logs.
 #[derive(Debug)]
@@ -382,76 +379,30 @@ impl RecordLayout {
 
 /// Reads from the newest record down and once around, until the filter has enough.
 fn scan(target: &Target<'_>, ring: &Ring, layout: &RecordLayout, filter: Filter, log: &mut TraceLog) {
-    let (mut unused, mut holes) = (0, 0);
-    for part in ring.parts() {
-        let mut end = part.end;
-        while end > part.start {
-            let whole = PIECE / ring.size;
-            let most = match filter {
-                Filter::Newest(quantity) if unused == 0 => {
-                    (quantity - log.records.len() as u64).clamp(1, whole)
-                }
-                _ => whole,
-            };
-            let slots = end.saturating_sub(most).max(part.start)..end;
-            end = slots.start;
-            let piece = ring.piece(target, &slots);
-            holes += piece.holes.len();
-            if let Some(cause) = piece.over {
-                let text = format!("Reading the log was broken off: {cause}");
-                target.note(Note::partial(NoteCode::BrokenOff, text));
-                return;
-            }
-            for slot in slots.clone().rev() {
-                log.parsed += 1;
-                let bytes = piece.entry((slot - slots.start) * ring.size, ring.size);
-                let Some(fields) = layout.fields(bytes) else {
-                    log.unreadable += 1;
-                    continue;
-                };
-                let stack = frames::stack(bytes.get(layout.stack..).unwrap_or_default(), layout.pointer_size);
-                if stack.is_empty() && fields.0.iter().all(|(_, value)| *value == 0) {
-                    if matches!(filter, Filter::Newest(_)) && ring.is_newest(slot) {
-                        target.note(ring::newest_is_empty(slot));
-                    }
-                    unused += 1;
-                    continue;
-                }
-                unused = 0;
-                if matches!(filter, Filter::Address(wanted) if fields.addresses().all(|it| it != wanted)) {
-                    continue;
-                }
-                let stack_cut = (bytes.len() as u64) < ring.size;
-                log.records.push(Trace {
-                    slot,
-                    record: ring.at(slot),
-                    fields,
-                    stack,
-                    stack_cut,
-                    torn: false,
-                });
-                if matches!(filter, Filter::Newest(quantity) if log.records.len() as u64 == quantity) {
-                    return;
-                }
-                if log.records.len() == MAX_RECORDS {
-                    let kept = format!("Only the newest {MAX_RECORDS:#x} of the records that fit are shown");
-                    target.note(Note::partial(NoteCode::Limit, kept));
-                    return;
-                }
-            }
-            if holes > MAX_HOLES {
-                target.note(Note::partial(
-                    NoteCode::Unreadable,
-                    format!("Reading the log was given up after {holes} unreadable pages"),
-                ));
-                return;
-            }
-            if unused >= MAX_UNUSED {
-                return;
-            }
-            target.advance("log entries", log.parsed, ring.length);
+    let mut scan = Scan::new(ring, target, filter);
+    let end = scan.run(&mut |slot, bytes| {
+        let Some(fields) = layout.fields(bytes) else { return Seen::Unreadable };
+        let stack = frames::stack(bytes.get(layout.stack..).unwrap_or_default(), layout.pointer_size);
+        if stack.is_empty() && fields.0.iter().all(|(_, value)| *value == 0) {
+            return Seen::Unused;
         }
-    }
+        if matches!(filter, Filter::Address(wanted) if fields.addresses().all(|it| it != wanted)) {
+            return Seen::Other;
+        }
+        let stack_cut = (bytes.len() as u64) < ring.size;
+        log.records.push(Trace { slot, record: ring.at(slot), fields, stack, stack_cut, torn: false });
+        let kept = log.records.len();
+        if matches!(filter, Filter::Newest(quantity) if kept as u64 == quantity) {
+            return Seen::Last;
+        }
+        if kept == MAX_RECORDS {
+            target.note(scan::only_the_newest(kept, "records"));
+            return Seen::Last;
+        }
+        Seen::Kept
+    });
+    end.note(target);
+    (log.parsed, log.unreadable) = (scan.parsed, scan.unreadable);
 }
 
 /// Marks those of the newest records that lack what is written last.

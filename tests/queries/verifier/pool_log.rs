@@ -71,6 +71,24 @@ fn an_address_that_is_not_in_the_log_is_said_so() {
 }
 
 #[test]
+fn hits_in_vain_of_a_search_that_is_given_up_are_not_counted_twice() {
+    let mut world = kernel(Build::Windows7);
+    add_log(&mut world, 0x1000, 0xfff);
+    // Within 64 KiB below the address, but not around it; then so many further below that reading is cheaper.
+    let near = (0..100).map(|slot| (slot, 0xffff_fa80_0900_0000 + slot * 0x10));
+    let below = (100..400).map(|slot| (slot, 0xffff_fa80_08fe_0000 + slot * 0x10));
+    for (slot, address) in near.chain(below) {
+        log_entry(&mut world, slot, address, 0x10, &[CALLER]);
+    }
+    let log = json(&world, "!verifier 80 fffffa800900f000");
+    assert_eq!(
+        (&log["method"], &log["parsed"], &log["unreadable"]),
+        (&json!("read"), &json!(0x1000), &json!(0))
+    );
+    assert!(log["notes"].to_string().contains("No entry of the log is about a block"), "{}", log["notes"]);
+}
+
+#[test]
 fn a_hole_in_the_log_costs_its_own_entries() {
     let mut world = leak(Build::Windows7);
     world.unmap(LOG.offset(0x1100 * 0x80));

@@ -59,7 +59,7 @@ impl Query for PoolLogQuery {
             _ => false,
         };
         if !is_found {
-            source.scan(target, &filter, &mut log);
+            source.scan(target, filter, &mut log);
         }
         let mut names = Names::new(target);
         names.name_all(log.entries.iter_mut().flat_map(|entry| &mut entry.stack));

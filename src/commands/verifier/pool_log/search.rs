@@ -19,10 +19,9 @@
 //!
 //! Source: verifier.md 4.3, PROTOCOL.md 9.
 
-use super::super::ring::Filter;
 use super::log::{Method, PoolLog};
-use super::source::{Log, Progress};
-use crate::memory::ReadCause;
+use super::source::Log;
+use crate::memory::{ReadCause, reply_len, searches};
 use crate::target::{Note, NoteCode, Target, VirtAddr, is_over};
 
 /// Low bytes of an address that are left open, so that blocks are found that begin in the same 64 KiB or 16 MiB.
@@ -30,10 +29,6 @@ const KIBS_64: usize = 2;
 const MIBS_16: usize = 3;
 /// How many times 64 KiB below the address are searched for one after the other.
 const MOST_BELOW: u64 = 16;
-/// Bytes that one request carries where the transport does not say: those of KDNET.
-const USUAL_REPLY: u64 = 1096;
-/// Bytes that one request searches at the most.
-const SEARCHED_AT_ONCE: u64 = 64 << 20;
 /// A hit costs the request that finds it and the one that reads its entry.
 const COST_OF_HIT: u64 = 2;
 
@@ -96,11 +91,8 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(source: &'a Log, target: &'a Target<'_>, address: VirtAddr) -> Self {
-        let reply = match target.memory().request_len() {
-            0 => USUAL_REPLY,
-            carried => carried as u64,
-        };
-        Self { source, target, address, left: (source.ring.length * source.ring.size).div_ceil(reply) }
+        let reply = reply_len(target.memory());
+        Self { source, target, address, left: source.ring.bytes().div_ceil(reply) }
     }
 
     /// Adds the entries of blocks that the address lies in. Returns how far below it they were looked for.
@@ -143,7 +135,7 @@ impl<'a> Search<'a> {
 
     /// What a search through the log costs that finds nothing.
     const fn cost_of_nothing(&self) -> u64 {
-        (self.source.ring.length * self.source.ring.size).div_ceil(SEARCHED_AT_ONCE)
+        searches(self.source.ring.bytes())
     }
 
     /// Takes the sweeps to their ends and adds the entries that they find; true if there were any.
@@ -151,13 +143,7 @@ impl<'a> Search<'a> {
         sweeps.iter_mut().try_for_each(|sweep| self.go_on(sweep))?;
         let mut slots: Vec<_> = sweeps.into_iter().flat_map(|sweep| sweep.slots).collect();
         slots.sort_by_key(|slot| self.source.ring.age(*slot));
-        let mut progress = Progress::default();
-        let filter = Filter::Address(self.address);
-        for slot in slots {
-            if !self.source.scan_piece(self.target, slot..slot + 1, &filter, log, &mut progress) {
-                break;
-            }
-        }
+        self.source.look_at(self.target, &slots, self.address, log);
         Ok(!log.entries.is_empty())
     }
 
@@ -176,7 +162,7 @@ impl<'a> Search<'a> {
                 Ok(Some(found)) if (sweep.at..end).contains(&found) => found.since(ring.start),
                 // A hit outside of the range is none.
                 Ok(_) => {
-                    let rest = end.since(sweep.at).div_ceil(SEARCHED_AT_ONCE);
+                    let rest = searches(end.since(sweep.at));
                     self.left = self.left.saturating_sub(rest);
                     sweep.at = end;
                     return Ok(());

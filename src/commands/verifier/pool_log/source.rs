@@ -1,23 +1,19 @@
 //! The pool log in the target, and reading it from the newest entry down.
 
-use std::ops::Range;
-
 use super::super::common::failed;
 use super::super::frames::{self, Frame};
-use super::super::ring::{self, Filter, PIECE, Ring, Variables};
+use super::super::ring::{self, Filter, Ring, Variables};
+use super::super::scan::{self, Scan, Seen};
 use super::super::settings::{LEVEL_POOL_TRACKING, OPTION_NO_POOL_LOG, Settings};
 use super::kind::Kind;
 use super::log::{PoolLog, PoolLogEntry};
 use crate::commands::error::QueryError;
+use crate::memory::PIECE;
 use crate::target::{Layout, Note, NoteCode, Place, Target, TargetError, VirtAddr};
 
 /// Most entries kept in one answer, and most return addresses of them all: some 40 MiB.
 const MAX_ENTRIES: usize = 0x1_0000;
 const MAX_FRAMES: usize = 0x10_0000;
-/// Unused slots in a row after which nothing older is looked for, unless an address is searched for.
-const MAX_UNUSED: u64 = 0x200;
-/// Most unreadable pages of the log that are passed over: a wild pointer is not followed for a hundred thousand.
-const MAX_HOLES: usize = 0x100;
 
 const VARIABLES: Variables =
     Variables { pointer: "nt!VfPoolTraces", index: "nt!VfPoolTracesIndex", length: "nt!VfPoolTracesLength" };
@@ -75,96 +71,78 @@ impl Log {
 
     /// A log of a few requests is read sooner than it is searched.
     pub(super) const fn is_worth_searching(&self) -> bool {
-        self.ring.length * self.ring.size > PIECE
+        self.ring.bytes() > PIECE
     }
 
     /// Reads from the newest entry down and once around, until the filter has enough.
-    pub(super) fn scan(&self, target: &Target<'_>, filter: &Filter, log: &mut PoolLog) {
-        let mut progress = Progress::default();
-        for part in self.ring.parts() {
-            let mut end = part.end;
-            while end > part.start {
-                let whole = PIECE / self.ring.size;
-                let most = match filter {
-                    Filter::Address(_) => whole,
-                    // Whoever meets unused slots has to look further than was asked for.
-                    Filter::Newest(_) if progress.unused > 0 => whole,
-                    Filter::Newest(quantity) => (quantity - log.entries.len() as u64).clamp(1, whole),
-                };
-                let slots = end.saturating_sub(most).max(part.start)..end;
-                end = slots.start;
-                if !self.scan_piece(target, slots, filter, log, &mut progress) {
-                    progress.note(target);
-                    return;
-                }
-                target.advance("log entries", log.parsed, self.ring.length);
-            }
-        }
-        progress.note(target);
+    pub(super) fn scan(&self, target: &Target<'_>, filter: Filter, log: &mut PoolLog) {
+        let mut kept = Kept::new(self, target, filter, log);
+        let scan = Scan::new(&self.ring, target, filter);
+        // That there is no entry about an address is said of the whole log.
+        let mut scan = if matches!(filter, Filter::Address(_)) { scan.whole() } else { scan };
+        scan.run(&mut |slot, bytes| kept.look(slot, bytes)).note(target);
+        kept.unreadable.note(target);
+        (log.parsed, log.unreadable) = (scan.parsed, scan.unreadable);
     }
 
-    /// Looks at some slots, the highest first; false if that was enough.
-    pub(super) fn scan_piece(
-        &self,
-        target: &Target<'_>,
-        slots: Range<u64>,
-        filter: &Filter,
-        log: &mut PoolLog,
-        progress: &mut Progress,
-    ) -> bool {
-        let size = self.ring.size;
-        let piece = self.ring.piece(target, &slots);
-        progress.pages += piece.holes.len();
-        if let Some(cause) = piece.over {
-            let text = format!("Reading the log was broken off: {cause}");
-            target.note(Note::partial(NoteCode::BrokenOff, text));
-            return false;
-        }
-        for slot in slots.clone().rev() {
-            let from = (slot - slots.start) * size;
-            log.parsed += 1;
-            let bytes = piece.entry(from, size);
-            let Some((address, block_size, thread)) = self.entry.head(bytes) else {
-                log.unreadable += 1;
-                progress.add_unreadable(slot);
-                continue;
-            };
-            if address.is_null() && block_size == 0 && thread.is_null() {
-                if matches!(filter, Filter::Newest(_)) && self.ring.is_newest(slot) {
-                    target.note(ring::newest_is_empty(slot));
-                }
-                progress.unused += 1;
-                continue;
-            }
-            progress.unused = 0;
-            if matches!(filter, Filter::Address(wanted) if !covers(*wanted, address, block_size)) {
-                continue;
-            }
-            let stack_cut = (bytes.len() as u64) < size;
-            let stack = self.entry.stack(bytes);
-            let (size, kind, torn) = (block_size, Kind::Unknown, None);
-            log.entries.push(PoolLogEntry { slot, kind, address, size, thread, stack, stack_cut, torn });
-            if matches!(filter, Filter::Newest(quantity) if log.entries.len() as u64 == *quantity) {
-                return false;
-            }
-            progress.frames += log.entries.last().map_or(0, |entry| entry.stack.len());
-            if log.entries.len() == MAX_ENTRIES || progress.frames >= MAX_FRAMES {
-                let kept = log.entries.len();
-                target.note(Note::partial(
-                    NoteCode::Limit,
-                    format!("Only the newest {kept:#x} of the entries that fit are shown"),
-                ));
-                return false;
+    /// Looks at these slots, in their order, for entries of blocks that `address` lies in, until reading ends.
+    pub(super) fn look_at(&self, target: &Target<'_>, slots: &[u64], address: VirtAddr, log: &mut PoolLog) {
+        let filter = Filter::Address(address);
+        let mut kept = Kept::new(self, target, filter, log);
+        let mut scan = Scan::new(&self.ring, target, filter).whole();
+        for slot in slots.iter().copied() {
+            if let Some(end) = scan.look_at(slot..slot + 1, &mut |slot, bytes| kept.look(slot, bytes)) {
+                end.note(target);
+                break;
             }
         }
-        if progress.pages > MAX_HOLES {
-            let pages = progress.pages;
-            let text = format!("Reading the log was given up after {pages} unreadable pages");
-            target.note(Note::partial(NoteCode::Unreadable, text));
-            return false;
+        log.unreadable += scan.unreadable;
+    }
+}
+
+/// What is kept of a log while it is looked at.
+struct Kept<'a> {
+    source: &'a Log,
+    target: &'a Target<'a>,
+    filter: Filter,
+    log: &'a mut PoolLog,
+    /// Return addresses of the entries.
+    frames: usize,
+    unreadable: Unreadable,
+}
+
+impl<'a> Kept<'a> {
+    fn new(source: &'a Log, target: &'a Target<'a>, filter: Filter, log: &'a mut PoolLog) -> Self {
+        Self { source, target, filter, log, frames: 0, unreadable: Unreadable::default() }
+    }
+
+    /// What an entry is to the question; it is kept if it is part of the answer.
+    fn look(&mut self, slot: u64, bytes: &[u8]) -> Seen {
+        let Log { ring, entry } = self.source;
+        let Some((address, size, thread)) = entry.head(bytes) else {
+            self.unreadable.add(slot);
+            return Seen::Unreadable;
+        };
+        if address.is_null() && size == 0 && thread.is_null() {
+            return Seen::Unused;
         }
-        // The ring fills in order: below a run of slots that were never used there are only more of them.
-        progress.unused < MAX_UNUSED || matches!(filter, Filter::Address(_))
+        if matches!(self.filter, Filter::Address(wanted) if !covers(wanted, address, size)) {
+            return Seen::Other;
+        }
+        let stack_cut = (bytes.len() as u64) < ring.size;
+        let stack = entry.stack(bytes);
+        self.frames += stack.len();
+        let entries = &mut self.log.entries;
+        let (kind, torn) = (Kind::Unknown, None);
+        entries.push(PoolLogEntry { slot, kind, address, size, thread, stack, stack_cut, torn });
+        if matches!(self.filter, Filter::Newest(quantity) if entries.len() as u64 == quantity) {
+            return Seen::Last;
+        }
+        if entries.len() == MAX_ENTRIES || self.frames >= MAX_FRAMES {
+            self.target.note(scan::only_the_newest(entries.len(), "entries"));
+            return Seen::Last;
+        }
+        Seen::Kept
     }
 }
 
@@ -191,35 +169,28 @@ fn why_no_log(target: &Target<'_>) -> String {
     }
 }
 
-/// What a scan has met so far beside entries.
+/// Entries that cannot be read: how many, and the slots of the first and last of them.
 #[derive(Default)]
-pub(super) struct Progress {
-    /// Unused slots since the last used one.
-    pub(super) unused: u64,
-    /// Return addresses kept.
-    pub(super) frames: usize,
-    /// Unreadable pages.
-    pub(super) pages: usize,
-    /// Unreadable slots, and the first and last of them.
-    pub(super) slots: u64,
-    pub(super) lowest: u64,
-    pub(super) highest: u64,
+struct Unreadable {
+    count: u64,
+    lowest: u64,
+    highest: u64,
 }
 
-impl Progress {
-    pub(super) fn add_unreadable(&mut self, slot: u64) {
-        if self.slots == 0 {
+impl Unreadable {
+    fn add(&mut self, slot: u64) {
+        if self.count == 0 {
             (self.lowest, self.highest) = (slot, slot);
         }
-        self.slots += 1;
+        self.count += 1;
         (self.lowest, self.highest) = (self.lowest.min(slot), self.highest.max(slot));
     }
 
-    pub(super) fn note(&self, target: &Target<'_>) {
-        if self.slots > 0 {
-            let Self { slots, lowest, highest, .. } = self;
+    fn note(&self, target: &Target<'_>) {
+        if self.count > 0 {
+            let Self { count, lowest, highest } = self;
             target.note(Note::partial(NoteCode::Unreadable, format!(
-                "{slots:#x} entries of the log cannot be read (slots {lowest:#x} to {highest:#x}: not mapped)"
+                "{count:#x} entries of the log cannot be read (slots {lowest:#x} to {highest:#x}: not mapped)"
             )));
         }
     }

@@ -1,0 +1,165 @@
+//! A ring looked at record by record, from the newest down and once around.
+//!
+//! ```text
+//!   piece by piece --> record: what is it to whoever asks?
+//!                        unreadable, unused    counted; a run of unused ones ends the scan
+//!                        other, kept           the newest that are wanted are kept, or those about an address
+//!                        enough                there is no room for more
+//! ```
+//! Holes are passed over, up to [`MAX_HOLES`] pages: a wild pointer is not followed for a hundred thousand.
+
+use std::ops::Range;
+
+use super::ring::{self, Filter, Ring};
+use crate::memory::{PIECE, ReadCause};
+use crate::target::{Note, NoteCode, Target};
+
+/// Unused slots in a row after which nothing older is looked for: the ring fills in order, so that below them there are only
+/// more.
+const MAX_UNUSED: u64 = 0x200;
+/// Most unreadable pages that are passed over.
+const MAX_HOLES: usize = 0x100;
+
+/// What a record is to whoever scans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The part of it that says so cannot be read.
+    Unreadable,
+    /// Nothing was ever written to it.
+    Unused,
+    /// Not what is looked for.
+    Other,
+    /// It is part of the answer.
+    Kept,
+    /// So it is, and the answer takes no more.
+    Last,
+}
+
+/// Why a scan ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Every record was looked at.
+    Through,
+    /// There is enough, or there are only unused slots below.
+    Enough,
+    /// So many pages could not be read that the rest was left alone.
+    Holes(usize),
+    /// Reading anything more is pointless.
+    Over(ReadCause),
+}
+
+impl End {
+    /// Says that something was not looked at, if so.
+    pub(super) fn note(self, target: &Target<'_>) {
+        let (code, text) = match self {
+            Self::Through | Self::Enough => return,
+            Self::Holes(pages) => {
+                (NoteCode::Unreadable, format!("Reading the log was given up after {pages} unreadable pages"))
+            }
+            Self::Over(cause) => (NoteCode::BrokenOff, format!("Reading the log was broken off: {cause}")),
+        };
+        target.note(Note::partial(code, text));
+    }
+}
+
+/// A scan, and what it has met.
+pub(super) struct Scan<'a> {
+    ring: &'a Ring,
+    target: &'a Target<'a>,
+    filter: Filter,
+    /// Whether a run of unused slots ends it.
+    ends_at_unused: bool,
+    /// Records that were looked at.
+    pub(super) parsed: u64,
+    /// Those of them that cannot be read.
+    pub(super) unreadable: u64,
+    /// Unused slots since the last used one.
+    unused: u64,
+    /// Records that were kept.
+    kept: u64,
+    /// Unreadable pages.
+    holes: usize,
+}
+
+impl<'a> Scan<'a> {
+    /// Of `ring`, for what `filter` lets through.
+    pub(super) const fn new(ring: &'a Ring, target: &'a Target<'a>, filter: Filter) -> Self {
+        let (parsed, unreadable, unused, kept, holes) = (0, 0, 0, 0, 0);
+        Self { ring, target, filter, ends_at_unused: true, parsed, unreadable, unused, kept, holes }
+    }
+
+    /// The same through all of the ring, whatever is unused.
+    pub(super) const fn whole(self) -> Self {
+        Self { ends_at_unused: false, ..self }
+    }
+
+    /// Looks at the ring's records, until there are enough: `look` gets a slot and its bytes, up to the first that cannot be
+    /// read.
+    pub(super) fn run(&mut self, look: &mut dyn FnMut(u64, &[u8]) -> Seen) -> End {
+        for part in self.ring.parts() {
+            let mut end = part.end;
+            while end > part.start {
+                let slots = end.saturating_sub(self.at_once()).max(part.start)..end;
+                end = slots.start;
+                if let Some(end) = self.look_at(slots, look) {
+                    return end;
+                }
+                self.target.advance("log entries", self.parsed, self.ring.length);
+            }
+        }
+        End::Through
+    }
+
+    /// Records that are read together: not more than are wanted, but for whoever has met unused ones, who has to look further.
+    fn at_once(&self) -> u64 {
+        let whole = PIECE / self.ring.size;
+        match self.filter {
+            Filter::Newest(quantity) if self.unused == 0 => (quantity - self.kept).clamp(1, whole),
+            _ => whole,
+        }
+    }
+
+    /// Looks at some slots, the highest first; why no others need be looked at, if so.
+    pub(super) fn look_at(
+        &mut self,
+        slots: Range<u64>,
+        look: &mut dyn FnMut(u64, &[u8]) -> Seen,
+    ) -> Option<End> {
+        let size = self.ring.size;
+        let piece = self.ring.piece(self.target, &slots);
+        self.holes += piece.holes.len();
+        if let Some(cause) = piece.over {
+            return Some(End::Over(cause));
+        }
+        for slot in slots.clone().rev() {
+            self.parsed += 1;
+            match look(slot, piece.entry((slot - slots.start) * size, size)) {
+                Seen::Unreadable => {
+                    self.unreadable += 1;
+                    continue;
+                }
+                Seen::Unused => {
+                    if matches!(self.filter, Filter::Newest(_)) && self.ring.is_newest(slot) {
+                        self.target.note(ring::newest_is_empty(slot));
+                    }
+                    self.unused += 1;
+                    continue;
+                }
+                Seen::Other => {}
+                Seen::Kept => self.kept += 1,
+                Seen::Last => return Some(End::Enough),
+            }
+            self.unused = 0;
+        }
+        if self.holes > MAX_HOLES {
+            return Some(End::Holes(self.holes));
+        }
+        (self.ends_at_unused && self.unused >= MAX_UNUSED).then_some(End::Enough)
+    }
+}
+
+/// Says that an answer takes no more than it has: `kept` `what`.
+pub(super) fn only_the_newest(kept: usize, what: &str) -> Note {
+    let text = format!("Only the newest {kept:#x} of the {what} that fit are shown");
+    Note::partial(NoteCode::Limit, text)
+}
