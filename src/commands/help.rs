@@ -8,14 +8,14 @@ use super::answer::{Facts, Found};
 use super::context::Context;
 use super::known;
 use super::schema::Schema;
-use super::spec::{Category, CommandSpec, Effect, Glued, Run, Takes};
+use super::spec::{Category, CommandSpec, Effect, Run, Takes};
 use crate::output::write_columns;
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".help", "help", "/help", "!help", ".hh"],
     usage: ".help [COMMAND]",
-    summary: "list the commands",
-    takes: Takes::Arguments(Glued::Slash),
+    summary: "list the commands, or show the forms and options of one",
+    takes: Takes::Command,
     category: Category::Session,
     details: &[],
     answers: &[Help::SCHEMA],
@@ -47,21 +47,35 @@ struct Detail {
 }
 
 impl Help {
-    /// Help for the command that `name` means among `commands`, or for all of them if it is empty.
+    /// Help for the command that `name` names among `commands`, with its forms; else for those whose names have it in them,
+    /// and for all of them if it is empty.
     #[must_use]
     pub fn about(name: &str, commands: &[&'static CommandSpec]) -> Self {
-        let meant = |spec: &&&'static CommandSpec| {
-            name.is_empty() || spec.names.iter().any(|known| known.contains(name))
+        let is_named = |known: &&str| {
+            known.eq_ignore_ascii_case(name)
+                || known.trim_start_matches(['!', '.']).eq_ignore_ascii_case(name)
         };
-        let entry = |spec: &&'static CommandSpec| HelpEntry {
+        // `.help ds` and `.help dS` are two questions.
+        let exact = commands.iter().find(|spec| spec.names.contains(&name));
+        let named = || commands.iter().find(|spec| spec.names.iter().any(is_named));
+        if let Some(spec) = exact.or_else(named) {
+            return Self { commands: vec![HelpEntry::of(spec, spec.details)] };
+        }
+        let has = |spec: &&&'static CommandSpec| spec.names.iter().any(|known| known.contains(name));
+        Self { commands: commands.iter().filter(has).map(|spec| HelpEntry::of(spec, &[])).collect() }
+    }
+}
+
+impl HelpEntry {
+    fn of(spec: &CommandSpec, details: &[(&'static str, &'static str)]) -> Self {
+        Self {
             names: spec.names,
             usage: spec.usage,
             summary: spec.summary,
             category: spec.category,
             effect: spec.effect(),
-            details: if name.is_empty() { Vec::new() } else { details(spec) },
-        };
-        Self { commands: commands.iter().filter(meant).map(entry).collect() }
+            details: details.iter().map(|(form, meaning)| Detail { form, meaning }).collect(),
+        }
     }
 }
 
@@ -78,14 +92,15 @@ impl Facts for Help {
     fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let rows: Vec<_> = self.commands.iter().map(|entry| [entry.usage, entry.summary]).collect();
         write_columns(out, &rows)?;
+        if let [HelpEntry { names: [_, others @ ..], .. }] = &self.commands[..]
+            && !others.is_empty()
+        {
+            writeln!(out, "  also typed {}", others.join(", "))?;
+        }
         let details: Vec<_> = self.commands.iter().flat_map(|entry| &entry.details).collect();
         let rows: Vec<_> = details.iter().map(|Detail { form, meaning }| ["", *form, *meaning]).collect();
         write_columns(out, &rows)
     }
-}
-
-fn details(spec: &CommandSpec) -> Vec<Detail> {
-    spec.details.iter().map(|(form, meaning)| Detail { form, meaning }).collect()
 }
 
 fn run(arguments: &str, commands: &'static [&'static CommandSpec]) -> Found {
@@ -111,5 +126,25 @@ mod tests {
         assert_eq!(text.lines().count(), COMMANDS.len());
         assert!(text.contains("!verifier"), "{text}");
         assert!(run("no such", COMMANDS).is_err());
+    }
+
+    #[test]
+    fn help_for_one_command_shows_its_forms_and_for_a_part_of_names_all_that_have_it() {
+        let names = |name| {
+            let help = Help::about(name, COMMANDS);
+            help.commands.iter().map(|entry| (entry.names[0], entry.details.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(names("g"), [("g", 0)]);
+        for name in ["x", "X"] {
+            assert_eq!(names(name), [("x", examine_forms())]);
+        }
+        assert_eq!(names("ds"), [("ds", 0)]);
+        assert_eq!(names("dS"), [("dS", 0)]);
+        assert_eq!(names("reload")[0].0, ".reload");
+        assert!(names("symp").len() == 2 && names("symp").iter().all(|(_, details)| *details == 0));
+    }
+
+    fn examine_forms() -> usize {
+        COMMANDS.iter().find(|spec| spec.names[0] == "x").unwrap().details.len()
     }
 }

@@ -11,6 +11,7 @@
 mod answer;
 mod arguments;
 mod bugcheck;
+mod complete;
 mod context;
 mod control;
 mod dt;
@@ -37,6 +38,7 @@ mod version;
 pub use answer::{Answer, Facts, Found, Query, ask, told, write_text};
 pub use arguments::number;
 pub use bugcheck::{BugCheck, BugCheckQuery};
+pub use complete::completions;
 pub use context::{Context, Style, VerifierFormat};
 pub use control::{LetGo, Restarting, SessionEnds};
 pub use error::QueryError;

@@ -11,7 +11,7 @@ use crate::target::{Notes, SymbolSource, Target};
 pub struct CommandSpec {
     /// Its name, then other names for it.
     pub names: &'static [&'static str],
-    /// How it is typed.
+    /// How it is typed: capitals are to be filled in, everything else stands for itself.
     pub usage: &'static str,
     /// What it does, in one line.
     pub summary: &'static str,
@@ -51,6 +51,8 @@ pub enum Takes {
     Nothing,
     /// Words and expressions, up to the next `;`; some may follow without a space.
     Arguments(Glued),
+    /// The name of a command.
+    Command,
     /// A path up to the end of the line, `;` included, unless it stands in quotes.
     Path,
 }
@@ -72,7 +74,9 @@ impl Takes {
         match self {
             Self::Arguments(Glued::Anything) => true,
             Self::Arguments(Glued::Dash) => rest.starts_with(['-', '/']),
-            Self::Arguments(Glued::Slash) | Self::Path | Self::Nothing => rest.starts_with('/'),
+            Self::Arguments(Glued::Slash) | Self::Command | Self::Path | Self::Nothing => {
+                rest.starts_with('/')
+            }
         }
     }
 }

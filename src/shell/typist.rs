@@ -6,15 +6,20 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
-use rustyline::history::{History, SearchDirection};
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::{DefaultHistory, History, SearchDirection};
+use rustyline::validate::Validator;
 use rustyline::{
-    Cmd, ConditionalEventHandler, Config, DefaultEditor, Event, EventContext, EventHandler, ExternalPrinter,
+    Cmd, CompletionType, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler,
+    ExternalPrinter, Helper, KeyEvent, RepeatCount,
 };
-use rustyline::{KeyEvent, RepeatCount};
 
 use super::terminal::Terminal;
 use super::writer::ShowAbove;
+use crate::commands::completions;
 use crate::session::Watcher;
 
 /// Lines kept from session to session.
@@ -39,6 +44,35 @@ pub(super) struct Typist {
     terminal: Terminal,
 }
 
+/// Edits a line.
+type LineEditor = Editor<Tab, DefaultHistory>;
+
+/// What Tab does: it completes commands, not answers to the target.
+struct Tab {
+    is_command: bool,
+}
+
+impl Completer for Tab {
+    type Candidate = &'static str;
+
+    fn complete(
+        &self,
+        line: &str,
+        cursor: usize,
+        _: &rustyline::Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Self::Candidate>)> {
+        Ok(if self.is_command { completions(&line[..cursor]) } else { (cursor, Vec::new()) })
+    }
+}
+
+impl Hinter for Tab {
+    type Hint = String;
+}
+
+impl Highlighter for Tab {}
+impl Validator for Tab {}
+impl Helper for Tab {}
+
 /// A line that is wanted.
 struct Wanted {
     prompt: String,
@@ -50,8 +84,9 @@ impl Typist {
     /// the line.
     pub(super) fn start(watcher: Watcher) -> io::Result<(Self, Option<ShowAbove>)> {
         let terminal = Terminal::as_it_is();
-        let config = Config::builder().max_history_size(HISTORY_LEN).map_err(terminal_error)?.build();
-        let mut editor = DefaultEditor::with_config(config).map_err(terminal_error)?;
+        let config = Config::builder().max_history_size(HISTORY_LEN).map_err(terminal_error)?;
+        let config = config.completion_type(CompletionType::List).build();
+        let mut editor = LineEditor::with_config(config).map_err(terminal_error)?;
         let suspended = Suspended::default();
         let handler = EventHandler::Conditional(Box::new(suspended.clone()));
         editor.bind_sequence(Event::from(KeyEvent::ctrl('Z')), handler);
@@ -66,6 +101,7 @@ impl Typist {
         let (tell, typed) = mpsc::channel();
         std::thread::Builder::new().name("typist".into()).spawn(move || {
             for Wanted { prompt, is_command } in wants {
+                editor.set_helper(Some(Tab { is_command }));
                 let line = read_line(&mut editor, &prompt, &suspended, &watcher);
                 if let Typed::Line(line) = &line
                     && is_command
@@ -108,7 +144,7 @@ impl Drop for Typist {
     }
 }
 
-fn read_line(editor: &mut DefaultEditor, prompt: &str, suspended: &Suspended, watcher: &Watcher) -> Typed {
+fn read_line(editor: &mut LineEditor, prompt: &str, suspended: &Suspended, watcher: &Watcher) -> Typed {
     let mut begun = (String::new(), String::new());
     loop {
         match editor.readline_with_initial(prompt, (&begun.0, &begun.1)) {
@@ -147,14 +183,14 @@ impl ConditionalEventHandler for Suspended {
 }
 
 /// Keeps a line for the next session. What may be a secret stays here: keys, passwords in the addresses of servers.
-fn keep(editor: &mut DefaultEditor, line: &str, file: Option<&PathBuf>) {
+fn keep(editor: &mut LineEditor, line: &str, file: Option<&PathBuf>) {
     let _ = editor.add_history_entry(line);
     let Some(file) = file else { return };
     // A history that cannot be kept is not worth a word in the middle of a session.
     let _ = save(editor, file);
 }
 
-fn save(editor: &mut DefaultEditor, file: &PathBuf) -> io::Result<()> {
+fn save(editor: &mut LineEditor, file: &PathBuf) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)?;
     }

@@ -206,6 +206,20 @@ fn a_line_typed_for_a_boot_that_is_over_is_not_answered_by_the_next() {
 // Ctrl+C.
 
 #[test]
+fn tab_completes_commands_and_their_words() {
+    let (mut person, target) = at_the_stopped_prompt(&[]);
+    person.types("!verif\t");
+    person.sees("!verifier");
+    person.types(" /?\r");
+    person.sees("!verifier 3 [DRIVER]");
+    person.sees("kd> ");
+    person.types("!sym no\t\r");
+    person.sees("noisy");
+    person.sees("noisy mode");
+    quits(person, &target);
+}
+
+#[test]
 fn ctrl_c_stops_a_running_machine_and_hints_at_a_stopped_one() {
     let (mut person, target) = at_a_running_machine(&[]);
     person.types(CTRL_C);
