@@ -15,7 +15,7 @@
 //!   |    |         `--> session --> source (implements Source, Control), memory (implements Memory)
 //!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    |----> doctor --> session
-//!   |    |----> dump --> source, memory (a file as a target)
+//!   |    |----> dump --> physical --> source, memory (a file as a target: its pages, the kernel in them)
 //!   |    |----> sim (crate) --> kd-protocol
 //!   |    `----> trace --> session (is tapped), capture (the file)
 //!   `---------> capture --> kd-protocol
@@ -53,6 +53,7 @@ pub mod key;
 pub mod leaks;
 pub mod memory;
 pub mod output;
+mod physical;
 pub mod session;
 #[cfg(feature = "shell")]
 pub mod shell;

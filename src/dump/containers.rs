@@ -8,9 +8,8 @@
 //! Source: docs/dumps.md 3.
 
 use super::error::DumpError;
-use super::file::PositionedFile;
 use super::header::Header;
-use super::pages::{BadRun, PageMap, Run};
+use crate::physical::{BadRun, PageMap, PositionedFile, Run};
 
 const PAGE: u64 = 0x1000;
 /// Bytes of a bitmap that are read at a time.

@@ -11,8 +11,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, ReadCache, ReadRef};
 
 use super::error::DumpError;
-use super::file::PositionedFile;
-use super::pages::{PageMap, Run};
+use crate::physical::{PageMap, PositionedFile, Processor, Run};
 
 /// Bytes of QEMU's note of an x64 processor, without its last field.
 const QEMU_STATE: usize = 0x1b0;
@@ -21,22 +20,8 @@ const MAX_NOTES: u64 = 16 << 20;
 /// LiME's ranges: a machine has a handful.
 const MAX_LIME_RANGES: usize = 4096;
 
-/// What a processor of a virtual machine holds that leads to its kernel.
-#[derive(Clone, Debug)]
-pub(super) struct VirtualCpu {
-    pub(super) rip: u64,
-    pub(super) general: [u64; 16],
-    pub(super) rflags: u64,
-    /// cs, ds, es, fs, gs, ss.
-    pub(super) selectors: [u16; 6],
-    pub(super) idt_base: u64,
-    pub(super) cr3: u64,
-    pub(super) cr4: u64,
-    pub(super) kernel_gs_base: Option<u64>,
-}
-
 /// The memory and the processors of an ELF core.
-pub(super) fn elf(file: &PositionedFile) -> Result<(PageMap, Vec<VirtualCpu>), DumpError> {
+pub(super) fn elf(file: &PositionedFile) -> Result<(PageMap, Vec<Processor>), DumpError> {
     let reader = std::fs::File::open(file.path())
         .map_err(|source| DumpError::File { path: file.path().to_owned(), source })?;
     let cache = ReadCache::new(reader);
@@ -48,7 +33,7 @@ pub(super) fn elf(file: &PositionedFile) -> Result<(PageMap, Vec<VirtualCpu>), D
     }
 }
 
-fn parse<'data, Elf, R>(file: &PositionedFile, data: R) -> Result<(PageMap, Vec<VirtualCpu>), DumpError>
+fn parse<'data, Elf, R>(file: &PositionedFile, data: R) -> Result<(PageMap, Vec<Processor>), DumpError>
 where
     Elf: FileHeader<Endian = Endianness>,
     R: ReadRef<'data>,
@@ -78,7 +63,7 @@ where
 }
 
 /// The states that QEMU has noted, one a processor.
-fn qemu_notes(mut notes: &[u8]) -> Vec<VirtualCpu> {
+fn qemu_notes(mut notes: &[u8]) -> Vec<Processor> {
     let mut found = Vec::new();
     while let Some(head) = notes.get(..12) {
         let number =
@@ -92,19 +77,19 @@ fn qemu_notes(mut notes: &[u8]) -> Vec<VirtualCpu> {
             break;
         };
         if name.starts_with(b"QEMU\0") && state.len() >= QEMU_STATE {
-            found.push(virtual_cpu(state));
+            found.push(processor(state));
         }
         notes = notes.get(end.next_multiple_of(4)..).unwrap_or(&[]);
     }
     found
 }
 
-fn virtual_cpu(state: &[u8]) -> VirtualCpu {
+fn processor(state: &[u8]) -> Processor {
     let word = |at: usize| u64::from_le_bytes(state[at..at + 8].try_into().expect("eight bytes"));
     let selector = |index: usize| {
         u32::from_le_bytes(state[0x98 + 24 * index..][..4].try_into().expect("four bytes")) as u16
     };
-    VirtualCpu {
+    Processor {
         general: std::array::from_fn(|index| word(8 + 8 * index)),
         rip: word(0x88),
         rflags: word(0x90),

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::physical::NoKernel;
+
 /// Why a file cannot be opened as a target: what is wrong, in which field, and what to do where that is known.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,6 +55,12 @@ pub enum DumpError {
     /// Its memory is not that of a Windows machine, or the page tables are not there.
     #[error("no Windows kernel is found in it: {0}")]
     NoKernel(String),
+}
+
+impl From<NoKernel> for DumpError {
+    fn from(NoKernel(why): NoKernel) -> Self {
+        Self::NoKernel(why)
+    }
 }
 
 impl DumpError {

@@ -23,6 +23,7 @@
 
 use super::error::DumpError;
 use crate::memory::VirtAddr;
+pub(super) use crate::physical::{MACHINE_X64, MACHINE_X86};
 
 pub(super) const LEN_64: usize = 0x2000;
 pub(super) const LEN_32: usize = 0x1000;
@@ -32,9 +33,7 @@ const CONTEXT_X64: usize = 0x4d0;
 const CONTEXT_ARM64: usize = 0x390;
 const CONTEXT_X86: usize = 0x2cc;
 
-pub(super) const MACHINE_X64: u16 = 0x8664;
 pub(super) const MACHINE_ARM64: u16 = 0xaa64;
-pub(super) const MACHINE_X86: u16 = 0x14c;
 
 /// `PAGE`, as a number: a field that nobody set.
 const UNSET: u32 = 0x4547_4150;

@@ -13,22 +13,17 @@
 mod containers;
 mod cores;
 mod error;
-mod file;
 mod header;
-mod kernel;
 mod opened;
-mod pages;
 mod stop;
 mod triage;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use self::cores::VirtualCpu;
-use self::file::PositionedFile;
 use self::header::{Header, LEN_64, MACHINE_ARM64};
-use self::pages::FilePages;
-use crate::memory::{Memory, Paging, VirtAddr};
+use crate::memory::{Memory, Paging, PhysicalMemory, VirtAddr};
+use crate::physical::{self, FilePages, PageMap, PositionedFile, Processor};
 use crate::source::{ImageSource, KernelVersion};
 
 pub use error::DumpError;
@@ -108,7 +103,7 @@ fn crash_dump(file: &Arc<PositionedFile>, header: &Header, dtb: Option<u64>) -> 
             map.file_end()
         ));
     }
-    let pages = Arc::new(FilePages { file: Arc::clone(file), map });
+    let pages: Arc<dyn PhysicalMemory> = Arc::new(FilePages { file: Arc::clone(file), map });
     let root = dtb.unwrap_or(header.directory_table_base);
     let pagings: &[Paging] = match (header.is_64_bit, header.is_pae) {
         (true, _) => &[Paging::Long4, Paging::Long5],
@@ -116,10 +111,10 @@ fn crash_dump(file: &Arc<PositionedFile>, header: &Header, dtb: Option<u64>) -> 
         (false, true) => &[Paging::Pae, Paging::X86],
         (false, false) => &[Paging::X86, Paging::Pae],
     };
-    let memory = pagings.iter().find_map(|paging| kernel::with_root(&pages, root, *paging));
+    let memory = pagings.iter().find_map(|paging| physical::with_root(&pages, root, *paging));
     let Some(memory) = memory else {
         // A root of no use: whatever page of the dump is one.
-        let found = kernel::of_processors(&pages, &[], dtb)?;
+        let found = physical::find(&pages, &[], dtb)?;
         let version = KernelVersion { major: header.major, build: header.build, ..found.version };
         return Ok(opened(file, found.memory, version, header, what, warnings));
     };
@@ -155,8 +150,8 @@ fn opened(
 
 fn virtual_machine(
     file: &Arc<PositionedFile>,
-    map: pages::PageMap,
-    processors: &[VirtualCpu],
+    map: PageMap,
+    processors: &[Processor],
     kind: &str,
     dtb: Option<u64>,
 ) -> Result<Opened, DumpError> {
@@ -169,33 +164,14 @@ fn virtual_machine(
             map.file_end()
         ));
     }
-    let pages = Arc::new(FilePages { file: Arc::clone(file), map });
-    let found = kernel::of_processors(&pages, processors, dtb)?;
-    let context = processors.first().map(context_of);
+    let pages: Arc<dyn PhysicalMemory> = Arc::new(FilePages { file: Arc::clone(file), map });
+    let found = physical::find(&pages, processors, dtb)?;
+    let context = processors.first().map(Processor::context);
     let at = processors.first().map_or(0, |cpu| cpu.rip);
-    let stop = stop::exception(0x8000_0003, at, processors.len().max(1) as u32);
+    let stop = physical::exception(0x8000_0003, at, processors.len().max(1) as u32);
     let name = file.path().display().to_string();
     let source = ImageSource::new(name, found.memory, found.version, stop, context);
     Ok(Opened { source, what, warnings })
-}
-
-/// An x64 `CONTEXT` with what QEMU notes of a processor: segments, flags, general registers.
-fn context_of(cpu: &VirtualCpu) -> Vec<u8> {
-    let mut context = vec![0; 0x4d0];
-    // CONTEXT_AMD64 with control, integer and segment registers.
-    context[0x30..0x34].copy_from_slice(&0x0010_0007_u32.to_le_bytes());
-    for (index, selector) in cpu.selectors.iter().enumerate() {
-        context[0x38 + 2 * index..][..2].copy_from_slice(&selector.to_le_bytes());
-    }
-    context[0x44..0x48].copy_from_slice(&(cpu.rflags as u32).to_le_bytes());
-    // QEMU: rax rbx rcx rdx rsi rdi rsp rbp r8..; a CONTEXT: rax rcx rdx rbx rsp rbp rsi rdi r8...
-    const ORDER: [usize; 8] = [0, 2, 3, 1, 6, 7, 4, 5];
-    let general = ORDER.iter().copied().chain(8..16).map(|from| cpu.general[from]);
-    for (index, value) in general.enumerate() {
-        context[0x78 + 8 * index..][..8].copy_from_slice(&value.to_le_bytes());
-    }
-    context[0xf8..0x100].copy_from_slice(&cpu.rip.to_le_bytes());
-    context
 }
 
 /// The kernel's base: what its debugger data say, else the first module's.
@@ -220,7 +196,7 @@ fn kernel_base(
         word(first.offset(if is_64_bit { 0x30 } else { 0x18 }), width).map(cut)
     };
     let candidates = [of_block, of_list()];
-    let base = candidates.into_iter().flatten().find(|base| kernel::is_image(memory, *base));
+    let base = candidates.into_iter().flatten().find(|base| physical::is_image(memory, *base));
     // Its first page may be absent; then its own word for it has to do.
     base.or(of_block).ok_or_else(|| {
         DumpError::NoKernel(

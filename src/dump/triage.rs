@@ -14,11 +14,11 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use super::error::DumpError;
-use super::file::PositionedFile;
 use super::header::{Header, LEN_64};
 use super::opened::Opened;
 use super::stop;
 use crate::memory::{Address, ImageMemory, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
+use crate::physical::PositionedFile;
 use crate::source::{ImageSource, KernelVersion};
 
 /// `TRIAGE_DUMP64`, behind the header.

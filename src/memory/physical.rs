@@ -1,5 +1,7 @@
 //! Physical memory that is kept somewhere: what a dump or a virtual machine has, before anybody's page tables are read.
 
+use std::ops::Range;
+
 use kd_protocol::PhysAddr;
 
 use super::error::ReadCause;
@@ -12,6 +14,9 @@ pub trait PhysicalMemory: Send + Sync {
     /// How many bytes from the start were there, and why no more: [`ReadCause::NotKept`], [`ReadCause::CutShort`],
     /// [`ReadCause::File`].
     fn read(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), (usize, ReadCause)>;
+
+    /// What can be looked through quickly, from the lowest address on: a search for page tables reads it all.
+    fn ranges(&self) -> Vec<Range<u64>>;
 
     /// The first byte behind the last that is kept: a frame number beyond it is none.
     fn end(&self) -> PhysAddr;

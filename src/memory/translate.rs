@@ -10,6 +10,7 @@
 //! prototype. Source: docs/dumps.md 4; AMD64 Architecture Programmer's Manual, volume 2, section 5.3.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
 use kd_protocol::{PhysAddr, VirtAddr};
@@ -123,6 +124,11 @@ impl Translator {
     #[must_use]
     pub fn new(cr3: u64, paging: Paging) -> Self {
         Self { root: cr3 & paging.root_mask(), paging, tables: Mutex::default() }
+    }
+
+    /// Forgets every table that was looked at: the machine has run.
+    pub fn forget(&self) {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Where `address` leads.
@@ -240,14 +246,19 @@ impl Translator {
         if tables.len() >= MAX_TABLES {
             tables.clear();
         }
-        let table = tables.entry(at / PAGE).or_insert_with(|| {
-            let mut page = Box::new([0; PAGE as usize]);
-            match physical.read(PhysAddr(at - at % PAGE), &mut page[..]) {
-                Ok(()) => Ok(page),
-                Err((_, cause)) => Err(cause),
+        let table = match tables.entry(at / PAGE) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(room) => {
+                let mut page = Box::new([0; PAGE as usize]);
+                match physical.read(PhysAddr(at - at % PAGE), &mut page[..]) {
+                    Ok(()) => room.insert(Ok(page)),
+                    // It says nothing of the table: the next one who asks may get it.
+                    Err((_, cause)) if cause.is_of_link() => return Err(cause),
+                    Err((_, cause)) => room.insert(Err(cause)),
+                }
             }
-        });
-        let bytes = table.as_ref().map_err(Clone::clone)?;
+        };
+        let bytes = table.as_ref().map_err(|cause| cause.clone())?;
         let from = (at % PAGE) as usize;
         let mut entry = [0; 8];
         let len = self.paging.entry_len() as usize;
@@ -275,6 +286,10 @@ mod tests {
             let bytes = self.0.get(at..at + buf.len()).ok_or((0, ReadCause::NotKept))?;
             buf.copy_from_slice(bytes);
             Ok(())
+        }
+
+        fn ranges(&self) -> Vec<std::ops::Range<u64>> {
+            std::iter::once(0..self.0.len() as u64).collect()
         }
 
         fn end(&self) -> PhysAddr {

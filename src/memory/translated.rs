@@ -28,6 +28,11 @@ impl TranslatedMemory {
         Self { physical, translator: Translator::new(cr3, paging) }
     }
 
+    /// Forgets every table that was looked at: the machine has run.
+    pub fn forget(&self) {
+        self.translator.forget();
+    }
+
     /// Where `address` leads.
     #[must_use]
     pub fn translate(&self, address: VirtAddr) -> Translation {
@@ -72,6 +77,9 @@ impl Memory for TranslatedMemory {
             return Ok(None);
         }
         let finder = Finder::new(pattern);
+        let fail = |at, cause| {
+            Err(ReadError { address: Address::Virtual(VirtAddr(at)), wanted: pattern.len(), got: 0, cause })
+        };
         // A match begins in the range; it may end behind it.
         let end = range.end.0.saturating_add(pattern.len() as u64 - 1);
         let mut at = range.start.0;
@@ -79,12 +87,17 @@ impl Memory for TranslatedMemory {
         let mut tail: Vec<u8> = Vec::new();
         while at < end {
             let (left, bytes) = match self.translate(VirtAddr(at)) {
+                // What could not be looked at is no hole.
+                Translation::Hole { cause, .. } if cause.is_of_link() => return fail(at, cause),
                 Translation::Hole { left, .. } => (left, None),
                 Translation::Mapped { at: physical, left } => {
                     let left = left.min(PIECE).min(end - at);
                     let mut bytes = vec![0; left as usize];
-                    let read = self.physical.read(physical, &mut bytes);
-                    (left, read.is_ok().then_some(bytes))
+                    match self.physical.read(physical, &mut bytes) {
+                        Ok(()) => (left, Some(bytes)),
+                        Err((_, cause)) if cause.is_of_link() => return fail(at, cause),
+                        Err(_) => (left, None),
+                    }
                 }
             };
             match bytes {

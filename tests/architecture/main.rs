@@ -57,7 +57,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("debugger", &["commands", "source", "target", "symbols", "memory", "protocol::*"]),
     ("doctor", &["session", "source", "protocol::*"]),
     // A file as a target: it makes a source of it, and knows no symbols.
-    ("dump", &["source", "memory", "protocol", "protocol::kd"]),
+    ("dump", &["physical", "source", "memory", "protocol", "protocol::kd"]),
+    // RAM in files, and the kernel in it.
+    ("physical", &["source", "memory", "protocol", "protocol::kd"]),
     // A crate of its own.
     ("sim", &["protocol::*"]),
     // A session's traffic as a file, which capture reads.

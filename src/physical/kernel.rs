@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use object::read::pe::ExportTable;
 
-use super::cores::VirtualCpu;
-use super::error::DumpError;
-use super::header::{MACHINE_X64, MACHINE_X86};
-use super::pages::FilePages;
+use super::processor::Processor;
 use crate::memory::{Memory, Paging, PhysAddr, PhysicalMemory, TranslatedMemory, Translation, VirtAddr};
 use crate::source::KernelVersion;
+
+/// `IMAGE_FILE_HEADER.Machine`.
+pub(crate) const MACHINE_X64: u16 = 0x8664;
+pub(crate) const MACHINE_X86: u16 = 0x14c;
 
 const PAGE: u64 = 0x1000;
 /// `KUSER_SHARED_DATA`, at the same address in every process.
@@ -35,15 +36,26 @@ const LA57: u64 = 1 << 12;
 /// Bytes that are looked through at a time.
 const SCAN_PIECE: usize = 1 << 20;
 
+/// Memory that is no Windows machine's, or whose page tables are not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NoKernel(pub(crate) String);
+
 /// A kernel, and how its memory is read.
-pub(super) struct Found {
-    pub(super) memory: TranslatedMemory,
-    pub(super) version: KernelVersion,
+pub(crate) struct Found {
+    pub(crate) memory: TranslatedMemory,
+    pub(crate) version: KernelVersion,
+    /// Where its top table is, as CR3 has it.
+    pub(crate) root: u64,
 }
 
 /// What the kernel's memory is with this root, if it is one.
-pub(super) fn with_root(pages: &Arc<FilePages>, cr3: u64, paging: Paging) -> Option<TranslatedMemory> {
-    let memory = TranslatedMemory::new(Arc::clone(pages) as Arc<dyn PhysicalMemory>, cr3, paging);
+pub(crate) fn with_root(
+    physical: &Arc<dyn PhysicalMemory>,
+    cr3: u64,
+    paging: Paging,
+) -> Option<TranslatedMemory> {
+    let memory = TranslatedMemory::new(Arc::clone(physical), cr3, paging);
     let shared = if matches!(paging, Paging::Long4 | Paging::Long5) { KUSER_64 } else { KUSER_32 };
     let mut major = [0; 4];
     memory.read_virtual(shared.offset(NT_MAJOR_VERSION), &mut major).ok()?;
@@ -51,11 +63,11 @@ pub(super) fn with_root(pages: &Arc<FilePages>, cr3: u64, paging: Paging) -> Opt
 }
 
 /// The kernel of a virtual machine, found through its processors, or through what its memory looks like.
-pub(super) fn of_processors(
-    pages: &Arc<FilePages>,
-    processors: &[VirtualCpu],
+pub(crate) fn find(
+    physical: &Arc<dyn PhysicalMemory>,
+    processors: &[Processor],
     dtb: Option<u64>,
-) -> Result<Found, DumpError> {
+) -> Result<Found, NoKernel> {
     let given = dtb.map(|dtb| (dtb, None));
     // Those in the kernel first: a processor in user mode may run on tables that lack most of it.
     let in_ring =
@@ -63,28 +75,34 @@ pub(super) fn of_processors(
     let of_cpus = in_ring(true).chain(in_ring(false)).map(|cpu| (cpu.cr3, Some(cpu)));
     for (cr3, cpu) in given.into_iter().chain(of_cpus) {
         let paging = if cpu.is_some_and(|cpu| cpu.cr4 & LA57 != 0) { Paging::Long5 } else { Paging::Long4 };
-        let shadowed = cpu.and_then(|cpu| behind_shadow(pages, cpu, paging));
-        for memory in [with_root(pages, cr3, paging), shadowed].into_iter().flatten() {
+        let own = with_root(physical, cr3, paging).map(|memory| (memory, cr3));
+        let shadowed = cpu.and_then(|cpu| behind_shadow(physical, cpu, paging));
+        for (memory, root) in [own, shadowed].into_iter().flatten() {
             let handlers = processors.iter().filter_map(|cpu| divide_error(&memory, cpu.idt_base));
             if let Some(base) = handlers.into_iter().find_map(|code| image_above(&memory, code)) {
-                return Ok(Found { version: version(&memory, base), memory });
+                return Ok(found(memory, base, root));
             }
             if let Some(base) = any_kernel(&memory) {
-                return Ok(Found { version: version(&memory, base), memory });
+                return Ok(found(memory, base, root));
             }
         }
     }
-    scan(pages)
+    scan(physical)
 }
 
 /// The kernel's own root, where a processor was stopped on the one that user mode has.
-fn behind_shadow(pages: &Arc<FilePages>, cpu: &VirtualCpu, paging: Paging) -> Option<TranslatedMemory> {
+fn behind_shadow(
+    physical: &Arc<dyn PhysicalMemory>,
+    cpu: &Processor,
+    paging: Paging,
+) -> Option<(TranslatedMemory, u64)> {
     let kpcr = VirtAddr(cpu.kernel_gs_base.filter(|base| *base != 0)?);
-    let shadow = TranslatedMemory::new(Arc::clone(pages) as Arc<dyn PhysicalMemory>, cpu.cr3, paging);
+    let shadow = TranslatedMemory::new(Arc::clone(physical), cpu.cr3, paging);
     KERNEL_DIRECTORY_TABLE_BASE.iter().find_map(|offset| {
         let mut root = [0; 8];
         shadow.read_virtual(kpcr.offset(*offset), &mut root).ok()?;
-        with_root(pages, u64::from_le_bytes(root), paging)
+        let root = u64::from_le_bytes(root);
+        Some((with_root(physical, root, paging)?, root))
     })
 }
 
@@ -98,14 +116,14 @@ fn divide_error(memory: &TranslatedMemory, idt: u64) -> Option<VirtAddr> {
 }
 
 /// The base of the image that this code lies in.
-pub(super) fn image_above(memory: &TranslatedMemory, code: VirtAddr) -> Option<VirtAddr> {
+pub(crate) fn image_above(memory: &TranslatedMemory, code: VirtAddr) -> Option<VirtAddr> {
     let top = code.0 & !(PAGE - 1);
     let candidates = (0..MAX_IMAGE / PAGE).map_while(|back| top.checked_sub(back * PAGE)).map(VirtAddr);
     candidates.into_iter().find(|base| is_image(memory, *base))
 }
 
 /// True if an executable image of a machine that is read here begins there.
-pub(super) fn is_image(memory: &dyn Memory, base: VirtAddr) -> bool {
+pub(crate) fn is_image(memory: &dyn Memory, base: VirtAddr) -> bool {
     let mut start = [0; 0x40];
     if memory.read_virtual(base, &mut start).is_err() || !start.starts_with(b"MZ") {
         return false;
@@ -138,27 +156,35 @@ fn any_kernel(memory: &TranslatedMemory) -> Option<VirtAddr> {
 }
 
 /// Looks for a top table: one entry of its upper half leads to itself, and what it translates is a kernel.
-fn scan(pages: &Arc<FilePages>) -> Result<Found, DumpError> {
+fn scan(physical: &Arc<dyn PhysicalMemory>) -> Result<Found, NoKernel> {
     let mut piece = vec![0; SCAN_PIECE];
-    for (start, len) in pages.pieces(SCAN_PIECE as u64) {
-        let piece = &mut piece[..len as usize];
-        if pages.read(PhysAddr(start), piece).is_err() {
-            continue;
-        }
-        for (at, page) in (start..).step_by(PAGE as usize).zip(piece.chunks_exact(PAGE as usize)) {
-            if is_top_table(page, at)
-                && let Some(memory) = with_root(pages, at, Paging::Long4)
-                && let Some(base) = any_kernel(&memory)
-            {
-                return Ok(Found { version: version(&memory, base), memory });
+    for range in physical.ranges() {
+        for start in range.clone().step_by(SCAN_PIECE) {
+            let piece = &mut piece[..(range.end - start).min(SCAN_PIECE as u64) as usize];
+            match physical.read(PhysAddr(start), piece) {
+                Ok(()) => {}
+                Err((_, cause)) if cause.is_of_link() => return Err(NoKernel(cause.to_string())),
+                Err(_) => continue,
+            }
+            for (at, page) in (start..).step_by(PAGE as usize).zip(piece.chunks_exact(PAGE as usize)) {
+                if is_top_table(page, at)
+                    && let Some(memory) = with_root(physical, at, Paging::Long4)
+                    && let Some(base) = any_kernel(&memory)
+                {
+                    return Ok(found(memory, base, at));
+                }
             }
         }
     }
-    Err(DumpError::NoKernel(
+    Err(NoKernel(
         "no processor's tables, and none in memory, translate KUSER_SHARED_DATA and a kernel's image; it may be encrypted, \
          or of a machine that runs something else"
             .into(),
     ))
+}
+
+fn found(memory: TranslatedMemory, base: VirtAddr, root: u64) -> Found {
+    Found { version: version(&memory, base), memory, root }
 }
 
 /// True if one entry of the page's upper half, and no other, leads to the page itself.

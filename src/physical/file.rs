@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// An open file and how long it was then.
 #[derive(Debug)]
-pub(super) struct PositionedFile {
+pub(crate) struct PositionedFile {
     file: File,
     len: u64,
     path: PathBuf,
 }
 
 impl PositionedFile {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if metadata.is_dir() {
@@ -22,16 +22,21 @@ impl PositionedFile {
         Ok(Self { file, len: metadata.len(), path: path.to_owned() })
     }
 
-    pub(super) const fn len(&self) -> u64 {
+    /// Opens what has no end that the system tells: a process's memory.
+    pub(crate) fn open_endless(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::open(path)?, len: i64::MAX as u64, path: path.to_owned() })
+    }
+
+    pub(crate) const fn len(&self) -> u64 {
         self.len
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Fills `buf` with the bytes from `offset` on.
-    pub(super) fn read_exact_at(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read_exact_at(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
         while !buf.is_empty() {
             match self.read_at(offset, buf) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -47,7 +52,7 @@ impl PositionedFile {
     }
 
     /// Bytes from `offset` on: `len`, or fewer where the file ends.
-    pub(super) fn read_some(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_some(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let there = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; len.min(there)];
         self.read_exact_at(offset, &mut bytes)?;

@@ -1,5 +1,6 @@
 //! Which pages a file holds, and where: an index of runs, however large the file.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::file::PositionedFile;
@@ -12,21 +13,21 @@ const MAX_ADDRESS: u64 = 1 << 52;
 
 /// Bytes at physical addresses that lie one after another in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) start: u64,
-    pub(super) len: u64,
-    pub(super) offset: u64,
+pub(crate) struct Run {
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+    pub(crate) offset: u64,
 }
 
 /// Runs in order of their addresses, none over another.
 #[derive(Debug, Default)]
-pub(super) struct PageMap {
+pub(crate) struct PageMap {
     runs: Vec<Run>,
 }
 
 /// What is wrong with a run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadRun {
+pub(crate) enum BadRun {
     #[error("a run of {len:#x} bytes at physical address {start:#x} lies outside of any machine's memory")]
     Outside { start: u64, len: u64 },
     #[error("the run at physical address {0:#x} lies over another")]
@@ -37,7 +38,7 @@ pub(super) enum BadRun {
 
 impl PageMap {
     /// Adds a run behind the others, merged with the last where it continues it in address and file.
-    pub(super) fn push(&mut self, run: Run) -> Result<(), BadRun> {
+    pub(crate) fn push(&mut self, run: Run) -> Result<(), BadRun> {
         if run.len == 0 {
             return Ok(());
         }
@@ -61,7 +62,7 @@ impl PageMap {
     }
 
     /// The same runs, in order.
-    pub(super) fn sorted(mut self) -> Result<Self, BadRun> {
+    pub(crate) fn sorted(mut self) -> Result<Self, BadRun> {
         self.runs.sort_by_key(|run| run.start);
         for pair in self.runs.windows(2) {
             if pair[0].start + pair[0].len > pair[1].start {
@@ -72,12 +73,12 @@ impl PageMap {
     }
 
     /// Bytes that it lists.
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.runs.iter().map(|run| run.len).sum()
     }
 
     /// The end of the last run in the file.
-    pub(super) fn file_end(&self) -> u64 {
+    pub(crate) fn file_end(&self) -> u64 {
         self.runs.iter().map(|run| run.offset + run.len).max().unwrap_or(0)
     }
 
@@ -91,20 +92,9 @@ impl PageMap {
 
 /// Physical memory in a file.
 #[derive(Debug)]
-pub(super) struct FilePages {
-    pub(super) file: Arc<PositionedFile>,
-    pub(super) map: PageMap,
-}
-
-impl FilePages {
-    /// What the file has, from the lowest address on, in pieces of at most so many bytes, a multiple of the page size: start,
-    /// length. What a header lists beyond the file's end costs nothing.
-    pub(super) fn pieces(&self, most: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.map.runs.iter().flat_map(move |run| {
-            let there = run.len.min(self.file.len().saturating_sub(run.offset));
-            (0..there).step_by(most as usize).map(move |from| (run.start + from, most.min(there - from)))
-        })
-    }
+pub(crate) struct FilePages {
+    pub(crate) file: Arc<PositionedFile>,
+    pub(crate) map: PageMap,
 }
 
 impl PhysicalMemory for FilePages {
@@ -126,6 +116,12 @@ impl PhysicalMemory for FilePages {
             }
         }
         Ok(())
+    }
+
+    /// What a header lists beyond the file's end is none.
+    fn ranges(&self) -> Vec<Range<u64>> {
+        let there = |run: &Run| run.len.min(self.file.len().saturating_sub(run.offset));
+        self.map.runs.iter().map(|run| run.start..run.start + there(run)).collect()
     }
 
     fn end(&self) -> PhysAddr {

@@ -1,0 +1,20 @@
+//! A machine's physical memory in files, and the kernel in it: what dumps and virtual machines have in common.
+//!
+//! ```text
+//!  a file, where its pages are --> FilePages --.
+//!                                               >-- page tables, a kernel that is found and checked
+//!  processors, as a virtual machine has them --'
+//! ```
+//! Says nothing of which file it is: see [`crate::dump`], [`crate::vm`].
+
+mod file;
+mod kernel;
+mod pages;
+mod processor;
+mod stop;
+
+pub(crate) use file::PositionedFile;
+pub(crate) use kernel::{Found, MACHINE_X64, MACHINE_X86, NoKernel, find, is_image, with_root};
+pub(crate) use pages::{BadRun, FilePages, PageMap, Run};
+pub(crate) use processor::Processor;
+pub(crate) use stop::exception;
