@@ -16,6 +16,7 @@
 //!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    |----> doctor --> session
 //!   |    |----> dump --> physical --> source, memory (a file as a target: its pages, the kernel in them)
+//!   |    |----> vm --> physical, source, memory (a virtual machine as a target)
 //!   |    |----> sim (crate) --> kd-protocol
 //!   |    `----> trace --> session (is tapped), capture (the file)
 //!   `---------> capture --> kd-protocol
@@ -62,3 +63,4 @@ pub mod symbols;
 pub mod target;
 #[cfg(feature = "capture")]
 pub mod trace;
+pub mod vm;

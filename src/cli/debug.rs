@@ -1,5 +1,5 @@
 //! `verikd -k net:...`, `verikd -k com:...`: attach, run commands or prompt, leave the target running. `verikd -z FILE`: the
-//! same with a file, which nothing lets run.
+//! same with a file, which nothing lets run. `verikd --vm PLACE`: with a virtual machine.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use verikd::shell::{
 use verikd::source::{BreakInError, Source};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource, default_store};
 use verikd::trace::{TraceConfig, TraceNews};
+use verikd::vm::{Attention, VmConfig, VmPlace, VmSource};
 
 use super::exit::{USAGE, fail};
 use super::prompt_answer::PromptAnswer;
@@ -47,13 +48,17 @@ pub(super) struct Options {
     /// Where the target is, as WinDbg writes it: net:port=50000,key=1.2.3.4[,target=IP[:PORT]][,hostip=IP],
     /// com:pipe,port=PATH[,reconnect], com:ipport=5003,port=HOST or com:port=DEVICE,baud=115200. The key may be key=@FILE,
     /// or be left to VERIKD_KEY
-    #[arg(short = 'k', value_name = "CONNECTION", required_unless_present = "dump")]
+    #[arg(short = 'k', value_name = "CONNECTION", required_unless_present_any = ["dump", "vm"])]
     connection: Option<KeyText>,
     /// Open a file instead: a crash dump, a core of a virtual machine (ELF), a LiME image; told by its content
     #[arg(short = 'z', value_name = "FILE", conflicts_with_all = ["connection", "trace", "reattach"])]
     dump: Option<PathBuf>,
-    /// The physical address of the kernel's page tables, for a file that does not say it
-    #[arg(long, value_name = "HEX", requires = "dump", value_parser = hexadecimal)]
+    /// Read a virtual machine that was never booted for debugging, through QEMU's monitor: qmp:PATH, unix:PATH or
+    /// tcp:HOST:PORT, as its -qmp has it. It stands still only while it is read
+    #[arg(long, value_name = "PLACE", conflicts_with_all = ["connection", "dump", "trace", "reattach"])]
+    vm: Option<String>,
+    /// The physical address of the kernel's page tables, for a file or a virtual machine that does not say it
+    #[arg(long, value_name = "HEX", conflicts_with = "connection", value_parser = hexadecimal)]
     dtb: Option<u64>,
     /// Where symbols are, as WinDbg writes it; otherwise _NT_ALT_SYMBOL_PATH and _NT_SYMBOL_PATH
     #[arg(short = 'y', value_name = "SYMPATH")]
@@ -150,16 +155,17 @@ pub(super) fn run(options: &Options) -> u8 {
         );
         return USAGE;
     }
-    match (connection, &options.dump) {
-        (Some(connection), _) => run_live(options, connection, script.as_ref()),
-        (None, Some(file)) => run_file(options, file, script.as_ref()),
-        (None, None) => unreachable!("the argument parser asks for -k or -z"),
+    match (connection, &options.dump, &options.vm) {
+        (Some(connection), _, _) => run_live(options, connection, script.as_ref()),
+        (None, Some(file), _) => run_file(options, file, script.as_ref()),
+        (None, None, Some(place)) => run_vm(options, place, script.as_ref()),
+        (None, None, None) => unreachable!("the argument parser asks for -k, -z or --vm"),
     }
 }
 
-/// Where the live target is; nothing for a file.
+/// Where the live target is; nothing for a file or a virtual machine.
 fn connection_of(options: &Options) -> Result<Option<Connection>, ConnectionError> {
-    if options.dump.is_some() {
+    if options.dump.is_some() || options.vm.is_some() {
         return Ok(None);
     }
     let text = options.connection.as_ref().map_or("", KeyText::as_str);
@@ -186,6 +192,58 @@ fn run_file(options: &Options, file: &Path, script: Option<&Script>) -> u8 {
     report.status(&format!("{}: {}", file.display(), opened.what));
     opened.warnings.iter().for_each(|warning| report.status(warning));
     let source = Arc::new(opened.source);
+    if let Err(error) = keep(&source, watcher.clone(), report.clone()) {
+        return fail(&error);
+    }
+    let (worst, ended_by) = debug(options, source, &watcher, &report, script);
+    ended(&watcher, &report, worst, ended_by)
+}
+
+/// What the person or the system wants, for whoever reads a virtual machine.
+struct Wishes(Watcher);
+
+impl Attention for Wishes {
+    fn is_interrupted(&self) -> bool {
+        self.0.is_interrupted()
+    }
+
+    fn take_interrupt(&self) -> bool {
+        let is_interrupted = self.0.is_interrupted();
+        self.0.take_interrupt();
+        is_interrupted
+    }
+}
+
+/// A virtual machine, which is paused while it is read.
+fn run_vm(options: &Options, place: &str, script: Option<&Script>) -> u8 {
+    let place: VmPlace = match place.parse() {
+        Ok(place) => place,
+        Err(error) => {
+            fail(&error);
+            return USAGE;
+        }
+    };
+    let watcher = match Watcher::alone(true) {
+        Ok(watcher) => watcher,
+        Err(error) => return fail(&error),
+    };
+    let format = if options.json { Format::Json } else { Format::Text };
+    let report = Report::new(format, Writer::standard()).with_costs(options.stats);
+    let config = VmConfig {
+        command_timeout: options.deadlines.request_timeout,
+        freeze_budget: options.freeze_budget,
+        dtb: options.dtb,
+        attention: Arc::new(Wishes(watcher.clone())),
+    };
+    let source = match VmSource::open(place.clone(), config) {
+        Ok(source) => Arc::new(source),
+        Err(error) => {
+            report.status(&format!("verikd: {place}: {error}"));
+            let interrupted = (watcher.interrupts() > 0).then_some(Quit::Signal(Signal::Interrupt));
+            return ended(&watcher, &report, Worst::Failed, watcher.quit().or(interrupted));
+        }
+    };
+    report.status(&format!("{place}: {}", source.what()));
     if let Err(error) = keep(&source, watcher.clone(), report.clone()) {
         return fail(&error);
     }
@@ -251,8 +309,9 @@ fn debug(
     let debugger = Debugger::new(source, symbols, deadlines.break_timeout);
     let style = Style { verifier: options.verifier_format };
     let mut shell = Shell::new(debugger, watcher.clone(), report.clone()).with_style(style);
-    let is_stopped = shell.control().is_none();
-    let result = attach_and_ask(&mut shell, options.break_in || is_stopped, script, deadlines.break_timeout);
+    // Neither a file nor a virtual machine is stopped for longer by a break-in.
+    let breaks_in = options.break_in || options.dump.is_some() || options.vm.is_some();
+    let result = attach_and_ask(&mut shell, breaks_in, script, deadlines.break_timeout);
     let is_interrupted =
         matches!(&result, Err(ShellError::Debug(DebugError::BreakIn(BreakInError::Interrupted))));
     let interrupted = Quit::Signal(Signal::Interrupt);

@@ -141,6 +141,7 @@ impl Debugger {
         for _ in 0..MAX_BOOTS {
             let described =
                 self.stop_with_symbols(observer).and_then(|change| self.describe(&change, observer));
+            self.source.rest();
             match described {
                 Err(DebugError::Version(RequestError::TargetRestarted | RequestError::TargetRunning)) => {
                     observer.notice(&Notice::RestartedMeanwhile);
@@ -250,10 +251,10 @@ impl Debugger {
     /// # Errors
     /// [`DebugError::Version`] if the target does not say who it is.
     pub fn present_stop(&mut self, observer: &mut dyn Observer) -> Result<Option<Stop>, DebugError> {
-        match self.source.stopped() {
-            Some(change) => self.describe(&change, observer).map(Some),
-            None => Ok(None),
-        }
+        let Some(change) = self.source.stopped() else { return Ok(None) };
+        let described = self.describe(&change, observer).map(Some);
+        self.source.rest();
+        described
     }
 
     fn describe(&mut self, change: &StateChange, observer: &mut dyn Observer) -> Result<Stop, DebugError> {
@@ -325,6 +326,17 @@ impl Debugger {
         arguments: &str,
         progress: &dyn Progress,
     ) -> Result<Answered, AskError> {
+        let answer = self.ask_of_a_pause(run, arguments, progress);
+        self.source.rest();
+        answer
+    }
+
+    fn ask_of_a_pause(
+        &self,
+        run: fn(&str, &Target<'_>) -> Found,
+        arguments: &str,
+        progress: &dyn Progress,
+    ) -> Result<Answered, AskError> {
         let before = self.stats();
         let Some(target) = self.target() else { return Err(self.why_not_stopped()) };
         self.memory.inner().take_failure();
@@ -364,14 +376,15 @@ impl Debugger {
     pub fn ask_symbols(&self, run: SymbolCommand, arguments: &str) -> Result<Answered, QueryError> {
         let before = self.stats();
         let answer = match self.target() {
-            Some(target) => told(run(arguments, &self.symbols, Some(&target), target.notes()), &target)?,
+            Some(target) => told(run(arguments, &self.symbols, Some(&target), target.notes()), &target),
             None => {
                 let notes = Notes::new();
-                let facts = run(arguments, &self.symbols, None, &notes)?;
-                Answer { notes: notes.take(), ..Answer::of_no_target(facts) }
+                run(arguments, &self.symbols, None, &notes)
+                    .map(|facts| Answer { notes: notes.take(), ..Answer::of_no_target(facts) })
             }
         };
-        Ok(self.answered(answer, before))
+        self.source.rest();
+        Ok(self.answered(answer?, before))
     }
 
     /// Facts that nobody was asked for, with what came about since `before`.

@@ -61,6 +61,9 @@ pub enum ReadCause {
     /// The file cannot be read.
     #[error("the file cannot be read: {0}")]
     File(String),
+    /// A virtual machine's monitor does not do what it is told.
+    #[error("the virtual machine's monitor: {0}")]
+    Monitor(String),
     /// The user pressed Ctrl+C.
     #[error("interrupted")]
     Interrupted,
@@ -110,6 +113,7 @@ impl ReadCause {
             | Self::Status(_)
             | Self::Unsupported(_) => false,
             Self::File(_)
+            | Self::Monitor(_)
             | Self::Interrupted
             | Self::FreezeBudget
             | Self::TargetRunning

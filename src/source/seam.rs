@@ -42,6 +42,9 @@ pub trait Source: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Nobody asks for a while: a machine that stands still only while it is read runs on.
+    fn rest(&self) {}
+
     /// What crossed the link; nothing where there is none.
     fn counters(&self) -> LinkCounters {
         LinkCounters::default()

@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "debugger",
             "doctor",
             "dump",
+            "vm",
             "trace",
             "capture",
             "sim",
@@ -58,6 +59,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("doctor", &["session", "source", "protocol::*"]),
     // A file as a target: it makes a source of it, and knows no symbols.
     ("dump", &["physical", "source", "memory", "protocol", "protocol::kd"]),
+    // The same with a virtual machine, whose monitor is asked.
+    ("vm", &["physical", "source", "output", "memory", "protocol", "protocol::kd", "protocol::link"]),
     // RAM in files, and the kernel in it.
     ("physical", &["source", "memory", "protocol", "protocol::kd"]),
     // A crate of its own.
@@ -95,11 +98,11 @@ const PROTOCOL_ROOMS: &[(&str, &[&str])] = &[
 const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["tokio"], &["session", "main"]),
     (&["UdpSocket"], &["session", "doctor", "trace", "main"]),
-    (&["TcpStream"], &["session", "main"]),
-    (&["UnixStream"], &["session", "main"]),
+    (&["TcpStream"], &["session", "vm", "main"]),
+    (&["UnixStream"], &["session", "vm", "main"]),
     (&["serial2_tokio"], &["session"]),
     (&["TcpListener"], &["session", "main"]),
-    (&["ToSocketAddrs"], &["session", "main"]),
+    (&["ToSocketAddrs"], &["session", "vm", "main"]),
     // Symbols wait between two tries of a server; a shell reads keys and writes answers on threads of their own, so that
     // neither keeps a machine standing still; a trace is written by a thread for the same reason.
     (&["thread", "::"], &["session", "shell", "symbols", "trace", "main"]),
@@ -110,7 +113,7 @@ const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["indicatif"], &["shell"]),
     (&["pcap_parser"], &["capture"]),
     (&["etherparse"], &["capture"]),
-    (&["Instant", "::", "now"], &["session", "doctor", "shell", "main"]),
+    (&["Instant", "::", "now"], &["session", "doctor", "shell", "vm", "main"]),
     (&["SystemTime"], &["debugger", "trace", "main"]),
     (&["getrandom"], &["session", "main"]),
     (&["fastrand"], &["main"]),
@@ -207,7 +210,7 @@ fn a_violation_says_file_import_and_rule() {
     let file = Source::new("src/target/mod.rs".into(), "let now = std::time::Instant::now();");
     assert_eq!(
         outside_violations(&file)[0].to_string(),
-        "src/target/mod.rs:1 uses Instant::now, but only these may: session, doctor, shell, main"
+        "src/target/mod.rs:1 uses Instant::now, but only these may: session, doctor, shell, vm, main"
     );
 }
 

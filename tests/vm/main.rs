@@ -1,0 +1,158 @@
+//! Virtual machines: a real QEMU whose machine has a simulated machine's memory; the published texts come out of it, and it
+//! runs afterwards, on every way out. Where there is no QEMU, these are skipped with a word.
+
+#![cfg(target_os = "linux")]
+
+#[path = "../support/program.rs"]
+mod program;
+
+mod guest;
+mod monitor;
+mod rom;
+
+use guest::{Backing, Guest, Line, symbols};
+use program::{Finished, Running, golden, normalized};
+use serde_json::json;
+
+const QUESTIONS: &str = "!verifier 3 myfault.sys; !verifier 80 fffffa8005400000";
+/// Takes seconds where a page takes a millisecond: some 4,600 are mapped there.
+const LONG: &str = "s -b fffffa8000000000 L10000000 de ad be ef 01 02 03 04 05";
+
+fn start(guest: &Guest, options: &[&str]) -> Running {
+    Running::start(&[&["--vm", &guest.place(), "-y", &symbols()], options].concat())
+}
+
+fn ask(guest: &Guest, options: &[&str]) -> Finished {
+    start(guest, options).finish()
+}
+
+fn is_golden(ended: &Finished) {
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(normalized(&ended.out), golden(), "{}", ended.err);
+}
+
+#[test]
+fn a_running_machine_gives_the_published_texts_out_of_its_shared_file_and_runs() {
+    let Some(mut guest) = Guest::start(Backing::Shared, Line::Unix) else { return };
+    let ended = ask(&guest, &["-c", QUESTIONS, "--stats"]);
+    is_golden(&ended);
+    assert_eq!(guest.status(), "running");
+    let ram = guest.folder().join("ram").display().to_string();
+    let said = format!("2 processors, its RAM read from {ram}; it runs, and is paused only while it is read");
+    assert!(ended.err.contains(&said), "{}", ended.err);
+    assert!(ended.err.contains("target frozen 0."), "{}", ended.err);
+}
+
+/// A private mapping shows others what was there at the start.
+#[test]
+fn a_file_that_is_not_shared_is_not_believed() {
+    let Some(mut guest) = Guest::start(Backing::Private, Line::Unix) else { return };
+    let ended = ask(&guest, &["-c", QUESTIONS]);
+    is_golden(&ended);
+    assert_eq!(guest.status(), "running");
+    let is_of_process = ended.err.contains("its RAM read from the memory of process ");
+    assert!(is_of_process || ended.err.contains("the monitor, page by page"), "{}", ended.err);
+}
+
+#[test]
+fn the_monitor_alone_will_do() {
+    let Some(mut guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
+    let ended = ask(&guest, &["-c", QUESTIONS]);
+    is_golden(&ended);
+    assert!(ended.err.contains("its RAM read from the monitor, page by page"), "{}", ended.err);
+    assert_eq!(guest.status(), "running");
+}
+
+#[test]
+fn a_machine_that_somebody_else_has_paused_stays_paused() {
+    let Some(mut guest) = Guest::start(Backing::Shared, Line::Unix) else { return };
+    guest.execute("stop", json!({}));
+    let ended = ask(&guest, &["-c", QUESTIONS]);
+    is_golden(&ended);
+    assert!(ended.err.contains("it does not run (paused), and is left so"), "{}", ended.err);
+    assert_eq!(guest.status(), "paused");
+}
+
+#[test]
+fn a_monitor_that_serves_somebody_else_is_told_as_that() {
+    let Some(mut guest) = Guest::start(Backing::Shared, Line::Unix) else { return };
+    let client = guest.another_client();
+    let ended = ask(&guest, &["-c", QUESTIONS]);
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""), "{}", ended.err);
+    assert!(ended.err.contains("it serves one client at a time"), "{}", ended.err);
+    assert_eq!(guest.status(), "running");
+    drop(client);
+    is_golden(&ask(&guest, &["-c", QUESTIONS]));
+}
+
+#[test]
+fn a_core_that_qemu_wrote_gives_the_published_texts() {
+    let Some(mut guest) = Guest::start(Backing::Shared, Line::Unix) else { return };
+    let core = guest.folder().join("core").display().to_string();
+    guest.execute("dump-guest-memory", json!({ "paging": false, "protocol": format!("file:{core}") }));
+    assert_eq!(guest.status(), "running");
+    let ended = Running::start(&["-z", &core, "-y", &symbols(), "-c", QUESTIONS]).finish();
+    is_golden(&ended);
+}
+
+#[test]
+fn a_command_that_fails_leaves_it_running() {
+    let Some(mut guest) = Guest::start(Backing::Shared, Line::Unix) else { return };
+    let ended = ask(&guest, &["-c", "db fffff6fb00000000; !verifier 80 nothing!here; .reboot"]);
+    assert_ne!(ended.code, 0, "{}", ended.err);
+    assert_eq!(guest.status(), "running");
+}
+
+#[test]
+fn whoever_is_told_to_end_lets_it_run_first() {
+    let Some(mut guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let mut debugger = start(&guest, &["-c", LONG]);
+        debugger.wait_for("kd> s -b");
+        guest.wait_until("paused");
+        debugger.signal(signal);
+        let ended = debugger.finish();
+        assert_eq!(ended.code, code, "{signal}: {}", ended.err);
+        assert_eq!(guest.status(), "running", "{signal}: {}", ended.err);
+    }
+}
+
+/// What docs/vm.md says of it: nobody lets a machine run for a program that was killed while it read.
+#[test]
+fn a_kill_while_it_is_read_leaves_it_paused_and_one_at_the_prompt_does_not() {
+    let Some(mut guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
+    let mut debugger = start(&guest, &["-c", LONG]);
+    debugger.wait_for("kd> s -b");
+    guest.wait_until("paused");
+    drop(debugger);
+    assert_eq!(guest.status(), "paused");
+    guest.execute("cont", json!({}));
+    // Between two questions it runs, so that there is nothing to be undone.
+    let mut debugger = start(&guest, &["-c", "g; lm"]);
+    debugger.wait_for("Connected to");
+    guest.wait_until("running");
+    drop(debugger);
+    assert_eq!(guest.status(), "running");
+}
+
+#[test]
+fn a_freeze_budget_ends_a_pause() {
+    let Some(mut guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
+    let ended = ask(&guest, &["--freeze-budget", "2s", "-c", &format!("{LONG}; ? 6*7")]);
+    assert!(ended.err.contains("freeze budget"), "{}", ended.err);
+    assert!(ended.out.contains("Evaluate expression: 42"), "{}", ended.out);
+    assert_eq!(guest.status(), "running");
+}
+
+/// `g` waits until the machine is stopped by somebody else, who has the right to.
+#[test]
+fn after_g_the_next_stop_is_somebody_elses() {
+    let Some(mut guest) = Guest::start(Backing::Shared, Line::Unix) else { return };
+    let mut debugger = start(&guest, &["-c", "g; !verifier 3 myfault.sys; !verifier 80 fffffa8005400000"]);
+    debugger.wait_for("Connected to");
+    guest.wait_until("running");
+    guest.execute("stop", json!({}));
+    let ended = debugger.finish();
+    is_golden(&ended);
+    assert_eq!(guest.status(), "paused");
+}
