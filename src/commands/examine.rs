@@ -12,7 +12,6 @@
 //! `/n` names; `/0` shows addresses alone, `/1` names alone. C++ names are undecorated, and found with and without their
 //! decoration.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -184,19 +183,18 @@ fn examine(text: &str, target: &Target<'_>) -> Found {
     let (fits, is_plain) = (Pattern::new(name), Pattern::is_plain(name));
     let mut list = SymbolList { symbols: Vec::new(), columns };
     for (module, symbols) in &found.modules {
-        let mut take = |symbol: Symbol<'_>| {
+        let take = |symbol: Symbol<'_>| {
             let shown = undecorate(&symbol.name);
-            let is_decorated = matches!(shown, Cow::Owned(_));
-            if fits.matches(&shown) || is_decorated && fits.matches(&symbol.name) {
+            if fits.matches(&shown) || fits.matches(&symbol.name) {
                 let address = module.base.offset(symbol.rva.0.into());
                 let (module, name) = (module.name.to_string(), shown.into_owned().into());
                 list.symbols.push(Row { address, module, name });
             }
         };
-        if is_plain {
-            symbols.named(name).into_iter().for_each(take);
-        } else {
-            symbols.symbols().for_each(&mut take);
+        match fits.word() {
+            _ if is_plain => symbols.named(name).into_iter().for_each(take),
+            Some(word) => symbols.with_word(word).into_iter().for_each(take),
+            None => symbols.symbols().for_each(take),
         }
     }
     list.symbols.sort_unstable();

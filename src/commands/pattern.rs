@@ -10,6 +10,8 @@
 pub(super) struct Pattern {
     elements: Vec<Element>,
     short: Option<Short>,
+    /// Letters that follow each other in every name that fits, in lower case; the longest such.
+    word: Box<str>,
 }
 
 /// A pattern of up to 127 elements as bits, one for each element: a kernel has forty thousand names.
@@ -34,7 +36,7 @@ impl Short {
             elements.iter().enumerate().map(|(index, element)| u128::from(is(element)) << index).sum()
         };
         let one = |element: &Element| match element.what {
-            What::One(c) if !element.optional && !element.repeated => Some(c),
+            What::One(c) if element.is_once() => Some(c),
             _ => None,
         };
         let mut takes = Box::new([0; 0x80]);
@@ -93,6 +95,12 @@ struct Element {
     repeated: bool,
 }
 
+impl Element {
+    const fn is_once(&self) -> bool {
+        !self.optional && !self.repeated
+    }
+}
+
 #[derive(Clone, Debug)]
 enum What {
     Any,
@@ -137,12 +145,17 @@ impl Pattern {
             };
             elements.push(Element { what, optional: false, repeated: false });
         }
-        Self { short: Short::of(&elements), elements }
+        Self { short: Short::of(&elements), word: word(&elements), elements }
     }
 
     /// True if `text` has no wildcard: it means one name.
     pub(super) fn is_plain(text: &str) -> bool {
         !text.contains(['*', '?', '#', '+', '['])
+    }
+
+    /// Letters, digits and `_` that follow each other in every name that fits; none where no name has to have any.
+    pub(super) fn word(&self) -> Option<&str> {
+        Some(&*self.word).filter(|word| !word.is_empty())
     }
 
     /// True if the whole of `name` fits. Takes time in proportion to both lengths, whatever they are.
@@ -179,6 +192,16 @@ impl Pattern {
             here[index + 1] |= here[index] && element.optional;
         }
     }
+}
+
+fn word(elements: &[Element]) -> Box<str> {
+    let letter = |element: &Element| match element.what {
+        What::One(c) if element.is_once() && (c.is_ascii_alphanumeric() || c == '_') => Some(c),
+        _ => None,
+    };
+    let words = elements.split(|element| letter(element).is_none());
+    let longest = words.max_by_key(|word| word.len()).unwrap_or_default();
+    longest.iter().filter_map(letter).collect()
 }
 
 fn ranges(set: &[char]) -> Vec<(char, char)> {
@@ -247,6 +270,22 @@ mod tests {
             let name: String = (0..next(8)).map(|_| ["a", "A", "b", "c", "_", "É"][next(6)]).collect();
             let fits = Pattern::new(&pattern);
             assert_eq!(fits.matches(&name), fits.matches_slowly(&name), "{pattern} {name}");
+            let has_word = name.to_lowercase().contains(fits.word().unwrap_or_default());
+            assert!(has_word || !fits.matches_slowly(&name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_says_what_every_name_that_fits_has() {
+        for (pattern, word) in [
+            ("*Pool?Verif#x_*", Some("veri")),
+            ("*Verif*", Some("verif")),
+            ("_x9", Some("_x9")),
+            ("*?[a-b]", None),
+            ("a#b+", None),
+            ("Device::Dis*", Some("device")),
+        ] {
+            assert_eq!(Pattern::new(pattern).word(), word, "{pattern}");
         }
     }
 

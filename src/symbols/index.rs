@@ -23,12 +23,13 @@ use ms_pdb::{RandomAccessFile, ReadAt};
 
 use super::default_store::default_store;
 use super::identity::PdbIdentity;
-use super::rows::{Rows, Table, hash};
+use super::rows::{Rows, Table, hash, name_hash};
+use super::undecorate::undecorate;
 
 const MAGIC: &[u8; 8] = b"verikdPX";
 /// Changes with the form of the tables and of an ISF file's records, with the hash of names, and with which names are kept.
 const VERSION: u32 = 3;
-const HEAD: usize = 96;
+const HEAD: usize = 100;
 /// The checksum covers the head from here on.
 const CHECKED_FROM: usize = 16;
 const STAMP: usize = 44;
@@ -38,7 +39,7 @@ const LONGEST: u64 = 256 << 20;
 const BLOCK: usize = 0x1000;
 
 /// Numbers in a row of each table.
-const WIDTHS: [usize; 6] = [2, 3, 2, 1, 2, 2];
+const WIDTHS: [usize; 7] = [2, 3, 2, 1, 2, 2, 3];
 
 /// Which file an index belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +113,45 @@ pub(super) struct NameTables {
     pub(super) sections: Vec<[u32; 2]>,
     pub(super) entries: Vec<[u32; 3]>,
     pub(super) names: Vec<[u32; 2]>,
+    pub(super) shown: Vec<[u32; 3]>,
     pub(super) text: Vec<u8>,
+}
+
+impl NameTables {
+    /// Tables of entries in order of address: address, kind and name, which has less than 64 KiB.
+    pub(super) fn new<'a>(
+        sections: Vec<[u32; 2]>,
+        in_order: impl Iterator<Item = (u32, u16, &'a [u8])> + Clone,
+    ) -> Self {
+        let mut tables = Self { sections, ..Self::default() };
+        let mut hashes = Vec::with_capacity(in_order.size_hint().0);
+        let mut add =
+            |name: &[u8], index: u32| hashes.push(u64::from(name_hash(name)) << 32 | u64::from(index));
+        for (index, (rva, kind, name)) in (0..).zip(in_order.clone()) {
+            tables.entries.push([rva, size(tables.text.len()), size(name.len()) | u32::from(kind) << 16]);
+            tables.text.extend_from_slice(name);
+            add(name, index);
+        }
+        // Thousands may have one: they follow each other in the order of their names.
+        let mut decorated = Vec::new();
+        for (index, (.., name)) in (0..).zip(in_order).filter(|(_, (.., name))| name.first() == Some(&b'?')) {
+            let name = String::from_utf8_lossy(name);
+            let shown = undecorate(&name);
+            if shown != name {
+                add(shown.as_bytes(), index);
+                decorated.push((shown.into_owned(), index));
+            }
+        }
+        decorated.sort_unstable();
+        for alike in decorated.chunk_by(|a, b| a.0 == b.0) {
+            let (start, name) = (size(tables.text.len()), &alike[0].0);
+            tables.text.extend_from_slice(name.as_bytes());
+            tables.shown.extend(alike.iter().map(|(_, index)| [start, size(name.len()), *index]));
+        }
+        hashes.sort_unstable();
+        tables.names = hashes.into_iter().map(|key| [(key >> 32) as u32, key as u32]).collect();
+        tables
+    }
 }
 
 /// The tables of types.
@@ -280,6 +319,7 @@ pub(super) fn encode(names: &NameTables, types: &TypeTables, stamp: &Stamp) -> V
         types.starts.as_flattened(),
         types.definitions.as_flattened(),
         types.enumerations.as_flattened(),
+        names.shown.as_flattened(),
     ];
     let mut rows = [0; WIDTHS.len()];
     for ((rows, table), width) in rows.iter_mut().zip(tables).zip(WIDTHS) {
@@ -352,6 +392,7 @@ mod tests {
             sections: vec![[0, 0x10_0000]],
             entries: numbers(2_000).map(|rva| [rva, rva / 16, 1 | 2 << 16]).collect(),
             names: numbers(2_000).map(|hash| [hash, hash / 16]).collect(),
+            shown: vec![[2_000, 3, 9]],
             text: (0..2_100_u32).map(|byte| byte as u8).collect(),
         };
         let types = TypeTables {
@@ -380,6 +421,37 @@ mod tests {
     }
 
     #[test]
+    fn a_word_is_found_in_names_with_and_without_decoration() {
+        let names = [
+            "MmVerifierData",
+            "??_C@_0N@FFJGBINN@AuthenticAMD?$AA@OKHAJAOM@",
+            "?Dispatch@Device@@SAJXZ",
+            "??_C@_0N@FFJGBINO@x?$AA@OKHAJAOM@",
+            "ViVerifyVerifier",
+            "Device",
+        ];
+        let in_order = (0..).zip(names).map(|(rva, name)| (rva, 0, name.as_bytes()));
+        let tables = NameTables::new(Vec::new(), in_order);
+        let index = Index::made(encode(&tables, &TypeTables::default(), &STAMPED), &STAMPED).unwrap();
+        let found = |word: &str| {
+            let symbols = index.with_word(word);
+            assert!(symbols.iter().all(|symbol| names[symbol.rva.0 as usize] == symbol.name));
+            symbols.into_iter().map(|symbol| symbol.rva.0).collect::<Vec<_>>()
+        };
+        for (word, rvas) in [
+            ("verif", &[0, 4][..]),
+            ("STRING", &[1, 3]),
+            ("device", &[2, 5]),
+            ("data", &[0]),
+            ("datadispatch", &[]),
+            ("a", &[0, 1, 2, 3]),
+            ("dispatchx", &[]),
+        ] {
+            assert_eq!(found(word), rvas, "{word}");
+        }
+    }
+
+    #[test]
     fn a_file_has_the_rows_that_it_was_written_from() {
         let (names, types) = contents();
         let file = opened(&encoded()).unwrap();
@@ -393,6 +465,33 @@ mod tests {
         assert_eq!((file.record(47_000, 48_001), file.record(2, 1)), (None, None));
         assert_eq!(file.row(Table::Starts, 2_999), types.starts.last().copied());
         assert_eq!((file.rows(Table::Definitions), file.types_end), (10, 48_000));
+    }
+
+    #[test]
+    fn a_name_has_rows_for_every_way_to_write_it() {
+        let names = ["KeBugCheckEx", "?Dispatch@Device@@SAJXZ", "?", "Größe"];
+        let long = "Long".repeat(40);
+        let rows = {
+            let names = names.iter().copied().chain([&*long]);
+            NameTables::new(Vec::new(), (0..).zip(names).map(|(rva, name)| (rva, 0, name.as_bytes()))).names
+        };
+        assert!(rows.is_sorted());
+        let found = |name: &str| {
+            let hash = name_hash(name.as_bytes());
+            rows.iter().filter(|row| row[0] == hash).map(|row| row[1]).collect::<Vec<_>>()
+        };
+        for (name, index) in [
+            ("KEBUGCHECKEX", 0),
+            ("kebugcheckex", 0),
+            ("?dispatch@device@@sajxz", 1),
+            ("Device::dispatch", 1),
+            ("?", 2),
+            ("GRÖßE", 3),
+            (&long.to_uppercase(), 4),
+        ] {
+            assert_eq!(found(name), [index], "{name}");
+        }
+        assert_eq!(rows.len(), names.len() + 2);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod store;
 mod symbol;
 pub mod table;
 mod undecorate;
+mod word;
 
 pub use error::SymbolError;
 pub use exports::ExportSymbols;

@@ -3,14 +3,14 @@
 use std::cmp::Reverse;
 
 use super::symbol::{Rva, Symbol};
-use super::undecorate::undecorate;
+use super::word::Word;
 
 /// A table of the index; its rows are in order of their first number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
     /// Start and size of each section.
     Sections,
-    /// RVA, start of the name in the text, length of the name and kind.
+    /// RVA, start of the name in the text, length of the name and kind. Names are in the entries' order.
     Entries,
     /// Hash of a name whatever its case, and of a decorated one without decoration too, its entry.
     Names,
@@ -20,6 +20,8 @@ pub(super) enum Table {
     Definitions,
     /// Hash of an enumeration's name, its type index.
     Enumerations,
+    /// Start and length of a name without decoration, which are behind all others, and its entry.
+    Shown,
 }
 
 /// Tables, each in order of the first number of its rows.
@@ -68,6 +70,36 @@ pub(super) trait Rows {
     fn may_be_called(&self, name: &str) -> Vec<Symbol<'static>> {
         let rows = self.with_first(Table::Names, name_hash(name.as_bytes()));
         rows.filter_map(|index| self.symbol(index as usize)).collect()
+    }
+
+    /// Symbols that have `word` in their name, with decoration or without, in order of address.
+    fn with_word(&self, word: &str) -> Vec<Symbol<'_>> {
+        let (Some(word), Some((entries, text))) = (Word::new(word), self.all()) else { return Vec::new() };
+        let mut found = Vec::new();
+        for at in word.places(text) {
+            // No two names have a byte in common: what begins in one and ends in another is no word.
+            let (at, end) = (at as u32, (at + word.len()) as u32);
+            let Some(last) = entries.partition_point(|entry| entry[1] <= at).checked_sub(1) else { continue };
+            if end <= entries[last][1].saturating_add(entries[last][2] & 0xffff) {
+                found.push(last as u32);
+                continue;
+            }
+            let above = self.first_from::<3>(Table::Shown, at + 1);
+            let below = self.row::<3>(Table::Shown, above.wrapping_sub(1));
+            let is_in = |[start, len, _]: &[u32; 3]| end <= start.saturating_add(*len);
+            let Some([start, len, _]) = below.filter(is_in) else { continue };
+            let first = self.first_from::<3>(Table::Shown, start);
+            let rows = (first..).map_while(|row| self.row::<3>(Table::Shown, row));
+            found.extend(rows.take_while(|row| row[..2] == [start, len]).map(|[_, _, entry]| entry));
+        }
+        found.sort_unstable();
+        found.dedup();
+        let symbol = |index: u32| {
+            let [rva, start, rest] = entries.get(index as usize)?;
+            let name = text.get(*start as usize..)?.get(..usize::from(*rest as u16))?;
+            Some(Symbol { name: String::from_utf8_lossy(name), rva: Rva(*rva) })
+        };
+        found.into_iter().filter_map(symbol).collect()
     }
 
     /// The symbol at `rva`, or the nearest below it in the same section.
@@ -136,51 +168,4 @@ pub(super) fn name_hash(name: &[u8]) -> u32 {
         };
     }
     hash(String::from_utf8_lossy(name).to_lowercase().as_bytes())
-}
-
-/// Rows of [`Table::Names`] for the entries called `names`: as they are, and C++ names without decoration too.
-pub(super) fn name_rows<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<[u32; 2]> {
-    let mut rows = Vec::with_capacity(names.size_hint().0);
-    let row = |hash: u32, index: u32| u64::from(hash) << 32 | u64::from(index);
-    for (index, name) in (0..).zip(names) {
-        rows.push(row(name_hash(name), index));
-        if name.first() == Some(&b'?') {
-            let decorated = String::from_utf8_lossy(name);
-            let shown = undecorate(&decorated);
-            if shown != decorated {
-                rows.push(row(name_hash(shown.as_bytes()), index));
-            }
-        }
-    }
-    rows.sort_unstable();
-    rows.into_iter().map(|key| [(key >> 32) as u32, key as u32]).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_has_rows_for_every_way_to_write_it() {
-        let names = ["KeBugCheckEx", "?Dispatch@Device@@SAJXZ", "?", "Größe"];
-        let long = "Long".repeat(40);
-        let rows = name_rows(names.iter().copied().chain([&*long]).map(str::as_bytes));
-        assert!(rows.is_sorted());
-        let found = |name: &str| {
-            let hash = name_hash(name.as_bytes());
-            rows.iter().filter(|row| row[0] == hash).map(|row| row[1]).collect::<Vec<_>>()
-        };
-        for (name, index) in [
-            ("KEBUGCHECKEX", 0),
-            ("kebugcheckex", 0),
-            ("?dispatch@device@@sajxz", 1),
-            ("Device::dispatch", 1),
-            ("?", 2),
-            ("GRÖßE", 3),
-            (&long.to_uppercase(), 4),
-        ] {
-            assert_eq!(found(name), [index], "{name}");
-        }
-        assert_eq!(rows.len(), names.len() + 2);
-    }
 }

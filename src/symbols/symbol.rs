@@ -101,6 +101,13 @@ pub trait Symbols: fmt::Debug + Send + Sync {
         self.symbols().collect()
     }
 
+    /// Every symbol that has `word`, some letters, digits and `_`, in its name, in any case, with decoration or without; and
+    /// perhaps others. In order of address.
+    fn with_word(&self, word: &str) -> Vec<Symbol<'_>> {
+        let _ = word;
+        self.symbols().collect()
+    }
+
     /// Every symbol of the address `rva`, the one that [`nearest`](Self::nearest) gives first.
     fn at(&self, rva: Rva) -> Vec<Symbol<'_>> {
         let from = self.symbols().skip_while(|symbol| symbol.rva < rva);

@@ -14,6 +14,10 @@ const MAX_DIGITS: usize = 40;
 /// The name without decoration: scope and name only, as WinDbg shows it. What is not decorated stays as it is.
 #[must_use]
 pub fn undecorate(name: &str) -> Cow<'_, str> {
+    // A kernel has thousands of them; their names say no more.
+    if name.starts_with("??_C@_") {
+        return "`string'".into();
+    }
     let digits = || name.bytes().filter(u8::is_ascii_digit).count();
     if !name.starts_with('?') || name.len() > MAX_LEN || digits() > MAX_DIGITS {
         return name.into();
@@ -32,6 +36,7 @@ mod tests {
         assert_eq!(undecorate("?"), "?");
         assert_eq!(undecorate("?Dispatch@Device"), "?Dispatch@Device");
         assert_eq!(undecorate("KeBugCheckEx"), "KeBugCheckEx");
+        assert_eq!(undecorate("??_C@_0N@FFJGBINN@AuthenticAMD?$AA@OKHAJAOM@"), "`string'");
     }
 
     #[test]

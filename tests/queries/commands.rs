@@ -72,6 +72,12 @@ fn a_name_finds_in_any_case_what_a_pattern_finds() {
             assert_eq!(found(&spelling), fits, "{spelling}");
         }
     }
+    for word in ["VERIF", "pool", "t", "data_"] {
+        let fits =
+            |line: &&str| line.split_once("nt!").unwrap().1.to_lowercase().contains(&word.to_lowercase());
+        let lines: String = all.lines().filter(fits).map(|line| format!("{line}\n")).collect();
+        assert_eq!(found(&format!("*{word}*")), lines, "{word}");
+    }
 }
 
 #[test]

@@ -146,6 +146,10 @@ impl Symbols for IsfSymbols {
         self.records.0.may_be_called(name)
     }
 
+    fn with_word(&self, word: &str) -> Vec<Symbol<'_>> {
+        self.records.0.with_word(word)
+    }
+
     fn at(&self, rva: Rva) -> Vec<Symbol<'_>> {
         self.records.0.at(rva)
     }

@@ -15,7 +15,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use super::document::{BaseTypes, Document, Enumeration, Metadata, Size, SymbolEntry, UserType};
 use crate::symbols::index::{Index, NameTables, TypeTables};
 use crate::symbols::layout::TypeId;
-use crate::symbols::rows::{Rows, Table, hash, name_rows};
+use crate::symbols::rows::{Rows, Table, hash};
 
 const METADATA: u32 = 0;
 const BASE_TYPES: u32 = 1;
@@ -29,16 +29,11 @@ fn names(document: &Document) -> NameTables {
     let address = |(name, symbol): (_, &SymbolEntry)| Some((u32::try_from(symbol.address?).ok()?, name));
     let mut symbols: Vec<(u32, &Box<str>)> = document.symbols.iter().filter_map(address).collect();
     symbols.sort_unstable();
-    // An ISF file knows no sections: the nearest symbol below an address is found across them.
-    let mut tables = NameTables { sections: vec![[0, u32::MAX]], ..NameTables::default() };
     // A longer name is none of a symbol.
     symbols.retain(|(_, name)| name.len() <= u16::MAX.into());
-    for (rva, name) in &symbols {
-        tables.entries.push([*rva, tables.text.len() as u32, name.len() as u32]);
-        tables.text.extend_from_slice(name.as_bytes());
-    }
-    tables.names = name_rows(symbols.iter().map(|(_, name)| name.as_bytes()));
-    tables
+    // An ISF file knows no sections: the nearest symbol below an address is found across them.
+    let sections = vec![[0, u32::MAX]];
+    NameTables::new(sections, symbols.iter().map(|(rva, name)| (*rva, 0, name.as_bytes())))
 }
 
 fn types(document: &Document) -> TypeTables {

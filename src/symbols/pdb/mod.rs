@@ -194,6 +194,10 @@ impl Symbols for PdbSymbols {
         self.tables.may_be_called(name)
     }
 
+    fn with_word(&self, word: &str) -> Vec<Symbol<'_>> {
+        self.tables.with_word(word)
+    }
+
     fn at(&self, rva: Rva) -> Vec<Symbol<'_>> {
         self.tables.at(rva)
     }

@@ -10,7 +10,6 @@ use super::dbi::Dbi;
 use super::sections::Sections;
 use crate::symbols::error::SymbolError;
 use crate::symbols::index::NameTables;
-use crate::symbols::rows::name_rows;
 use crate::symbols::symbol::{Rva, Symbol};
 
 /// Where the records are, and what is needed to read them.
@@ -123,14 +122,8 @@ pub(super) fn tables(records: &SymbolRecords) -> (NameTables, Option<SymbolError
         alike.sort_unstable_by(|a, b| name_of(&text, a).cmp(name_of(&text, b)));
     }
     entries.dedup_by(|b, a| a.rva == b.rva && name_of(&text, a) == name_of(&text, b));
-    let row = |entry: &Entry| [entry.rva.0, entry.start, u32::from(entry.len) | (entry.kind as u32) << 16];
-    let tables = NameTables {
-        sections: records.sections.rows(),
-        entries: entries.iter().map(row).collect(),
-        names: name_rows(entries.iter().map(|entry| name_of(&text, entry))),
-        text,
-    };
-    (tables, damage.err())
+    let in_order = entries.iter().map(|entry| (entry.rva.0, entry.kind as u16, name_of(&text, entry)));
+    (NameTables::new(records.sections.rows(), in_order), damage.err())
 }
 
 /// Where the symbol called `name` is, in one pass.

@@ -221,6 +221,7 @@ impl Made {
             Table::Sections => (self.names().sections.as_flattened(), 2),
             Table::Entries => (self.names().entries.as_flattened(), 3),
             Table::Names => (self.names().names.as_flattened(), 2),
+            Table::Shown => (self.names().shown.as_flattened(), 3),
             Table::Starts => (self.types().starts.as_flattened(), 1),
             Table::Definitions => (self.types().definitions.as_flattened(), 2),
             Table::Enumerations => (self.types().enumerations.as_flattened(), 2),
