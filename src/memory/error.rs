@@ -60,10 +60,10 @@ pub enum ReadCause {
     CutShort,
     /// The file cannot be read.
     #[error("the file cannot be read: {0}")]
-    File(String),
+    File(Box<str>),
     /// A virtual machine's monitor does not do what it is told.
     #[error("the virtual machine's monitor: {0}")]
-    Monitor(String),
+    Monitor(Box<str>),
     /// The user pressed Ctrl+C.
     #[error("interrupted")]
     Interrupted,

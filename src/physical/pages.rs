@@ -109,7 +109,7 @@ impl PhysicalMemory for FilePages {
                 usize::try_from(self.file.len().saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
             self.file
                 .read_exact_at(offset, &mut buf[got..got + there])
-                .map_err(|error| (got, ReadCause::File(error.to_string())))?;
+                .map_err(|error| (got, ReadCause::File(error.to_string().into())))?;
             got += there;
             if there < len {
                 return Err((got, ReadCause::CutShort));

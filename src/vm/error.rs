@@ -123,7 +123,7 @@ impl From<QmpError> for ReadCause {
             QmpError::Closed => Self::Disconnected,
             QmpError::TimedOut(after) => Self::NoAnswer { seconds: after.as_secs() },
             QmpError::Interrupted => Self::Interrupted,
-            other => Self::Monitor(other.to_string()),
+            other => Self::Monitor(other.to_string().into()),
         }
     }
 }

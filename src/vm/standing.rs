@@ -335,6 +335,6 @@ fn cause(error: VmError) -> ReadCause {
     match error {
         VmError::Command { source, .. } => source.into(),
         VmError::Read(cause) => cause,
-        other => ReadCause::Monitor(other.to_string()),
+        other => ReadCause::Monitor(other.to_string().into()),
     }
 }
