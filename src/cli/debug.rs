@@ -124,6 +124,18 @@ struct Deadlines {
     deadline: Option<Duration>,
 }
 
+impl Options {
+    /// True if commands are given.
+    pub(super) const fn has_script(&self) -> bool {
+        self.commands.is_some() || self.command_file.is_some()
+    }
+
+    /// The same for a script of one line, at once.
+    pub(super) fn with_commands(self, line: String) -> Self {
+        Self { commands: Some(line), break_in: true, ..self }
+    }
+}
+
 fn hexadecimal(text: &str) -> Result<u64, std::num::ParseIntError> {
     u64::from_str_radix(text.trim_start_matches("0x"), 16)
 }
@@ -346,6 +358,7 @@ pub(super) fn ended(watcher: &Watcher, report: &Report, worst: Worst, ended_by: 
             let _ = writeln!(io::stderr(), "verikd: cannot write the answer: {error}");
             Worst::Failed.exit_code()
         }
+        (Drained::All, None) if report.writer().is_file_missing() => worst.max(Worst::Failed).exit_code(),
         (Drained::All, None) => worst.exit_code(),
     }
 }

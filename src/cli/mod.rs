@@ -7,8 +7,10 @@ mod bridge;
 mod capture;
 mod debug;
 mod demo;
+mod diff;
 mod doctor;
 mod exit;
+mod leaks;
 mod prompt_answer;
 mod simulate;
 mod spelling;
@@ -18,7 +20,7 @@ mod visible_key;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use exit::USAGE;
 
@@ -34,6 +36,10 @@ struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Show which call paths hold how much pool: attach, !leaks, leave the target running
+    Leaks(Box<leaks::Options>),
+    /// Show what has become of each call path between snapshots of `leaks --save`
+    Diff(diff::Options),
     /// Debug a simulated target in this process: what verikd does, without a Windows machine
     Demo(demo::Options),
     /// Be a simulated target that any KDNET debugger can attach to
@@ -60,12 +66,21 @@ pub(crate) fn run() -> ExitCode {
     for note in notes {
         let _ = writeln!(io::stderr(), "note: {note}");
     }
-    let arguments = match Arguments::try_parse_from(arguments) {
+    // They are a debugger's, and `leaks` has its own.
+    let hide = |command: clap::Command| {
+        leaks::HIDDEN
+            .iter()
+            .fold(command, |command, name| command.mut_arg(name, |argument| argument.hide(true)))
+    };
+    let parsed = Arguments::command().mut_subcommand("leaks", hide).try_get_matches_from(arguments);
+    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
     let code = match arguments.command {
         None => debug::run(&arguments.debug),
+        Some(Command::Leaks(options)) => leaks::run(*options),
+        Some(Command::Diff(options)) => diff::run(&options),
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::Sim(options)) => simulate::run(&options),
         Some(Command::Bridge(options)) => bridge::run(&options),

@@ -2,6 +2,7 @@
 //! beside them.
 
 use std::fmt;
+use std::path::Path;
 
 use super::context::{Context, Style};
 use super::error::QueryError;
@@ -21,8 +22,8 @@ pub trait Query {
     fn run(&self, target: &Target<'_>) -> Result<Self::Facts, QueryError>;
 }
 
-/// What a command found: plain data, which may be printed by another thread. Text and JSON say the same.
-pub trait Facts: erased_serde::Serialize + Send {
+/// What a command found: plain data, which may be printed by other threads. Text and JSON say the same.
+pub trait Facts: erased_serde::Serialize + Send + Sync {
     /// The form of their JSON.
     fn schema(&self) -> Schema;
 
@@ -31,6 +32,39 @@ pub trait Facts: erased_serde::Serialize + Send {
     /// # Errors
     /// The writer's.
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result;
+
+    /// Files that were asked for beside them. They are written when the answer is shown, not while the target is read.
+    fn files(&self) -> Vec<AnswerFile<'_>> {
+        Vec::new()
+    }
+}
+
+/// A file that was asked for with an answer.
+pub struct AnswerFile<'a> {
+    /// Where.
+    pub path: &'a Path,
+    /// Writes it whole, or not at all and says why.
+    pub write: Box<WriteFile<'a>>,
+}
+
+/// What writes a file.
+pub type WriteFile<'a> = dyn Fn(&Moment<'_>) -> Result<(), String> + 'a;
+
+/// Of which moment an answer is, and what had to be said of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Bytes of a pointer in the target.
+    pub pointer_size: usize,
+    /// What was noted.
+    pub notes: &'a [Note],
+}
+
+impl fmt::Debug for AnswerFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AnswerFile").field(&self.path).finish()
+    }
 }
 
 erased_serde::serialize_trait_object!(Facts);

@@ -35,7 +35,7 @@ mod symbol_path;
 pub mod verifier;
 mod version;
 
-pub use answer::{Answer, Facts, Found, Query, ask, told, write_text};
+pub use answer::{Answer, AnswerFile, Facts, Found, Moment, Query, WriteFile, ask, told, write_text};
 pub use arguments::number;
 pub use bugcheck::{BugCheck, BugCheckQuery};
 pub use complete::completions;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::cost::Stats;
-use crate::commands::{self, Answer, Facts, Note, NoteKind, Style};
+use crate::commands::{self, Answer, AnswerFile, Facts, Moment, Note, NoteKind, Style};
 
 /// What a command is answered with.
 #[derive(Clone, Debug)]
@@ -61,6 +61,22 @@ impl Answered {
     /// The writer's.
     pub fn write_text(&self, style: Style, out: &mut dyn fmt::Write) -> fmt::Result {
         commands::write_text(&*self.facts, self.stamp.pointer_size, style, out)
+    }
+
+    /// Writes the files that were asked for with it. Of each, that it was written, or why not.
+    #[must_use]
+    pub fn write_files(&self) -> Vec<Result<String, String>> {
+        let moment = Moment {
+            unix_ms: self.stamp.unix_ms,
+            pointer_size: self.stamp.pointer_size.unwrap_or(size_of::<u64>()),
+            notes: &self.notes,
+        };
+        let files = self.facts.files();
+        let write = |file: &AnswerFile<'_>| match (file.write)(&moment) {
+            Ok(()) => Ok(format!("Wrote {}", file.path.display())),
+            Err(why) => Err(format!("error: {} was not written: {why}", file.path.display())),
+        };
+        files.iter().map(write).collect()
     }
 }
 

@@ -26,6 +26,14 @@ pub enum NotComparable {
         /// Those of the newer.
         new: String,
     },
+    /// Their paths begin at different places.
+    #[error("their call paths begin at different places: -skip {old}; -skip {new}")]
+    Skips {
+        /// The older's.
+        old: String,
+        /// The newer's.
+        new: String,
+    },
     /// They are of blocks with different tags.
     #[error("they are of different tags: {old}; {new}")]
     Tags {
@@ -119,11 +127,16 @@ pub fn compare(snapshots: &[Snapshot]) -> Result<Comparison, NotComparable> {
         let tag = |it: &Snapshot| it.tag.clone().unwrap_or_else(|| "all".to_owned());
         return Err(NotComparable::Tags { old: tag(old), new: tag(new) });
     }
+    if old.skip != new.skip {
+        let skip = |it: &Snapshot| it.skip.join(" ");
+        return Err(NotComparable::Skips { old: skip(old), new: skip(new) });
+    }
     let names = |it: &Snapshot| it.drivers.iter().map(|driver| driver.name.clone()).collect::<Vec<_>>();
     let (of_old, of_new) = (names(old), names(new));
     let in_one = |name: &&String| !of_old.contains(name) || !of_new.contains(name);
     let drivers_of_one_only: Vec<_> = of_old.iter().chain(&of_new).filter(in_one).cloned().collect();
-    if !of_old.iter().any(|name| of_new.contains(name)) && !(of_old.is_empty() && of_new.is_empty()) {
+    let is_common = of_old.iter().any(|name| of_new.contains(name));
+    if !is_common && (of_old.len() + of_new.len()) > 0 {
         return Err(NotComparable::Drivers { old: of_old.join(", "), new: of_new.join(", ") });
     }
     let is_same_boot = snapshots.windows(2).all(|pair| same_boot(&pair[0], &pair[1]));
@@ -242,13 +255,8 @@ mod tests {
         let frame =
             SavedFrame { address: HexNumber(base + 0x1634), symbol: Some("myfault!Control+0x34".into()) };
         Snapshot {
-            format: "verikd leaks".into(),
-            version: 1,
-            program: "verikd".into(),
             unix_ms,
             boot: BootIdentity { build: 7601, kernel_base: HexNumber(base), boot_time: None },
-            pointer_size: 8,
-            tag: None,
             log: Some(LogState { length: 0x1_0000, index: 1000 }),
             drivers: vec![SavedDriver { name: "myfault.sys".into(), held }],
             groups: vec![SavedGroup {
@@ -265,7 +273,7 @@ mod tests {
                 path: vec![frame],
                 list,
             }],
-            notes: Vec::new(),
+            ..Snapshot::empty()
         }
     }
 

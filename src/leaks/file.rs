@@ -127,7 +127,8 @@ pub fn write(snapshot: &Snapshot, path: &Path) -> Result<(), SnapshotError> {
 /// # Errors
 /// The system's.
 pub(crate) fn whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".verikd-").tempfile_in(folder)?;
     {
         let mut buffered = BufWriter::new(file.as_file_mut());
@@ -141,23 +142,10 @@ pub(crate) fn whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result
 
 #[cfg(test)]
 mod tests {
-    use super::super::snapshot::{BootIdentity, HexNumber};
     use super::*;
 
     fn nothing() -> Snapshot {
-        Snapshot {
-            format: FORMAT.into(),
-            version: VERSION,
-            program: "verikd 0".into(),
-            unix_ms: 7,
-            boot: BootIdentity { build: 7601, kernel_base: HexNumber(u64::MAX), boot_time: None },
-            pointer_size: 8,
-            tag: None,
-            log: None,
-            drivers: Vec::new(),
-            groups: Vec::new(),
-            notes: vec!["a note".into()],
-        }
+        Snapshot { program: "verikd 0".into(), unix_ms: 7, notes: vec!["a note".into()], ..Snapshot::empty() }
     }
 
     #[test]
@@ -179,7 +167,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("old");
         std::fs::write(&path, "old").unwrap();
-        let failed = whole(&path, |out| out.write_all(b"half").and(Err(io::Error::other("no more"))));
+        let failed =
+            whole(&path, |out| out.write_all(b"half").and_then(|()| Err(io::Error::other("no more"))));
         assert!(failed.is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);

@@ -9,6 +9,7 @@
 mod diff;
 mod file;
 mod snapshot;
+mod text;
 
 pub use diff::{Comparison, Difference, GroupDiff, NotComparable, compare};
 pub use file::{SnapshotError, read, write};
@@ -16,3 +17,4 @@ pub use snapshot::{
     Blocks, BootIdentity, Held, HexNumber, LogState, SavedBlock, SavedDriver, SavedFrame, SavedGroup,
     Snapshot,
 };
+pub use text::write_comparison;

@@ -66,6 +66,8 @@ pub struct Snapshot {
     pub pointer_size: u32,
     /// The tag that blocks had to have, if any: two snapshots of different tags are not of the same thing.
     pub tag: Option<String>,
+    /// Patterns of routines that were taken for the allocator's: with others, paths begin elsewhere.
+    pub skip: Vec<String>,
     /// The pool log at that moment; nothing if it was not used.
     pub log: Option<LogState>,
     /// The drivers that were asked about.
@@ -182,6 +184,25 @@ pub struct SavedBlock {
 }
 
 impl Snapshot {
+    /// One of this program, with nothing in it.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            program: concat!("verikd ", env!("CARGO_PKG_VERSION")).to_owned(),
+            unix_ms: 0,
+            boot: BootIdentity { build: 0, kernel_base: HexNumber(0), boot_time: None },
+            pointer_size: 8,
+            tag: None,
+            skip: Vec::new(),
+            log: None,
+            drivers: Vec::new(),
+            groups: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
     /// What all its groups hold.
     #[must_use]
     pub fn held(&self) -> Held {

@@ -1,4 +1,4 @@
-//! Numbers and times as the C library prints them, because WinDbg does.
+//! Numbers and times: as the C library prints them, because WinDbg does, and as people read them.
 
 /// A number as C's `%g` prints it: six significant digits, trailing zeros left out.
 #[must_use]
@@ -47,9 +47,43 @@ pub fn unix_time(seconds: i64) -> String {
     format!("{weekday} {} {day_of_month:>2} {hour:02}:{minute:02}:{second:02} {year}", MONTHS[month as usize])
 }
 
+/// A number whose thousands are set apart: `12,345`.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number of bytes in the unit that suits it: `9.80 MiB`.
+#[must_use]
+pub fn binary(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut scaled = bytes as f64 / 1024.0;
+    for unit in UNITS {
+        if scaled < 1024.0 {
+            return format!("{scaled:.2} {unit}");
+        }
+        scaled /= 1024.0;
+    }
+    format!("{bytes} bytes")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_read_at_a_glance() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0x9c_e000, 0x200, u64::MAX].map(binary), ["9.80 MiB", "0.50 KiB", "16.00 EiB"]);
+    }
 
     #[test]
     fn numbers_print_as_percent_g_does() {

@@ -1,5 +1,6 @@
 //! What a person or a script is shown: answers on one stream, everything else on the other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kd_protocol::kd::{DebugIo, StateDetail};
@@ -67,9 +68,12 @@ impl Report {
     /// Writes a command's answer and its notes. The text is made by the thread that writes it: a machine that stands still
     /// does not wait for it.
     pub(super) fn answer(&self, command: &str, answer: Answered, style: Style) {
+        let answer = Arc::new(answer);
+        let shown = Arc::clone(&answer);
         if self.format == Format::Json {
             let command = command.to_owned();
-            return self.writer.put(Stream::Out, Box::new(move || line::answered(&command, &answer)));
+            self.writer.put(Stream::Out, Box::new(move || line::answered(&command, &shown)));
+            return self.write_files(answer);
         }
         let notes: Vec<String> = answer
             .notes
@@ -87,11 +91,34 @@ impl Report {
             Stream::Out,
             Box::new(move || {
                 let mut text = String::new();
-                answer.write_text(style, &mut text).expect("a String takes any text");
+                shown.write_text(style, &mut text).expect("a String takes any text");
                 text
             }),
         );
         notes.iter().for_each(|note| self.status(note));
+        self.write_files(answer);
+    }
+
+    /// Writes the files that were asked for with an answer, and says so. One that cannot be written is remembered: it
+    /// decides the exit code.
+    fn write_files(&self, answer: Arc<Answered>) {
+        if answer.facts.files().is_empty() {
+            return;
+        }
+        let writer = self.writer.clone();
+        let write = move || {
+            let mut text = String::new();
+            for written in answer.write_files() {
+                let line = written.unwrap_or_else(|why| {
+                    writer.lacks_file();
+                    why
+                });
+                text += &output::screened(&line);
+                text.push('\n');
+            }
+            text
+        };
+        self.writer.put(Stream::Aside, Box::new(write));
     }
 
     /// Writes why a command has no answer.

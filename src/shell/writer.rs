@@ -53,6 +53,8 @@ struct State {
     above_line: Option<ShowAbove>,
     /// How often another was put there.
     changes: u64,
+    /// A file that was asked for could not be written.
+    lacks_file: bool,
 }
 
 #[derive(Default)]
@@ -132,6 +134,17 @@ impl Writer {
     #[must_use]
     pub fn failure(&self) -> Option<io::Error> {
         self.0.lock().failure()
+    }
+
+    /// A file that was asked for with an answer could not be written.
+    pub(super) fn lacks_file(&self) {
+        self.0.lock().lacks_file = true;
+    }
+
+    /// True if a file that was asked for could not be written.
+    #[must_use]
+    pub fn is_file_missing(&self) -> bool {
+        self.0.lock().lacks_file
     }
 
     /// Waits until everything is written, for as long as `is_wanted`.

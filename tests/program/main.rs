@@ -5,6 +5,7 @@ mod end_to_end;
 #[path = "../support/junk.rs"]
 mod junk;
 mod keys;
+mod leaks;
 #[path = "../support/program.rs"]
 mod program;
 mod schemas;

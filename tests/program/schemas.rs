@@ -148,7 +148,9 @@ fn folder() -> PathBuf {
 /// The schemas in the tree, by the names of their files.
 fn committed() -> BTreeMap<String, Value> {
     let files = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    // A folder beside them has the forms of files.
     files
+        .filter(|path| path.is_file())
         .map(|path| {
             let text = std::fs::read_to_string(&path).unwrap();
             (path.file_stem().unwrap().to_str().unwrap().to_owned(), serde_json::from_str(&text).unwrap())

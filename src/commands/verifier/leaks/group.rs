@@ -15,6 +15,7 @@ use super::options::{By, LeakQuery};
 use super::report::{DriverTotal, Group, LeakReport, LeakedBlock, LeftOut, Stacks, sum};
 use super::stacks::{Held, Lookup, Trace};
 use crate::commands::pattern::Pattern;
+use crate::leaks::BootIdentity;
 use crate::target::VirtAddr;
 
 /// What blocks of a group have in common, beside the driver.
@@ -29,6 +30,7 @@ enum Key {
 
 pub(super) fn report(
     query: &LeakQuery,
+    boot: BootIdentity,
     drivers: Vec<DriverTotal>,
     held: &[Held],
     lookup: Lookup,
@@ -47,12 +49,13 @@ pub(super) fn report(
     }
     groups.sort_by_key(|group| std::cmp::Reverse((group.bytes, group.blocks)));
     let mut left_out = LeftOut::default();
-    let mut shown = Vec::new();
+    let (mut shown, mut hidden) = (Vec::new(), Vec::new());
     for group in groups {
         if group.bytes < query.min || query.top.is_some_and(|top| shown.len() >= top) {
             left_out.groups += 1;
             left_out.blocks += group.blocks;
             left_out.bytes = left_out.bytes.saturating_add(group.bytes);
+            hidden.push(group);
         } else {
             shown.push(group);
         }
@@ -66,6 +69,11 @@ pub(super) fn report(
         log: lookup.log,
         groups: shown,
         left_out,
+        hidden,
+        is_verbose: query.verbose,
+        save: query.save.clone(),
+        skip: query.skip.clone(),
+        boot,
     }
 }
 
@@ -204,7 +212,7 @@ impl Grouping<'_> {
             thread: if let Key::Thread(thread) = key { *thread } else { None },
             allocator,
             path,
-            list: self.query.with_blocks.then(|| members.iter().map(|at| self.listed(*at)).collect()),
+            list: self.query.keeps_blocks().then(|| members.iter().map(|at| self.listed(*at)).collect()),
         }
     }
 

@@ -25,6 +25,7 @@ mod group;
 mod newest;
 mod options;
 mod report;
+mod snapshot;
 mod stacks;
 mod text;
 
@@ -43,7 +44,7 @@ use crate::commands::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::target::{Note, NoteCode, Target};
 
 const USAGE: &str = "!leaks [DRIVER ...] [-by path|caller|tag|thread|size] [-tag TAG] [-min BYTES] [-top N] [-depth N] \
-                     [-skip NAME] [-all] [-v]";
+                     [-skip NAME] [-all] [-v] [-save FILE]";
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &["!leaks"],
@@ -70,6 +71,10 @@ const DETAILS: &[(&str, &str)] = &[
     ),
     ("-all", "look up the stack of every block, whatever it costs"),
     ("-v", "list the blocks of each group"),
+    (
+        "-save FILE",
+        "write a snapshot with every block, for `verikd diff`; compressed if its name ends in .gz or .zst",
+    ),
 ];
 
 fn run(text: &str, target: &Target<'_>) -> Found {
@@ -108,9 +113,16 @@ fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
             "top" => query.top = Some(count(&mut arguments, target)?),
             "depth" => query.depth = Some(count(&mut arguments, target)?.max(1)),
             "all" => query.all = true,
-            "v" => query.with_blocks = true,
+            "v" => query.verbose = true,
+            "save" => {
+                let file = arguments.name().ok_or_else(|| arguments.usage(missing("a file's name")))?;
+                query.save = Some(file.into());
+            }
             _ => return Err(arguments.usage(format!("`{word}` is none of the options"))),
         }
+    }
+    if query.save.is_some() && (query.by != By::Path || query.depth.is_some()) {
+        return Err(arguments.usage("a snapshot has whole call paths: no -by and no -depth with -save"));
     }
     Ok(query)
 }
@@ -140,7 +152,8 @@ impl Query for LeakQuery {
         }
         self.keep_tag(&mut held, target);
         let lookup = Lookup::of(target, &held, self.needs_stacks(), self.all)?;
-        Ok(group::report(self, drivers, &held, lookup))
+        let boot = report::boot_of(target, self.save.is_some());
+        Ok(group::report(self, boot, drivers, &held, lookup))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can be asked for.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -71,14 +72,21 @@ pub struct LeakQuery {
     pub skip: Vec<String>,
     /// Look up every block's stack.
     pub all: bool,
-    /// Keep each group's blocks in the report.
-    pub with_blocks: bool,
+    /// Keep each group's blocks in the report, and print them.
+    pub verbose: bool,
+    /// Where a snapshot is to be written.
+    pub save: Option<PathBuf>,
 }
 
 impl LeakQuery {
+    /// True if each group's blocks are kept.
+    pub(super) const fn keeps_blocks(&self) -> bool {
+        self.verbose || self.save.is_some()
+    }
+
     /// Trackers have callers, tags and sizes; a path and a thread only the log has.
     pub(super) const fn needs_stacks(&self) -> bool {
-        self.all || self.with_blocks || !matches!(self.by, By::Tag | By::Size)
+        self.all || self.keeps_blocks() || !matches!(self.by, By::Tag | By::Size)
     }
 }
 

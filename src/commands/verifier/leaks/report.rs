@@ -1,5 +1,7 @@
 //! What `!leaks` says, as plain data.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::super::allocations::Block;
@@ -7,6 +9,7 @@ use super::super::drivers::Driver;
 use super::super::frames::Frame;
 use super::options::By;
 use crate::commands::schema::Schema;
+use crate::leaks::{BootIdentity, HexNumber};
 use crate::output::{self, Reading};
 use crate::target::{Note, NoteCode, Target, VirtAddr};
 
@@ -29,6 +32,21 @@ pub struct LeakReport {
     pub groups: Vec<Group>,
     /// Those that are not.
     pub left_out: LeftOut,
+    /// The same, whole: a snapshot has them.
+    #[serde(skip)]
+    pub(super) hidden: Vec<Group>,
+    /// Text lists the blocks of each group.
+    #[serde(skip)]
+    pub(super) is_verbose: bool,
+    /// Where a snapshot is to be written.
+    #[serde(skip)]
+    pub(super) save: Option<PathBuf>,
+    /// Patterns of routines that were taken for the allocator's.
+    #[serde(skip)]
+    pub(super) skip: Vec<String>,
+    /// Which boot it is of.
+    #[serde(skip)]
+    pub(super) boot: BootIdentity,
 }
 
 /// Groups that are not shown.
@@ -203,6 +221,19 @@ impl DriverTotal {
             );
             target.note(Note::partial(NoteCode::CountsDiffer, text));
         }
+    }
+}
+
+/// Which boot of which kernel a target is. When it began is asked for a snapshot only: a request.
+pub(super) fn boot_of(target: &Target<'_>, asks_time: bool) -> BootIdentity {
+    let version = target.kernel().version();
+    let read =
+        |at| target.read_ranges(&[(at, 8)]).pop()?.ok()?.first_chunk().map(|it| u64::from_le_bytes(*it));
+    let boot_time = asks_time.then(|| target.address_of("nt!KeBootTime").ok()).flatten().and_then(read);
+    BootIdentity {
+        build: version.build.into(),
+        kernel_base: HexNumber(target.address(version.base.0).0),
+        boot_time: boot_time.map(HexNumber),
     }
 }
 

@@ -4,10 +4,12 @@ use std::fmt::{self, Write};
 
 use super::super::frames::Frame;
 use super::report::{Group, LeakReport, LeakedBlock, Stacks};
-use crate::commands::answer::Facts;
+use super::snapshot::snapshot;
+use crate::commands::answer::{AnswerFile, Facts};
 use crate::commands::context::Context;
 use crate::commands::schema::Schema;
-use crate::output::{Escaped, write_columns};
+use crate::leaks;
+use crate::output::{Escaped, binary, grouped, write_columns};
 use crate::target::VirtAddr;
 
 impl Facts for LeakReport {
@@ -25,6 +27,9 @@ impl Facts for LeakReport {
         writeln!(out, " in {}", plural(groups, "group"))?;
         for (number, group) in (1..).zip(&self.groups) {
             write_group(number, group, context, out)?;
+            if let Some(list) = group.list.as_ref().filter(|_| self.is_verbose) {
+                write_blocks(list, context, out)?;
+            }
         }
         let left_out = self.left_out;
         if left_out.groups > 0 {
@@ -36,6 +41,16 @@ impl Facts for LeakReport {
             )?;
         }
         Ok(())
+    }
+
+    fn files(&self) -> Vec<AnswerFile<'_>> {
+        let save = self.save.as_deref().map(|path| AnswerFile {
+            path,
+            write: Box::new(move |moment| {
+                leaks::write(&snapshot(self, moment), path).map_err(|it| it.to_string())
+            }),
+        });
+        save.into_iter().collect()
     }
 }
 
@@ -85,10 +100,7 @@ fn write_group(number: usize, group: &Group, context: &Context, out: &mut dyn Wr
         writeln!(out, "   call path:")?;
         write_frames(&group.path, context, out)?;
     }
-    match &group.list {
-        Some(list) => write_blocks(list, context, out),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// What has to be said of how much is known; nothing if every block's stack was read.
@@ -156,41 +168,9 @@ fn plural(count: u64, what: &str) -> String {
     format!("{} {what}{s}", grouped(count))
 }
 
-/// `12,345`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `9.80 MiB`.
-fn binary(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut scaled = bytes as f64 / 1024.0;
-    for unit in UNITS {
-        if scaled < 1024.0 {
-            return format!("{scaled:.2} {unit}");
-        }
-        scaled /= 1024.0;
-    }
-    format!("{bytes} bytes")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_read_at_a_glance() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0x9c_e000, 0x200, u64::MAX].map(binary), ["9.80 MiB", "0.50 KiB", "16.00 EiB"]);
-    }
 
     #[test]
     fn what_is_not_known_is_said() {

@@ -1,0 +1,61 @@
+//! `verikd diff`: what has become of each call path between snapshots.
+//!
+//! Exit codes: 0 compared, whatever has grown; 1 a file cannot be read, or the snapshots are not of the same thing; 2 the
+//! command line was not understood.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use verikd::leaks::{self, Snapshot, write_comparison};
+
+use super::exit::{FAILED, fail};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Snapshots of `!leaks -save`, the oldest first
+    #[arg(value_name = "FILE", num_args = 2.., required = true)]
+    files: Vec<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Show only the call paths that grew the most
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
+}
+
+pub(super) fn run(options: &Options) -> u8 {
+    let mut snapshots: Vec<Snapshot> = Vec::new();
+    for file in &options.files {
+        match leaks::read(file) {
+            Ok(snapshot) => snapshots.push(snapshot),
+            Err(error) => return fail(&format!("{}: {error}", file.display())),
+        }
+    }
+    if !snapshots.is_sorted_by_key(|snapshot| snapshot.unix_ms) {
+        let _ = writeln!(io::stderr(), "note: the snapshots are taken in the order of their times");
+        snapshots.sort_by_key(|snapshot| snapshot.unix_ms);
+    }
+    let compared = match leaks::compare(&snapshots) {
+        Ok(compared) => compared,
+        Err(error) => return fail(&format!("the snapshots cannot be compared: {error}")),
+    };
+    for note in snapshots.iter().flat_map(|snapshot| &snapshot.notes) {
+        let _ = writeln!(io::stderr(), "incomplete: {}", verikd::output::screened(note));
+    }
+    let mut text = String::new();
+    if options.json {
+        match serde_json::to_string(&compared) {
+            Ok(json) => text = json + "\n",
+            Err(error) => return fail(&error),
+        }
+    } else {
+        write_comparison(&compared, options.top.unwrap_or(usize::MAX), &mut text)
+            .expect("a String takes any text");
+        text = verikd::output::screened(&text);
+    }
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => 0,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(_) => FAILED,
+    }
+}

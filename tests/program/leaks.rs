@@ -1,0 +1,129 @@
+//! `verikd leaks` and `verikd diff`, as a person runs them.
+
+use serde_json::Value;
+
+use crate::program::{Finished, Setup, verikd};
+
+fn leaks(setup: &Setup, options: &[&str]) -> Finished {
+    let (connection, symbols) = (setup.connection("1.2.3.4"), setup.symbols());
+    let first = ["leaks", "-k", &connection, "-y", symbols.to_str().unwrap()];
+    verikd(&[&first[..], options].concat())
+}
+
+#[test]
+fn one_command_tells_who_leaks_and_two_snapshots_how_fast() {
+    let setup = Setup::new();
+    let mut target = setup.target(&["--leak-every", "50ms"]);
+    let file = |name: &str| setup.folder.path().join(name).display().to_string();
+    let (old, new) = (file("old.json.zst"), file("new.json"));
+    let first = leaks(&setup, &["myfault.sys", "--save", &old]);
+    assert_eq!(first.code, 0, "{}", first.err);
+    assert!(
+        first.out.contains("1. 10 blocks, 0x9ce000 bytes (9.80 MiB), 100.0 %, myfault.sys"),
+        "{}",
+        first.out
+    );
+    assert!(first.out.contains("fffff8800447d634 myfault!MyfaultDeviceControl+0x358"), "{}", first.out);
+    assert!(first.err.contains(&format!("Wrote {old}")), "{}", first.err);
+    for _ in 0..3 {
+        target.wait_for("leaked");
+    }
+    let second = leaks(&setup, &["myfault.sys", "--save", &new, "--json", "--all"]);
+    let line: Value = serde_json::from_str(second.out.trim()).unwrap();
+    let blocks = line["answer"]["blocks"].as_u64().unwrap();
+    assert!(blocks > 10, "{blocks}");
+    target.wait_for("Runs on");
+
+    let compared = verikd(&["diff", &old, &new]);
+    assert_eq!(compared.code, 0, "{}", compared.err);
+    let appeared = format!("{} appeared, 0 went, 10 stayed", blocks - 10);
+    assert!(compared.out.contains(&appeared) && compared.out.contains("in one boot"), "{}", compared.out);
+    assert!(compared.out.contains("     myfault!MyfaultDeviceControl+0x358\n"), "{}", compared.out);
+    let json = verikd(&["diff", "--json", &old, &new]);
+    let json: Value = serde_json::from_str(json.out.trim()).unwrap();
+    assert_eq!(json["groups"][0]["difference"]["stayed"]["blocks"], 10);
+    assert!(json["groups"][0]["bytes_per_hour"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_snapshot_is_of_its_committed_schema() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    let path = setup.folder.path().join("snapshot.json");
+    assert_eq!(leaks(&setup, &["--save", path.to_str().unwrap()]).code, 0);
+    let snapshot: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let generated = serde_json::to_value(schemars::schema_for!(verikd::leaks::Snapshot)).unwrap();
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/files/leak_snapshot.json");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(committed, serde_json::to_string_pretty(&generated).unwrap() + "\n").unwrap();
+    }
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(committed).unwrap()).unwrap();
+    assert_eq!(schema, generated, "schemas/files/leak_snapshot.json is old; UPDATE_EXPECTED=1 rewrites it");
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let wrong: Vec<String> = validator.iter_errors(&snapshot).map(|error| error.to_string()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn two_boots_compare_by_symbol_and_a_kernel_elsewhere_does_too() {
+    let setup = Setup::new();
+    let file = |name: &str| setup.folder.path().join(name).display().to_string();
+    let (old, new) = (file("old.json"), file("new.json"));
+    {
+        let _target = setup.target(&[]);
+        assert_eq!(leaks(&setup, &["--save", &old]).code, 0);
+    }
+    let mut snapshot: Value = serde_json::from_str(&std::fs::read_to_string(&old).unwrap()).unwrap();
+    snapshot["boot"]["kernel_base"] = "0xfffff80012345000".into();
+    for frame in snapshot["groups"][0]["path"].as_array_mut().unwrap() {
+        frame["address"] = "0x1".into();
+    }
+    snapshot["unix_ms"] = (snapshot["unix_ms"].as_u64().unwrap() + 1).into();
+    std::fs::write(&new, snapshot.to_string()).unwrap();
+    let compared = verikd(&["diff", &old, &new]);
+    assert_eq!(compared.code, 0, "{}", compared.err);
+    assert!(
+        compared.out.contains("of different boots") && compared.out.contains("Without a change: 1"),
+        "{}",
+        compared.out
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_said_with_its_exit_code() {
+    let setup = Setup::new();
+    let file = |name: &str, text: &str| {
+        let path = setup.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (other, newer) =
+        (file("other", "{}"), file("newer", r#"{"format":"verikd leaks","version":9,"program":"verikd 7"}"#));
+    for (files, why) in [
+        ([&other, &other], "this is no snapshot"),
+        ([&newer, &newer], "version 9, written by verikd 7"),
+        ([&"/nowhere/a".to_owned(), &other], "No such file"),
+    ] {
+        let ended = verikd(&["diff", files[0], files[1]]);
+        assert_eq!(ended.code, 1, "{}", ended.err);
+        assert!(ended.err.contains(why), "{}", ended.err);
+    }
+    assert_eq!(verikd(&["diff", &other]).code, 2);
+    for options in
+        [&["-c", "lm"][..], &["--by", "stack"], &["--save", "a\"b"], &["--by", "tag", "--save", "x"]]
+    {
+        let _target = setup.target(&[]);
+        let ended = leaks(&setup, options);
+        assert_eq!(ended.code, 2, "{options:?}: {}", ended.err);
+    }
+    // A snapshot that cannot be written leaves the answer, and says so.
+    let mut target = setup.target(&[]);
+    let ended = leaks(&setup, &["--save", "/nowhere/at/all.json"]);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(
+        ended.out.contains("10 blocks") && ended.err.contains("/nowhere/at/all.json was not written"),
+        "{}",
+        ended.err
+    );
+    target.wait_for("Runs on");
+}
