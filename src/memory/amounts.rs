@@ -26,6 +26,14 @@ pub fn reply_len(memory: &dyn Memory) -> u64 {
     }
 }
 
+/// Requests that a read of `len` bytes takes of which none is known; 0 where there are no requests.
+pub fn requests(memory: &dyn Memory, len: u64) -> u64 {
+    match memory.request_len() {
+        0 => 0,
+        carried => len.div_ceil(carried as u64),
+    }
+}
+
 /// Requests that a search through `len` bytes takes which finds nothing; 0 for none.
 #[must_use]
 pub const fn searches(len: u64) -> u64 {

@@ -13,7 +13,7 @@ mod standing;
 mod translate;
 mod translated;
 
-pub use amounts::{PIECE, SEARCHED_AT_ONCE, reply_len, searches};
+pub use amounts::{PIECE, SEARCHED_AT_ONCE, reply_len, requests, searches};
 pub use cached::CachedMemory;
 pub use counting::CountingMemory;
 pub use error::{Address, ReadCause, ReadError};

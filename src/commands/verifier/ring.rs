@@ -39,6 +39,7 @@ pub enum Wanted {
 /// Which records a scan keeps.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Filter {
+    All,
     Address(VirtAddr),
     Newest(u64),
 }
@@ -47,6 +48,7 @@ impl Filter {
     /// The address and the quantity that it is, one of which is nothing.
     pub(super) const fn parts(self) -> (Option<VirtAddr>, Option<u64>) {
         match self {
+            Self::All => (None, None),
             Self::Address(address) => (Some(address), None),
             Self::Newest(quantity) => (None, Some(quantity)),
         }

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::ring::{self, Filter, Ring};
-use crate::memory::{PIECE, ReadCause};
+use crate::memory::{PIECE, ReadCause, requests};
 use crate::target::{Note, NoteCode, Target};
 
 /// Unused slots in a row after which nothing older is looked for: the ring fills in order, so that below them there are only
@@ -42,6 +42,8 @@ pub(super) enum End {
     Through,
     /// There is enough, or there are only unused slots below.
     Enough,
+    /// Going on would cost more requests than are allowed.
+    Allowance,
     /// So many pages could not be read that the rest was left alone.
     Holes(usize),
     /// Reading anything more is pointless.
@@ -52,7 +54,7 @@ impl End {
     /// Says that something was not looked at, if so.
     pub(super) fn note(self, target: &Target<'_>) {
         let (code, text) = match self {
-            Self::Through | Self::Enough => return,
+            Self::Through | Self::Enough | Self::Allowance => return,
             Self::Holes(pages) => {
                 (NoteCode::Unreadable, format!("Reading the log was given up after {pages} unreadable pages"))
             }
@@ -69,6 +71,10 @@ pub(super) struct Scan<'a> {
     filter: Filter,
     /// Whether a run of unused slots ends it.
     ends_at_unused: bool,
+    /// Requests that it may take.
+    allowed: u64,
+    /// Requests that its reads take where nothing of them is known yet; 0 where there are no requests.
+    pub(super) requests: u64,
     /// Records that were looked at.
     pub(super) parsed: u64,
     /// Those of them that cannot be read.
@@ -84,13 +90,29 @@ pub(super) struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// Of `ring`, for what `filter` lets through.
     pub(super) const fn new(ring: &'a Ring, target: &'a Target<'a>, filter: Filter) -> Self {
-        let (parsed, unreadable, unused, kept, holes) = (0, 0, 0, 0, 0);
-        Self { ring, target, filter, ends_at_unused: true, parsed, unreadable, unused, kept, holes }
+        Self {
+            ring,
+            target,
+            filter,
+            ends_at_unused: true,
+            allowed: u64::MAX,
+            requests: 0,
+            parsed: 0,
+            unreadable: 0,
+            unused: 0,
+            kept: 0,
+            holes: 0,
+        }
     }
 
     /// The same through all of the ring, whatever is unused.
     pub(super) const fn whole(self) -> Self {
         Self { ends_at_unused: false, ..self }
+    }
+
+    /// The same for so many requests at the most.
+    pub(super) const fn within(self, allowed: u64) -> Self {
+        Self { allowed, ..self }
     }
 
     /// Looks at the ring's records, until there are enough: `look` gets a slot and its bytes, up to the first that cannot be
@@ -99,7 +121,11 @@ impl<'a> Scan<'a> {
         for part in self.ring.parts() {
             let mut end = part.end;
             while end > part.start {
-                let slots = end.saturating_sub(self.at_once()).max(part.start)..end;
+                let at_once = self.at_once();
+                if at_once == 0 {
+                    return End::Allowance;
+                }
+                let slots = end.saturating_sub(at_once).max(part.start)..end;
                 end = slots.start;
                 if let Some(end) = self.look_at(slots, look) {
                     return end;
@@ -110,13 +136,20 @@ impl<'a> Scan<'a> {
         End::Through
     }
 
-    /// Records that are read together: not more than are wanted, but for whoever has met unused ones, who has to look further.
+    /// Records that are read together: not more than are wanted, but for whoever has met unused ones, who has to look further; not
+    /// more than is allowed.
     fn at_once(&self) -> u64 {
+        let left = self.allowed.saturating_sub(self.requests);
+        let affordable = match self.target.memory().request_len() {
+            0 => u64::MAX,
+            reply => left.saturating_mul(reply as u64) / self.ring.size,
+        };
         let whole = PIECE / self.ring.size;
-        match self.filter {
+        let wanted = match self.filter {
             Filter::Newest(quantity) if self.unused == 0 => (quantity - self.kept).clamp(1, whole),
             _ => whole,
-        }
+        };
+        wanted.min(affordable)
     }
 
     /// Looks at some slots, the highest first; why no others need be looked at, if so.
@@ -127,6 +160,7 @@ impl<'a> Scan<'a> {
     ) -> Option<End> {
         let size = self.ring.size;
         let piece = self.ring.piece(self.target, &slots);
+        self.requests += requests(self.target.memory(), (slots.end - slots.start) * size);
         self.holes += piece.holes.len();
         if let Some(cause) = piece.over {
             return Some(End::Over(cause));

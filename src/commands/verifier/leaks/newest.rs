@@ -11,11 +11,8 @@
 use std::ops::Range;
 
 use super::super::pool_log::Log;
-use crate::memory::ReadError;
+use crate::memory::{ReadError, searches};
 use crate::target::{Target, VirtAddr};
-
-/// Bytes that one request searches at the most.
-pub(super) const SEARCHED_AT_ONCE: u64 = 64 << 20;
 
 /// Searches in a log, and what they came to.
 pub(super) struct Newest<'a> {
@@ -64,7 +61,7 @@ impl Newest<'_> {
             // A hit outside of the range is none.
             let found = found.filter(|found| range.contains(found));
             let looked_at = found.unwrap_or(range.end).since(range.start);
-            self.requests += looked_at.div_ceil(SEARCHED_AT_ONCE).max(1);
+            self.requests += searches(looked_at).max(1);
             let Some(offset) = found.map(|found| found.since(ring.start)) else { return Ok(None) };
             let slot = offset / ring.size;
             if offset % ring.size == field {

@@ -18,20 +18,18 @@ use std::sync::Arc;
 use super::super::allocations::Block;
 use super::super::frames::{Frame, Names};
 use super::super::pool_log::Log;
-use super::newest::{Newest, SEARCHED_AT_ONCE};
+use super::super::ring::Filter;
+use super::super::scan::{self, End, Scan};
+use super::newest::Newest;
 use super::report::{LogUse, Method};
 use crate::commands::error::QueryError;
-use crate::memory::ReadCause;
+use crate::memory::{ReadCause, requests, searches};
 use crate::target::{Note, NoteCode, Target, VirtAddr, is_over};
 
 /// Requests for stacks that a question may take unless every stack is asked for.
 const ALLOWANCE: u64 = 150;
 /// Blocks of a class that are looked up, as long as they agree.
 const SAMPLE: usize = 8;
-/// Entries that are read at once.
-const PIECE: u64 = 0x1_0000;
-/// Unused entries in a row behind which there are only more.
-const MAX_UNUSED: u64 = 0x200;
 
 /// An outstanding block of a driver.
 pub(super) struct Held {
@@ -197,10 +195,7 @@ impl<'a> Search<'a> {
         stacks: &'a mut Stacks,
     ) -> Self {
         let used = (u64::from(log.ring.index) + 1).min(log.ring.length);
-        let whole = match target.memory().request_len() {
-            0 => 0,
-            reply => (used * log.ring.size).div_ceil(reply as u64),
-        };
+        let whole = requests(target.memory(), used * log.ring.size);
         Self {
             target,
             log,
@@ -218,7 +213,7 @@ impl<'a> Search<'a> {
 
     /// Requests that a block's search takes: to its entry and on to the end, and the entry.
     const fn cost_of_one(&self) -> u64 {
-        (self.log.ring.length * self.log.ring.size).div_ceil(SEARCHED_AT_ONCE) + 2
+        searches(self.log.ring.bytes()) + 2
     }
 
     fn plan(&self, all: bool) -> Plan {
@@ -364,52 +359,38 @@ impl<'a> Search<'a> {
 
     /// Reads the log from its newest entry down, for as many requests as are `allowed`, or until every block was met.
     fn read_down(&mut self, allowed: u64) {
-        let (ring, reply) = (self.log.ring, self.target.memory().request_len() as u64);
+        let log = self.log;
         let wanted: HashSet<_> = self.wanted.iter().map(|at| self.held[*at].block.address).collect();
-        let (mut unused, mut cut) = (0, false);
-        'parts: for part in ring.parts() {
-            let mut end = part.end;
-            while end > part.start {
-                let left = allowed.saturating_sub(self.requests);
-                let affordable = left.saturating_mul(reply.max(1)) / ring.size;
-                if affordable == 0 && reply > 0 {
-                    cut = true;
-                    break 'parts;
-                }
-                let at_once = if reply == 0 { PIECE } else { PIECE.min(affordable * ring.size) } / ring.size;
-                let slots = end.saturating_sub(at_once.max(1)).max(part.start)..end;
-                end = slots.start;
-                let piece = ring.piece(self.target, &slots);
-                if reply > 0 {
-                    self.requests += ((slots.end - slots.start) * ring.size).div_ceil(reply);
-                }
-                if let Some(cause) = piece.over {
-                    self.broken_off(&cause);
-                    return;
-                }
-                for slot in slots.clone().rev() {
-                    let bytes = piece.entry((slot - slots.start) * ring.size, ring.size);
-                    self.read += 1;
-                    let Some((address, size, thread)) = self.log.entry.head(bytes) else {
-                        self.unreadable += 1;
-                        continue;
-                    };
-                    unused = if address.is_null() && size == 0 && thread.is_null() { unused + 1 } else { 0 };
-                    // The first that is met is the newest.
-                    if wanted.contains(&address) && !self.seen.contains_key(&address) {
-                        let seen = self.seen_at(slot, bytes);
-                        self.seen.insert(address, seen);
-                    }
-                }
-                self.target.advance("log entries", self.read, ring.length);
-                if self.seen.len() == wanted.len() {
-                    break 'parts;
-                }
-                if unused >= MAX_UNUSED {
-                    break 'parts;
-                }
+        let allowed = allowed.saturating_sub(self.requests);
+        let mut scan = Scan::new(&log.ring, self.target, Filter::All).within(allowed);
+        let end = scan.run(&mut |slot, bytes| {
+            let Some((address, size, thread)) = log.entry.head(bytes) else { return scan::Seen::Unreadable };
+            // The first that is met is the newest.
+            if wanted.contains(&address) && !self.seen.contains_key(&address) {
+                let seen = self.seen_at(slot, bytes);
+                self.seen.insert(address, seen);
             }
-        }
+            match (address.is_null() && size == 0 && thread.is_null(), self.seen.len() == wanted.len()) {
+                (_, true) => scan::Seen::Last,
+                (true, _) => scan::Seen::Unused,
+                _ => scan::Seen::Other,
+            }
+        });
+        self.requests += scan.requests;
+        self.read += scan.parsed;
+        self.unreadable += scan.unreadable;
+        let cut = match end {
+            End::Over(cause) => {
+                self.broken_off(&cause);
+                return;
+            }
+            End::Holes(_) => {
+                end.note(self.target);
+                true
+            }
+            End::Allowance => true,
+            End::Through | End::Enough => false,
+        };
         self.method = if cut { Method::Newest } else { Method::Read };
         if !cut {
             for address in wanted {
@@ -423,9 +404,7 @@ impl<'a> Search<'a> {
         if !self.seen.values().any(|seen| matches!(seen, Seen::Nothing)) {
             return true;
         }
-        let ring = &self.log.ring;
-        let ranges = [0, ring.length - 1, ring.newest()].map(|slot| (ring.at(slot), ring.size as usize));
-        self.target.read_ranges(&ranges).iter().all(Result::is_ok)
+        self.log.ends_are_readable(self.target)
     }
 
     fn broken_off(&self, cause: &ReadCause) {

@@ -49,7 +49,7 @@ pub(super) fn find(source: &Log, target: &Target<'_>, address: VirtAddr, log: &m
         None => Search::new(source, target, address).run(log),
     };
     match reach {
-        Ok(_) if log.entries.is_empty() && !is_readable(source, target) => false,
+        Ok(_) if log.entries.is_empty() && !source.ends_are_readable(target) => false,
         Ok(reach) => {
             log.method = Method::Search;
             log.parsed = log.length;
@@ -71,13 +71,6 @@ pub(super) fn find(source: &Log, target: &Target<'_>, address: VirtAddr, log: &m
         }
         Err(GiveUp::Cost) => false,
     }
-}
-
-/// True if the first, the last and the newest entry can be read: a search of what is not there finds nothing, too.
-fn is_readable(source: &Log, target: &Target<'_>) -> bool {
-    let ring = &source.ring;
-    let ranges = [0, ring.length - 1, ring.newest()].map(|slot| (ring.at(slot), ring.size as usize));
-    target.read_ranges(&ranges).iter().all(Result::is_ok)
 }
 
 /// A search for one address.

@@ -74,6 +74,13 @@ impl Log {
         self.ring.bytes() > PIECE
     }
 
+    /// True if the first, the last and the newest entry can be read: a search of what is not there finds nothing, too.
+    pub(in super::super) fn ends_are_readable(&self, target: &Target<'_>) -> bool {
+        let ring = &self.ring;
+        let ranges = [0, ring.length - 1, ring.newest()].map(|slot| (ring.at(slot), ring.size as usize));
+        target.read_ranges(&ranges).iter().all(Result::is_ok)
+    }
+
     /// Reads from the newest entry down and once around, until the filter has enough.
     pub(super) fn scan(&self, target: &Target<'_>, filter: Filter, log: &mut PoolLog) {
         let mut kept = Kept::new(self, target, filter, log);
