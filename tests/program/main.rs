@@ -1,5 +1,6 @@
 //! The program as a process, and what it is made of, before simulated targets over real sockets.
 
+mod capture;
 mod doctor;
 mod end_to_end;
 #[path = "../support/junk.rs"]
@@ -8,6 +9,8 @@ mod keys;
 mod leaks;
 #[path = "../support/program.rs"]
 mod program;
+#[path = "../support/reviewed.rs"]
+mod reviewed;
 mod schemas;
 mod serial;
 mod simulator;

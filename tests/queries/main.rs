@@ -1,7 +1,9 @@
-//! What commands answer, asked in this process: of kernels that are written down here, and of simulated machines.
+//! What commands answer, asked in this process: of kernels that are written down here, and of simulated machines; the engine that
+//! asks them, and the symbols that it fetches for it.
 
 mod broken_link;
 mod commands;
+mod engine;
 mod exports;
 mod hostile_text;
 mod memory;
@@ -10,5 +12,6 @@ mod simulated;
 #[path = "../support/mod.rs"]
 mod support;
 mod symbol_check;
+mod symbol_server;
 mod target;
 mod verifier;

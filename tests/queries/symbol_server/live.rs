@@ -7,9 +7,9 @@ use std::process::{Command, Output};
 use kd_protocol::kdnet::Key;
 use verikd_sim::{Simulator, SimulatorConfig};
 
-use crate::server::{Reply, Server};
+use super::server::{Reply, Server};
+use super::{Folder, every_pdb, every_pdb_served};
 use crate::support::text::assert_same_text;
-use crate::{Folder, every_pdb, every_pdb_served};
 
 /// Where a simulated machine and the program meet.
 pub(crate) struct Meeting {
@@ -68,7 +68,7 @@ fn a_live_target_runs_while_symbols_of_its_kernel_and_verified_drivers_are_fetch
     let (output, status) = meeting.debug(&store, &server.url, &["-c", commands]);
     assert!(!status.contains("Fetching"), "{status}");
     let golden =
-        [include_str!("../golden/verifier-3-myfault.txt"), include_str!("../golden/verifier-80.txt")];
+        [include_str!("../../golden/verifier-3-myfault.txt"), include_str!("../../golden/verifier-80.txt")];
     assert_same_text(&String::from_utf8_lossy(&output.stdout), &golden.concat());
     assert_eq!(server.requests().len(), asked.len(), "the second run downloads nothing");
 }

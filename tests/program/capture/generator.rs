@@ -19,7 +19,7 @@ pub(crate) struct Vectors(Value);
 
 impl Vectors {
     pub(crate) fn load() -> Self {
-        let text = include_str!("../../protocol/tests/vectors/kdnet.json");
+        let text = include_str!("../../../protocol/tests/vectors/kdnet.json");
         Self(serde_json::from_str(text).expect("the committed vectors parse"))
     }
 

@@ -1,18 +1,16 @@
 //! The engine without a terminal: any source, several at once, on whatever thread, before whoever looks on.
 
-mod support;
-
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::machine::{stopped, store, version_of};
+use crate::support::text::assert_same_text;
 use bytes::Bytes;
 use kd_protocol::kd::{DebugIo, NewState, StateChange};
 use kd_protocol::kdnet::Key;
-use support::machine::{stopped, store, version_of};
-use support::text::assert_same_text;
 use verikd::commands::{NoteKind, Run, Style, find};
 use verikd::debugger::{AskError, Debugger, Notice, Observer};
 use verikd::memory::StoppedCpu;
@@ -27,7 +25,7 @@ use verikd_sim::{MachineState, Simulator, SimulatorConfig, export_symbols};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const LEAK: &str = "!verifier 3 myfault.sys";
-const GOLDEN: &str = include_str!("golden/verifier-3-myfault.txt");
+const GOLDEN: &str = include_str!("../golden/verifier-3-myfault.txt");
 
 /// A front end that is no terminal: remembers what it is told.
 #[derive(Default)]

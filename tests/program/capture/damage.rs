@@ -4,8 +4,8 @@ use std::path::Path;
 
 use verikd::capture::{CaptureError, Ending, NothingAuthentic};
 
-use crate::generator::{self, ETHERNET, MICROSECONDS, PcapNg, SESSION_A, Vectors, ethernet};
-use crate::{KEY_A, KEY_B, committed, printed, printed_of, read};
+use super::generator::{self, ETHERNET, MICROSECONDS, PcapNg, SESSION_A, Vectors, ethernet};
+use super::{KEY_A, KEY_B, committed, printed, printed_of, read};
 
 const HEADER_LEN: usize = 24;
 const RECORD_HEADER_LEN: usize = 16;

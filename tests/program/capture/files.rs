@@ -10,11 +10,11 @@ use kd_protocol::kdnet::{Control, Datagram, Direction, Envelope, Flags, Key};
 use kd_protocol::link::Content;
 use verikd::capture::{Order, Unopened};
 
-use crate::generator::{self, SESSION_A, SESSION_B, Vectors};
+use super::generator::{self, SESSION_A, SESSION_B, Vectors};
+use super::{KEY_A, KEY_B, committed, printed, read};
 use crate::reviewed::assert_reviewed;
-use crate::{KEY_A, KEY_B, committed, printed, read};
 
-/// Rewrite them with `UPDATE_EXPECTED=1 cargo test --test capture`.
+/// Rewrite them with `UPDATE_EXPECTED=1 cargo test --test program capture`.
 #[test]
 fn committed_captures_are_what_the_generator_makes() {
     let unzipped = |bytes: &[u8]| {

@@ -1,8 +1,5 @@
 //! Symbol servers, good and bad: every case ends in a right file or a clear sentence, and never in a poisoned store.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod live;
 mod network;
 mod server;
@@ -13,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::machine::{Still, version_of};
+use crate::support::text::{assert_same_text, run, text};
 use server::{Reply, Server};
-use support::machine::{Still, version_of};
-use support::text::{assert_same_text, run, text};
 use tempfile::TempDir;
 use verikd::symbols::PdbIdentity;
 use verikd::symbols::pdb::PdbFile;
@@ -337,11 +334,11 @@ fn the_published_leak_prints_with_symbols_from_the_server_only_and_the_second_ru
         assert_eq!(text(&target(), ".reload"), "Loading Kernel Symbols\n....\n");
         assert_same_text(
             &text(&target(), "!verifier 3 myfault.sys"),
-            include_str!("../golden/verifier-3-myfault.txt"),
+            include_str!("../../golden/verifier-3-myfault.txt"),
         );
         assert_same_text(
             &text(&target(), "!verifier 80 fffffa8005400000"),
-            include_str!("../golden/verifier-80.txt"),
+            include_str!("../../golden/verifier-80.txt"),
         );
         assert_eq!(server.requests().len(), asked, "nt and myfault, once");
         let reloaded = text(&target(), ".reload /f myfault.sys");

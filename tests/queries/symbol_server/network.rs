@@ -12,8 +12,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::live::Meeting;
-use crate::{Folder, every_pdb, every_pdb_served};
+use super::live::Meeting;
+use super::{Folder, every_pdb, every_pdb_served};
 
 /// A name that no resolver has: only a proxy can lead there.
 const NAME: &str = "symbols.example.invalid";

@@ -4,8 +4,6 @@ mod cut;
 mod damage;
 mod files;
 mod generator;
-#[path = "../support/reviewed.rs"]
-mod reviewed;
 mod serial;
 mod windbg;
 
@@ -61,5 +59,5 @@ fn printed_of(capture: &[u8], key: &str) -> (String, Result<Summary, CaptureErro
 }
 
 fn committed(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/capture/files").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/program/capture/files").join(name)
 }

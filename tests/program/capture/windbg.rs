@@ -12,7 +12,7 @@ use kd_protocol::kdnet::{Channel, Control, Direction, Endpoint, Key, Offer};
 use kd_protocol::link::Content;
 use verikd::capture::{CaptureError, CapturedDatagram, Ending, NothingAuthentic, Opened};
 
-use crate::{KEY_A, Read, printed, read};
+use super::{KEY_A, Read, printed, read};
 
 #[test]
 fn every_datagram_seals_and_encodes_to_the_same_bytes() {

@@ -2,8 +2,8 @@
 
 use verikd::capture::{CaptureError, NothingAuthentic, Summary};
 
-use crate::generator::{ETHERNET, MICROSECONDS, SESSION_A, Vectors, ethernet, pcap};
-use crate::{KEY_A, printed_of, read};
+use super::generator::{ETHERNET, MICROSECONDS, SESSION_A, Vectors, ethernet, pcap};
+use super::{KEY_A, printed_of, read};
 
 /// Session A with `snap` bytes of each frame.
 fn cut_to(snap: usize) -> Vec<u8> {
