@@ -8,13 +8,19 @@
 
 mod diff;
 mod file;
+mod folded;
+#[cfg(test)]
+mod sample;
 mod snapshot;
+mod stack;
 mod text;
 
 pub use diff::{Comparison, Difference, GroupDiff, NotComparable, compare};
 pub use file::{SnapshotError, read, write};
+pub use folded::write_folded;
 pub use snapshot::{
     Blocks, BootIdentity, Held, HexNumber, LogState, SavedBlock, SavedDriver, SavedFrame, SavedGroup,
     Snapshot,
 };
+pub use stack::Weight;
 pub use text::write_comparison;
