@@ -6,6 +6,8 @@
 //!                 `-----------------------------------------------'--> pictures
 //! ```
 
+#[cfg(feature = "pictures")]
+mod caption;
 mod diff;
 mod file;
 mod folded;
@@ -13,6 +15,8 @@ mod folded;
 mod sample;
 mod snapshot;
 mod stack;
+#[cfg(feature = "pictures")]
+mod svg;
 mod text;
 
 pub use diff::{Comparison, Difference, GroupDiff, NotComparable, compare};
@@ -23,4 +27,6 @@ pub use snapshot::{
     Snapshot,
 };
 pub use stack::Weight;
+#[cfg(feature = "pictures")]
+pub use svg::write_svg;
 pub use text::write_comparison;
