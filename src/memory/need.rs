@@ -8,6 +8,20 @@
 //! Bytes that a question needs and that were not known before it came, each once, in as few requests as carry them where they
 //! lie; a request for each hole, since only asking shows one; and the searches that the target did itself. What a question
 //! asks for without need is not seen here: that is for the bars of `tests/request_budget/`.
+//!
+//! KD has no read of scattered places: a request carries one range, over KDNET of some 1,100 bytes. So the least of a
+//! question about many things is a request for each block of pool and each page that it is about:
+//!
+//! | question, first in a boot | the least | because |
+//! |---|---|---|
+//! | `lm` | one a module | only a module's own entry has its name; entries are blocks of pool, at any distance |
+//! | `!verifier 1` | three a driver | its node in the tree, its counters and its suspect entry, which alone has its name, are blocks of their own |
+//! | that an address lies in no module | one a module | as `lm`; `dps` of pool does not name what may be in the next one |
+//! | `dps` into a driver | three a driver | its entry says which it is, its headers where the debug directory is, that whose PDB it wants |
+//!
+//! A search by the target finds one place a request, and returns where, not what: it saves nothing here. Entries that happen
+//! to be neighbours come with each other, since every read takes what a request carries; what was read of an entry, an image
+//! and its identity is kept for the boot, so that the same question costs 4 to 6 in the next stop.
 
 use std::collections::BTreeMap;
 
