@@ -18,6 +18,7 @@ mod stack;
 #[cfg(feature = "pictures")]
 mod svg;
 mod text;
+mod tree;
 
 pub use diff::{Comparison, Difference, GroupDiff, NotComparable, compare};
 pub use file::{SnapshotError, read, write};
@@ -30,3 +31,4 @@ pub use stack::Weight;
 #[cfg(feature = "pictures")]
 pub use svg::write_svg;
 pub use text::write_comparison;
+pub use tree::{NARROWEST_TREE, write_tree};
