@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kd_protocol::MachineType;
 use ms_pdb::Pdb;
 use ms_pdb::syms::SymIter;
 use ms_pdb::types::TypesIter;
@@ -126,7 +127,7 @@ fn main() {
 /// The time of a command that needs nothing but the kernel's symbols, and the lines it printed.
 fn examine(symbols: &Arc<dyn Symbols>, line: &str) -> (Duration, usize) {
     let base = VirtAddr(0xffff_f800_0140_0000);
-    let version = KernelVersion { machine: 0x8664, base, ..KernelVersion::default() };
+    let version = KernelVersion { machine: MachineType::AMD64, base, ..KernelVersion::default() };
     let kernel = Kernel::new(version, SymbolPath::parse("/nowhere"));
     kernel.use_symbols(base, u32::MAX, Arc::clone(symbols));
     let memory = ImageMemory::new();

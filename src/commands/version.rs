@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use kd_protocol::MachineType;
 use serde::Serialize;
 
 use super::answer::{Facts, Found, Query, answer};
@@ -91,9 +92,9 @@ impl Query for Version {
             free: version.major & 0xff != 0xc,
             multiprocessor: version.flags & 1 != 0,
             machine: match version.machine {
-                0x8664 => "x64",
-                0xaa64 => "ARM 64-bit (AArch64)",
-                0x14c => "x86 compatible",
+                MachineType::AMD64 => "x64",
+                MachineType::ARM64 => "ARM 64-bit (AArch64)",
+                MachineType::I386 => "x86 compatible",
                 _ => "unknown machine",
             },
             built_by,

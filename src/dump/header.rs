@@ -21,9 +21,10 @@
 //!
 //! Source: docs/dumps.md 2 and 3; `DUMP_HEADER64`, `DUMP_HEADER32` of the Windows SDK's `mindumpdef.h`.
 
+use kd_protocol::MachineType;
+
 use super::error::DumpError;
 use crate::memory::VirtAddr;
-pub(super) use crate::physical::{MACHINE_X64, MACHINE_X86};
 
 pub(super) const LEN_64: usize = 0x2000;
 pub(super) const LEN_32: usize = 0x1000;
@@ -32,8 +33,6 @@ pub(super) const LEN_32: usize = 0x1000;
 const CONTEXT_X64: usize = 0x4d0;
 const CONTEXT_ARM64: usize = 0x390;
 const CONTEXT_X86: usize = 0x2cc;
-
-pub(super) const MACHINE_ARM64: u16 = 0xaa64;
 
 /// `PAGE`, as a number: a field that nobody set.
 const UNSET: u32 = 0x4547_4150;
@@ -50,7 +49,7 @@ pub(super) struct Header {
     pub(super) build: u16,
     pub(super) directory_table_base: u64,
     pub(super) module_list: VirtAddr,
-    pub(super) machine: u16,
+    pub(super) machine: MachineType,
     pub(super) bug_check: Option<(u32, [u64; 4])>,
     pub(super) debugger_data: VirtAddr,
     /// Pages in the file behind the header, run by run: first frame, count. Nothing if the block is not set.
@@ -145,9 +144,9 @@ impl Header {
         let fields = Fields(bytes);
         let word = |at| fields.word(at, is_64_bit);
         let machine = fields.set_u32(form.machine);
-        let machine = match u16::try_from(machine) {
-            Ok(machine @ (MACHINE_X64 | MACHINE_ARM64)) if is_64_bit => machine,
-            Ok(MACHINE_X86) if !is_64_bit => MACHINE_X86,
+        let machine = match u16::try_from(machine).map(MachineType) {
+            Ok(machine @ (MachineType::AMD64 | MachineType::ARM64)) if is_64_bit => machine,
+            Ok(MachineType::I386) if !is_64_bit => MachineType::I386,
             _ => return Err(DumpError::field("MachineImageType", form.machine, machine.into())),
         };
         let width = if is_64_bit { 8 } else { 4 };
@@ -155,8 +154,8 @@ impl Header {
         let bug_check =
             (code != 0).then(|| (code, std::array::from_fn(|index| word(form.parameters + index * width))));
         let context_len = match machine {
-            MACHINE_X64 => CONTEXT_X64,
-            MACHINE_ARM64 => CONTEXT_ARM64,
+            MachineType::AMD64 => CONTEXT_X64,
+            MachineType::ARM64 => CONTEXT_ARM64,
             _ => CONTEXT_X86,
         };
         let context = &bytes[form.context..form.context + context_len];

@@ -21,7 +21,9 @@ mod triage;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::header::{Header, LEN_64, MACHINE_ARM64};
+use kd_protocol::MachineType;
+
+use self::header::{Header, LEN_64};
 use crate::memory::{Memory, Paging, PhysicalMemory, VirtAddr};
 use crate::physical::{self, FilePages, PageMap, PositionedFile, Processor};
 use crate::source::{ImageSource, KernelVersion};
@@ -84,7 +86,7 @@ fn crash_dump(file: &Arc<PositionedFile>, header: &Header, dtb: Option<u64>) -> 
     if header.dump_type == TRIAGE {
         return triage::open(file, header);
     }
-    if header.machine == MACHINE_ARM64 {
+    if header.machine == MachineType::ARM64 {
         return Err(DumpError::Refused(format!(
             "a {} of an ARM64 machine, whose page tables verikd does not read; small dumps of such machines open",
             header.kind()

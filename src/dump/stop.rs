@@ -1,18 +1,19 @@
 //! The stop that a dump was made at, as a live target would announce it.
 
+use kd_protocol::MachineType;
 use kd_protocol::kd::StateChange;
 
-use super::header::{Header, MACHINE_ARM64, MACHINE_X64};
+use super::header::Header;
 use crate::physical::exception;
 
 /// A machine that was stopped by whoever made the dump.
 const BREAKPOINT: u32 = 0x8000_0003;
 
 /// Where the program counter is in a `CONTEXT` of this machine, and how wide it is.
-pub(super) fn program_counter(machine: u16, context: &[u8]) -> u64 {
+pub(super) fn program_counter(machine: MachineType, context: &[u8]) -> u64 {
     let (at, len) = match machine {
-        MACHINE_X64 => (0xf8, 8),
-        MACHINE_ARM64 => (0x108, 8),
+        MachineType::AMD64 => (0xf8, 8),
+        MachineType::ARM64 => (0x108, 8),
         _ => (0xb8, 4),
     };
     let mut value = [0; 8];

@@ -9,15 +9,12 @@
 
 use std::sync::Arc;
 
+use kd_protocol::MachineType;
 use object::read::pe::ExportTable;
 
 use super::processor::Processor;
 use crate::memory::{Memory, Paging, PhysAddr, PhysicalMemory, TranslatedMemory, Translation, VirtAddr};
 use crate::source::KernelVersion;
-
-/// `IMAGE_FILE_HEADER.Machine`.
-pub(crate) const MACHINE_X64: u16 = 0x8664;
-pub(crate) const MACHINE_X86: u16 = 0x14c;
 
 const PAGE: u64 = 0x1000;
 /// `KUSER_SHARED_DATA`, at the same address in every process.
@@ -133,7 +130,10 @@ pub(crate) fn is_image(memory: &dyn Memory, base: VirtAddr) -> bool {
     new_header < 0x1000
         && memory.read_virtual(base.offset(new_header.into()), &mut head).is_ok()
         && head.starts_with(b"PE\0\0")
-        && matches!(u16::from_le_bytes([head[4], head[5]]), MACHINE_X64 | MACHINE_X86)
+        && matches!(
+            MachineType(u16::from_le_bytes([head[4], head[5]])),
+            MachineType::AMD64 | MachineType::I386
+        )
 }
 
 /// The first image in the region of an x64 kernel that exports what only the kernel does.
@@ -213,7 +213,7 @@ fn version(memory: &TranslatedMemory, base: VirtAddr) -> KernelVersion {
         major,
         build: build.unwrap_or(0) as u16,
         flags: KernelVersion::PTR64 | 1,
-        machine: MACHINE_X64,
+        machine: MachineType::AMD64,
         base,
         module_list: export(memory, base, "PsLoadedModuleList").unwrap_or_default(),
         debugger_data_list: VirtAddr(0),

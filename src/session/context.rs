@@ -3,11 +3,7 @@
 use bytes::Bytes;
 use kd_protocol::kd::{Arm, Manipulate};
 use kd_protocol::link::RequestError;
-use kd_protocol::{KDNET_REPLY_DATA, VirtAddr};
-
-pub(super) const I386: u16 = 0x14c;
-pub(super) const AMD64: u16 = 0x8664;
-pub(super) const ARM64: u16 = 0xaa64;
+use kd_protocol::{KDNET_REPLY_DATA, MachineType, VirtAddr};
 
 /// A piece of a context that every KDNET target gives and takes.
 const PIECE: usize = KDNET_REPLY_DATA as usize;
@@ -22,7 +18,7 @@ const MAX_CONTEXT: usize = 0x1_0000;
 /// |---|---:|---|---|
 /// | x86 | 2CC | Eip, 4 bytes at B8 | PROTOCOL.md 12 |
 /// | x64 | 4D0 | Rip, 8 bytes at F8 | PROTOCOL.md 12 |
-/// | ARM64 | 390 | Pc, 8 bytes at 108 | the Windows SDK's `winnt.h`; no ARM64 target was seen |
+/// | MachineType::ARM64 | 390 | Pc, 8 bytes at 108 | the Windows SDK's `winnt.h`; no MachineType::ARM64 target was seen |
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     size: usize,
@@ -33,11 +29,11 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Of a machine that the target names; `None` for one that is not known.
-    pub(super) const fn of(machine: u16) -> Option<Self> {
+    pub(super) const fn of(machine: MachineType) -> Option<Self> {
         let (size, program_counter, reports_instructions) = match machine {
-            I386 => (0x2cc, (0xb8, 4), false),
-            AMD64 => (0x4d0, (0xf8, 8), true),
-            ARM64 => (0x390, (0x108, 8), false),
+            MachineType::I386 => (0x2cc, (0xb8, 4), false),
+            MachineType::AMD64 => (0x4d0, (0xf8, 8), true),
+            MachineType::ARM64 => (0x390, (0x108, 8), false),
             _ => return None,
         };
         Some(Self { size, program_counter, reports_instructions })
@@ -114,9 +110,13 @@ pub(super) fn read<E>(
 }
 
 /// The machine whose `CONTEXT` a reply to GetContext is as long as.
-pub(super) fn machine_of(reply: &Manipulate) -> Option<u16> {
-    let is_its = |machine: &u16| Layout::of(*machine).is_some_and(|layout| layout.size == reply.data.len());
-    [I386, AMD64, ARM64].into_iter().find(is_its).filter(|_| reply.return_status.is_success())
+pub(super) fn machine_of(reply: &Manipulate) -> Option<MachineType> {
+    let is_its =
+        |machine: &MachineType| Layout::of(*machine).is_some_and(|layout| layout.size == reply.data.len());
+    [MachineType::I386, MachineType::AMD64, MachineType::ARM64]
+        .into_iter()
+        .find(is_its)
+        .filter(|_| reply.return_status.is_success())
 }
 
 /// Writes a context back, the way it was read. A target that refuses one way is tried the other: what counts is that it
@@ -193,7 +193,7 @@ mod tests {
             }
         }
 
-        fn read(&mut self, machine: u16) -> Option<Context> {
+        fn read(&mut self, machine: MachineType) -> Option<Context> {
             let layout = Layout::of(machine).unwrap();
             read::<()>(0, &layout, |request| Ok(self.answer(&request))).unwrap()
         }
@@ -201,7 +201,12 @@ mod tests {
 
     #[test]
     fn a_context_is_read_whole_whatever_byte_count_means() {
-        for (len, machine) in [(0x4d0, AMD64), (0x4d0 + 0x340, AMD64), (0x2cc, I386), (0x390, ARM64)] {
+        for (len, machine) in [
+            (0x4d0, MachineType::AMD64),
+            (0x4d0 + 0x340, MachineType::AMD64),
+            (0x2cc, MachineType::I386),
+            (0x390, MachineType::ARM64),
+        ] {
             for (echoes, has_ex) in [(false, true), (true, true), (false, false)] {
                 let mut cpu = Cpu { echoes, has_ex, ..Cpu::new(len) };
                 let context = cpu.read(machine).expect("it has a context");
@@ -218,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_machine_is_known_by_the_length_of_its_context() {
-        for machine in [AMD64, I386, ARM64] {
+        for machine in [MachineType::AMD64, MachineType::I386, MachineType::ARM64] {
             let mut cpu = Cpu::new(Layout::of(machine).unwrap().size);
             let reply = cpu.answer(&Manipulate::get_context(0));
             assert_eq!(machine_of(&reply), Some(machine));
@@ -229,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_target_without_a_context_has_none() {
-        let layout = Layout::of(AMD64).unwrap();
+        let layout = Layout::of(MachineType::AMD64).unwrap();
         let refuse = |request: Manipulate| Ok::<_, ()>(request.reply(NtStatus::UNSUCCESSFUL, Bytes::new()));
         assert_eq!(read(0, &layout, refuse), Ok(None));
         let short =

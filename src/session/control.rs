@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kd_protocol::MachineType;
 use kd_protocol::kd::{ApiNumber, DebugIo, StateChange};
 use kd_protocol::link::{LinkCounters, Peer, RequestError, RunState};
 
@@ -34,7 +35,7 @@ impl Source for Session {
             major: version.major_version,
             build: version.minor_version,
             flags: version.flags.bits(),
-            machine: version.machine_type,
+            machine: MachineType(version.machine_type),
             base: version.kern_base,
             module_list: version.ps_loaded_module_list,
             debugger_data_list: version.debugger_data_list,

@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kd_protocol::MachineType;
 use kd_protocol::kd::{Manipulate, StateChange};
 use kd_protocol::link::{RequestError, RunState};
 
@@ -221,11 +222,11 @@ impl<'a> Going<'a> {
         self.unproven()
     }
 
-    fn machine(&self) -> Option<u16> {
+    fn machine(&self) -> Option<MachineType> {
         let known = || self.session.monitor.get(|state| state.version);
         let version = known().map_or_else(|| version::ask(&self.session.monitor, |it| self.request(it)), Ok);
         if let Ok(version) = version {
-            return Some(version.machine_type);
+            return Some(MachineType(version.machine_type));
         }
         // One that does not say who it is must be let run all the same.
         let processor = self.session.stopped()?.processor;

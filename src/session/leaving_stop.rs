@@ -13,9 +13,9 @@
 //! same instruction would run into it again for ever. Source: PROTOCOL.md 14, "Going on from a stop".
 
 use bytes::Bytes;
-use kd_protocol::VirtAddr;
 use kd_protocol::kd::{Arm, Manipulate, NtStatus, StateChange, StateDetail};
 use kd_protocol::link::RequestError;
+use kd_protocol::{MachineType, VirtAddr};
 
 use super::context::{self, Layout};
 
@@ -57,7 +57,7 @@ impl Leaving {
     pub(super) fn prepare(
         self,
         change: &StateChange,
-        machine: u16,
+        machine: MachineType,
         mut request: impl FnMut(Manipulate) -> Result<Manipulate, RequestError>,
     ) -> Result<(), RequestError> {
         let (Some(skips), Some(layout)) = (self.skips, Layout::of(machine)) else { return Ok(()) };
@@ -77,15 +77,15 @@ impl Leaving {
 
 impl Skips {
     /// Bytes of the instruction at the program counter, if it is one that is skipped.
-    fn len(self, machine: u16, bytes: &[u8]) -> Option<u64> {
+    fn len(self, machine: MachineType, bytes: &[u8]) -> Option<u64> {
         const INT3: &[u8] = &[0xcc];
         const INT_2C: &[u8] = &[0xcd, 0x2c];
         /// `brk #0xf000` and `brk #0xf001`. \[uncertain: no ARM64 target was seen\]
         const BRK: &[u8] = &[0x00, 0x00, 0x3e, 0xd4];
         const BRK_ASSERT: &[u8] = &[0x20, 0x00, 0x3e, 0xd4];
         let instruction = match (machine, self) {
-            (context::ARM64, Self::Breakpoint) => BRK,
-            (context::ARM64, Self::Assertion) => BRK_ASSERT,
+            (MachineType::ARM64, Self::Breakpoint) => BRK,
+            (MachineType::ARM64, Self::Assertion) => BRK_ASSERT,
             (_, Self::Breakpoint) => INT3,
             (_, Self::Assertion) => INT_2C,
         };
@@ -147,10 +147,10 @@ mod tests {
 
     #[test]
     fn only_the_instruction_that_stopped_is_skipped() {
-        assert_eq!(Skips::Breakpoint.len(context::AMD64, &[0xcc, 0xc3]), Some(1));
-        assert_eq!(Skips::Assertion.len(context::AMD64, &[0xcd, 0x2c, 0x90]), Some(2));
-        assert_eq!(Skips::Breakpoint.len(context::AMD64, &[0xcd, 0x2c]), None);
-        assert_eq!(Skips::Assertion.len(context::I386, &[0xcc]), None);
-        assert_eq!(Skips::Breakpoint.len(context::AMD64, &[]), None);
+        assert_eq!(Skips::Breakpoint.len(MachineType::AMD64, &[0xcc, 0xc3]), Some(1));
+        assert_eq!(Skips::Assertion.len(MachineType::AMD64, &[0xcd, 0x2c, 0x90]), Some(2));
+        assert_eq!(Skips::Breakpoint.len(MachineType::AMD64, &[0xcd, 0x2c]), None);
+        assert_eq!(Skips::Assertion.len(MachineType::I386, &[0xcc]), None);
+        assert_eq!(Skips::Breakpoint.len(MachineType::AMD64, &[]), None);
     }
 }

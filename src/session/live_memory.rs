@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use kd_protocol::MachineType;
 use kd_protocol::kd::{Arm, Manipulate, NtStatus, SEARCH_FOUND_NOTHING};
 use kd_protocol::link::RequestError;
 use tokio::sync::mpsc;
@@ -148,7 +149,8 @@ impl StoppedCpu for LiveMemory {
         let processor = stopped.ok_or(ReadCause::TargetRunning)?;
         let known = self.monitor.get(|state| state.version);
         let version = known.map_or_else(|| version::ask(&self.monitor, |it| self.request(it)), Ok)?;
-        let layout = Layout::of(version.machine_type).ok_or(ReadCause::Unsupported("the CPU's context"))?;
+        let layout = Layout::of(MachineType(version.machine_type))
+            .ok_or(ReadCause::Unsupported("the CPU's context"))?;
         let read = context::read(processor, &layout, |request| self.request(request))?;
         read.map(|context| context.bytes).ok_or(ReadCause::Unsupported("the CPU's context"))
     }

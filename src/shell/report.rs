@@ -160,21 +160,16 @@ impl Report {
 
     /// Says who connected.
     fn banner(&self, place: &str, version: &KernelVersion, is_live: bool) {
-        let machine = match version.machine {
-            0x8664 => "x64".into(),
-            0xaa64 => "ARM64".into(),
-            0x14c => "x86".into(),
-            other => format!("machine {other:#x}"),
-        };
         let is_64_bit = version.is_64_bit();
         let address = |address| {
             let pointer_size = if is_64_bit { 8 } else { 4 };
             output::Address { address, pointer_size }
         };
         self.status(&format!(
-            "{} Windows build {} {machine} target {} {place}, ptr64 {}",
+            "{} Windows build {} {} target {} {place}, ptr64 {}",
             if is_live { "Connected to" } else { "Opened" },
             version.build,
+            version.machine,
             if is_live { "at" } else { "in" },
             if is_64_bit { "TRUE" } else { "FALSE" }
         ));

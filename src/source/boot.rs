@@ -1,6 +1,6 @@
 //! One boot of a target: which it is, and what its kernel says of itself.
 
-use kd_protocol::VirtAddr;
+use kd_protocol::{MachineType, VirtAddr};
 
 /// One boot of a target: what was read in one is nothing in another. 0: no target has connected yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,8 +17,8 @@ pub struct KernelVersion {
     pub build: u16,
     /// `Flags`: 1 multiprocessor, 4 64-bit pointers.
     pub flags: u16,
-    /// `MachineType`: 0x8664 for x64.
-    pub machine: u16,
+    /// `MachineType`.
+    pub machine: MachineType,
     /// `KernBase`: the kernel's image.
     pub base: VirtAddr,
     /// `PsLoadedModuleList`: head of the list of modules.

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use kd_protocol::MachineType;
+
 use super::error::TargetError;
 use super::fallback::{PARTIAL, built_in_layouts, stands_in};
 use super::record::Layout;
-use super::width::AMD64;
 use super::{Target, record};
 use crate::memory::VirtAddr;
 
 impl Target<'_> {
     /// The built-in layout of the kernel's structure called `name`, in place of symbols that lack it.
     pub(super) fn built_in(&self, name: &str) -> Option<Layout> {
-        if self.kernel().version().machine != AMD64 || !stands_in(name) {
+        if self.kernel().version().machine != MachineType::AMD64 || !stands_in(name) {
             return None;
         }
         let symbols = built_in_layouts();
@@ -45,7 +46,7 @@ impl Target<'_> {
     /// does not have the address;
     /// [`TargetError::NotSupported`] if it is no x64 one.
     pub fn verifier_data(&self, missing: TargetError) -> Result<(VirtAddr, Layout), TargetError> {
-        if self.kernel().version().machine != AMD64 {
+        if self.kernel().version().machine != MachineType::AMD64 {
             let what = format!(
                 "level and counters without the kernel's symbols, because the built-in layout is that of x64 kernels; {missing}"
             );

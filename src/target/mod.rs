@@ -206,14 +206,8 @@ impl<'a> Target<'a> {
 
     /// What processor it has, in a word: `x64`.
     #[must_use]
-    pub const fn machine_name(&self) -> &'static str {
-        match self.kernel.version().machine {
-            width::AMD64 => "x64",
-            width::I386 => "x86",
-            width::ARMNT => "ARM",
-            0xaa64 => "ARM64",
-            _ => "such",
-        }
+    pub fn machine_name(&self) -> &'static str {
+        self.kernel.version().machine.name().unwrap_or("such")
     }
 
     const fn width(&self) -> Width {

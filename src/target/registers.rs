@@ -1,9 +1,9 @@
 //! The registers of a CPU by the names that WinDbg knows them by: those of x64, and of x86.
 
+use kd_protocol::MachineType;
 use kd_protocol::kd::{Context, ContextX86};
 use kd_protocol::wire::Reader;
 
-use super::width::{AMD64, I386};
 use crate::memory::VirtAddr;
 
 /// What a CPU's registers held when it stopped.
@@ -30,17 +30,17 @@ const FLAGS: [(&str, u32); 9] =
     [("cf", 0), ("pf", 2), ("af", 4), ("zf", 6), ("sf", 7), ("tf", 8), ("if", 9), ("df", 10), ("of", 11)];
 
 impl Registers {
-    /// True if the registers of such a machine are known, by `IMAGE_FILE_HEADER.Machine`.
-    pub(super) const fn knows(machine: u16) -> bool {
-        matches!(machine, AMD64 | I386)
+    /// True if the registers of such a machine are known.
+    pub(super) const fn knows(machine: MachineType) -> bool {
+        matches!(machine, MachineType::AMD64 | MachineType::I386)
     }
 
     /// The registers in a machine's `CONTEXT`; nothing if it is cut off, or the machine is not known.
-    pub(super) fn decode(machine: u16, context: &[u8]) -> Option<Self> {
+    pub(super) fn decode(machine: MachineType, context: &[u8]) -> Option<Self> {
         let mut reader = Reader::new("CONTEXT", context);
         Some(Self(match machine {
-            AMD64 => Kind::X64(Box::new(Context::decode(&mut reader).ok()?)),
-            I386 => Kind::X86(Box::new(ContextX86::decode(&mut reader).ok()?)),
+            MachineType::AMD64 => Kind::X64(Box::new(Context::decode(&mut reader).ok()?)),
+            MachineType::I386 => Kind::X86(Box::new(ContextX86::decode(&mut reader).ok()?)),
             _ => return None,
         }))
     }
@@ -206,7 +206,7 @@ mod tests {
         put(0xb8, 0xffff_ffff_ffff_fff1);
         put(0xf8, 0xffff_f800_0141_b000);
         bytes[0x44..0x48].copy_from_slice(&0x246_u32.to_le_bytes());
-        let registers = Registers::decode(AMD64, &bytes).unwrap();
+        let registers = Registers::decode(MachineType::AMD64, &bytes).unwrap();
         let value = |name| registers.get(name).map(|register: Register| (register.value, register.bits));
         assert_eq!(value("RAX"), Some((0x1122_3344_5566_7788, 64)));
         assert_eq!(value("eax"), Some((0x5566_7788, 32)));
@@ -220,8 +220,8 @@ mod tests {
         {
             assert_eq!(value(unknown), None, "{unknown}");
         }
-        assert!(Registers::decode(AMD64, &bytes[..1000]).is_none());
-        assert!(Registers::decode(0xaa64, &bytes).is_none());
+        assert!(Registers::decode(MachineType::AMD64, &bytes[..1000]).is_none());
+        assert!(Registers::decode(MachineType::ARM64, &bytes).is_none());
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
         put(0xb0, 0x1122_3344);
         put(0xb8, 0x8052_7bdc);
         put(0xc0, 0x3246);
-        let registers = Registers::decode(I386, &bytes).unwrap();
+        let registers = Registers::decode(MachineType::I386, &bytes).unwrap();
         let value = |name| registers.get(name).map(|register: Register| (register.value, register.bits));
         assert_eq!((value("EAX"), value("ax")), (Some((0x1122_3344, 32)), Some((0x3344, 16))));
         assert_eq!((value("al"), value("ah")), (Some((0x44, 8)), Some((0x33, 8))));
@@ -244,6 +244,6 @@ mod tests {
         {
             assert_eq!(value(unknown), None, "{unknown}");
         }
-        assert!(Registers::decode(I386, &bytes[..0x2cb]).is_none());
+        assert!(Registers::decode(MachineType::I386, &bytes[..0x2cb]).is_none());
     }
 }

@@ -4,13 +4,10 @@
 //! `0xffffffff84226b28`. What lies in such a target's memory, and what a user types, has 32 bits. Inside verikd an address
 //! of a 32-bit target never has an upper half, so that the two forms compare; its kernel drops the upper half anyway.
 
+use kd_protocol::MachineType;
+
 use crate::memory::{Address as Place, VirtAddr};
 use crate::output::Address;
-
-/// `IMAGE_FILE_MACHINE_AMD64`, `IMAGE_FILE_MACHINE_I386`, and that of 32-bit ARM.
-pub(super) const AMD64: u16 = 0x8664;
-pub(super) const I386: u16 = 0x14c;
-pub(super) const ARMNT: u16 = 0x1c4;
 
 /// How wide a target's addresses are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +17,9 @@ pub(super) enum Width {
 }
 
 impl Width {
-    /// That of a machine, by `IMAGE_FILE_HEADER.Machine`.
-    pub(super) const fn of(machine: u16) -> Self {
-        if matches!(machine, I386 | ARMNT) { Self::Bits32 } else { Self::Bits64 }
+    /// That of a machine.
+    pub(super) const fn of(machine: MachineType) -> Self {
+        if machine.pointer_size() == 4 { Self::Bits32 } else { Self::Bits64 }
     }
 
     /// Bytes of a pointer.
@@ -61,9 +58,9 @@ mod tests {
 
     #[test]
     fn a_32_bit_targets_addresses_lose_the_sign_that_kd_gave_them() {
-        let x86 = Width::of(I386);
+        let x86 = Width::of(MachineType::I386);
         assert_eq!((x86.bytes(), x86.cut(VirtAddr(0xffff_ffff_8422_6b28))), (4, VirtAddr(0x8422_6b28)));
-        let x64 = Width::of(0x8664);
+        let x64 = Width::of(MachineType::AMD64);
         let kernel = VirtAddr(0xffff_ffff_8422_6b28);
         assert_eq!((x64.bytes(), x64.cut(kernel)), (8, kernel));
     }

@@ -92,6 +92,7 @@ const PROTOCOL_ROOMS: &[(&str, &[&str])] = &[
     ("kdnet", &["wire", "address"]),
     ("wire", &["address"]),
     ("address", &[]),
+    ("machine", &[]),
 ];
 
 /// Things of the outside world, and the rooms that may touch them.

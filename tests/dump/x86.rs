@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use kd_protocol::MachineType;
 use verikd::dump;
 use verikd::memory::{Memory, ReadCause, VirtAddr};
 use verikd::source::Source;
@@ -123,7 +124,7 @@ fn write(name: &str, is_pae: bool) -> PathBuf {
 fn examine(path: &Path) {
     let opened = dump::open(path, None).unwrap();
     let version = opened.source.version().unwrap();
-    assert_eq!((version.build, version.machine, version.is_64_bit()), (7601, 0x14c, false));
+    assert_eq!((version.build, version.machine, version.is_64_bit()), (7601, MachineType::I386, false));
     assert_eq!(
         (version.base, version.debugger_data_list),
         (VirtAddr(BASE.into()), VirtAddr(u64::from(DATA) + 0x800))

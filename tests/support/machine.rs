@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut, Range};
 use std::path::{Path, PathBuf};
 
+use kd_protocol::MachineType;
 use verikd::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{Kernel, KernelVersion};
@@ -43,7 +44,7 @@ pub fn version_of(machine: &Machine) -> KernelVersion {
         major: version.major,
         build: version.minor,
         flags: version.flags,
-        machine: version.machine_type,
+        machine: MachineType(version.machine_type),
         base: version.kern_base,
         module_list: version.ps_loaded_module_list,
         debugger_data_list: version.debugger_data_list,

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blind::Blind;
+use kd_protocol::MachineType;
 use verikd::memory::{CountingMemory, ImageMemory, ReadCause, VirtAddr};
 use verikd::symbols::store::SymbolPath;
 use verikd::symbols::table::TableSymbols;
@@ -38,8 +39,8 @@ impl World {
     pub fn new(nt_base: VirtAddr, nt_size: u32, nt: Arc<dyn Symbols>) -> Self {
         let (machine, base) = match nt.pointer_size() {
             // A 32-bit kernel's addresses come sign-extended from KD.
-            4 => (0x14c, VirtAddr(nt_base.0 | 0xffff_ffff_0000_0000)),
-            _ => (0x8664, nt_base),
+            4 => (MachineType::I386, VirtAddr(nt_base.0 | 0xffff_ffff_0000_0000)),
+            _ => (MachineType::AMD64, nt_base),
         };
         let version =
             KernelVersion { major: 0xf, build: 7601, flags: 7, machine, base, ..KernelVersion::default() };

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use kd_protocol::MachineType;
 use proptest::prelude::*;
 
 use super::Expression;
@@ -282,7 +283,12 @@ fn evaluate(text: &str) -> Result<u64, String> {
     let symbols = TableSymbols::new(PdbIdentity::new("nt.pdb", Guid::default(), 1))
         .symbol("Counter", 0x2000)
         .symbol("?Dispatch@Device@@SAJXZ", 0x3000);
-    let version = KernelVersion { machine: 0x8664, base: NT, module_list: list, ..KernelVersion::default() };
+    let version = KernelVersion {
+        machine: MachineType::AMD64,
+        base: NT,
+        module_list: list,
+        ..KernelVersion::default()
+    };
     let kernel = Kernel::new(version, SymbolPath::default());
     kernel.use_symbols(NT, 0x1_0000, Arc::new(symbols));
     let target = Target::new(&memory, &kernel).with_cpu(&Cpu);

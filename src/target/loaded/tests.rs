@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use kd_protocol::MachineType;
+
 use super::*;
 use crate::memory::{ImageMemory, PhysAddr, ReadError, StopId};
 use crate::source::KernelVersion;
@@ -239,7 +241,12 @@ fn kernel() -> Kernel {
     let symbols = TableSymbols::new(PdbIdentity::new("nt.pdb", Guid::default(), 1))
         .symbol("MmLastUnloadedDriver", symbol(LAST_UNLOADED))
         .symbol("MmUnloadedDrivers", symbol(UNLOADED));
-    let version = KernelVersion { machine: 0x8664, base: NT, module_list: HEAD, ..KernelVersion::default() };
+    let version = KernelVersion {
+        machine: MachineType::AMD64,
+        base: NT,
+        module_list: HEAD,
+        ..KernelVersion::default()
+    };
     let kernel = Kernel::new(version, SymbolPath::parse("/nowhere"));
     kernel.use_symbols(NT, 0x2000, Arc::new(symbols));
     kernel
