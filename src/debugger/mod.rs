@@ -138,18 +138,12 @@ impl Debugger {
     /// # Errors
     /// [`DebugError`].
     pub fn break_in(&mut self, observer: &mut dyn Observer) -> Result<Stop, DebugError> {
-        for _ in 0..MAX_BOOTS {
-            let described =
-                self.stop_with_symbols(observer).and_then(|change| self.describe(&change, observer));
-            self.source.rest();
-            match described {
-                Err(DebugError::Version(RequestError::TargetRestarted | RequestError::TargetRunning)) => {
-                    observer.notice(&Notice::RestartedMeanwhile);
-                }
-                result => return result,
-            }
-        }
-        Err(DebugError::RestartsAgain)
+        self.in_one_boot(observer, |debugger, observer| {
+            let change = debugger.stop_with_symbols(observer);
+            let described = change.and_then(|change| debugger.describe(&change, observer));
+            debugger.source.rest();
+            described
+        })
     }
 
     /// Stops the target for as long as it takes to say who it is, and lets it run.
@@ -157,19 +151,27 @@ impl Debugger {
     /// # Errors
     /// [`DebugError`]; [`DebugError::NotResumed`] if nobody knows whether it runs.
     pub fn identify(&mut self, observer: &mut dyn Observer) -> Result<(), DebugError> {
+        self.in_one_boot(observer, |debugger, observer| {
+            debugger.stop_with_symbols(observer).and_then(|_| debugger.know_boot(observer))
+        })?;
+        match self.go() {
+            Resumed::Running | Resumed::NeverRuns => Ok(()),
+            Resumed::MayBeStopped(why) => Err(DebugError::NotResumed(why)),
+        }
+    }
+
+    /// What `stop_and_look` comes to; again for a target that restarts or runs on in the middle of it.
+    fn in_one_boot<T>(
+        &mut self,
+        observer: &mut dyn Observer,
+        stop_and_look: fn(&mut Self, &mut dyn Observer) -> Result<T, DebugError>,
+    ) -> Result<T, DebugError> {
         for _ in 0..MAX_BOOTS {
-            let known = self.stop_with_symbols(observer).and_then(|_| self.know_boot(observer));
-            match known {
+            match stop_and_look(self, observer) {
                 Err(DebugError::Version(RequestError::TargetRestarted | RequestError::TargetRunning)) => {
                     observer.notice(&Notice::RestartedMeanwhile);
                 }
-                result => {
-                    result?;
-                    return match self.go() {
-                        Resumed::Running | Resumed::NeverRuns => Ok(()),
-                        Resumed::MayBeStopped(why) => Err(DebugError::NotResumed(why)),
-                    };
-                }
+                result => return result,
             }
         }
         Err(DebugError::RestartsAgain)

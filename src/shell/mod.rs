@@ -138,13 +138,8 @@ impl Shell {
     /// # Errors
     /// [`ShellError`].
     pub fn break_in(&mut self) -> Result<(), ShellError> {
-        self.break_in_asking(&mut |_| Bytes::from_static(IGNORE))
-    }
-
-    fn break_in_asking(&mut self, ask: &mut dyn FnMut(&DebugIo) -> Bytes) -> Result<(), ShellError> {
         let before = self.debugger.stats();
-        let mut observer = ShellObserver { report: &self.report, teller: &self.teller, ask };
-        let stop = self.debugger.break_in(&mut observer);
+        let stop = self.debugger.break_in(&mut ShellObserver { report: &self.report, teller: &self.teller });
         self.teller.tell();
         self.announced = Some(self.place());
         let announced = self.announce(stop.map(Some));
@@ -157,8 +152,7 @@ impl Shell {
     /// # Errors
     /// [`ShellError`].
     pub fn identify(&mut self) -> Result<(), ShellError> {
-        let ask = &mut |_: &DebugIo| Bytes::from_static(IGNORE);
-        let mut observer = ShellObserver { report: &self.report, teller: &self.teller, ask };
+        let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
         let identified = self.debugger.identify(&mut observer);
         self.teller.tell();
         if let Err(DebugError::NotResumed(_)) = identified {
@@ -178,8 +172,7 @@ impl Shell {
         }
         // Each stop is tried once; one that follows while this one is looked at is another.
         self.announced = Some(place);
-        let ask = &mut |_: &DebugIo| Bytes::from_static(IGNORE);
-        let mut observer = ShellObserver { report: &self.report, teller: &self.teller, ask };
+        let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
         let before = self.debugger.stats();
         let stop = self.debugger.present_stop(&mut observer);
         self.teller.tell();
@@ -390,11 +383,10 @@ impl Shell {
     }
 }
 
-/// Shows what the debugger says, and answers the target's prompts by `ask`.
+/// Shows what the debugger says. A target that asks while it is being stopped is told to go on: it cannot be stopped otherwise.
 struct ShellObserver<'a> {
     report: &'a Report,
     teller: &'a Teller,
-    ask: &'a mut dyn FnMut(&DebugIo) -> Bytes,
 }
 
 impl Observer for ShellObserver<'_> {
@@ -403,8 +395,8 @@ impl Observer for ShellObserver<'_> {
         self.report.notice(notice);
     }
 
-    fn prompt(&mut self, prompt: &DebugIo) -> Bytes {
+    fn prompt(&mut self, _: &DebugIo) -> Bytes {
         self.teller.tell();
-        (self.ask)(prompt)
+        Bytes::from_static(IGNORE)
     }
 }
