@@ -121,6 +121,10 @@ fn a_busy_driver_allocates_and_frees_while_the_machine_runs() {
     world.run_for(Duration::from_secs(5));
     world.break_in();
     let seconds = world.target.debuggee.machine.running().as_secs() - running.as_secs();
-    assert_eq!(uint(&mut world, index, 4) - before, seconds * 2 * 50);
+    let events = uint(&mut world, index, 4) - before;
+    assert!(
+        (seconds * 2 * 50 - 100..=(seconds + 1) * 2 * 50).contains(&events),
+        "{events} events in {seconds} s"
+    );
     assert!(seconds >= 4);
 }

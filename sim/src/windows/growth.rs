@@ -18,7 +18,7 @@ pub struct Growth {
     /// How often the newest leaked block's address was allocated and freed before, as the log of pool allocations has it; as
     /// many as its older half holds.
     pub reuse: u32,
-    /// Blocks that myfault.sys allocates and frees every second while the machine runs.
+    /// Blocks that myfault.sys takes every second while the machine runs; it gives as many back, each a while later.
     pub busy: u32,
 }
 

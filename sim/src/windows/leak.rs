@@ -141,22 +141,6 @@ pub(super) fn reuse(kernel: &Kernel, times: u32) -> Vec<Event> {
     (0..times).flat_map(pair).collect()
 }
 
-/// Allocates a small block and frees it, as a driver at work does all the time.
-pub(super) fn come_and_go(kernel: &mut Kernel) {
-    let caller = kernel.address_in("myfault", "MyfaultDispatch", 0xb7);
-    let address = VirtAddr(0xffff_f8a0_02b3_c000);
-    let allocation =
-        Allocation { pool: Pool::Paged, address, size: 0x40, caller, tag: Some(*b"Busy"), is_special: false };
-    // A debugger may have spoiled the lists: then there is no room, and the driver goes without.
-    let Some(slot) = verifier::allocated(kernel, &MYFAULT, &allocation) else { return };
-    let stack = kernel.stack(STACK);
-    let allocated = Event { address, size: 0x40, thread: LEAKING_THREAD, stack };
-    pool_log::append(kernel, &allocated);
-    verifier::freed(kernel, &MYFAULT, Pool::Paged, slot);
-    let freed = Event { stack: kernel.stack(UNLOAD_STACK), ..allocated };
-    pool_log::append(kernel, &freed);
-}
-
 fn take_block(kernel: &mut Kernel, number: u64) -> Option<(VirtAddr, Slot)> {
     let Some(address) = map_block(kernel, number) else {
         verifier::failed(kernel, &MYFAULT);

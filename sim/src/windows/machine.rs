@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kd_protocol::{PhysAddr, VirtAddr};
 
+use super::breathing::Breathing;
 use super::debugger_data::{self, Version};
 use super::growth::Growth;
 use super::images::{Build, WINDOWS_7_SP1};
@@ -44,6 +45,8 @@ pub struct Machine {
     first_stop: Option<Duration>,
     /// Blocks leaked so far.
     blocks: u64,
+    /// A driver that takes blocks and gives them back.
+    breathing: Breathing,
     /// When the next block is leaked, counted as `running`.
     next_leak: Option<Duration>,
     stops: u64,
@@ -172,7 +175,8 @@ impl Machine {
         let mut lines = Vec::new();
         loop {
             let beat = Duration::from_secs(self.running.as_secs().saturating_add(1));
-            let due = self.next_leak.map_or(beat, |next_leak| next_leak.min(beat));
+            let work = self.works().then(|| self.breathing.due());
+            let due = [self.next_leak, work].into_iter().flatten().fold(beat, Duration::min);
             if due > end {
                 break;
             }
@@ -181,8 +185,10 @@ impl Machine {
                 lines.push(self.leak_block());
                 self.next_leak = self.leak_interval().map(|interval| due + interval);
             }
+            if work == Some(due) {
+                self.breathing.work(&mut self.kernel, due);
+            }
             if due == beat {
-                self.work();
                 lines.push(self.beat());
             }
         }
@@ -337,18 +343,16 @@ impl Machine {
             running: Duration::ZERO,
             first_stop: None,
             blocks: if scenario.leaks() { leak::BLOCKS_AT_FIRST_STOP } else { 0 },
+            breathing: Breathing::new(fastrand::Rng::with_seed(seed)),
             next_leak: None,
             stops: 0,
         }
     }
 
-    /// What a verified driver does in a second.
-    fn work(&mut self) {
-        if self.scenario.leaks() && self.scenario.tracking_of_the_leak() == Tracking::List {
-            for _ in 0..self.kernel.growth.busy {
-                leak::come_and_go(&mut self.kernel);
-            }
-        }
+    /// True if a driver takes blocks and gives them back.
+    fn works(&self) -> bool {
+        let is_there = self.scenario.leaks() && self.scenario.tracking_of_the_leak() == Tracking::List;
+        is_there && self.kernel.growth.busy > 0
     }
 
     /// How often the driver leaks, if it is there to do so.

@@ -19,6 +19,7 @@
 //! Nothing here asks for a build's number to decide what to write: it asks the layouts whether a structure, a field or a
 //! symbol is there.
 
+mod breathing;
 mod damage;
 mod debugger_data;
 mod flood;
