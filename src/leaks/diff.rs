@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::carry::carry;
 use super::snapshot::{Held, SavedBlock, SavedGroup, Snapshot};
 
 /// Why two snapshots cannot be compared.
@@ -114,6 +115,12 @@ fn key(group: &SavedGroup) -> Key<'_> {
     (&group.driver, path, group.stacks_known > 0)
 }
 
+/// What a group is called in a comparison: its driver, and its path by name.
+pub(super) fn key_of(group: &SavedGroup) -> (&str, Vec<String>) {
+    let (driver, path, _) = key(group);
+    (driver, path)
+}
+
 /// Compares snapshots, the oldest first: the last with the first, and how each path grew between.
 ///
 /// # Errors
@@ -122,6 +129,7 @@ fn key(group: &SavedGroup) -> Key<'_> {
 /// # Panics
 /// If there are fewer than two.
 pub fn compare(snapshots: &[Snapshot]) -> Result<Comparison, NotComparable> {
+    let snapshots = &carried(snapshots)[..];
     let [old, .., new] = snapshots else { panic!("two snapshots at the least") };
     if old.tag != new.tag {
         let tag = |it: &Snapshot| it.tag.clone().unwrap_or_else(|| "all".to_owned());
@@ -156,6 +164,19 @@ pub fn compare(snapshots: &[Snapshot]) -> Result<Comparison, NotComparable> {
             .then_with(|| one.path.cmp(&other.path))
     });
     Ok(Comparison { is_same_boot, elapsed_ms, old: old.held(), new: new.held(), drivers_of_one_only, groups })
+}
+
+/// Each with what those before it know.
+pub(super) fn carried(snapshots: &[Snapshot]) -> Vec<Snapshot> {
+    let mut carried: Vec<Snapshot> = Vec::with_capacity(snapshots.len());
+    for snapshot in snapshots {
+        let mut snapshot = snapshot.clone();
+        if let Some(earlier) = carried.last() {
+            carry(earlier, &mut snapshot);
+        }
+        carried.push(snapshot);
+    }
+    carried
 }
 
 /// True if both are of one boot: the same kernel at the same place, booted at the same time, whose log has gone on.

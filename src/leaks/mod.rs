@@ -8,6 +8,7 @@
 
 #[cfg(feature = "pictures")]
 mod caption;
+mod carry;
 mod diff;
 mod file;
 mod folded;
@@ -19,7 +20,9 @@ mod stack;
 mod svg;
 mod text;
 mod tree;
+mod verdict;
 
+pub use carry::carry;
 pub use diff::{Comparison, Difference, GroupDiff, NotComparable, compare};
 pub use file::{SnapshotError, read, write};
 pub use folded::write_folded;
@@ -30,5 +33,6 @@ pub use snapshot::{
 pub use stack::Weight;
 #[cfg(feature = "pictures")]
 pub use svg::write_svg;
-pub use text::write_comparison;
+pub use text::{write_comparison, write_verdict, write_watched};
 pub use tree::{NARROWEST_TREE, write_tree};
+pub use verdict::{Growing, LEAST, Verdict, judge};

@@ -1,10 +1,12 @@
-//! How a comparison prints.
+//! How comparisons and verdicts print.
 
 use std::fmt::{self, Write};
+use std::time::Duration;
 
-use super::diff::{Comparison, Difference, GroupDiff};
-use super::snapshot::Held;
-use crate::output::{binary, grouped};
+use super::diff::{Comparison, Difference, GroupDiff, compare};
+use super::snapshot::{Held, Snapshot};
+use super::verdict::{Growing, LEAST, Verdict};
+use crate::output::{binary, grouped, unix_time, write_columns};
 
 /// Writes what has become of the call paths, at most `top` of those that changed.
 ///
@@ -28,6 +30,97 @@ pub fn write_comparison(compared: &Comparison, top: usize, out: &mut dyn Write) 
     let same = compared.groups.len() - changed.len();
     if same > 0 {
         writeln!(out, "\nWithout a change: {same}")?;
+    }
+    Ok(())
+}
+
+/// Call paths that a table has room for.
+const ROWS: usize = 10;
+
+/// Writes how things stand after the last of `snapshots`: a table of the paths that grew the most, or one line.
+///
+/// # Errors
+/// The writer's.
+pub fn write_watched(
+    snapshots: &[Snapshot],
+    frozen: Duration,
+    as_table: bool,
+    out: &mut dyn Write,
+) -> fmt::Result {
+    let [.., now] = snapshots else { return Ok(()) };
+    let (held, first) = (now.held(), snapshots[0].held());
+    let last = snapshots.len().checked_sub(2).map(|at| snapshots[at].held());
+    let time = unix_time((now.unix_ms / 1000).cast_signed());
+    write!(out, "{time}  {}", total(held))?;
+    if let Some(last) = last {
+        write!(out, ", {} bytes since the last look", signed(last.bytes, held.bytes))?;
+    }
+    writeln!(out, "; stood still for {frozen:.1?}")?;
+    if !as_table && last.is_none() {
+        return Ok(());
+    }
+    let compared = match compare(&[snapshots[0].clone(), now.clone()]) {
+        Ok(compared) => compared,
+        Err(error) => return writeln!(out, "  {error}"),
+    };
+    let grown = compared.groups.iter().filter(|group| group.new.bytes > group.old.bytes);
+    let caller = |group: &GroupDiff| group.path.first().cloned().unwrap_or_default();
+    if as_table {
+        writeln!(out, "  since the first look {} bytes", signed(first.bytes, held.bytes))?;
+        let mut rows: Vec<[String; 5]> =
+            vec![["  bytes", "grown by", "blocks", "driver", "caller"].map(str::to_owned)];
+        rows.extend(compared.groups.iter().take(ROWS).map(|group| {
+            [
+                format!("  {}", grouped(group.new.bytes)),
+                signed(group.old.bytes, group.new.bytes),
+                grouped(group.new.blocks),
+                group.driver.clone(),
+                caller(group),
+            ]
+        }));
+        let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(String::as_str)).collect();
+        return write_columns(out, &rows);
+    }
+    for group in grown.take(1) {
+        writeln!(
+            out,
+            "  {} bytes since the first look: {}",
+            signed(group.old.bytes, group.new.bytes),
+            caller(group)
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes the verdict as a paragraph, and the paths that it names.
+///
+/// # Errors
+/// The writer's.
+pub fn write_verdict(verdict: &Verdict, out: &mut dyn Write) -> fmt::Result {
+    let Verdict { snapshots, elapsed_ms, leaks, breathing, unchanged } = verdict;
+    write!(out, "\n{snapshots} snapshots over {}: ", spoken(*elapsed_ms))?;
+    if *snapshots < LEAST {
+        return writeln!(out, "too few to tell a leak from a breath; {LEAST} are needed.");
+    }
+    match leaks.len() {
+        0 => write!(out, "no call path grows in every interval.")?,
+        1 => write!(out, "one call path leaks.")?,
+        more => write!(out, "{more} call paths leak.")?,
+    }
+    writeln!(out, " {} come and go, {unchanged} have not changed.", breathing.len())?;
+    for (number, Growing { driver, path, tags, held, bytes_per_minute, blocks_per_minute }) in
+        (1..).zip(leaks)
+    {
+        let rate = binary(bytes_per_minute.max(0.0) as u64);
+        let tags = if tags.is_empty() { "no tag".to_owned() } else { tags.join(", ") };
+        writeln!(
+            out,
+            "\n{number}. {driver} leaks {rate} and {blocks_per_minute:.1} blocks a minute; {tags}; now {}",
+            total(*held)
+        )?;
+        for frame in path {
+            writeln!(out, "     {frame}")?;
+        }
     }
     Ok(())
 }
