@@ -17,6 +17,7 @@ use verikd::session::{
 };
 use verikd::shell::interactive::prompt;
 use verikd::shell::script::{Script, run_script};
+use verikd::shell::watch::Watch;
 use verikd::shell::{
     Drained, Format, Report, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
 };
@@ -136,18 +137,29 @@ impl Options {
     }
 }
 
+/// What is done with a target.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A person asks.
+    Prompt,
+    /// A script does.
+    Script(Script),
+    /// What drivers hold is looked at again and again.
+    Watch(Watch),
+}
+
+impl Work {
+    /// True if nobody is there to answer the target, or to wait for it without end.
+    const fn is_unattended(&self) -> bool {
+        !matches!(self, Self::Prompt)
+    }
+}
+
 fn hexadecimal(text: &str) -> Result<u64, std::num::ParseIntError> {
     u64::from_str_radix(text.trim_start_matches("0x"), 16)
 }
 
 pub(super) fn run(options: &Options) -> u8 {
-    let connection = match connection_of(options) {
-        Ok(connection) => connection,
-        Err(error) => {
-            fail(&error.of_option("-k"));
-            return USAGE;
-        }
-    };
     let script = match script_of(options) {
         Ok(script) => script,
         Err(error) => {
@@ -167,10 +179,22 @@ pub(super) fn run(options: &Options) -> u8 {
         );
         return USAGE;
     }
+    work(options, &script.map_or(Work::Prompt, Work::Script))
+}
+
+/// Does what is to be done with the target that the options name.
+pub(super) fn work(options: &Options, work: &Work) -> u8 {
+    let connection = match connection_of(options) {
+        Ok(connection) => connection,
+        Err(error) => {
+            fail(&error.of_option("-k"));
+            return USAGE;
+        }
+    };
     match (connection, &options.dump, &options.vm) {
-        (Some(connection), _, _) => run_live(options, connection, script.as_ref()),
-        (None, Some(file), _) => run_file(options, file, script.as_ref()),
-        (None, None, Some(place)) => run_vm(options, place, script.as_ref()),
+        (Some(connection), _, _) => run_live(options, connection, work),
+        (None, Some(file), _) => run_file(options, file, work),
+        (None, None, Some(place)) => run_vm(options, place, work),
         (None, None, None) => unreachable!("the argument parser asks for -k, -z or --vm"),
     }
 }
@@ -187,7 +211,7 @@ fn connection_of(options: &Options) -> Result<Option<Connection>, ConnectionErro
 }
 
 /// A file's memory: nothing is let run, and nothing waits.
-fn run_file(options: &Options, file: &Path, script: Option<&Script>) -> u8 {
+fn run_file(options: &Options, file: &Path, work: &Work) -> u8 {
     let watcher = match Watcher::alone(true) {
         Ok(watcher) => watcher,
         Err(error) => return fail(&error),
@@ -207,7 +231,7 @@ fn run_file(options: &Options, file: &Path, script: Option<&Script>) -> u8 {
     if let Err(error) = keep(&source, watcher.clone(), report.clone()) {
         return fail(&error);
     }
-    let (worst, ended_by) = debug(options, source, &watcher, &report, script);
+    let (worst, ended_by) = debug(options, source, &watcher, &report, work);
     ended(&watcher, &report, worst, ended_by)
 }
 
@@ -227,7 +251,7 @@ impl Attention for Wishes {
 }
 
 /// A virtual machine, which is paused while it is read.
-fn run_vm(options: &Options, place: &str, script: Option<&Script>) -> u8 {
+fn run_vm(options: &Options, place: &str, work: &Work) -> u8 {
     let place: VmPlace = match place.parse() {
         Ok(place) => place,
         Err(error) => {
@@ -259,12 +283,12 @@ fn run_vm(options: &Options, place: &str, script: Option<&Script>) -> u8 {
     if let Err(error) = keep(&source, watcher.clone(), report.clone()) {
         return fail(&error);
     }
-    let (worst, ended_by) = debug(options, source, &watcher, &report, script);
+    let (worst, ended_by) = debug(options, source, &watcher, &report, work);
     ended(&watcher, &report, worst, ended_by)
 }
 
 /// A live target.
-fn run_live(options: &Options, connection: Connection, script: Option<&Script>) -> u8 {
+fn run_live(options: &Options, connection: Connection, work: &Work) -> u8 {
     let deadlines = &options.deadlines;
     let answer = Bytes::from_static(options.prompt_answer.text().as_bytes());
     let config = SessionConfig {
@@ -272,7 +296,7 @@ fn run_live(options: &Options, connection: Connection, script: Option<&Script>) 
         search_timeout: deadlines.search_timeout,
         leave_timeout: deadlines.leave_timeout,
         deadline: deadlines.deadline,
-        prompts: if script.is_some() { Prompts::Answer(answer) } else { Prompts::Ask },
+        prompts: if work.is_unattended() { Prompts::Answer(answer) } else { Prompts::Ask },
         handle_signals: true,
         tap: options
             .trace
@@ -290,7 +314,8 @@ fn run_live(options: &Options, connection: Connection, script: Option<&Script>) 
     if let Err(error) = keep(&session, watcher.clone(), report.clone()) {
         return fail(&error);
     }
-    let timeout = deadlines.connect_timeout.or_else(|| script.map(|_| SCRIPT_CONNECT_TIMEOUT));
+    let timeout =
+        deadlines.connect_timeout.or_else(|| work.is_unattended().then_some(SCRIPT_CONNECT_TIMEOUT));
     report.status(&format!("Waiting for a target on {}", session.place()));
     if let Err(error) = wait_for_target(&session, &report, timeout) {
         report.status(&format!("verikd: {error}"));
@@ -302,7 +327,7 @@ fn run_live(options: &Options, connection: Connection, script: Option<&Script>) 
         return ended(&watcher, &report, Worst::Failed, ended_by);
     }
     watcher.set_freeze_budget(options.freeze_budget);
-    let (worst, ended_by) = debug(options, Arc::clone(&session), &watcher, &report, script);
+    let (worst, ended_by) = debug(options, Arc::clone(&session), &watcher, &report, work);
     say_of_damage(&session, &report);
     ended(&watcher, &report, worst, ended_by)
 }
@@ -313,7 +338,7 @@ fn debug(
     source: Arc<impl Source + 'static>,
     watcher: &Watcher,
     report: &Report,
-    script: Option<&Script>,
+    work: &Work,
 ) -> (Worst, Option<Quit>) {
     let deadlines = &options.deadlines;
     let watch = Box::new(TerminalWatch::new(watcher.clone()));
@@ -323,7 +348,7 @@ fn debug(
     let mut shell = Shell::new(debugger, watcher.clone(), report.clone()).with_style(style);
     // Neither a file nor a virtual machine is stopped for longer by a break-in.
     let breaks_in = options.break_in || options.dump.is_some() || options.vm.is_some();
-    let result = attach_and_ask(&mut shell, breaks_in, script, deadlines.break_timeout);
+    let result = attach_and_ask(&mut shell, breaks_in, work, deadlines.break_timeout);
     let is_interrupted =
         matches!(&result, Err(ShellError::Debug(DebugError::BreakIn(BreakInError::Interrupted))));
     let interrupted = Quit::Signal(Signal::Interrupt);
@@ -366,9 +391,12 @@ pub(super) fn ended(watcher: &Watcher, report: &Report, worst: Worst, ended_by: 
 fn attach_and_ask(
     shell: &mut Shell,
     break_in: bool,
-    script: Option<&Script>,
+    work: &Work,
     break_in_timeout: Duration,
 ) -> Result<(), ShellError> {
+    if let Work::Watch(watch) = work {
+        return verikd::shell::watch::watch(shell, watch);
+    }
     let attached = if break_in { shell.break_in() } else { shell.identify() };
     if attached.is_err() {
         if let Some(control) = shell.control().filter(|_| is_interrupted(shell)) {
@@ -377,9 +405,9 @@ fn attach_and_ask(
         shell.leave();
     }
     attached?;
-    match script {
-        Some(script) => run_script(shell, script),
-        None => prompt(shell, break_in_timeout),
+    match work {
+        Work::Script(script) => run_script(shell, script),
+        Work::Prompt | Work::Watch(_) => prompt(shell, break_in_timeout),
     }
 }
 

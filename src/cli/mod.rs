@@ -16,6 +16,7 @@ mod simulate;
 mod spelling;
 mod symbols;
 mod visible_key;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ struct Arguments {
 enum Command {
     /// Show which call paths hold how much pool: attach, !leaks, leave the target running
     Leaks(Box<leaks::Options>),
+    /// Look at what drivers hold at an interval, and tell at the end what leaks
+    Watch(Box<watch::Options>),
     /// Show what has become of each call path between snapshots of `leaks --save`
     Diff(diff::Options),
     /// Debug a simulated target in this process: what verikd does, without a Windows machine
@@ -66,13 +69,16 @@ pub(crate) fn run() -> ExitCode {
     for note in notes {
         let _ = writeln!(io::stderr(), "note: {note}");
     }
-    // They are a debugger's, and `leaks` has its own.
+    // They are a debugger's, and these two have their own.
     let hide = |command: clap::Command| {
         leaks::HIDDEN
             .iter()
             .fold(command, |command, name| command.mut_arg(name, |argument| argument.hide(true)))
     };
-    let parsed = Arguments::command().mut_subcommand("leaks", hide).try_get_matches_from(arguments);
+    let parsed = Arguments::command()
+        .mut_subcommand("leaks", hide)
+        .mut_subcommand("watch", hide)
+        .try_get_matches_from(arguments);
     let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
@@ -80,6 +86,7 @@ pub(crate) fn run() -> ExitCode {
     let code = match arguments.command {
         None => debug::run(&arguments.debug),
         Some(Command::Leaks(options)) => leaks::run(*options),
+        Some(Command::Watch(options)) => watch::run(*options),
         Some(Command::Diff(options)) => diff::run(&options),
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::Sim(options)) => simulate::run(&options),

@@ -51,10 +51,6 @@ impl Stamp {
 }
 
 impl Answered {
-    pub(super) fn new(answer: Answer, stamp: Stamp, cost: Stats) -> Self {
-        Self { facts: answer.facts, notes: answer.notes, stamp, cost }
-    }
-
     /// Writes the facts as WinDbg would, in the reader's style.
     ///
     /// # Errors
@@ -66,11 +62,7 @@ impl Answered {
     /// Writes the files that were asked for with it. Of each, that it was written, or why not.
     #[must_use]
     pub fn write_files(&self) -> Vec<Result<String, String>> {
-        let moment = Moment {
-            unix_ms: self.stamp.unix_ms,
-            pointer_size: self.stamp.pointer_size.unwrap_or(size_of::<u64>()),
-            notes: &self.notes,
-        };
+        let moment = self.moment();
         let files = self.facts.files();
         let write = |file: &AnswerFile<'_>| match (file.write)(&moment) {
             Ok(()) => Ok(format!("Wrote {}", file.path.display())),
@@ -81,6 +73,20 @@ impl Answered {
 }
 
 impl<F> Answered<F> {
+    pub(super) fn new(answer: Answer<F>, stamp: Stamp, cost: Stats) -> Self {
+        Self { facts: answer.facts, notes: answer.notes, stamp, cost }
+    }
+
+    /// Of which moment it is, and what was noted: for files.
+    #[must_use]
+    pub fn moment(&self) -> Moment<'_> {
+        Moment {
+            unix_ms: self.stamp.unix_ms,
+            pointer_size: self.stamp.pointer_size.unwrap_or(size_of::<u64>()),
+            notes: &self.notes,
+        }
+    }
+
     /// The worst of its notes; nothing if it has none.
     #[must_use]
     pub fn worst(&self) -> Option<NoteKind> {

@@ -23,7 +23,7 @@ use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::{RequestError, RunState};
 
 use crate::commands::verifier::verified_images;
-use crate::commands::{self, Answer, Facts, Found, NoteKind, QueryError, SymbolCommand, told};
+use crate::commands::{Answer, Facts, Found, NoteKind, Query, QueryError, SymbolCommand, told};
 use crate::memory::{CachedMemory, Memory, Need, VirtAddr};
 use crate::source::{
     BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Wait,
@@ -339,10 +339,31 @@ impl Debugger {
         arguments: &str,
         progress: &dyn Progress,
     ) -> Result<Answered, AskError> {
+        self.asked(|target| run(arguments, target), progress)
+    }
+
+    /// The same for a query, whose facts keep their type.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn ask_for<Q: Query>(
+        &self,
+        query: &Q,
+        progress: &dyn Progress,
+    ) -> Result<Answered<Q::Facts>, AskError> {
+        self.asked(|target| query.run(target), progress)
+    }
+
+    fn asked<F>(
+        &self,
+        question: impl FnOnce(&Target<'_>) -> Result<F, QueryError>,
+        progress: &dyn Progress,
+    ) -> Result<Answered<F>, AskError> {
         let before = self.stats();
         let Some(target) = self.target() else { return Err(self.why_not_stopped()) };
         self.memory.inner().take_failure();
-        let answer = commands::ask(run, arguments, &target.with_progress(progress));
+        let target = target.with_progress(progress);
+        let answer = told(question(&target), &target);
         let Some(cause) = self.memory.inner().take_failure() else {
             return Ok(self.answered(answer?, before));
         };
@@ -395,7 +416,7 @@ impl Debugger {
         self.answered(Answer::of_no_target(facts), before)
     }
 
-    fn answered(&self, answer: Answer, before: Stats) -> Answered {
+    fn answered<F>(&self, answer: Answer<F>, before: Stats) -> Answered<F> {
         Answered::new(answer, self.stamp(), self.stats().since(before))
     }
 

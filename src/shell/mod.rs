@@ -23,6 +23,7 @@ pub mod script;
 mod teller;
 mod terminal;
 mod typist;
+pub mod watch;
 mod worst;
 mod writer;
 
@@ -280,12 +281,7 @@ impl Shell {
 
     /// Shows an answer; returns what it remarks.
     fn answer(&mut self, command: &str, answered: Answered) -> Vec<String> {
-        let worst = match answered.worst() {
-            None | Some(NoteKind::Remark) => Worst::Fine,
-            Some(NoteKind::Partial) => Worst::Partial,
-            Some(NoteKind::Failed) => Worst::Failed,
-        };
-        self.worst = self.worst.max(worst);
+        self.worst = self.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
         let remarks = answered.notes.iter().filter(|note| note.kind == NoteKind::Remark);
         let remarks = remarks.map(|note| note.text.clone()).collect();
         self.report.answer(command, answered, self.style);
@@ -370,6 +366,11 @@ impl Shell {
         let error = control.lost()?;
         let heard = control.last_heard();
         Some(format!("the target is lost: {error}; last sign of life: {heard}"))
+    }
+
+    /// Bytes of a pointer in the target.
+    fn pointer_size(&self) -> usize {
+        self.debugger.stamp().pointer_size.unwrap_or(size_of::<u64>())
     }
 
     fn prompt_text(&self) -> String {

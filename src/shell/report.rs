@@ -43,6 +43,11 @@ impl Report {
         &self.writer
     }
 
+    /// How answers are written.
+    pub(super) const fn format(&self) -> Format {
+        self.format
+    }
+
     /// Shows what the last command cost, if that is wanted.
     pub(super) fn cost(&self, stats: Stats) {
         match self.format {

@@ -1,5 +1,6 @@
 //! How a session went, in exit codes.
 
+use crate::commands::NoteKind;
 use crate::session::Quit;
 
 /// How the worst command of a session went; the exit code of a script.
@@ -19,6 +20,15 @@ pub enum Worst {
 }
 
 impl Worst {
+    /// How a command went whose worst note is of this kind.
+    pub(super) const fn of(kind: NoteKind) -> Self {
+        match kind {
+            NoteKind::Remark => Self::Fine,
+            NoteKind::Partial => Self::Partial,
+            NoteKind::Failed => Self::Failed,
+        }
+    }
+
     /// The process's exit code.
     #[must_use]
     pub const fn exit_code(self) -> u8 {

@@ -45,6 +45,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "debugger",
             "commands",
+            "leaks",
             "session",
             "source",
             "target",

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::program::{Finished, Setup, verikd};
+use crate::program::{Finished, Running, Setup, verikd};
 
 fn leaks(setup: &Setup, options: &[&str]) -> Finished {
     let (connection, symbols) = (setup.connection("1.2.3.4"), setup.symbols());
@@ -126,4 +126,41 @@ fn what_cannot_be_done_is_said_with_its_exit_code() {
         ended.err
     );
     target.wait_for("Runs on");
+}
+
+#[test]
+fn a_watch_names_what_leaks_and_lets_the_machine_run_between_its_looks() {
+    let setup = Setup::new();
+    let mut target = setup.target(&["--leak-every", "20ms"]);
+    let (connection, symbols) = (setup.connection("1.2.3.4"), setup.symbols());
+    let first = ["watch", "-k", &connection, "-y", symbols.to_str().unwrap(), "--driver", "myfault.sys"];
+    let ended = verikd(&[&first[..], &["--every", "500ms", "--for", "2s"]].concat());
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let looks = ended
+        .out
+        .lines()
+        .filter(|line| line.contains(" blocks (") && line.contains("stood still for"))
+        .count();
+    assert!((2..=5).contains(&looks), "{}", ended.out);
+    assert!(ended.out.contains("+") && ended.out.contains("bytes since the last look"), "{}", ended.out);
+    for _ in 0..looks {
+        target.wait_for("Runs on");
+    }
+
+    let mut running = Running::start(&[&first[..], &["--every", "300ms", "--json"]].concat());
+    for _ in 0..5 {
+        target.wait_for("Runs on");
+    }
+    running.wait_for("Connected to");
+    running.signal("INT");
+    let ended = running.finish();
+    assert_eq!(ended.code, 0, "Ctrl+C is how a watch ends: {}", ended.err);
+    let lines: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (last, looks) = lines.split_last().unwrap();
+    assert!(
+        looks.len() >= 4 && looks.iter().all(|look| look["snapshot"]["groups"][0]["driver"] == "myfault.sys")
+    );
+    let leaks = last["verdict"]["leaks"].as_array().unwrap();
+    assert_eq!(leaks[0]["path"][0], "myfault!MyfaultDeviceControl+0x358", "{last:#}");
+    target.wait_for("leaked");
 }

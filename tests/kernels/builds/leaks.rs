@@ -1,10 +1,14 @@
 //! The leak report on every build and in every scenario, held against what the simulation itself knows of its drivers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use verikd::commands::verifier::leaks::LeakQuery;
+use verikd::commands::{Moment, Query};
+use verikd::leaks::{Snapshot, judge};
 use verikd::target::Target;
-use verikd_sim::windows::{BUILDS, Build, Machine, Scenario};
+use verikd_sim::windows::{BUILDS, Build, Growth, Machine, Scenario};
 
 use super::scenarios::json;
 use super::stopped;
@@ -192,5 +196,45 @@ fn what_is_not_there_is_said_and_nothing_falls_over() {
                 }
             });
         }
+    }
+}
+
+/// Snapshots of a machine at an interval, as `verikd watch` takes them.
+fn watched(seed: u64, leaks: bool, busy: u32, every: Duration, looks: usize) -> Vec<Snapshot> {
+    let growth = Growth { busy, ..Growth::default() };
+    let mut machine = Machine::grown(BUILDS[0], Scenario::Myfault, seed, 0, growth);
+    machine.leak_every(if leaks { Duration::from_secs(1) } else { Duration::ZERO });
+    machine.break_in();
+    machine.run_for(Duration::from_secs(20));
+    let query = LeakQuery { drivers: vec!["myfault.sys".into()], keep_blocks: true, ..LeakQuery::default() };
+    let mut snapshots = Vec::new();
+    for number in 0..looks as u64 {
+        machine.break_in();
+        let (still, kernel) = stopped(BUILDS[0], machine.clone());
+        let target = Target::new(&still, &kernel);
+        let facts = query.run(&target).unwrap();
+        let notes = target.notes().take();
+        let known =
+            facts.groups.iter().map(|group| group.stacks.found + group.stacks.not_in_log).sum::<u64>();
+        assert_eq!(known, facts.blocks, "each block was looked for");
+        assert_eq!(facts.blocks, still.outstanding().len() as u64);
+        let moment = Moment { unix_ms: number * every.as_millis() as u64, pointer_size: 8, notes: &notes };
+        snapshots.push(facts.snapshot(&moment));
+        machine.run_for(every);
+    }
+    snapshots
+}
+
+#[test]
+fn a_leak_among_what_comes_and_goes_is_named_and_a_breath_is_not() {
+    const EVERY: Duration = Duration::from_secs(10);
+    let seeds = std::env::var("VERIKD_SEEDS").map_or(1, |it| it.parse().unwrap());
+    for seed in 0..seeds {
+        let leaking = judge(&watched(seed, true, 300, EVERY, 6)).unwrap();
+        let [leak] = &leaking.leaks[..] else { panic!("seed {seed}: {leaking:#?}") };
+        assert_eq!(leak.path[0], "myfault!MyfaultDeviceControl+0x358");
+        assert!((leak.blocks_per_minute - 60.0).abs() < 7.0, "{leak:#?}");
+        let breathing = judge(&watched(seed, false, 300, EVERY, 6)).unwrap();
+        assert!(breathing.leaks.is_empty(), "seed {seed}: {breathing:#?}");
     }
 }

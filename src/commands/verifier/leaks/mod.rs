@@ -152,7 +152,7 @@ impl Query for LeakQuery {
         }
         self.keep_tag(&mut held, target);
         let lookup = Lookup::of(target, &held, self.needs_stacks(), self.all)?;
-        let boot = report::boot_of(target, self.save.is_some());
+        let boot = report::boot_of(target, self.keep_blocks || self.save.is_some());
         Ok(group::report(self, boot, drivers, &held, lookup))
     }
 }

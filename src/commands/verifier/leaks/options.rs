@@ -74,6 +74,8 @@ pub struct LeakQuery {
     pub all: bool,
     /// Keep each group's blocks in the report, and print them.
     pub verbose: bool,
+    /// Keep each group's blocks in the report.
+    pub keep_blocks: bool,
     /// Where a snapshot is to be written.
     pub save: Option<PathBuf>,
 }
@@ -81,7 +83,7 @@ pub struct LeakQuery {
 impl LeakQuery {
     /// True if each group's blocks are kept.
     pub(super) const fn keeps_blocks(&self) -> bool {
-        self.verbose || self.save.is_some()
+        self.verbose || self.keep_blocks || self.save.is_some()
     }
 
     /// Trackers have callers, tags and sizes; a path and a thread only the log has.

@@ -6,7 +6,15 @@ use crate::commands::answer::Moment;
 use crate::leaks::{Held, HexNumber, LogState, SavedBlock, SavedDriver, SavedFrame, SavedGroup, Snapshot};
 use crate::target::NoteKind;
 
-pub(super) fn snapshot(report: &LeakReport, moment: &Moment<'_>) -> Snapshot {
+impl LeakReport {
+    /// The same as a snapshot. It has blocks only if they were kept.
+    #[must_use]
+    pub fn snapshot(&self, moment: &Moment<'_>) -> Snapshot {
+        snapshot(self, moment)
+    }
+}
+
+fn snapshot(report: &LeakReport, moment: &Moment<'_>) -> Snapshot {
     let driver = |it: &super::report::DriverTotal| SavedDriver {
         name: it.name.clone(),
         held: Held { blocks: it.blocks, bytes: it.bytes },

@@ -4,7 +4,6 @@ use std::fmt::{self, Write};
 
 use super::super::frames::Frame;
 use super::report::{Group, LeakReport, LeakedBlock, Stacks};
-use super::snapshot::snapshot;
 use crate::commands::answer::{AnswerFile, Facts};
 use crate::commands::context::Context;
 use crate::commands::schema::Schema;
@@ -47,7 +46,7 @@ impl Facts for LeakReport {
         let save = self.save.as_deref().map(|path| AnswerFile {
             path,
             write: Box::new(move |moment| {
-                leaks::write(&snapshot(self, moment), path).map_err(|it| it.to_string())
+                leaks::write(&self.snapshot(moment), path).map_err(|it| it.to_string())
             }),
         });
         save.into_iter().collect()
