@@ -14,7 +14,7 @@ use super::error::ShellError;
 use super::format::Format;
 use super::worst::Worst;
 use super::writer::Stream;
-use super::{IGNORE, Shell, ShellObserver};
+use super::{Shell, ShellObserver};
 use crate::commands::NoteCode;
 use crate::commands::verifier::leaks::LeakQuery;
 use crate::debugger::Stats;
@@ -79,8 +79,7 @@ fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Re
     loop {
         let before = shell.debugger.stats();
         let stopped = {
-            let ask = &mut |_: &kd_protocol::kd::DebugIo| bytes::Bytes::from_static(IGNORE);
-            let mut observer = ShellObserver { report: &shell.report, teller: &shell.teller, ask };
+            let mut observer = ShellObserver { report: &shell.report, teller: &shell.teller };
             shell.debugger.break_in(&mut observer)
         };
         shell.teller.tell();
