@@ -6,11 +6,11 @@ use crate::target::{OfLink, ReadCause, TargetError};
 /// Why a command has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the message says what each field is")]
 pub enum QueryError {
     /// No command has this name.
     #[error("unknown command {name}{}; .help lists the commands", meant(.nearest))]
     Unknown {
-        /// What was typed.
         name: String,
         /// Commands whose names are near.
         nearest: Vec<&'static str>,
@@ -18,7 +18,6 @@ pub enum QueryError {
     /// WinDbg has this command, this program has not.
     #[error("{name}: {sentence}")]
     NotHere {
-        /// What was typed.
         name: String,
         /// What it would need, and what comes nearest.
         sentence: &'static str,
@@ -35,33 +34,20 @@ pub enum QueryError {
     /// An argument is not of a form that the command takes.
     #[error("{command}: {problem}\nusage: {usage}")]
     Usage {
-        /// The command.
         command: &'static str,
-        /// What is wrong.
         problem: String,
         /// What it takes.
         usage: &'static str,
     },
     /// The target did not give what the command needs.
     #[error("{command}: {source}")]
-    Target {
-        /// The command.
-        command: &'static str,
-        /// Why.
-        source: TargetError,
-    },
+    Target { command: &'static str, source: TargetError },
     /// An argument is an expression without a value.
     #[error("{command}: {source}")]
-    Expression {
-        /// The command.
-        command: &'static str,
-        /// Where and why.
-        source: ExpressionError,
-    },
+    Expression { command: &'static str, source: ExpressionError },
     /// The kernel keeps no such log.
     #[error("{command}: {reason}")]
     NoData {
-        /// The command.
         command: &'static str,
         /// Why, and what to do.
         reason: String,

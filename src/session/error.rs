@@ -8,6 +8,7 @@ use std::time::Duration;
 /// Why a session could not begin.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the message says what each field is")]
 pub enum OpenError {
     /// Another program listens there.
     #[error(
@@ -17,20 +18,10 @@ pub enum OpenError {
     PortInUse(SocketAddr),
     /// The port may not be opened.
     #[error("cannot listen on UDP {address}: {source}")]
-    Bind {
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
+    Bind { address: SocketAddr, source: io::Error },
     /// The trace's file cannot be made.
     #[error("cannot write a trace to {}: {source}", path.display())]
-    Trace {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    Trace { path: PathBuf, source: io::Error },
     /// No thread, no runtime.
     #[error("cannot start the session: {0}")]
     Runtime(#[from] io::Error),
@@ -39,6 +30,7 @@ pub enum OpenError {
 /// Why no target connected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the message says what each field is")]
 pub enum AttachError {
     /// Nothing arrived at all.
     #[error(
@@ -49,7 +41,6 @@ pub enum AttachError {
     Silence {
         /// How long it was waited for.
         after: Duration,
-        /// Where.
         port: u16,
     },
     /// Only others than the target that `target=` names sent anything.
@@ -61,11 +52,9 @@ pub enum AttachError {
     Strangers {
         /// Where the last came from.
         from: SocketAddr,
-        /// How many.
         count: u64,
         /// How long it was waited for.
         after: Duration,
-        /// Where.
         port: u16,
     },
     /// A target is there, with another key.
@@ -76,7 +65,6 @@ pub enum AttachError {
     WrongKey {
         /// Where they come from.
         from: SocketAddr,
-        /// How many.
         count: u64,
         /// How long it was waited for.
         after: Duration,
@@ -89,7 +77,6 @@ pub enum AttachError {
     NotKdnet {
         /// Where the last came from.
         from: SocketAddr,
-        /// How many.
         count: u64,
         /// How long it was waited for.
         after: Duration,
@@ -99,7 +86,6 @@ pub enum AttachError {
         "no target within {} s: {line} is not there: {why}.\n{advice}", after.as_secs()
     )]
     NoLine {
-        /// Which.
         line: String,
         /// What the system says.
         why: String,
@@ -115,7 +101,6 @@ pub enum AttachError {
          followed by a restart; a machine that is still booting answers later", after.as_secs()
     )]
     SilentLine {
-        /// Which.
         line: String,
         /// How long it was waited for.
         after: Duration,
@@ -127,9 +112,7 @@ pub enum AttachError {
         if *count == 1 { "" } else { "s" }
     )]
     LineEnds {
-        /// Which.
         line: String,
-        /// How often.
         count: u32,
         /// What the system says.
         why: String,
@@ -142,7 +125,6 @@ pub enum AttachError {
          The last of them: \"{tail}\"", after.as_secs()
     )]
     NotKd {
-        /// Which.
         line: String,
         /// Bytes that came.
         count: u64,
@@ -159,7 +141,6 @@ pub enum AttachError {
     Foreign {
         /// Where they come from.
         from: SocketAddr,
-        /// KDNET version.
         version: u8,
         /// Bytes of their body.
         len: usize,

@@ -13,6 +13,7 @@ use crate::symbols::store::NotFound;
 /// Why a query's question to the target has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the message says what each field is")]
 pub enum TargetError {
     /// The target's memory could not be read.
     #[error("{what}: {source}")]
@@ -24,12 +25,7 @@ pub enum TargetError {
     },
     /// A module's symbols are needed and missing.
     #[error("{module} has no symbols: {source}")]
-    NoSymbols {
-        /// The module.
-        module: Arc<str>,
-        /// Why.
-        source: MissingSymbols,
-    },
+    NoSymbols { module: Arc<str>, source: MissingSymbols },
     /// Driver Verifier's data is found neither by symbols nor without them.
     #[error(
         "{missing}\n  The kernel's debugger data block names no MmVerifierData either: this kernel has no Driver Verifier \
@@ -44,9 +40,7 @@ pub enum TargetError {
         "{module}!{name} not found in {pdb}; this build has no such symbol, or the file is of another kind"
     )]
     NoSymbol {
-        /// The module.
         module: Arc<str>,
-        /// The symbol.
         name: String,
         /// The file and identity that were searched.
         pdb: String,
@@ -54,7 +48,6 @@ pub enum TargetError {
     /// No module and no loaded symbol has this name.
     #[error("no module is called {name}, and {}; write MODULE!{name} to look in another module", looked_in(.searched))]
     Unknown {
-        /// The name.
         name: String,
         /// The modules whose symbols were searched.
         searched: Vec<String>,
@@ -62,9 +55,7 @@ pub enum TargetError {
     /// A module's symbols lack a type.
     #[error("type {module}!{name} not found in {pdb}")]
     NoType {
-        /// The module.
         module: Arc<str>,
-        /// The type.
         name: String,
         /// The file and identity that were searched.
         pdb: String,
@@ -72,21 +63,14 @@ pub enum TargetError {
     /// A type lacks a field.
     #[error("{} has no field {field} in {pdb}", Escaped(.ty))]
     NoField {
-        /// The type.
         ty: Arc<str>,
-        /// The dotted path.
         field: String,
         /// The file and identity that were searched.
         pdb: String,
     },
     /// A field is no number of at most 8 bytes.
     #[error("{}.{field} is no number", Escaped(.ty))]
-    NoNumber {
-        /// The type.
-        ty: Arc<str>,
-        /// The dotted path.
-        field: String,
-    },
+    NoNumber { ty: Arc<str>, field: String },
     /// A symbol file turned out damaged while a type was read.
     #[error(transparent)]
     Symbols(Arc<SymbolError>),
@@ -109,7 +93,6 @@ pub enum TargetError {
         "whether a module called {name} is loaded is not known, because the list of modules breaks off: {trouble}"
     )]
     ModulesBreakOff {
-        /// The name.
         name: String,
         /// What is wrong with the list.
         trouble: Trouble,
@@ -117,9 +100,7 @@ pub enum TargetError {
     /// A structure in the target is not what it should be.
     #[error("{what} at {address}: {wrong}")]
     Unexpected {
-        /// The structure.
         what: &'static str,
-        /// Where.
         address: Address,
         /// What is wrong with it.
         wrong: String,

@@ -7,6 +7,7 @@ wire_struct! {
     /// `CONTEXT` of x64, 1232 bytes. A newer target's may be longer: what follows is extended state.
     ///
     /// Source: PROTOCOL.md 12; Rip, Cs and EFlags agree with the state change in capture B.
+    #[expect(missing_docs, reason = "registers go by their own names")]
     pub struct Context {
         /// Home space of the first parameters.
         parameter_home: [u64; 6],
@@ -14,19 +15,12 @@ wire_struct! {
         context_flags: u32,
         /// SSE control.
         mx_csr: u32,
-        /// Segment.
         seg_cs: u16,
-        /// Segment.
         seg_ds: u16,
-        /// Segment.
         seg_es: u16,
-        /// Segment.
         seg_fs: u16,
-        /// Segment.
         seg_gs: u16,
-        /// Segment.
         seg_ss: u16,
-        /// Flags.
         e_flags: u32,
         /// Hardware breakpoint addresses 0 to 3.
         dr0_to_3: [u64; 4],
@@ -34,25 +28,16 @@ wire_struct! {
         dr6: u64,
         /// Debug control.
         dr7: u64,
-        /// Register.
         rax: u64,
-        /// Register.
         rcx: u64,
-        /// Register.
         rdx: u64,
-        /// Register.
         rbx: u64,
-        /// Stack pointer.
         rsp: VirtAddr,
-        /// Register.
         rbp: u64,
-        /// Register.
         rsi: u64,
-        /// Register.
         rdi: u64,
         /// R8 to R15.
         r8_to_15: [u64; 8],
-        /// Program counter.
         rip: VirtAddr,
         /// FXSAVE area.
         flt_save: [u64; 64],
@@ -77,6 +62,7 @@ wire_struct! {
     /// `CONTEXT` of x86, 716 bytes. Segments and flags have 32 bits there.
     ///
     /// Source: PROTOCOL.md 12.
+    #[expect(missing_docs, reason = "registers go by their own names")]
     pub struct ContextX86 {
         /// Which parts are valid.
         context_flags: u32,
@@ -88,37 +74,21 @@ wire_struct! {
         dr7: u32,
         /// `FLOATING_SAVE_AREA`: the x87 registers.
         float_save: [u32; 28],
-        /// Segment.
         seg_gs: u32,
-        /// Segment.
         seg_fs: u32,
-        /// Segment.
         seg_es: u32,
-        /// Segment.
         seg_ds: u32,
-        /// Register.
         edi: u32,
-        /// Register.
         esi: u32,
-        /// Register.
         ebx: u32,
-        /// Register.
         edx: u32,
-        /// Register.
         ecx: u32,
-        /// Register.
         eax: u32,
-        /// Register.
         ebp: u32,
-        /// Program counter.
         eip: u32,
-        /// Segment.
         seg_cs: u32,
-        /// Flags.
         e_flags: u32,
-        /// Stack pointer.
         esp: u32,
-        /// Segment.
         seg_ss: u32,
         /// FXSAVE area.
         extended_registers: [u32; 128],
@@ -129,6 +99,7 @@ wire_struct! {
     /// `KSPECIAL_REGISTERS` of x64 up to Xcr0, 224 bytes: what control space 2 returns.
     ///
     /// Source: PROTOCOL.md 12; Cr0, Cr3, Cr4, Dr6, Dr7, GDT and IDT agree in capture A.
+    #[expect(missing_docs, reason = "registers go by their own names")]
     pub struct KSpecialRegisters {
         /// Control register.
         cr0: u64,
@@ -146,15 +117,11 @@ wire_struct! {
         kernel_dr7: u64,
         /// Padding before the limit.
         gdtr_padding: [u16; 3],
-        /// GDT limit.
         gdtr_limit: u16,
-        /// GDT base.
         gdtr_base: VirtAddr,
         /// Padding before the limit.
         idtr_padding: [u16; 3],
-        /// IDT limit.
         idtr_limit: u16,
-        /// IDT base.
         idtr_base: VirtAddr,
         /// Task register.
         tr: u16,

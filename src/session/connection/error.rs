@@ -8,6 +8,7 @@ use crate::key::KeySourceError;
 /// What is wrong with a connection string.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the message says what each field is")]
 pub enum ConnectionError {
     /// Neither `net:` nor `com:`.
     #[error(
@@ -23,7 +24,6 @@ pub enum ConnectionError {
     Unsupported {
         /// As WinDbg spells it.
         name: &'static str,
-        /// What it is.
         what: &'static str,
     },
     /// No such option.
@@ -41,7 +41,6 @@ pub enum ConnectionError {
     /// An option of the target's boot settings.
     #[error("{name} belongs to bcdedit on the target, not here: `bcdedit /dbgsettings {example}`")]
     Bcdedit {
-        /// Which.
         name: &'static str,
         /// How it is written there.
         example: &'static str,
