@@ -24,6 +24,9 @@ pub(super) struct Options {
     /// End after this long; otherwise with Ctrl+C
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     length: Option<Duration>,
+    /// End after so many looks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
     /// Only blocks with this tag; * and ? stand for any characters
     #[arg(long)]
     tag: Option<String>,
@@ -59,6 +62,6 @@ pub(super) fn run(options: Options) -> u8 {
         ..LeakQuery::default()
     };
     let in_place = io::stdout().is_terminal();
-    let watch = Watch { query, every: options.every, length: options.length, in_place };
+    let watch = Watch { query, every: options.every, length: options.length, looks: options.count, in_place };
     debug::work(&options.debug, &Work::Watch(watch))
 }

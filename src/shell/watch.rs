@@ -38,6 +38,8 @@ pub struct Watch {
     pub every: Duration,
     /// For how long; until Ctrl+C if nothing says so.
     pub length: Option<Duration>,
+    /// For how many looks; as many as there is time for if nothing says so.
+    pub looks: Option<u64>,
     /// The table is written over the last one: standard output is a terminal.
     pub in_place: bool,
 }
@@ -76,7 +78,7 @@ fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Re
     let interrupts = shell.watcher.interrupts();
     let start = Instant::now();
     let mut due = start;
-    loop {
+    for look in 1.. {
         let before = shell.debugger.stats();
         let stopped = {
             let mut observer = ShellObserver { report: &shell.report, teller: &shell.teller };
@@ -119,6 +121,9 @@ fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Re
                 return Ok(());
             }
         }
+        if watch.looks == Some(look) {
+            return Ok(());
+        }
         // The machine runs for as long as it stood still at the least, whatever the interval.
         let frozen = Duration::from_micros(cost.frozen_us);
         due = (due + watch.every).max(Instant::now() + frozen.max(watch.every / 2));
@@ -129,6 +134,7 @@ fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Re
             return Ok(());
         }
     }
+    Ok(())
 }
 
 /// Waits while the target runs. True if the watch ends.
