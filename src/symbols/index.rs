@@ -13,6 +13,7 @@
 //! temporary name and moved in place, so two processes that build the same one don't meet. It is no more trusted than the
 //! symbol file: a row that refers to nothing is a question without an answer, never a panic.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -135,11 +136,13 @@ impl NameTables {
         // Thousands may have one: they follow each other in the order of their names.
         let mut decorated = Vec::new();
         for (index, (.., name)) in (0..).zip(in_order).filter(|(_, (.., name))| name.first() == Some(&b'?')) {
-            let name = String::from_utf8_lossy(name);
-            let shown = undecorate(&name);
-            if shown != name {
+            let shown = match String::from_utf8_lossy(name) {
+                Cow::Borrowed(name) => undecorate(name),
+                Cow::Owned(name) => undecorate(&name).into_owned().into(),
+            };
+            if shown.as_bytes() != name {
                 add(shown.as_bytes(), index);
-                decorated.push((shown.into_owned(), index));
+                decorated.push((shown, index));
             }
         }
         decorated.sort_unstable();
