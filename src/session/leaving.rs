@@ -19,7 +19,7 @@ use super::leaving_stop::Leaving;
 use super::monitor::State;
 use super::order::{Cut, Left, Order, Reply};
 use super::{Session, context, version};
-use crate::source::{BootId, Control, Halt, Resumed, Source, Step, Wait};
+use crate::source::{BootId, Control, Halt, IGNORE, Resumed, Source, Step, Wait};
 
 /// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
 const LATE_STOP: Duration = Duration::from_millis(1200);
@@ -35,8 +35,6 @@ const HURRIED_LATE_STOP: Duration = Duration::from_millis(700);
 const HURRIED: Duration = Duration::from_millis(1800);
 /// ... and one that says nothing at all this long.
 const HURRIED_SILENT: Duration = Duration::from_millis(850);
-/// What a failed assertion is answered that nobody is asked about any more: go on.
-const IGNORE: &[u8] = b"i";
 /// Stops that follow one upon another are left this often.
 const MOST_STOPS: usize = 64;
 /// The boot that a session meets first: it was up before.

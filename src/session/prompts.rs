@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::source::IGNORE;
+
 /// What the target's prompts, as a failed assertion shows one, are answered. The target stands still until then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prompts {
@@ -15,6 +17,6 @@ impl Prompts {
     /// Goes on without what failed.
     #[must_use]
     pub const fn ignoring() -> Self {
-        Self::Answer(Bytes::from_static(b"i"))
+        Self::Answer(Bytes::from_static(IGNORE))
     }
 }

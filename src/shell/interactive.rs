@@ -13,14 +13,14 @@ use bytes::Bytes;
 use kd_protocol::kd::DebugIo;
 use kd_protocol::link::RunState;
 
+use super::Shell;
 use super::after::After;
 use super::error::ShellError;
 use super::report::{printable, spoken};
 use super::typist::{Typed, Typist};
-use super::{IGNORE, Shell};
 use crate::commands::line::lines;
 use crate::session::Watcher;
-use crate::source::{Control, Source, Wait};
+use crate::source::{Control, IGNORE, Source, Wait};
 
 /// A freeze budget that is about to end is announced this long before, or a fifth of it.
 const ANNOUNCED_BEFORE: Duration = Duration::from_secs(10);

@@ -39,7 +39,7 @@ use crate::commands::{self, ControlCommand, Facts, LetGo, NoteKind, Restarting, 
 use crate::debugger::{Answered, AskError, DebugError, Debugger, Notice, Observer, Stats};
 use crate::memory::StopId;
 use crate::session::{Quit, Watcher};
-use crate::source::{BootId, Control, Resumed, Source};
+use crate::source::{BootId, Control, IGNORE, Resumed, Source};
 
 pub use after::After;
 use doubt::may_be_stopped;
@@ -53,9 +53,6 @@ pub use report::Report;
 use teller::Teller;
 pub use worst::{Worst, exit_code_of};
 pub use writer::{Drained, Transcript, Writer};
-
-/// What a target that asks about a failed assertion is answered if nobody says otherwise: go on.
-const IGNORE: &[u8] = b"i";
 
 /// What is paid beside commands.
 const STOP: &str = "(stop)";

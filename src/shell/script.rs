@@ -9,7 +9,7 @@ use super::error::ShellError;
 use super::worst::Worst;
 use crate::commands::line::{Line, lines};
 use crate::session::{Quit, Signal, Watcher};
-use crate::source::{BootId, Control, Halt, Step, Wait};
+use crate::source::{BootId, Control, Halt, IGNORE, Step, Wait};
 
 /// What a script is, and what bounds it.
 #[derive(Clone, Debug, Default)]
@@ -194,7 +194,7 @@ fn wait_for_stop(
                 }
             }
             Wait::Done(Halt::Prompt(prompt)) => {
-                control.answer_prompt(prompt, bytes::Bytes::from_static(super::IGNORE));
+                control.answer_prompt(prompt, bytes::Bytes::from_static(IGNORE));
             }
             Wait::Interrupted if watcher.quit().is_none() && !breaks_in => {
                 shell.report.status("Breaking in; Ctrl+C again ends the script");

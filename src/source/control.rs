@@ -9,6 +9,9 @@ use kd_protocol::link::RequestError;
 
 use super::boot::BootId;
 
+/// What a target that asks about a failed assertion is answered if nobody says otherwise: go on.
+pub const IGNORE: &[u8] = b"i";
+
 /// How a wait ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wait<T> {

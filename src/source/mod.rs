@@ -12,6 +12,6 @@ mod image;
 mod seam;
 
 pub use boot::{BootId, KernelVersion};
-pub use control::{BreakInError, Control, Halt, Resumed, Step, Wait};
+pub use control::{BreakInError, Control, Halt, IGNORE, Resumed, Step, Wait};
 pub use image::ImageSource;
 pub use seam::{Source, SourceMemory};
