@@ -15,7 +15,7 @@
 //!   |    |         `--> session --> source (implements Source, Control), memory (implements Memory)
 //!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    |----> doctor --> session
-//!   |    |----> dump --> physical --> source, memory (a file as a target: its pages, the kernel in them)
+//!   |    |----> dump --> physical --> source, memory (a file as a target: its pages, the kernel in them; written by a command)
 //!   |    |----> vm --> physical, source, memory (a virtual machine as a target)
 //!   |    |----> sim (crate) --> kd-protocol
 //!   |    `----> trace --> session (is tapped), capture (the file)

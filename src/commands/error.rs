@@ -45,6 +45,13 @@ pub enum QueryError {
     /// An argument is an expression without a value.
     #[error("{command}: {source}")]
     Expression { command: &'static str, source: ExpressionError },
+    /// A file on this machine was not written.
+    #[error("{command}: {reason}")]
+    File {
+        command: &'static str,
+        /// Which, why, and what to do.
+        reason: String,
+    },
     /// The kernel keeps no such log.
     #[error("{command}: {reason}")]
     NoData {

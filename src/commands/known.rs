@@ -37,7 +37,8 @@ const KNOWN: &[(&[&str], &str)] = &[
         &["!poolused", "!poolfind", "!pool", "!vm", "!poolval", "!pooltag", "!lookaside"],
         "there are no pool queries here yet; `!verifier 3` shows what verified drivers have allocated, `!verifier 80` the log of it",
     ),
-    (&[".dump", ".opendump", ".dumpcab"], "dumps are neither written nor read here yet"),
+    (&[".opendump"], "a dump is opened by starting verikd with -z FILE"),
+    (&[".dumpcab"], "no cabinets are made; .dump writes a dump, which cabinet programs pack"),
     (
         &[".logopen", ".logappend", ".logclose", ".logfile"],
         "there is no log file here yet; redirect verikd's standard output, or use `script`",

@@ -15,6 +15,7 @@ mod complete;
 mod context;
 mod control;
 mod dt;
+mod dump;
 mod echo;
 mod error;
 mod evaluate;

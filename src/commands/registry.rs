@@ -3,7 +3,7 @@
 use super::error::QueryError;
 use super::spec::{CommandSpec, Effect, Takes};
 use super::{
-    bugcheck, control, dt, echo, evaluate, examine, help, known, memory, modules, registers, reload,
+    bugcheck, control, dt, dump, echo, evaluate, examine, help, known, memory, modules, registers, reload,
     symbol_path, verifier, version,
 };
 
@@ -38,6 +38,7 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &version::COMMAND,
     &version::VERSION,
     &bugcheck::COMMAND,
+    &dump::COMMAND,
     &symbol_path::SYMFIX,
     &symbol_path::SYMPATH,
     &symbol_path::SYMPATH_APPEND,

@@ -92,6 +92,8 @@ pub enum ErrorCode {
     Target,
     /// The kernel keeps no such data.
     NoData,
+    /// A file on this machine was not written.
+    File,
     /// Reading was broken off, so that nothing was found out.
     BrokenOff,
     /// The target runs.
@@ -128,6 +130,7 @@ impl AskError {
             Self::Query(QueryError::Expression { .. }) => ErrorCode::Expression,
             Self::Query(QueryError::Target { .. }) => ErrorCode::Target,
             Self::Query(QueryError::NoData { .. }) => ErrorCode::NoData,
+            Self::Query(QueryError::File { .. }) => ErrorCode::File,
             Self::Query(QueryError::Lost(_)) | Self::NotRead(_) => ErrorCode::BrokenOff,
             Self::Running => ErrorCode::Running,
             Self::Unknown { .. } => ErrorCode::StateUnknown,

@@ -17,6 +17,7 @@ mod header;
 mod opened;
 mod stop;
 mod triage;
+mod write;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::source::{ImageSource, KernelVersion};
 
 pub use error::DumpError;
 pub use opened::Opened;
+pub use write::{DumpFacts, DumpForm, WriteError, Written, write};
 
 /// Opens a file by its content. `dtb` is the root of the kernel's page tables, for files that do not say it.
 ///

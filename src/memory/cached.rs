@@ -6,7 +6,7 @@
 //! ```
 //! A stopped target does not change by itself, so what was read once is true until the next stop. Searches are kept too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +14,7 @@ use super::amounts::searches;
 use super::error::{Address, ReadCause, ReadError};
 use super::need::{Asked, Need};
 use super::standing::{Memory, StopId};
+use super::translate::PageTables;
 use kd_protocol::{PhysAddr, VirtAddr};
 
 /// Bytes of a page: the unit in which memory is there or not.
@@ -21,6 +22,8 @@ const PAGE: u64 = 0x1000;
 const PAGE_LEN: usize = PAGE as usize;
 /// Pages kept, 16 MiB: a whole pool log of 8 MiB fits, one of 424 MiB passes through.
 const MAX_PAGES: usize = 4096;
+/// Pages whose addresses are kept, 4 GiB of them.
+const MAX_TOUCHED: usize = 1 << 20;
 /// Searches kept.
 const MAX_SEARCHES: usize = 0x1_0000;
 
@@ -39,6 +42,8 @@ struct Lines {
     hits: u64,
     /// Over all stops.
     asked: Asked,
+    /// Pages that were read in any stop.
+    touched: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -109,7 +114,8 @@ impl<M: Memory> CachedMemory<M> {
         let mut lines = self.lock();
         if lines.stop < Some(stop) {
             let (hits, asked) = (lines.hits, std::mem::take(&mut lines.asked));
-            *lines = Lines { stop: Some(stop), hits, asked, ..Lines::default() };
+            let touched = std::mem::take(&mut lines.touched);
+            *lines = Lines { stop: Some(stop), hits, asked, touched, ..Lines::default() };
         }
         (lines.stop == Some(stop)).then_some(lines)
     }
@@ -159,6 +165,7 @@ impl Lines {
             let from = (at % PAGE) as usize;
             let len = bytes.len().min(PAGE_LEN - from);
             self.make_room();
+            self.touch(at, 1);
             let page = self.pages.entry(at / PAGE).or_insert(Page::Hole);
             if matches!(page, Page::Hole) {
                 *page = Page::Mapped { bytes: Box::new([0; PAGE_LEN]), known: Known::default() };
@@ -169,6 +176,17 @@ impl Lines {
             }
             at += len as u64;
             bytes = &bytes[len..];
+        }
+    }
+
+    /// Notes that these bytes were read.
+    fn touch(&mut self, at: u64, len: u64) {
+        let last = at.saturating_add(len.saturating_sub(1)) / PAGE;
+        for page in at / PAGE..=last {
+            if self.touched.len() >= MAX_TOUCHED {
+                return;
+            }
+            self.touched.insert(page);
         }
     }
 
@@ -283,8 +301,24 @@ impl<M: Memory> Memory for CachedMemory<M> {
         }
         lines.searches.insert(key, found);
         let searched = found.unwrap_or(range.end).since(range.start);
+        if self.inner.request_len() == 0 {
+            // It was read here; elsewhere the target looks through it by itself.
+            lines.touch(range.start.0, searched.saturating_add(pattern.len() as u64));
+        }
         lines.asked.search(searches(searched).max(1));
         Ok(found)
+    }
+
+    fn page_tables(&self) -> Result<PageTables, ReadCause> {
+        self.inner.page_tables()
+    }
+
+    fn ram(&self) -> Option<Vec<Range<u64>>> {
+        self.inner.ram()
+    }
+
+    fn touched(&self) -> Vec<VirtAddr> {
+        self.lock().touched.iter().map(|page| VirtAddr(page * PAGE)).collect()
     }
 
     fn request_len(&self) -> usize {

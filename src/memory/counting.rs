@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::error::ReadError;
+use super::error::{ReadCause, ReadError};
 use super::standing::{Memory, StopId};
+use super::translate::PageTables;
 use kd_protocol::{PhysAddr, VirtAddr};
 
 /// Another memory, with counters.
@@ -69,6 +70,18 @@ impl<M: Memory> Memory for CountingMemory<M> {
     fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
         self.searches.fetch_add(1, Ordering::Relaxed);
         self.inner.search_virtual(range, pattern)
+    }
+
+    fn page_tables(&self) -> Result<PageTables, ReadCause> {
+        self.inner.page_tables()
+    }
+
+    fn ram(&self) -> Option<Vec<Range<u64>>> {
+        self.inner.ram()
+    }
+
+    fn touched(&self) -> Vec<VirtAddr> {
+        self.inner.touched()
     }
 
     fn request_len(&self) -> usize {

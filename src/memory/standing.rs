@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kd_protocol::{PhysAddr, VirtAddr};
 
 use super::error::{ReadCause, ReadError};
+use super::translate::PageTables;
 
 /// One stop of a target: bytes read during the same stop belong together, bytes of two stops may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +28,24 @@ pub trait Memory: Send + Sync {
         0
     }
 
+    /// Where the tables are that it is seen through, for whoever copies it.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    fn page_tables(&self) -> Result<PageTables, ReadCause> {
+        Err(ReadCause::Unsupported("the root of the page tables"))
+    }
+
+    /// Where RAM is, as far as it was kept; nothing where only the target's own kernel knows.
+    fn ram(&self) -> Option<Vec<Range<u64>>> {
+        None
+    }
+
+    /// Pages that were read so far, in this stop and others; nothing where nobody counts.
+    fn touched(&self) -> Vec<VirtAddr> {
+        Vec::new()
+    }
+
     /// The stop these bytes belong to: a cache drops its lines by itself when this changes.
     fn stop(&self) -> StopId;
 }
@@ -46,6 +65,18 @@ impl<M: Memory + ?Sized> Memory for Arc<M> {
 
     fn request_len(&self) -> usize {
         (**self).request_len()
+    }
+
+    fn page_tables(&self) -> Result<PageTables, ReadCause> {
+        (**self).page_tables()
+    }
+
+    fn ram(&self) -> Option<Vec<Range<u64>>> {
+        (**self).ram()
+    }
+
+    fn touched(&self) -> Vec<VirtAddr> {
+        (**self).touched()
     }
 
     fn stop(&self) -> StopId {

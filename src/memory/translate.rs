@@ -33,7 +33,7 @@ pub enum Paging {
 
 impl Paging {
     /// The lowest bit of an address that chooses an entry, level by level from the top one.
-    const fn shifts(self) -> &'static [u32] {
+    pub(super) const fn shifts(self) -> &'static [u32] {
         match self {
             Self::Long5 => &[48, 39, 30, 21, 12],
             Self::Long4 => &[39, 30, 21, 12],
@@ -47,7 +47,7 @@ impl Paging {
     }
 
     /// Entries of the table whose entries are chosen by the bits from `shift` on.
-    const fn entries(self, shift: u32) -> u64 {
+    pub(super) const fn entries(self, shift: u32) -> u64 {
         match (self, shift) {
             (Self::X86, _) => 1024,
             (Self::Pae, 30) => 4,
@@ -61,6 +61,15 @@ impl Paging {
             Self::Pae => 0xffff_ffe0,
             Self::X86 => 0xffff_f000,
             Self::Long4 | Self::Long5 => FRAME,
+        }
+    }
+
+    /// An address whose lower bits are known, with the upper ones that it must have.
+    pub(super) const fn canonical(self, address: u64) -> u64 {
+        match self {
+            Self::Long4 => ((address << 16) as i64 >> 16) as u64,
+            Self::Long5 => ((address << 7) as i64 >> 7) as u64,
+            Self::Pae | Self::X86 => address,
         }
     }
 
@@ -92,6 +101,24 @@ pub enum Translation {
         /// Bytes to the end of what this entry covers.
         left: u64,
     },
+}
+
+/// Where an entry of a table leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leads {
+    /// To the table at this address.
+    ToTable(u64),
+    /// To the page at this address, of this many bytes.
+    ToPage { at: u64, len: u64 },
+}
+
+/// Where a machine's top page table is, and how its processors translate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageTables {
+    /// As CR3 has it.
+    pub root: u64,
+    /// Levels and widths.
+    pub paging: Paging,
 }
 
 const PRESENT: u64 = 1;
@@ -150,37 +177,56 @@ impl Translator {
         let mut table = self.root;
         let shifts = paging.shifts();
         for (level, shift) in shifts.iter().copied().enumerate() {
-            let size = 1_u64 << shift;
-            let left = size - address.0 % size;
+            let left = (1_u64 << shift) - address.0 % (1 << shift);
             let index = (address.0 >> shift) % paging.entries(shift);
-            let entry = match self.entry(physical, table + index * paging.entry_len()) {
-                Ok(entry) => entry,
-                Err(cause) => return Translation::Hole { cause, left },
-            };
             let is_last = level + 1 == shifts.len();
-            let frame = if entry & PRESENT != 0 {
-                let may_be_large = match paging {
-                    Paging::X86 => shift == 22,
-                    Paging::Pae => shift == 21,
-                    Paging::Long4 | Paging::Long5 => shift == 30 || shift == 21,
-                };
-                if may_be_large && entry & LARGE != 0 {
-                    let frame = entry & self.frame_mask() & !(size - 1);
-                    return Translation::Mapped { at: PhysAddr(frame + address.0 % size), left };
+            match self.look(physical, (table, index), shift, is_last, follows) {
+                Ok(Leads::ToTable(next)) => table = next,
+                Ok(Leads::ToPage { at, len }) => {
+                    return Translation::Mapped { at: PhysAddr(at + address.0 % len), left };
                 }
-                entry & self.frame_mask()
-            } else {
-                match self.without_presence(physical, entry, is_last && follows) {
-                    Ok(frame) => frame,
-                    Err(cause) => return Translation::Hole { cause, left },
-                }
-            };
-            if is_last {
-                return Translation::Mapped { at: PhysAddr(frame + address.0 % PAGE), left };
+                Err(cause) => return Translation::Hole { cause, left },
             }
-            table = frame;
         }
-        unreachable!("the last level returns")
+        unreachable!("the last level leads to a page, or nowhere")
+    }
+
+    /// Where the entry at this index of a table leads, whose entries cover `1 << shift` bytes each.
+    pub(super) fn look(
+        &self,
+        physical: &dyn PhysicalMemory,
+        (table, index): (u64, u64),
+        shift: u32,
+        is_last: bool,
+        follows: bool,
+    ) -> Result<Leads, ReadCause> {
+        let size = 1_u64 << shift;
+        let entry = self.entry(physical, table + index * self.paging.entry_len())?;
+        let frame = if entry & PRESENT != 0 {
+            let may_be_large = match self.paging {
+                Paging::X86 => shift == 22,
+                Paging::Pae => shift == 21,
+                Paging::Long4 | Paging::Long5 => shift == 30 || shift == 21,
+            };
+            if may_be_large && entry & LARGE != 0 {
+                let at = entry & self.frame_mask() & !(size - 1);
+                return Ok(Leads::ToPage { at, len: size });
+            }
+            entry & self.frame_mask()
+        } else {
+            self.without_presence(physical, entry, is_last && follows)?
+        };
+        Ok(if is_last { Leads::ToPage { at: frame, len: PAGE } } else { Leads::ToTable(frame) })
+    }
+
+    pub(super) const fn root(&self) -> u64 {
+        self.root
+    }
+
+    /// What it was made for.
+    #[must_use]
+    pub const fn page_tables(&self) -> PageTables {
+        PageTables { root: self.root, paging: self.paging }
     }
 
     const fn frame_mask(&self) -> u64 {

@@ -10,7 +10,7 @@ use kd_protocol::{PhysAddr, VirtAddr};
 use super::error::{Address, ReadCause, ReadError};
 use super::physical::PhysicalMemory;
 use super::standing::{Memory, StopId};
-use super::translate::{Paging, Translation, Translator};
+use super::translate::{PageTables, Paging, Translation, Translator};
 
 /// Bytes that a search looks at in one piece.
 const PIECE: u64 = 0x1_0000;
@@ -116,6 +116,14 @@ impl Memory for TranslatedMemory {
             at = next;
         }
         Ok(None)
+    }
+
+    fn page_tables(&self) -> Result<PageTables, ReadCause> {
+        Ok(self.translator.page_tables())
+    }
+
+    fn ram(&self) -> Option<Vec<Range<u64>>> {
+        Some(self.physical.ranges())
     }
 
     fn stop(&self) -> StopId {

@@ -15,7 +15,8 @@ use super::monitor::Monitor;
 use super::order::{Order, Read, Space, cause_of};
 use super::version;
 use crate::memory::{
-    Address, Memory, PhysAddr, ReadCause, ReadError, SEARCHED_AT_ONCE, StopId, StoppedCpu, VirtAddr,
+    Address, Memory, PageTables, Paging, PhysAddr, ReadCause, ReadError, SEARCHED_AT_ONCE, StopId,
+    StoppedCpu, VirtAddr,
 };
 use crate::source::{SourceMemory, Step};
 
@@ -129,6 +130,31 @@ impl Memory for LiveMemory {
             from = from.offset(length);
         }
         Ok(None)
+    }
+
+    /// What the processor that stopped translates with.
+    fn page_tables(&self) -> Result<PageTables, ReadCause> {
+        const SPECIAL_REGISTERS: u64 = 2;
+        const LA57: u64 = 1 << 12;
+        let unsupported = ReadCause::Unsupported("the root of the page tables");
+        let stopped = self.monitor.get(|state| state.stopped.as_ref().map(|change| change.processor));
+        let processor = stopped.ok_or(ReadCause::TargetRunning)?;
+        let known = self.monitor.get(|state| state.version);
+        let version = known.map_or_else(|| version::ask(&self.monitor, |it| self.request(it)), Ok)?;
+        if MachineType(version.machine_type) != MachineType::AMD64 {
+            return Err(unsupported);
+        }
+        // _KSPECIAL_REGISTERS begins with Cr0, Cr2, Cr3, Cr4.
+        let reply = self.request(Manipulate::read_control_space(processor, SPECIAL_REGISTERS, 0x20))?;
+        if reply.return_status != NtStatus::SUCCESS {
+            return Err(ReadCause::Status(reply.return_status.0));
+        }
+        let word = |at: usize| {
+            let bytes = reply.data.get(at..at + 8)?;
+            Some(u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+        };
+        let (Some(root), Some(cr4)) = (word(0x10), word(0x18)) else { return Err(unsupported) };
+        Ok(PageTables { root, paging: if cr4 & LA57 == 0 { Paging::Long4 } else { Paging::Long5 } })
     }
 
     fn request_len(&self) -> usize {

@@ -38,6 +38,11 @@ impl Progress for ReadProgress {
         }
         bar.set_position(done);
     }
+
+    fn announce(&self, text: &str) {
+        // Status that cannot be shown must not end a session that holds a stopped machine.
+        let _ = writeln!(io::stderr(), "{}", screened(text));
+    }
 }
 
 impl Drop for ReadProgress {

@@ -9,7 +9,7 @@ use kd_protocol::link::{RequestError, RunState};
 
 use super::boot::{BootId, KernelVersion};
 use super::seam::{Source, SourceMemory};
-use crate::memory::{Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
+use crate::memory::{Memory, PageTables, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
 
 /// Memory that stands still for ever, with the boot and the stop that it was made with.
 #[derive(Debug)]
@@ -84,6 +84,14 @@ impl Memory for StandingStill {
 
     fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
         self.memory.search_virtual(range, pattern)
+    }
+
+    fn page_tables(&self) -> Result<PageTables, ReadCause> {
+        self.memory.page_tables()
+    }
+
+    fn ram(&self) -> Option<Vec<Range<u64>>> {
+        self.memory.ram()
     }
 
     fn request_len(&self) -> usize {

@@ -130,6 +130,21 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Tells what a long read will cost, before it begins.
+    pub fn announce(&self, text: &str) {
+        if let Some(progress) = self.progress {
+            progress.announce(text);
+        }
+    }
+
+    /// The `CONTEXT` of the CPU that stopped, as its kernel lays it out.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn context(&self) -> Result<Vec<u8>, ReadCause> {
+        self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?.context()
+    }
+
     /// Says something beside the answer that is being made.
     pub fn note(&self, note: Note) {
         self.notes.add(note);

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::width::Width;
-use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
+use crate::memory::{Address, Memory, PageTables, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
 
 /// A memory that answers every read with the same cause after the first that means the end: Ctrl+C, a target that runs,
 /// restarted or fell silent.
@@ -67,6 +67,18 @@ impl Memory for Patience<'_> {
         let found =
             self.ask(address, pattern.len(), is_over, || self.inner.search_virtual(range, pattern))?;
         Ok(found.map(|at| self.width.cut(at)))
+    }
+
+    fn page_tables(&self) -> Result<PageTables, ReadCause> {
+        self.inner.page_tables()
+    }
+
+    fn ram(&self) -> Option<Vec<Range<u64>>> {
+        self.inner.ram()
+    }
+
+    fn touched(&self) -> Vec<VirtAddr> {
+        self.inner.touched()
     }
 
     fn request_len(&self) -> usize {

@@ -4,4 +4,7 @@
 pub trait Progress {
     /// `done` of `total` elements are read; `what` says which: `log entries`.
     fn advance(&self, what: &'static str, done: u64, total: u64);
+
+    /// What a long read will cost, before it begins.
+    fn announce(&self, _text: &str) {}
 }

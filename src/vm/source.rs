@@ -14,7 +14,9 @@ use super::error::VmError;
 use super::place::VmPlace;
 use super::ram::Road;
 use super::standing::Machine;
-use crate::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
+use crate::memory::{
+    Address, Memory, PageTables, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr,
+};
 use crate::source::{
     BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Step, Wait,
 };
@@ -305,6 +307,14 @@ impl Memory for VmMemory {
     fn search_virtual(&self, range: Range<VirtAddr>, pattern: &[u8]) -> Result<Option<VirtAddr>, ReadError> {
         let start = range.start;
         self.read(Address::Virtual(start), pattern.len(), |memory| memory.search_virtual(range, pattern))
+    }
+
+    fn page_tables(&self) -> Result<PageTables, ReadCause> {
+        self.machine.read(|kernel| kernel.found.memory.page_tables())?
+    }
+
+    fn ram(&self) -> Option<Vec<Range<u64>>> {
+        Some(self.machine.ram())
     }
 
     /// What costs a command costs it for a page.

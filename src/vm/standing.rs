@@ -5,6 +5,7 @@
 //!                                                                    `-- cont, if we stopped it
 //! ```
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -201,6 +202,11 @@ impl Machine {
         let state = self.state();
         let held = state.held.as_ref().filter(|held| held.is_ours);
         state.frozen + held.map_or(Duration::ZERO, |held| held.since.elapsed())
+    }
+
+    /// Where its RAM is.
+    pub(super) fn ram(&self) -> Vec<Range<u64>> {
+        self.ranges.iter().map(|range| range.at.clone()).collect()
     }
 
     /// How its RAM is read.

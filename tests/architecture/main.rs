@@ -58,12 +58,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The engine: no writer, no terminal, no session: any source.
     ("debugger", &["commands", "source", "target", "symbols", "memory", "protocol::*"]),
     ("doctor", &["session", "source", "protocol::*"]),
-    // A file as a target: it makes a source of it, and knows no symbols.
-    ("dump", &["physical", "source", "memory", "protocol", "protocol::kd"]),
     // The same with a virtual machine, whose monitor is asked.
     ("vm", &["physical", "source", "output", "memory", "protocol", "protocol::kd", "protocol::link"]),
-    // RAM in files, and the kernel in it.
-    ("physical", &["source", "memory", "protocol", "protocol::kd"]),
     // A crate of its own.
     ("sim", &["protocol::*"]),
     // A session's traffic as a file, which capture reads.
@@ -71,7 +67,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("session", &["source", "memory", "key", "protocol::*"]),
     ("capture", &["key", "protocol::*"]),
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
-    ("commands", &["leaks", "target", "symbols", "output", "memory", "protocol"]),
+    // `.dump` writes what dump reads.
+    ("commands", &["leaks", "dump", "target", "symbols", "output", "memory", "protocol"]),
     // Snapshots and pictures: files of any source, told without a target.
     ("leaks", &["output"]),
     // A CONTEXT, where registers come from, is laid out by KD. Errors name what the target calls itself: escaped.
@@ -79,6 +76,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("symbols", &["output", "protocol", "protocol::wire"]),
     // An address is part of what is printed; memory gives it its name outside of protocol.
     ("output", &["memory", "protocol"]),
+    // A file as a target: it makes a source of it, and knows no symbols.
+    ("dump", &["physical", "source", "memory", "protocol", "protocol::kd"]),
+    // RAM in files, and the kernel in it.
+    ("physical", &["source", "memory", "protocol", "protocol::kd"]),
     // What a target is to its readers, wherever it is: bytes, a boot, perhaps a way to make it run.
     ("source", &["memory", "protocol", "protocol::kd", "protocol::link"]),
     ("memory", &["protocol"]),

@@ -3,8 +3,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/program.rs"]
+mod program;
+
 mod hostile;
 mod witness;
+mod writing;
 mod x86;
 
 use std::path::{Path, PathBuf};

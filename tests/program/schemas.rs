@@ -81,12 +81,13 @@ fn every_command_answers_with_one_object_of_a_committed_schema() {
     std::fs::write(&script, LINES).unwrap();
     let _target = setup.target(&[]);
     let mut lines = Vec::new();
-    for how in [["-cf", script.to_str().unwrap()], ["-c", ".reboot"], ["-c", "g"]] {
+    let dump = format!(".dump /used {}", setup.folder.path().join("used.dmp").display());
+    for how in [["-cf", script.to_str().unwrap()], ["-c", &dump], ["-c", ".reboot"], ["-c", "g"]] {
         let output = setup.debug(&["-b", "--json", how[0], how[1]]);
         let objects = output.out.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
         lines.extend(objects);
     }
-    let typed = LINES.lines().filter(|line| !line.is_empty()).chain([".reboot", "g"]);
+    let typed = LINES.lines().filter(|line| !line.is_empty()).chain([dump.as_str(), ".reboot", "g"]);
     let commands: Vec<&str> = lines.iter().map(|line| line["command"].as_str().unwrap()).collect();
     assert_eq!(commands, typed.collect::<Vec<_>>(), "one object a command, in order");
 
