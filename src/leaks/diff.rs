@@ -108,9 +108,9 @@ impl Held {
 }
 
 /// What a group is known by in every boot: its driver and the names of its path.
-type Key<'a> = (&'a str, Vec<String>, bool);
+pub(super) type Key<'a> = (&'a str, Vec<String>, bool);
 
-fn key(group: &SavedGroup) -> Key<'_> {
+pub(super) fn key(group: &SavedGroup) -> Key<'_> {
     let path = group.path.iter().map(|frame| frame.name().into_owned()).collect();
     (&group.driver, path, group.stacks_known > 0)
 }

@@ -12,6 +12,8 @@ mod carry;
 mod diff;
 mod file;
 mod folded;
+#[cfg(feature = "pictures")]
+mod html;
 #[cfg(test)]
 mod sample;
 mod snapshot;
@@ -26,6 +28,8 @@ pub use carry::carry;
 pub use diff::{Comparison, Difference, GroupDiff, NotComparable, compare};
 pub use file::{SnapshotError, read, write};
 pub use folded::write_folded;
+#[cfg(feature = "pictures")]
+pub use html::{PageError, write_html};
 pub use snapshot::{
     Blocks, BootIdentity, Held, HexNumber, LogState, SavedBlock, SavedDriver, SavedFrame, SavedGroup,
     Snapshot,
