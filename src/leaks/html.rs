@@ -178,7 +178,7 @@ fn figures(snapshots: &[Snapshot], paths: usize) -> String {
         ("Held", binary(held.bytes), format!("{:#x} bytes", held.bytes)),
         ("Blocks", grouped(held.blocks), average(held)),
         ("Call paths", grouped(paths as u64), largest(last)),
-        ("Stacks read", share(known, held.blocks), format!("of {} blocks", grouped(known))),
+        ("Stacks read", grouped(known), format!("of {} of the blocks", share(known, held.blocks))),
     ];
     if last.drivers.len() > 1 {
         figures.insert(0, ("Drivers", grouped(last.drivers.len() as u64), drivers(last)));

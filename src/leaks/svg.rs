@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use inferno::flamegraph::color::{BackgroundColor, BasicPalette, Palette};
-use inferno::flamegraph::{self, Options};
+use inferno::flamegraph::{self, Options, TextTruncateDirection};
 
 use super::caption::{moment, title, total};
 use super::folded::folded;
@@ -34,10 +34,11 @@ pub fn write_svg(snapshot: &Snapshot, weight: Weight, out: &mut dyn Write) -> io
         Some(format!("{}; build {}, {}", total(snapshot.held()), snapshot.boot.build, moment(snapshot)));
     options.count_name = weight.name().to_owned();
     options.name_type = "Frame:".to_owned();
-    options.colors = Palette::Basic(BasicPalette::Mem);
+    options.colors = Palette::Basic(BasicPalette::Hot);
     options.bgcolors = Some(BackgroundColor::Grey);
     // One file for one snapshot, however often it is drawn.
     options.hash = true;
+    options.text_truncate_direction = TextTruncateDirection::Right;
     options.font_type = "monospace".to_owned();
     let lines: Vec<_> = stacks.iter().map(|(stack, count)| format!("{stack} {count}")).collect();
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out)
