@@ -10,7 +10,7 @@ use bytes::Bytes;
 use kd_protocol::link::Peer;
 use verikd::commands::{Style, VerifierFormat};
 use verikd::debugger::{DebugError, Debugger};
-use verikd::dump;
+use verikd::dump::{self, DumpError, Opened};
 use verikd::key::KeyText;
 use verikd::session::{
     AttachError, Connection, ConnectionError, OpenTap, Prompts, Quit, Session, SessionConfig, Signal, Watcher,
@@ -55,7 +55,7 @@ pub(super) struct Options {
     #[arg(short = 'z', value_name = "FILE", conflicts_with_all = ["connection", "trace", "reattach"])]
     dump: Option<PathBuf>,
     /// Read a virtual machine that was never booted for debugging, through QEMU's monitor: qmp:PATH, unix:PATH or
-    /// tcp:HOST:PORT, as its -qmp has it. It stands still only while it is read
+    /// tcp:HOST:PORT, as its -qmp has it. It stands still only while it is read. raw:FILE opens an image of its memory
     #[arg(long, value_name = "PLACE", conflicts_with_all = ["connection", "dump", "trace", "reattach"])]
     vm: Option<String>,
     /// The physical address of the kernel's page tables, for a file or a virtual machine that does not say it
@@ -193,7 +193,11 @@ pub(super) fn work(options: &Options, work: &Work) -> u8 {
     };
     match (connection, &options.dump, &options.vm) {
         (Some(connection), _, _) => run_live(options, connection, work),
-        (None, Some(file), _) => run_file(options, file, work),
+        (None, Some(file), _) => run_file(options, file, dump::open(file, options.dtb), work),
+        (None, None, Some(place)) if place.starts_with("raw:") => {
+            let file = Path::new(&place["raw:".len()..]);
+            run_file(options, file, dump::open_raw(file, options.dtb), work)
+        }
         (None, None, Some(place)) => run_vm(options, place, work),
         (None, None, None) => unreachable!("the argument parser asks for -k, -z or --vm"),
     }
@@ -211,14 +215,14 @@ fn connection_of(options: &Options) -> Result<Option<Connection>, ConnectionErro
 }
 
 /// A file's memory: nothing is let run, and nothing waits.
-fn run_file(options: &Options, file: &Path, work: &Work) -> u8 {
+fn run_file(options: &Options, file: &Path, opened: Result<Opened, DumpError>, work: &Work) -> u8 {
     let watcher = match Watcher::alone(true) {
         Ok(watcher) => watcher,
         Err(error) => return fail(&error),
     };
     let format = if options.json { Format::Json } else { Format::Text };
     let report = Report::new(format, Writer::standard()).with_costs(options.stats);
-    let opened = match dump::open(file, options.dtb) {
+    let opened = match opened {
         Ok(opened) => opened,
         Err(error) => {
             report.status(&format!("verikd: {}: {error}", file.display()));

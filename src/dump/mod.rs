@@ -26,7 +26,7 @@ use kd_protocol::MachineType;
 
 use self::header::{Header, LEN_64};
 use crate::memory::{Memory, Paging, PhysicalMemory, VirtAddr};
-use crate::physical::{self, FilePages, PageMap, PositionedFile, Processor};
+use crate::physical::{self, FilePages, PageMap, PositionedFile, Processor, Run};
 use crate::source::{ImageSource, KernelVersion};
 
 pub use error::DumpError;
@@ -57,6 +57,18 @@ pub fn open(path: &Path, dtb: Option<u64>) -> Result<Opened, DumpError> {
     }
 }
 
+/// Opens a file whose bytes are physical memory from address 0 on: nothing in it says so, so that its reader has to.
+///
+/// # Errors
+/// [`DumpError`].
+pub fn open_raw(path: &Path, dtb: Option<u64>) -> Result<Opened, DumpError> {
+    let failed = |source| DumpError::File { path: path.to_owned(), source };
+    let file = Arc::new(PositionedFile::open(path).map_err(failed)?);
+    let mut map = PageMap::default();
+    map.push(Run { start: 0, len: file.len() & !0xfff, offset: 0 })?;
+    virtual_machine(&file, map, &[], "image of raw memory", dtb)
+}
+
 /// Why a file with this beginning is none of ours.
 fn refused(begins: &[u8]) -> DumpError {
     let known: &[(&[u8], &str)] = &[
@@ -75,7 +87,10 @@ fn refused(begins: &[u8]) -> DumpError {
         (b"\xd2\xbe\xd2\xbe", "VMware's state of a machine, which verikd does not read yet"),
         (b"\xd3\xbe\xd3\xbe", "VMware's state of a machine, which verikd does not read yet"),
         (b"PAGE\0\0\0\0", "a dump whose writing did not finish"),
-        (&[0; 8], "a dump whose writing did not begin, or an image of raw memory"),
+        (
+            &[0; 8],
+            "a dump whose writing did not begin, or an image of raw memory (--vm raw:FILE opens those)",
+        ),
     ];
     match known.iter().find(|(magic, _)| begins.starts_with(magic)) {
         Some((_, what)) => DumpError::Refused((*what).to_owned()),

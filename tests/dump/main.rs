@@ -11,11 +11,13 @@ mod witness;
 mod writing;
 mod x86;
 
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kd_protocol::PhysAddr;
 use kd_protocol::kd::DebugIo;
 use support::machine::{Still, version_of};
 use support::text::text;
@@ -140,6 +142,33 @@ fn a_lime_image_is_found_by_its_tables() {
     }
     let registers = text(&target, "r");
     assert!(registers.contains("the CPU's context is not available here"), "{registers}");
+}
+
+/// Nothing in it says what it is: whoever opens it does.
+#[test]
+fn an_image_of_raw_memory_is_found_by_its_tables() {
+    let build = &WINDOWS_7_SP1;
+    let mut machine = Machine::new(build);
+    machine.break_in();
+    let path = folder("raw").join("ram.raw");
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.set_len(machine.ram()).unwrap();
+    for frame in machine.pages_in_use() {
+        let mut page = [0; 0x1000];
+        machine.read_physical(PhysAddr(frame * 0x1000), &mut page);
+        file.seek(SeekFrom::Start(frame * 0x1000)).unwrap();
+        file.write_all(&page).unwrap();
+    }
+    let refused = dump::open(&path, None).unwrap_err().to_string();
+    assert!(refused.contains("--vm raw:FILE"), "{refused}");
+    let place = format!("raw:{}", path.display());
+    let found = folder("symbols").join("raw");
+    export_symbols(build, &found).unwrap();
+    let found = found.display().to_string();
+    let ended = program::run(&["--vm", &place, "-y", &found, "-c", "!verifier 3 myfault.sys"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let told = program::normalized(&ended.out);
+    assert!(program::golden().starts_with(&told) && told.len() > 20, "{told:#?}");
 }
 
 /// A page that this kind of dump does not have is a gap that is named, not "not mapped".
