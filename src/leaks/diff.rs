@@ -7,7 +7,7 @@
 //! A block whose event is not known in both is told by its address alone, and counted as such: it may have been freed and
 //! allocated again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -150,10 +150,7 @@ pub fn compare(snapshots: &[Snapshot]) -> Result<Comparison, NotComparable> {
     let is_same_boot = snapshots.windows(2).all(|pair| same_boot(&pair[0], &pair[1]));
     let elapsed_ms = new.unix_ms.saturating_sub(old.unix_ms);
     let grouped: Vec<HashMap<Key<'_>, Vec<&SavedGroup>>> = snapshots.iter().map(by_key).collect();
-    let mut keys: Vec<&Key<'_>> = Vec::new();
-    for snapshot in &grouped {
-        keys.extend(snapshot.keys().filter(|key| !keys.contains(key)).collect::<Vec<_>>());
-    }
+    let keys: HashSet<&Key<'_>> = grouped.iter().flat_map(HashMap::keys).collect();
     let mut groups: Vec<_> =
         keys.into_iter().map(|key| group_diff(key, &grouped, is_same_boot, elapsed_ms)).collect();
     let growth = |group: &GroupDiff| i128::from(group.new.bytes) - i128::from(group.old.bytes);
