@@ -1,7 +1,6 @@
 //! A headless Chromium, driven through chromedriver: just enough of WebDriver to look at a page as a person does.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -58,8 +57,8 @@ impl Browser {
         Some(browser)
     }
 
-    pub(super) fn open(&self, page: &Path) {
-        let answer = self.post("/url", &json!({ "url": format!("file://{}", page.display()) }));
+    pub(super) fn open(&self, url: &str) {
+        let answer = self.post("/url", &json!({ "url": url }));
         assert_eq!(answer, Value::Null, "the page opens");
     }
 

@@ -192,10 +192,10 @@ fn in_browser(name: &str, write: impl FnOnce(&mut File), look: impl FnOnce(&Brow
     let folder: TempDir = tempfile::tempdir().expect("a folder");
     let page: PathBuf = folder.path().join(name);
     write(&mut File::create(&page).expect("a file"));
-    browser.open(&page);
+    let own = format!("file:///{}", page.display().to_string().replace('\\', "/").trim_start_matches('/'));
+    browser.open(&own);
     look(&browser);
     assert_eq!(json!(browser.console()), json!([]), "nothing is written to the console");
-    let own = format!("file://{}", page.display());
     let foreign: Vec<_> =
         browser.requests().into_iter().filter(|url| *url != own && !url.starts_with("data:")).collect();
     assert!(foreign.is_empty(), "requests to {foreign:?}");
