@@ -131,8 +131,9 @@ impl Running {
         let mut out = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         let code = self.child.wait().unwrap().code().expect("ends by itself, not by a signal");
-        let err: Vec<String> =
-            self.err.try_iter().chain(self.err.recv_timeout(Duration::from_secs(1))).collect();
+        // Whoever reads its lines may not have come to the last one yet.
+        let next = || self.err.recv_timeout(Duration::from_secs(1)).ok();
+        let err: Vec<String> = std::iter::from_fn(next).collect();
         Finished { code, out, err: err.join("\n") }
     }
 }
