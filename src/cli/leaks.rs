@@ -41,6 +41,15 @@ pub(super) struct Options {
     /// Write a snapshot with every block, for `verikd diff`; compressed if its name ends in .gz or .zst
     #[arg(long, value_name = "FILE")]
     save: Option<String>,
+    /// Write one line a stack, as flame graph tools read them
+    #[arg(long, value_name = "FILE")]
+    folded: Option<String>,
+    /// Write a flame graph
+    #[arg(long, value_name = "FILE")]
+    svg: Option<String>,
+    /// Pictures measure blocks instead of bytes
+    #[arg(long)]
+    blocks: bool,
 }
 
 /// What of a debugger's options has no meaning here.
@@ -85,7 +94,12 @@ fn command(options: &Options) -> Result<String, String> {
         return Err(format!("--by: `{by}` is not path, caller, tag, thread or size"));
     }
     add(&format!(" {by}"), None)?;
-    for (option, value) in [(" -tag", &options.tag), (" -save", &options.save)] {
+    for (option, value) in [
+        (" -tag", &options.tag),
+        (" -save", &options.save),
+        (" -folded", &options.folded),
+        (" -svg", &options.svg),
+    ] {
         if let Some(value) = value {
             add(option, Some(value))?;
         }
@@ -103,7 +117,7 @@ fn command(options: &Options) -> Result<String, String> {
             add(&format!(" {option} {}", number(count)), None)?;
         }
     }
-    for (option, is_on) in [(" -all", options.all), (" -v", options.verbose)] {
+    for (option, is_on) in [(" -all", options.all), (" -blocks", options.blocks), (" -v", options.verbose)] {
         if is_on {
             add(option, None)?;
         }

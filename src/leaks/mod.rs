@@ -14,6 +14,7 @@ mod file;
 mod folded;
 #[cfg(feature = "pictures")]
 mod html;
+mod picture;
 #[cfg(test)]
 mod sample;
 mod snapshot;
@@ -30,6 +31,7 @@ pub use file::{SnapshotError, read, write};
 pub use folded::write_folded;
 #[cfg(feature = "pictures")]
 pub use html::{PageError, write_html};
+pub use picture::{FileKind, write_as};
 pub use snapshot::{
     Blocks, BootIdentity, Held, HexNumber, LogState, SavedBlock, SavedDriver, SavedFrame, SavedGroup,
     Snapshot,

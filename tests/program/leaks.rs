@@ -16,7 +16,8 @@ fn one_command_tells_who_leaks_and_two_snapshots_how_fast() {
     let mut target = setup.target(&["--leak-every", "50ms"]);
     let file = |name: &str| setup.folder.path().join(name).display().to_string();
     let (old, new) = (file("old.json.zst"), file("new.json"));
-    let first = leaks(&setup, &["myfault.sys", "--save", &old]);
+    let (folded, svg) = (file("stacks.folded"), file("graph.svg"));
+    let first = leaks(&setup, &["myfault.sys", "--save", &old, "--folded", &folded, "--svg", &svg]);
     assert_eq!(first.code, 0, "{}", first.err);
     assert!(
         first.out.contains("1. 10 blocks, 0x9ce000 bytes (9.80 MiB), 100.0 %, myfault.sys"),
@@ -24,7 +25,14 @@ fn one_command_tells_who_leaks_and_two_snapshots_how_fast() {
         first.out
     );
     assert!(first.out.contains("fffff8800447d634 myfault!MyfaultDeviceControl+0x358"), "{}", first.out);
-    assert!(first.err.contains(&format!("Wrote {old}")), "{}", first.err);
+    assert!(
+        [&old, &folded, &svg].iter().all(|it| first.err.contains(&format!("Wrote {it}"))),
+        "{}",
+        first.err
+    );
+    let folded = std::fs::read_to_string(folded).unwrap();
+    assert!(folded.contains(";myfault!MyfaultDeviceControl+0x358 10280960\n"), "{folded}");
+    assert!(std::fs::read_to_string(svg).unwrap().contains("MyfaultDeviceControl"));
     for _ in 0..3 {
         target.wait_for("leaked");
     }

@@ -71,7 +71,8 @@ pub(super) fn report(
         left_out,
         hidden,
         is_verbose: query.verbose,
-        save: query.save.clone(),
+        files: query.files.clone(),
+        weight: query.weight,
         skip: query.skip.clone(),
         boot,
     }

@@ -41,10 +41,12 @@ use crate::commands::answer::{Found, Query, answer};
 use crate::commands::arguments::Arguments;
 use crate::commands::error::QueryError;
 use crate::commands::spec::{Category, CommandSpec, Glued, Run, Takes};
+use crate::leaks::{FileKind, Weight};
 use crate::target::{Note, NoteCode, Target};
 
 const USAGE: &str = "!leaks [DRIVER ...] [-by path|caller|tag|thread|size] [-tag TAG] [-min BYTES] [-top N] [-depth N] \
-                     [-skip NAME] [-all] [-v] [-save FILE]";
+                     [-skip NAME] [-all] [-v] \
+                     [-save FILE] [-folded FILE] [-svg FILE] [-blocks]";
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &["!leaks"],
@@ -75,6 +77,9 @@ const DETAILS: &[(&str, &str)] = &[
         "-save FILE",
         "write a snapshot with every block, for `verikd diff`; compressed if its name ends in .gz or .zst",
     ),
+    ("-folded FILE", "write one line a stack and how much it holds, as flame graph tools read them"),
+    ("-svg FILE", "write a flame graph"),
+    ("-blocks", "pictures measure blocks instead of bytes"),
 ];
 
 fn run(text: &str, target: &Target<'_>) -> Found {
@@ -114,15 +119,23 @@ fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
             "depth" => query.depth = Some(count(&mut arguments, target)?.max(1)),
             "all" => query.all = true,
             "v" => query.verbose = true,
-            "save" => {
+            "blocks" => query.weight = Weight::Blocks,
+            "save" | "folded" | "svg" => {
                 let file = arguments.name().ok_or_else(|| arguments.usage(missing("a file's name")))?;
-                query.save = Some(file.into());
+                let kind = match option.as_str() {
+                    "folded" => FileKind::Folded,
+                    "svg" => FileKind::Svg,
+                    _ => FileKind::Snapshot,
+                };
+                query.files.push((kind, file.into()));
             }
             _ => return Err(arguments.usage(format!("`{word}` is none of the options"))),
         }
     }
-    if query.save.is_some() && (query.by != By::Path || query.depth.is_some()) {
-        return Err(arguments.usage("a snapshot has whole call paths: no -by and no -depth with -save"));
+    if !query.files.is_empty() && (query.by != By::Path || query.depth.is_some()) {
+        return Err(
+            arguments.usage("snapshots and pictures have whole call paths: no -by and no -depth with them")
+        );
     }
     Ok(query)
 }
@@ -152,7 +165,7 @@ impl Query for LeakQuery {
         }
         self.keep_tag(&mut held, target);
         let lookup = Lookup::of(target, &held, self.needs_stacks(), self.all)?;
-        let boot = report::boot_of(target, self.keep_blocks || self.save.is_some());
+        let boot = report::boot_of(target, self.keep_blocks || !self.files.is_empty());
         Ok(group::report(self, boot, drivers, &held, lookup))
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::leaks::{FileKind, Weight};
+
 /// What makes a group of blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -76,18 +78,20 @@ pub struct LeakQuery {
     pub verbose: bool,
     /// Keep each group's blocks in the report.
     pub keep_blocks: bool,
-    /// Where a snapshot is to be written.
-    pub save: Option<PathBuf>,
+    /// Files that are to be written: the snapshot, and pictures of it.
+    pub files: Vec<(FileKind, PathBuf)>,
+    /// What pictures measure.
+    pub weight: Weight,
 }
 
 impl LeakQuery {
     /// True if each group's blocks are kept.
-    pub(super) const fn keeps_blocks(&self) -> bool {
-        self.verbose || self.keep_blocks || self.save.is_some()
+    pub(super) fn keeps_blocks(&self) -> bool {
+        self.verbose || self.keep_blocks || !self.files.is_empty()
     }
 
     /// Trackers have callers, tags and sizes; a path and a thread only the log has.
-    pub(super) const fn needs_stacks(&self) -> bool {
+    pub(super) fn needs_stacks(&self) -> bool {
         self.all || self.keeps_blocks() || !matches!(self.by, By::Tag | By::Size)
     }
 }

@@ -9,7 +9,7 @@ use super::super::drivers::Driver;
 use super::super::frames::Frame;
 use super::options::By;
 use crate::commands::schema::Schema;
-use crate::leaks::{BootIdentity, HexNumber};
+use crate::leaks::{BootIdentity, FileKind, HexNumber, Weight};
 use crate::output::{self, Reading};
 use crate::target::{Note, NoteCode, Target, VirtAddr};
 
@@ -38,9 +38,12 @@ pub struct LeakReport {
     /// Text lists the blocks of each group.
     #[serde(skip)]
     pub(super) is_verbose: bool,
-    /// Where a snapshot is to be written.
+    /// Files that are to be written.
     #[serde(skip)]
-    pub(super) save: Option<PathBuf>,
+    pub(super) files: Vec<(FileKind, PathBuf)>,
+    /// What pictures measure.
+    #[serde(skip)]
+    pub(super) weight: Weight,
     /// Patterns of routines that were taken for the allocator's.
     #[serde(skip)]
     pub(super) skip: Vec<String>,

@@ -43,13 +43,14 @@ impl Facts for LeakReport {
     }
 
     fn files(&self) -> Vec<AnswerFile<'_>> {
-        let save = self.save.as_deref().map(|path| AnswerFile {
+        let files = self.files.iter().map(|(kind, path)| AnswerFile {
             path,
             write: Box::new(move |moment| {
-                leaks::write(&self.snapshot(moment), path).map_err(|it| it.to_string())
+                let written = leaks::write_as(*kind, &self.snapshot(moment), self.weight, path);
+                written.map_err(|why| why.to_string())
             }),
         });
-        save.into_iter().collect()
+        files.collect()
     }
 }
 
