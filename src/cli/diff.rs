@@ -18,6 +18,9 @@ pub(super) struct Options {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Write a page with the growth of each call path, which needs no network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Show only the call paths that grew the most
     #[arg(long, value_name = "N")]
     top: Option<usize>,
@@ -41,6 +44,14 @@ pub(super) fn run(options: &Options) -> u8 {
     };
     for note in snapshots.iter().flat_map(|snapshot| &snapshot.notes) {
         let _ = writeln!(io::stderr(), "incomplete: {}", verikd::output::screened(note));
+    }
+    if let Some(path) = &options.html {
+        match leaks::write_page(&snapshots, path) {
+            Ok(()) => {
+                let _ = writeln!(io::stderr(), "Wrote {}", path.display());
+            }
+            Err(error) => return fail(&format!("{} was not written: {error}", path.display())),
+        }
     }
     let mut text = String::new();
     if options.json {

@@ -47,6 +47,9 @@ pub(super) struct Options {
     /// Write a flame graph
     #[arg(long, value_name = "FILE")]
     svg: Option<String>,
+    /// Write a page with groups, blocks and a flame graph, which needs no network
+    #[arg(long, value_name = "FILE")]
+    html: Option<String>,
     /// Pictures measure blocks instead of bytes
     #[arg(long)]
     blocks: bool,
@@ -99,6 +102,7 @@ fn command(options: &Options) -> Result<String, String> {
         (" -save", &options.save),
         (" -folded", &options.folded),
         (" -svg", &options.svg),
+        (" -html", &options.html),
     ] {
         if let Some(value) = value {
             add(option, Some(value))?;

@@ -31,6 +31,8 @@ pub use file::{SnapshotError, read, write};
 pub use folded::write_folded;
 #[cfg(feature = "pictures")]
 pub use html::{PageError, write_html};
+#[cfg(feature = "pictures")]
+pub use picture::write_page;
 pub use picture::{FileKind, write_as};
 pub use snapshot::{
     Blocks, BootIdentity, Held, HexNumber, LogState, SavedBlock, SavedDriver, SavedFrame, SavedGroup,

@@ -16,6 +16,8 @@ pub enum FileKind {
     Folded,
     /// A flame graph.
     Svg,
+    /// A page with everything, which needs no network.
+    Html,
 }
 
 /// Writes the file, whole or not at all.
@@ -33,9 +35,20 @@ pub fn write_as(
         FileKind::Folded => Ok(whole(path, |out| write_folded(snapshot, weight, out))?),
         #[cfg(feature = "pictures")]
         FileKind::Svg => Ok(whole(path, |out| super::svg::write_svg(snapshot, weight, out))?),
+        #[cfg(feature = "pictures")]
+        FileKind::Html => Ok(write_page(std::slice::from_ref(snapshot), path)?),
         #[cfg(not(feature = "pictures"))]
-        FileKind::Svg => {
+        FileKind::Svg | FileKind::Html => {
             Err(std::io::Error::other("this program was built without the feature `pictures`").into())
         }
     }
+}
+
+/// Writes a page about several snapshots, the oldest first, whole or not at all.
+///
+/// # Errors
+/// The file cannot be written, or the snapshots cannot be compared.
+#[cfg(feature = "pictures")]
+pub fn write_page(snapshots: &[Snapshot], path: &Path) -> std::io::Result<()> {
+    whole(path, |out| super::html::write_html(snapshots, out).map_err(std::io::Error::other))
 }

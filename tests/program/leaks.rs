@@ -16,8 +16,9 @@ fn one_command_tells_who_leaks_and_two_snapshots_how_fast() {
     let mut target = setup.target(&["--leak-every", "50ms"]);
     let file = |name: &str| setup.folder.path().join(name).display().to_string();
     let (old, new) = (file("old.json.zst"), file("new.json"));
-    let (folded, svg) = (file("stacks.folded"), file("graph.svg"));
-    let first = leaks(&setup, &["myfault.sys", "--save", &old, "--folded", &folded, "--svg", &svg]);
+    let (folded, svg, html) = (file("stacks.folded"), file("graph.svg"), file("page.html"));
+    let first =
+        leaks(&setup, &["myfault.sys", "--save", &old, "--folded", &folded, "--svg", &svg, "--html", &html]);
     assert_eq!(first.code, 0, "{}", first.err);
     assert!(
         first.out.contains("1. 10 blocks, 0x9ce000 bytes (9.80 MiB), 100.0 %, myfault.sys"),
@@ -26,7 +27,7 @@ fn one_command_tells_who_leaks_and_two_snapshots_how_fast() {
     );
     assert!(first.out.contains("fffff8800447d634 myfault!MyfaultDeviceControl+0x358"), "{}", first.out);
     assert!(
-        [&old, &folded, &svg].iter().all(|it| first.err.contains(&format!("Wrote {it}"))),
+        [&old, &folded, &svg, &html].iter().all(|it| first.err.contains(&format!("Wrote {it}"))),
         "{}",
         first.err
     );
@@ -47,7 +48,9 @@ fn one_command_tells_who_leaks_and_two_snapshots_how_fast() {
     let appeared = format!("{} appeared, 0 went, 10 stayed", blocks - 10);
     assert!(compared.out.contains(&appeared) && compared.out.contains("in one boot"), "{}", compared.out);
     assert!(compared.out.contains("     myfault!MyfaultDeviceControl+0x358\n"), "{}", compared.out);
-    let json = verikd(&["diff", "--json", &old, &new]);
+    let page = file("growth.html");
+    let json = verikd(&["diff", "--json", "--html", &page, &old, &new]);
+    assert!(std::fs::read_to_string(page).unwrap().contains("MyfaultDeviceControl"), "{}", json.err);
     let json: Value = serde_json::from_str(json.out.trim()).unwrap();
     assert_eq!(json["groups"][0]["difference"]["stayed"]["blocks"], 10);
     assert!(json["groups"][0]["bytes_per_hour"].as_f64().unwrap() > 0.0);

@@ -46,7 +46,7 @@ use crate::target::{Note, NoteCode, Target};
 
 const USAGE: &str = "!leaks [DRIVER ...] [-by path|caller|tag|thread|size] [-tag TAG] [-min BYTES] [-top N] [-depth N] \
                      [-skip NAME] [-all] [-v] \
-                     [-save FILE] [-folded FILE] [-svg FILE] [-blocks]";
+                     [-save FILE] [-folded FILE] [-svg FILE] [-html FILE] [-blocks]";
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &["!leaks"],
@@ -79,6 +79,7 @@ const DETAILS: &[(&str, &str)] = &[
     ),
     ("-folded FILE", "write one line a stack and how much it holds, as flame graph tools read them"),
     ("-svg FILE", "write a flame graph"),
+    ("-html FILE", "write a page with groups, blocks and a flame graph, which needs no network"),
     ("-blocks", "pictures measure blocks instead of bytes"),
 ];
 
@@ -120,11 +121,12 @@ fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
             "all" => query.all = true,
             "v" => query.verbose = true,
             "blocks" => query.weight = Weight::Blocks,
-            "save" | "folded" | "svg" => {
+            "save" | "folded" | "svg" | "html" => {
                 let file = arguments.name().ok_or_else(|| arguments.usage(missing("a file's name")))?;
                 let kind = match option.as_str() {
                     "folded" => FileKind::Folded,
                     "svg" => FileKind::Svg,
+                    "html" => FileKind::Html,
                     _ => FileKind::Snapshot,
                 };
                 query.files.push((kind, file.into()));
