@@ -160,6 +160,11 @@ fn hexadecimal(text: &str) -> Result<u64, std::num::ParseIntError> {
 }
 
 pub(super) fn run(options: &Options) -> u8 {
+    // What is wrong with the connection is told before a script is read from standard input.
+    let connection = match connection_of(options) {
+        Ok(connection) => connection,
+        Err(error) => return refused(&error),
+    };
     let script = match script_of(options) {
         Ok(script) => script,
         Err(error) => {
@@ -179,18 +184,23 @@ pub(super) fn run(options: &Options) -> u8 {
         );
         return USAGE;
     }
-    work(options, &script.map_or(Work::Prompt, Work::Script))
+    with_target(options, connection, &script.map_or(Work::Prompt, Work::Script))
 }
 
 /// Does what is to be done with the target that the options name.
 pub(super) fn work(options: &Options, work: &Work) -> u8 {
-    let connection = match connection_of(options) {
-        Ok(connection) => connection,
-        Err(error) => {
-            fail(&error.of_option("-k"));
-            return USAGE;
-        }
-    };
+    match connection_of(options) {
+        Ok(connection) => with_target(options, connection, work),
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &ConnectionError) -> u8 {
+    fail(&error.of_option("-k"));
+    USAGE
+}
+
+fn with_target(options: &Options, connection: Option<Connection>, work: &Work) -> u8 {
     match (connection, &options.dump, &options.vm) {
         (Some(connection), _, _) => run_live(options, connection, work),
         (None, Some(file), _) => run_file(options, file, dump::open(file, options.dtb), work),

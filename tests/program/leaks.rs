@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::program::{Finished, Running, Setup, verikd};
+use crate::program::{Finished, Setup, verikd};
 
 fn leaks(setup: &Setup, options: &[&str]) -> Finished {
     let (connection, symbols) = (setup.connection("1.2.3.4"), setup.symbols());
@@ -157,8 +157,16 @@ fn a_watch_names_what_leaks_and_lets_the_machine_run_between_its_looks() {
     for _ in 0..looks {
         target.wait_for("Runs on");
     }
+}
 
-    let mut running = Running::start(&[&first[..], &["--every", "300ms", "--json"]].concat());
+#[cfg(unix)]
+#[test]
+fn a_watch_that_is_interrupted_gives_its_verdict() {
+    let setup = Setup::new();
+    let mut target = setup.target(&["--leak-every", "20ms"]);
+    let (connection, symbols) = (setup.connection("1.2.3.4"), setup.symbols());
+    let first = ["watch", "-k", &connection, "-y", symbols.to_str().unwrap(), "--driver", "myfault.sys"];
+    let mut running = crate::program::Running::start(&[&first[..], &["--every", "300ms", "--json"]].concat());
     for _ in 0..5 {
         target.wait_for("Runs on");
     }
