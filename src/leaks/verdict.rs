@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::diff::{NotComparable, carried, compare, key_of};
-use super::snapshot::{Held, SavedBlock, Snapshot};
+use super::snapshot::{Held, HexNumber, SavedBlock, Snapshot};
 
 /// So many snapshots are needed to tell a leak from a breath.
 pub const LEAST: usize = 4;
@@ -70,16 +70,17 @@ pub fn judge(snapshots: &[Snapshot]) -> Result<Verdict, NotComparable> {
         unchanged: 0,
     };
     for group in compared.groups {
-        let blocks: Vec<HashSet<Identity>> = snapshots
+        let lists: Vec<Vec<&SavedBlock>> = snapshots
             .iter()
             .map(|snapshot| {
                 let own = snapshot.groups.iter().filter(|it| {
                     let (driver, path) = key_of(it);
                     driver == group.driver && path == group.path
                 });
-                own.flat_map(|it| it.list.iter().map(identity)).collect()
+                own.flat_map(|it| &it.list).collect()
             })
             .collect();
+        let blocks = identities(&lists);
         let per_minute = |old: u64, new: u64| {
             if minutes > 0.0 { (i128::from(new) - i128::from(old)) as f64 / minutes } else { 0.0 }
         };
@@ -105,14 +106,34 @@ pub fn judge(snapshots: &[Snapshot]) -> Result<Verdict, NotComparable> {
     Ok(verdict)
 }
 
-/// A block: its address and the event that made it, or else its size.
-type Identity = (u64, Option<u32>, u64);
+/// A block, the same in every snapshot that has it.
+type Identity = usize;
 
-const fn identity(block: &SavedBlock) -> Identity {
-    match block.event {
-        Some(event) => (block.address.0, Some(event), 0),
-        None => (block.address.0, None, block.size),
+/// Numbers the blocks of each snapshot. One at the same address is the same block unless its size or the event that made it
+/// is known to be another: where stacks are sampled an event may be known in one snapshot and not in the next.
+fn identities(snapshots: &[Vec<&SavedBlock>]) -> Vec<HashSet<Identity>> {
+    let mut next = 0;
+    let mut before: HashMap<HexNumber, (Identity, u64, Option<u32>)> = HashMap::new();
+    let mut numbered = Vec::with_capacity(snapshots.len());
+    for blocks in snapshots {
+        let mut now = HashMap::with_capacity(blocks.len());
+        for block in blocks {
+            let is_same = |&&(_, size, event): &&(Identity, u64, Option<u32>)| {
+                size == block.size && event.zip(block.event).is_none_or(|(one, other)| one == other)
+            };
+            let (number, event) = match before.get(&block.address).filter(is_same) {
+                Some((number, _, event)) => (*number, block.event.or(*event)),
+                None => {
+                    next += 1;
+                    (next, block.event)
+                }
+            };
+            now.insert(block.address, (number, block.size, event));
+        }
+        numbered.push(now.values().map(|(number, ..)| *number).collect());
+        before = now;
     }
+    numbered
 }
 
 fn is_leak(snapshots: &[HashSet<Identity>], grew_each_time: bool) -> bool {
@@ -152,7 +173,29 @@ mod tests {
     }
 
     fn set(blocks: impl IntoIterator<Item = u64>) -> HashSet<Identity> {
-        blocks.into_iter().map(|it| (it, Some(it as u32), 0)).collect()
+        blocks.into_iter().map(|it| it as usize).collect()
+    }
+
+    #[test]
+    fn an_event_that_is_not_known_each_time_makes_no_other_block() {
+        let block = |address, event| SavedBlock {
+            address: HexNumber(address),
+            size: 0x10,
+            tag: "Leak".into(),
+            event,
+            thread: None,
+        };
+        let looks = [
+            vec![block(1, Some(5)), block(2, None)],
+            vec![block(1, None), block(2, Some(7))],
+            vec![block(1, Some(5)), block(2, Some(9))],
+            vec![block(1, Some(6))],
+        ];
+        let lists: Vec<Vec<&SavedBlock>> = looks.iter().map(|it| it.iter().collect()).collect();
+        let numbered = identities(&lists);
+        assert_eq!(numbered[0], numbered[1]);
+        assert_eq!(numbered[1].intersection(&numbered[2]).count(), 1, "2 was allocated again");
+        assert_eq!(numbered[2].intersection(&numbered[3]).count(), 0, "and 1 later");
     }
 
     #[test]
