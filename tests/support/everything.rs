@@ -55,6 +55,7 @@ pub const LINES: &[&str] = &[
     "!verifier 1",
     "!verifier 3",
     "!verifier 3 nosuch.sys",
+    ".dump /used /nowhere/at/all.dmp",
     "!leaks -v",
     "!leaks -by thread nosuch.sys",
     "!verifier 7cf",
