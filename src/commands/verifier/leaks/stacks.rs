@@ -21,7 +21,7 @@ use super::super::pool_log::Log;
 use super::super::ring::Filter;
 use super::super::scan::{self, End, Scan};
 use super::newest::Newest;
-use super::report::{LogUse, Method};
+use super::report::{LogUse, Method, sum};
 use crate::commands::error::QueryError;
 use crate::memory::{ReadCause, requests, searches};
 use crate::target::{Note, NoteCode, Target, VirtAddr, is_over};
@@ -283,7 +283,7 @@ impl<'a> Search<'a> {
         let fits = fine.len() as u64 * 2 * self.cost_of_one() <= ALLOWANCE;
         let mut classes: Vec<_> =
             if fits { fine } else { by(false) }.into_values().map(|class| spread(&class)).collect();
-        let bytes = |class: &Vec<usize>| -> u64 { class.iter().map(|at| self.held[*at].block.size).sum() };
+        let bytes = |class: &Vec<usize>| sum(class.iter().map(|at| self.held[*at].block.size));
         classes.sort_by_cached_key(|class| (std::cmp::Reverse(bytes(class)), class.first().copied()));
         classes
     }
@@ -292,6 +292,7 @@ impl<'a> Search<'a> {
     fn sample(&mut self, classes: &[Vec<usize>]) -> Result<(), ReadCause> {
         let most = classes.iter().map(Vec::len).max().unwrap_or(0);
         for round in 0..most {
+            let mut goes_on = false;
             for class in classes.iter().filter(|class| round < class.len()) {
                 if round >= SAMPLE && !self.differs(class) {
                     continue;
@@ -299,7 +300,12 @@ impl<'a> Search<'a> {
                 if self.requests + self.cost_of_one() > ALLOWANCE {
                     return Ok(());
                 }
+                goes_on = true;
                 self.look_up(class[round])?;
+            }
+            // Nothing was asked, so that no class differs in the next round either: whoever looks again looks at every block.
+            if !goes_on {
+                break;
             }
         }
         Ok(())
