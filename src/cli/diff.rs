@@ -1,7 +1,4 @@
 //! `verikd diff`: what has become of each call path between snapshots.
-//!
-//! Exit codes: 0 compared, whatever has grown; 1 a file cannot be read, or the snapshots are not of the same thing; 2 the
-//! command line was not understood.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -10,7 +7,15 @@ use verikd::leaks::{self, Snapshot, write_comparison};
 
 use super::exit::{FAILED, fail};
 
+/// Below `--help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  compared, whatever has grown; what a snapshot lacks is said
+  1  a file cannot be read or written, is damaged or of a newer version, or the snapshots are not of the same thing
+  2  the command line was not understood";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct Options {
     /// Snapshots of `!leaks -save`, the oldest first
     #[arg(value_name = "FILE", num_args = 2.., required = true)]

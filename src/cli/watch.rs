@@ -1,6 +1,7 @@
 //! `verikd watch`: short stops at an interval, how what drivers hold grows, and at the end what leaks.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use verikd::commands::verifier::leaks::LeakQuery;
@@ -9,9 +10,22 @@ use verikd::shell::watch::Watch;
 use super::debug::{self, Work};
 use super::exit::USAGE;
 
+/// Below `--help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    the watch is over: after --for or --count, or with Ctrl+C, wherever that meets it
+  1    a look failed, the session broke off, or a file was not written
+  2    the command line was not understood
+  3    a look has gaps
+  4    the target may still be stopped
+  130  Ctrl+C before a target has connected
+  143  SIGTERM; 129 SIGHUP
+Whatever ends it, the target is let run, and the verdict on what was seen until then is given.";
+
 #[derive(Debug, clap::Args)]
 // clap calls a group after its structure, and the flattened one has that name.
 #[group(skip)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct Options {
     #[command(flatten)]
     debug: debug::Options,
@@ -36,6 +50,9 @@ pub(super) struct Options {
     /// Look up the stack of every block, whatever it costs
     #[arg(long)]
     all: bool,
+    /// Write a page with the growth of each call path at the end, which needs no network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// The shortest interval: below it the machine would be stopped more often than it runs.
@@ -61,7 +78,14 @@ pub(super) fn run(options: Options) -> u8 {
         keep_blocks: true,
         ..LeakQuery::default()
     };
-    let in_place = io::stdout().is_terminal();
-    let watch = Watch { query, every: options.every, length: options.length, looks: options.count, in_place };
+    let watch = Watch {
+        query,
+        every: options.every,
+        length: options.length,
+        looks: options.count,
+        in_place: io::stdout().is_terminal(),
+        page: options.html,
+        onlooker: None,
+    };
     debug::work(&options.debug, &Work::Watch(watch))
 }

@@ -58,7 +58,7 @@ pub struct Comparison {
     pub new: Held,
     /// Drivers that only one of them is about.
     pub drivers_of_one_only: Vec<String>,
-    /// Each call path, those that grew the most first.
+    /// Each call path, those that grew the most first; of those that grew the same, those that hold the most.
     pub groups: Vec<GroupDiff>,
 }
 
@@ -67,8 +67,10 @@ pub struct Comparison {
 pub struct GroupDiff {
     /// The driver.
     pub driver: String,
-    /// The path, from the caller on, by name.
+    /// The path, from the caller on, by name; the caller alone where the stack is not known.
     pub path: Vec<String>,
+    /// The stack of some of its blocks was read. Blocks of one caller of which it was not are a path of their own.
+    pub is_stack_known: bool,
     /// The tags of its blocks.
     pub tags: Vec<String>,
     /// What the first has.
@@ -102,8 +104,7 @@ pub struct Difference {
 
 impl Held {
     fn add(&mut self, block: &SavedBlock) {
-        self.blocks = self.blocks.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(block.size);
+        *self = self.plus(Self { blocks: 1, bytes: block.size });
     }
 }
 
@@ -115,12 +116,6 @@ pub(super) fn key(group: &SavedGroup) -> Key<'_> {
     (&group.driver, path, group.stacks_known > 0)
 }
 
-/// What a group is called in a comparison: its driver, and its path by name.
-pub(super) fn key_of(group: &SavedGroup) -> (&str, Vec<String>) {
-    let (driver, path, _) = key(group);
-    (driver, path)
-}
-
 /// Compares snapshots, the oldest first: the last with the first, and how each path grew between.
 ///
 /// # Errors
@@ -129,7 +124,11 @@ pub(super) fn key_of(group: &SavedGroup) -> (&str, Vec<String>) {
 /// # Panics
 /// If there are fewer than two.
 pub fn compare(snapshots: &[Snapshot]) -> Result<Comparison, NotComparable> {
-    let snapshots = &carried(snapshots)[..];
+    compare_carried(&carried(snapshots))
+}
+
+/// The same for snapshots that have what those before them know.
+pub(super) fn compare_carried(snapshots: &[Snapshot]) -> Result<Comparison, NotComparable> {
     let [old, .., new] = snapshots else { panic!("two snapshots at the least") };
     if old.tag != new.tag {
         let tag = |it: &Snapshot| it.tag.clone().unwrap_or_else(|| "all".to_owned());
@@ -153,13 +152,12 @@ pub fn compare(snapshots: &[Snapshot]) -> Result<Comparison, NotComparable> {
     let keys: HashSet<&Key<'_>> = grouped.iter().flat_map(HashMap::keys).collect();
     let mut groups: Vec<_> =
         keys.into_iter().map(|key| group_diff(key, &grouped, is_same_boot, elapsed_ms)).collect();
-    let growth = |group: &GroupDiff| i128::from(group.new.bytes) - i128::from(group.old.bytes);
-    groups.sort_by(|one, other| {
-        growth(other)
-            .cmp(&growth(one))
-            .then_with(|| one.driver.cmp(&other.driver))
-            .then_with(|| one.path.cmp(&other.path))
-    });
+    let rank = |group: &GroupDiff| {
+        (i128::from(group.new.bytes) - i128::from(group.old.bytes), group.new.bytes, group.new.blocks)
+    };
+    // No two have the same name, so that the order is one and the same each time.
+    let name = |group: &GroupDiff| (group.driver.clone(), group.path.clone(), group.is_stack_known);
+    groups.sort_by(|one, other| rank(other).cmp(&rank(one)).then_with(|| name(one).cmp(&name(other))));
     Ok(Comparison { is_same_boot, elapsed_ms, old: old.held(), new: new.held(), drivers_of_one_only, groups })
 }
 
@@ -187,7 +185,7 @@ fn same_boot(old: &Snapshot, new: &Snapshot) -> bool {
     old.boot == new.boot && goes_on
 }
 
-fn by_key(snapshot: &Snapshot) -> HashMap<Key<'_>, Vec<&SavedGroup>> {
+pub(super) fn by_key(snapshot: &Snapshot) -> HashMap<Key<'_>, Vec<&SavedGroup>> {
     let mut groups: HashMap<_, Vec<_>> = HashMap::new();
     for group in &snapshot.groups {
         groups.entry(key(group)).or_default().push(group);
@@ -202,10 +200,7 @@ fn group_diff(
     elapsed_ms: u64,
 ) -> GroupDiff {
     let of = |snapshot: &HashMap<Key<'_>, Vec<&SavedGroup>>| -> Held {
-        snapshot.get(key).into_iter().flatten().fold(Held::default(), |sum, group| Held {
-            blocks: sum.blocks.saturating_add(group.held.blocks),
-            bytes: sum.bytes.saturating_add(group.held.bytes),
-        })
+        snapshot.get(key).into_iter().flatten().fold(Held::default(), |sum, group| sum.plus(group.held))
     };
     let history: Vec<Held> = grouped.iter().map(of).collect();
     let (first, last) = (&grouped[0], &grouped[grouped.len() - 1]);
@@ -223,6 +218,7 @@ fn group_diff(
     GroupDiff {
         driver: key.0.to_owned(),
         path: key.1.clone(),
+        is_stack_known: key.2,
         tags,
         old,
         new,
@@ -314,6 +310,27 @@ mod tests {
         assert_eq!(group.difference, Some(expected));
         assert_eq!((group.bytes_per_hour, group.blocks_per_hour), (Some(256.0), Some(1.0)));
         assert!(compared.is_same_boot && group.grew_each_time);
+    }
+
+    #[test]
+    fn paths_that_differ_in_what_is_known_of_them_alone_have_their_order() {
+        let of = |at| {
+            let mut snapshot = snapshot(at, 0x1000, &[(1, Some(5))]);
+            let mut unknown = snapshot.groups[0].clone();
+            (unknown.stacks_known, unknown.not_in_log) = (0, 1);
+            unknown.list[0].address = HexNumber(2);
+            let mut other = snapshot.groups[0].clone();
+            other.driver = "a.sys".into();
+            snapshot.groups.extend([unknown, other]);
+            snapshot
+        };
+        // A hash's order is another each time.
+        for _ in 0..20 {
+            let compared = compare(&[of(0), of(1000)]).unwrap();
+            let order: Vec<_> =
+                compared.groups.iter().map(|group| (&*group.driver, group.is_stack_known)).collect();
+            assert_eq!(order, [("a.sys", true), ("myfault.sys", false), ("myfault.sys", true)]);
+        }
     }
 
     #[test]

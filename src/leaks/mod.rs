@@ -14,6 +14,7 @@ mod file;
 mod folded;
 #[cfg(feature = "pictures")]
 mod html;
+mod look;
 mod picture;
 #[cfg(test)]
 mod sample;
@@ -31,9 +32,8 @@ pub use file::{SnapshotError, read, write};
 pub use folded::write_folded;
 #[cfg(feature = "pictures")]
 pub use html::{PageError, write_html};
-#[cfg(feature = "pictures")]
-pub use picture::write_page;
-pub use picture::{FileKind, write_as};
+pub use look::Look;
+pub use picture::{FileKind, write_as, write_page};
 pub use snapshot::{
     Blocks, BootIdentity, Held, HexNumber, LogState, SavedBlock, SavedDriver, SavedFrame, SavedGroup,
     Snapshot,
@@ -41,6 +41,6 @@ pub use snapshot::{
 pub use stack::Weight;
 #[cfg(feature = "pictures")]
 pub use svg::write_svg;
-pub use text::{write_comparison, write_verdict, write_watched};
+pub use text::{Room, write_comparison, write_verdict, write_watched};
 pub use tree::{NARROWEST_TREE, write_tree};
 pub use verdict::{Growing, LEAST, Verdict, judge};

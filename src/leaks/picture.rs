@@ -1,5 +1,6 @@
 //! The files that a snapshot can become.
 
+use std::io;
 use std::path::Path;
 
 use super::file::{SnapshotError, whole, write};
@@ -35,12 +36,9 @@ pub fn write_as(
         FileKind::Folded => Ok(whole(path, |out| write_folded(snapshot, weight, out))?),
         #[cfg(feature = "pictures")]
         FileKind::Svg => Ok(whole(path, |out| super::svg::write_svg(snapshot, weight, out))?),
-        #[cfg(feature = "pictures")]
-        FileKind::Html => Ok(write_page(std::slice::from_ref(snapshot), path)?),
         #[cfg(not(feature = "pictures"))]
-        FileKind::Svg | FileKind::Html => {
-            Err(std::io::Error::other("this program was built without the feature `pictures`").into())
-        }
+        FileKind::Svg => Err(without_pictures().into()),
+        FileKind::Html => Ok(write_page(std::slice::from_ref(snapshot), path)?),
     }
 }
 
@@ -48,7 +46,17 @@ pub fn write_as(
 ///
 /// # Errors
 /// The file cannot be written, or the snapshots cannot be compared.
-#[cfg(feature = "pictures")]
-pub fn write_page(snapshots: &[Snapshot], path: &Path) -> std::io::Result<()> {
-    whole(path, |out| super::html::write_html(snapshots, out).map_err(std::io::Error::other))
+pub fn write_page(snapshots: &[Snapshot], path: &Path) -> io::Result<()> {
+    #[cfg(feature = "pictures")]
+    return whole(path, |out| super::html::write_html(snapshots, out).map_err(io::Error::other));
+    #[cfg(not(feature = "pictures"))]
+    {
+        let _ = (snapshots, path);
+        Err(without_pictures())
+    }
+}
+
+#[cfg(not(feature = "pictures"))]
+fn without_pictures() -> io::Error {
+    io::Error::other("this program was built without the feature `pictures`")
 }

@@ -206,9 +206,17 @@ impl Snapshot {
     /// What all its groups hold.
     #[must_use]
     pub fn held(&self) -> Held {
-        self.groups.iter().fold(Held::default(), |sum, group| Held {
-            blocks: sum.blocks.saturating_add(group.held.blocks),
-            bytes: sum.bytes.saturating_add(group.held.bytes),
-        })
+        self.groups.iter().fold(Held::default(), |sum, group| sum.plus(group.held))
+    }
+}
+
+impl Held {
+    /// Both together; a sum of what a file says, which may be any number.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            blocks: self.blocks.saturating_add(other.blocks),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
     }
 }

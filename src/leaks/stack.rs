@@ -9,6 +9,8 @@
 
 use std::borrow::Cow;
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 use super::snapshot::{Held, SavedFrame, SavedGroup};
 use crate::output::Escaped;
 
@@ -74,6 +76,25 @@ pub(super) fn name(frame: &SavedFrame) -> String {
 /// A name of the target's as a picture shows it.
 pub(super) fn text(name: &str) -> String {
     if name.is_empty() { "[no name]".to_owned() } else { Escaped(name).to_string() }
+}
+
+/// A text that has at most `width` columns.
+pub(super) fn cut(name: &str, width: usize) -> String {
+    const CUT: &str = "...";
+    if name.width() <= width {
+        return name.to_owned();
+    }
+    let mut shown = String::new();
+    let mut left = width.saturating_sub(CUT.len());
+    for c in name.chars() {
+        let columns = c.width().unwrap_or(0);
+        if columns > left {
+            break;
+        }
+        left -= columns;
+        shown.push(c);
+    }
+    shown + CUT
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::diff::{Comparison, Difference, GroupDiff, compare};
 use super::snapshot::{Held, Snapshot};
+use super::stack::{cut, text as escaped};
 use super::verdict::{Growing, LEAST, Verdict};
 use crate::output::{binary, grouped, unix_time, write_columns};
 
@@ -34,62 +35,95 @@ pub fn write_comparison(compared: &Comparison, top: usize, out: &mut dyn Write) 
     Ok(())
 }
 
-/// Call paths that a table has room for.
+/// Most call paths of a table.
 const ROWS: usize = 10;
+/// Lines of a table beside those of call paths, and the one that the cursor is in.
+const OTHER_LINES: usize = 5;
+/// Columns that a driver's name has in a table; what is left is the caller's.
+const DRIVER_WIDTH: usize = 20;
 
-/// Writes how things stand after the last of `snapshots`: a table of the paths that grew the most, or one line.
+/// How large a terminal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Characters of a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
+}
+
+/// What every terminal has.
+impl Default for Room {
+    fn default() -> Self {
+        Self { columns: 80, rows: 24 }
+    }
+}
+
+/// Writes how things stand after the last of `snapshots`: where there is `room` for one, a table of the paths that grew the most,
+/// each of whose lines fits; else a line, and one for the path that grew the most.
 ///
 /// # Errors
 /// The writer's.
 pub fn write_watched(
     snapshots: &[Snapshot],
     frozen: Duration,
-    as_table: bool,
+    room: Option<Room>,
     out: &mut dyn Write,
 ) -> fmt::Result {
-    let [.., now] = snapshots else { return Ok(()) };
-    let (held, first) = (now.held(), snapshots[0].held());
+    let (Some(first), Some(now)) = (snapshots.first(), snapshots.last()) else { return Ok(()) };
+    let (held, at_first) = (now.held(), first.held());
     let last = snapshots.len().checked_sub(2).map(|at| snapshots[at].held());
     let time = unix_time((now.unix_ms / 1000).cast_signed());
+    let groups = match compare(&[first.clone(), now.clone()]) {
+        Ok(compared) => compared.groups,
+        Err(error) => return writeln!(out, "{time}  {}\n  {error}", total(held)),
+    };
+    if let Some(room) = room {
+        let mut lines = format!("{time}  {}; stood still for {frozen:.1?}\n", total(held));
+        if let Some(last) = last {
+            let (since_last, since_first) =
+                (signed(last.bytes, held.bytes), signed(at_first.bytes, held.bytes));
+            writeln!(lines, "  {since_last} bytes since the last look, {since_first} since the first")?;
+        }
+        write_table(&groups, room, &mut lines)?;
+        // A line that the terminal breaks would be two.
+        return lines.lines().try_for_each(|line| writeln!(out, "{}", cut(line, room.columns)));
+    }
     write!(out, "{time}  {}", total(held))?;
     if let Some(last) = last {
         write!(out, ", {} bytes since the last look", signed(last.bytes, held.bytes))?;
     }
     writeln!(out, "; stood still for {frozen:.1?}")?;
-    if !as_table && last.is_none() {
-        return Ok(());
-    }
-    let compared = match compare(&[snapshots[0].clone(), now.clone()]) {
-        Ok(compared) => compared,
-        Err(error) => return writeln!(out, "  {error}"),
-    };
-    let grown = compared.groups.iter().filter(|group| group.new.bytes > group.old.bytes);
-    let caller = |group: &GroupDiff| group.path.first().cloned().unwrap_or_default();
-    if as_table {
-        writeln!(out, "  since the first look {} bytes", signed(first.bytes, held.bytes))?;
-        let mut rows: Vec<[String; 5]> =
-            vec![["  bytes", "grown by", "blocks", "driver", "caller"].map(str::to_owned)];
-        rows.extend(compared.groups.iter().take(ROWS).map(|group| {
-            [
-                format!("  {}", grouped(group.new.bytes)),
-                signed(group.old.bytes, group.new.bytes),
-                grouped(group.new.blocks),
-                group.driver.clone(),
-                caller(group),
-            ]
-        }));
-        let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(String::as_str)).collect();
-        return write_columns(out, &rows);
-    }
-    for group in grown.take(1) {
-        writeln!(
-            out,
-            "  {} bytes since the first look: {}",
-            signed(group.old.bytes, group.new.bytes),
-            caller(group)
-        )?;
+    let grown = groups.iter().find(|group| group.new.bytes > group.old.bytes);
+    if let Some(group) = grown {
+        let grown = signed(group.old.bytes, group.new.bytes);
+        writeln!(out, "  {grown} bytes since the first look: {}", caller(group))?;
     }
     Ok(())
+}
+
+fn write_table(groups: &[GroupDiff], room: Room, out: &mut dyn Write) -> fmt::Result {
+    let shown = groups.len().min(ROWS).min(room.rows.saturating_sub(OTHER_LINES).max(1));
+    let mut rows: Vec<[String; 5]> =
+        vec![["  bytes", "grown by", "blocks", "driver", "caller"].map(str::to_owned)];
+    rows.extend(groups[..shown].iter().map(|group| {
+        [
+            format!("  {}", grouped(group.new.bytes)),
+            signed(group.old.bytes, group.new.bytes),
+            grouped(group.new.blocks),
+            cut(&escaped(&group.driver), DRIVER_WIDTH),
+            caller(group),
+        ]
+    }));
+    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(String::as_str)).collect();
+    write_columns(out, &rows)?;
+    let left_out = groups.len() - shown;
+    if left_out > 0 { writeln!(out, "  and {} more", grouped(left_out as u64)) } else { Ok(()) }
+}
+
+/// Who holds the memory, on one line.
+fn caller(group: &GroupDiff) -> String {
+    let caller = group.path.first().map_or_else(|| "several callers".to_owned(), |caller| escaped(caller));
+    if group.is_stack_known { caller } else { format!("{caller} (stack not known)") }
 }
 
 /// Writes the verdict as a paragraph, and the paths that it names.
@@ -108,9 +142,9 @@ pub fn write_verdict(verdict: &Verdict, out: &mut dyn Write) -> fmt::Result {
         more => write!(out, "{more} call paths leak.")?,
     }
     writeln!(out, " {} come and go, {unchanged} have not changed.", breathing.len())?;
-    for (number, Growing { driver, path, tags, held, bytes_per_minute, blocks_per_minute }) in
-        (1..).zip(leaks)
-    {
+    for (number, growing) in (1..).zip(leaks) {
+        let Growing { driver, path, is_stack_known, tags, held, bytes_per_minute, blocks_per_minute } =
+            growing;
         let rate = binary(bytes_per_minute.max(0.0) as u64);
         let tags = if tags.is_empty() { "no tag".to_owned() } else { tags.join(", ") };
         writeln!(
@@ -118,9 +152,7 @@ pub fn write_verdict(verdict: &Verdict, out: &mut dyn Write) -> fmt::Result {
             "\n{number}. {driver} leaks {rate} and {blocks_per_minute:.1} blocks a minute; {tags}; now {}",
             total(*held)
         )?;
-        for frame in path {
-            writeln!(out, "     {frame}")?;
-        }
+        write_path(path, *is_stack_known, out)?;
     }
     Ok(())
 }
@@ -155,10 +187,20 @@ fn write_group(number: usize, group: &GroupDiff, out: &mut dyn Write) -> fmt::Re
             blocks => writeln!(out, ", {blocks} at addresses that had one before, perhaps the same")?,
         }
     }
-    for frame in &group.path {
-        writeln!(out, "     {frame}")?;
+    write_path(&group.path, group.is_stack_known, out)
+}
+
+fn write_path(path: &[String], is_stack_known: bool, out: &mut dyn Write) -> fmt::Result {
+    if !is_stack_known {
+        writeln!(
+            out,
+            "   the stack is not known{}",
+            if path.is_empty() { "" } else { ", only the caller:" }
+        )?;
+    } else if path.is_empty() {
+        writeln!(out, "   several call paths")?;
     }
-    Ok(())
+    path.iter().try_for_each(|frame| writeln!(out, "     {frame}"))
 }
 
 fn total(held: Held) -> String {
@@ -192,6 +234,7 @@ mod tests {
         let group = GroupDiff {
             driver: "myfault.sys".into(),
             path: vec!["myfault!Control+0x34".into()],
+            is_stack_known: true,
             tags: vec!["Leak".into()],
             old: held(10),
             new: held(25),

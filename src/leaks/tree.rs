@@ -11,12 +11,12 @@
 //! A frame with one caller has it under itself, without a branch and without figures: they would be the same.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::fmt::{self, Write};
 
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
 use super::snapshot::Snapshot;
-use super::stack::{Weight, stack, text};
+use super::stack::{Weight, cut, stack, text};
 use crate::output::{binary, grouped};
 
 /// Fewest columns that a tree is made for: on fewer its lines are broken by the terminal.
@@ -26,7 +26,7 @@ pub const NARROWEST_TREE: usize = 40;
 ///
 /// # Errors
 /// The writer's.
-pub fn write_tree(snapshot: &Snapshot, weight: Weight, width: usize, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_tree(snapshot: &Snapshot, weight: Weight, width: usize, out: &mut dyn Write) -> fmt::Result {
     let tree = Tree::of(snapshot, weight);
     let figure = |sum: u64| match weight {
         Weight::Bytes => binary(sum),
@@ -119,7 +119,7 @@ impl Tree {
     }
 
     /// Hands on each line, from the top. Branches beyond `deepest` stay under each other.
-    fn for_each_line(&self, deepest: usize, mut show: impl FnMut(&Line) -> io::Result<()>) -> io::Result<()> {
+    fn for_each_line(&self, deepest: usize, mut show: impl FnMut(&Line) -> fmt::Result) -> fmt::Result {
         // Lines to come, the next one last; with what leads to the lines under each.
         let line = |node, branch, continues| Line { node, branch, continues };
         let mut to_come: Vec<(Line, String, usize)> = Vec::new();
@@ -165,34 +165,15 @@ fn bar(percent: f64, width: usize) -> String {
     bar
 }
 
-/// A name that has at most `width` columns.
-fn cut(name: &str, width: usize) -> String {
-    const CUT: &str = "...";
-    if name.width() <= width {
-        return name.to_owned();
-    }
-    let mut shown = String::new();
-    let mut left = width.saturating_sub(CUT.len());
-    for c in name.chars() {
-        let columns = c.width().unwrap_or(0);
-        if columns > left {
-            break;
-        }
-        left -= columns;
-        shown.push(c);
-    }
-    shown + CUT
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::sample;
     use super::*;
 
     fn tree(snapshot: &Snapshot, weight: Weight, width: usize) -> String {
-        let mut out = Vec::new();
+        let mut out = String::new();
         write_tree(snapshot, weight, width, &mut out).unwrap();
-        String::from_utf8(out).unwrap()
+        out
     }
 
     fn snapshot() -> Snapshot {

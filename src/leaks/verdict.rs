@@ -13,8 +13,8 @@ use std::collections::{HashMap, HashSet};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::diff::{NotComparable, carried, compare, key_of};
-use super::snapshot::{Held, HexNumber, SavedBlock, Snapshot};
+use super::diff::{Key, NotComparable, by_key, carried, compare_carried};
+use super::snapshot::{Held, HexNumber, SavedBlock, SavedGroup, Snapshot};
 
 /// So many snapshots are needed to tell a leak from a breath.
 pub const LEAST: usize = 4;
@@ -39,8 +39,10 @@ pub struct Verdict {
 pub struct Growing {
     /// The driver.
     pub driver: String,
-    /// The path, from the caller on, by name.
+    /// The path, from the caller on, by name; the caller alone where the stack is not known.
     pub path: Vec<String>,
+    /// The stack of some of its blocks was read.
+    pub is_stack_known: bool,
     /// The tags of its blocks.
     pub tags: Vec<String>,
     /// What it holds at last.
@@ -60,7 +62,7 @@ pub struct Growing {
 /// If there are fewer than two.
 pub fn judge(snapshots: &[Snapshot]) -> Result<Verdict, NotComparable> {
     let snapshots = &carried(snapshots)[..];
-    let compared = compare(snapshots)?;
+    let compared = compare_carried(snapshots)?;
     let minutes = compared.elapsed_ms as f64 / 60_000.0;
     let mut verdict = Verdict {
         snapshots: snapshots.len(),
@@ -69,17 +71,10 @@ pub fn judge(snapshots: &[Snapshot]) -> Result<Verdict, NotComparable> {
         breathing: Vec::new(),
         unchanged: 0,
     };
+    let grouped: Vec<_> = snapshots.iter().map(by_key).collect();
     for group in compared.groups {
-        let lists: Vec<Vec<&SavedBlock>> = snapshots
-            .iter()
-            .map(|snapshot| {
-                let own = snapshot.groups.iter().filter(|it| {
-                    let (driver, path) = key_of(it);
-                    driver == group.driver && path == group.path
-                });
-                own.flat_map(|it| &it.list).collect()
-            })
-            .collect();
+        let key = (&*group.driver, group.path.clone(), group.is_stack_known);
+        let lists: Vec<_> = grouped.iter().map(|groups| blocks_of(groups, &key)).collect();
         let blocks = identities(&lists);
         let per_minute = |old: u64, new: u64| {
             if minutes > 0.0 { (i128::from(new) - i128::from(old)) as f64 / minutes } else { 0.0 }
@@ -91,6 +86,7 @@ pub fn judge(snapshots: &[Snapshot]) -> Result<Verdict, NotComparable> {
         let growing = Growing {
             driver: group.driver,
             path: group.path,
+            is_stack_known: group.is_stack_known,
             tags: group.tags,
             held: group.new,
             bytes_per_minute: per_minute(group.old.bytes, group.new.bytes),
@@ -104,6 +100,10 @@ pub fn judge(snapshots: &[Snapshot]) -> Result<Verdict, NotComparable> {
     }
     verdict.leaks.sort_by(|one, other| other.bytes_per_minute.total_cmp(&one.bytes_per_minute));
     Ok(verdict)
+}
+
+fn blocks_of<'k, 's>(groups: &HashMap<Key<'k>, Vec<&'s SavedGroup>>, key: &Key<'k>) -> Vec<&'s SavedBlock> {
+    groups.get(key).into_iter().flatten().flat_map(|it| &it.list).collect()
 }
 
 /// A block, the same in every snapshot that has it.

@@ -3,9 +3,11 @@
 //! ```text
 //!   stop, !leaks, go --> a line, or a table in place --> wait --> stop, !leaks, go --> ...   --> the verdict
 //! ```
-//! The end is Ctrl+C, the time that was asked for, or the machine: one that stops by itself is told and let run.
+//! The end is Ctrl+C, the time that was asked for, or the machine: one that stops by itself is told and let run. A look that
+//! fails is told and left out; the next one is tried at its time.
 
-use std::fmt::Write as _;
+use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -16,21 +18,25 @@ use super::worst::Worst;
 use super::writer::Stream;
 use super::{Shell, ShellObserver};
 use crate::commands::NoteCode;
-use crate::commands::verifier::leaks::LeakQuery;
-use crate::debugger::Stats;
-use crate::leaks::{Snapshot, carry, judge, write_verdict, write_watched};
+use crate::commands::verifier::leaks::{LeakQuery, LeakReport};
+use crate::debugger::{Answered, AskError, DebugError, Stats};
+use crate::leaks::{Look, Snapshot, carry, judge, write_page, write_verdict, write_watched};
 use crate::output;
 use crate::session::{Quit, Signal};
-use crate::source::{Resumed, Wait};
+use crate::source::{BreakInError, Resumed, Wait};
 use crate::target::Progress;
 
 /// How often it is looked whether there is news while the target runs.
-const LOOK: Duration = Duration::from_millis(250);
+const SLICE: Duration = Duration::from_millis(250);
 /// Snapshots that are kept: those of a day, one a minute.
-const KEPT: usize = 1500;
+const MOST_SNAPSHOTS: usize = 1500;
+/// Blocks that are kept in all of them: some 400 MB.
+const MOST_BLOCKS: usize = 4_000_000;
+/// So many are kept whatever they hold: a verdict needs some.
+const FEWEST_SNAPSHOTS: usize = 8;
 
 /// What is watched.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Watch {
     /// What is asked at each stop.
     pub query: LeakQuery,
@@ -42,6 +48,16 @@ pub struct Watch {
     pub looks: Option<u64>,
     /// The table is written over the last one: standard output is a terminal.
     pub in_place: bool,
+    /// Where a page about all looks is written at the end.
+    pub page: Option<PathBuf>,
+    /// Who is told of each look.
+    pub onlooker: Option<Box<dyn Onlooker>>,
+}
+
+/// Is told of each look, and shows it to others.
+pub trait Onlooker: fmt::Debug {
+    /// A look is over, for which the target stood still this long. It runs again, if it can.
+    fn looked(&self, look: Look<'_>, frozen: Duration);
 }
 
 /// Nothing is shown of a stop that is over in a moment.
@@ -54,24 +70,44 @@ impl Progress for Silent {
 /// Watches until the end, and gives the verdict. The target runs afterwards, or it is said that nobody knows.
 ///
 /// # Errors
-/// [`ShellError`] if the target cannot be stopped, or never runs.
+/// [`ShellError`] if the target cannot be stopped for the first look, may still be stopped, or the session has ended.
 pub fn watch(shell: &mut Shell, watch: &Watch) -> Result<(), ShellError> {
-    let mut seen = Seen { snapshots: Vec::new(), lines: 0, frozen: Duration::ZERO };
+    let mut seen = Seen::default();
     let result = look_again_and_again(shell, watch, &mut seen);
     if let Some(control) = shell.control().filter(|_| shell.watcher.quit().is_some()) {
         control.hurry();
     }
     shell.leave();
     shell.teller.tell();
-    seen.conclude(shell);
+    seen.conclude(shell, watch);
     result
 }
 
-/// What was seen so far, and how many lines of it stand on the terminal.
+/// What was seen so far.
+#[derive(Default)]
 struct Seen {
+    /// Of the present boot.
     snapshots: Vec<Snapshot>,
-    lines: usize,
+    stops: u64,
     frozen: Duration,
+    longest: Duration,
+    table: Option<Table>,
+}
+
+/// The table that stands on the terminal.
+struct Table {
+    lines: usize,
+    /// The number of the piece that it was written as: nothing else was written since if it is the last.
+    piece: u64,
+}
+
+/// What came of a stop.
+enum Asked {
+    Answered(Box<Answered<LeakReport>>),
+    /// The machine has bug-checked; what it announces.
+    BugCheck(String),
+    NotStopped(DebugError),
+    NotAnswered(AskError),
 }
 
 fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Result<(), ShellError> {
@@ -80,38 +116,12 @@ fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Re
     let mut due = start;
     for look in 1.. {
         let before = shell.debugger.stats();
-        let stopped = {
-            let mut observer = ShellObserver { report: &shell.report, teller: &shell.teller };
-            shell.debugger.break_in(&mut observer)
-        };
-        shell.teller.tell();
-        if let Some(bug_check) = stopped?.bug_check {
-            shell.report.status(&bug_check.announcement(shell.pointer_size()));
-            shell.report.status(
-                "The machine has bug-checked: what it holds does not change any more. The watch ends",
-            );
-            return Ok(());
-        }
-        let asked = shell.debugger.ask_for(&watch.query, &Silent);
+        let asked = stop_and_ask(shell, watch);
         let resumed = shell.go();
         let cost = shell.debugger.stats().since(before);
-        match asked {
-            Ok(answered) if answered.notes.iter().any(|note| note.code == NoteCode::BrokenOff) => {
-                shell.worst = shell.worst.max(Worst::Partial);
-                shell.report.status("A look was broken off, and is left out: what was not read is not told");
-            }
-            Ok(answered) => {
-                let snapshot = answered.facts.snapshot(&answered.moment());
-                shell.worst = shell.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
-                seen.add(snapshot, cost, watch, shell);
-            }
-            Err(error) => {
-                shell.worst = shell.worst.max(if error.is_usage() { Worst::Usage } else { Worst::Failed });
-                shell.report.status(&format!("error: {error}"));
-                if error.is_usage() {
-                    return Ok(());
-                }
-            }
+        let is_told_to_end = shell.watcher.interrupts() != interrupts || shell.watcher.quit().is_some();
+        if !seen.take(asked, cost, is_told_to_end, watch, shell)? {
+            return Ok(());
         }
         match resumed {
             Resumed::Running => {}
@@ -137,6 +147,24 @@ fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Re
     Ok(())
 }
 
+fn stop_and_ask(shell: &mut Shell, watch: &Watch) -> Asked {
+    let stopped = {
+        let mut observer = ShellObserver { report: &shell.report, teller: &shell.teller };
+        shell.debugger.break_in(&mut observer)
+    };
+    shell.teller.tell();
+    match stopped {
+        Err(error) => Asked::NotStopped(error),
+        Ok(stop) => match stop.bug_check {
+            Some(bug_check) => Asked::BugCheck(bug_check.announcement(shell.pointer_size())),
+            None => match shell.debugger.ask_for(&watch.query, &Silent) {
+                Ok(answered) => Asked::Answered(Box::new(answered)),
+                Err(error) => Asked::NotAnswered(error),
+            },
+        },
+    }
+}
+
 /// Waits while the target runs. True if the watch ends.
 fn wait_until(shell: &mut Shell, due: Instant, interrupts: u64) -> Result<bool, ShellError> {
     let mut standing = shell.watcher.standing();
@@ -159,7 +187,7 @@ fn wait_until(shell: &mut Shell, due: Instant, interrupts: u64) -> Result<bool, 
         if now >= due {
             return Ok(false);
         }
-        match shell.watcher.changed(standing, Some(due.min(now + LOOK))) {
+        match shell.watcher.changed(standing, Some(due.min(now + SLICE))) {
             Wait::Done(changed) => standing = changed,
             Wait::TimedOut => {}
             Wait::Interrupted => return Ok(true),
@@ -173,67 +201,204 @@ fn wait_until(shell: &mut Shell, due: Instant, interrupts: u64) -> Result<bool, 
 }
 
 impl Seen {
+    /// Takes in what came of a stop. False if it was the last one.
+    fn take(
+        &mut self,
+        asked: Asked,
+        cost: Stats,
+        is_told_to_end: bool,
+        watch: &Watch,
+        shell: &mut Shell,
+    ) -> Result<bool, ShellError> {
+        let frozen = Duration::from_micros(cost.frozen_us);
+        self.stops += u64::from(!frozen.is_zero());
+        self.frozen += frozen;
+        self.longest = self.longest.max(frozen);
+        let tell = |look: Look<'_>| {
+            if let Some(onlooker) = &watch.onlooker {
+                onlooker.looked(look, frozen);
+            }
+        };
+        match asked {
+            Asked::Answered(answered) if !is_broken_off(&answered) => {
+                let snapshot = answered.facts.snapshot(&answered.moment());
+                shell.worst = shell.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
+                self.add(snapshot, cost, watch, shell);
+                tell(Look::Taken(self.snapshots.last().expect("it was just added")));
+            }
+            Asked::BugCheck(announcement) => {
+                tell(Look::Failed);
+                shell.report.status(&announcement);
+                shell.report.status(
+                    "The machine has bug-checked: what it holds does not change any more. The watch ends",
+                );
+                return Ok(false);
+            }
+            // Whoever ends a watch with Ctrl+C, or ends the program, has not made it fail.
+            _ if is_told_to_end => {
+                tell(Look::BrokenOff);
+                shell
+                    .report
+                    .status("The last look was broken off, and is left out: what was not read is not told");
+                return Ok(false);
+            }
+            Asked::Answered(_) => {
+                tell(Look::BrokenOff);
+                shell.worst = shell.worst.max(Worst::Partial);
+                shell.report.status("A look was broken off, and is left out: what was not read is not told");
+            }
+            Asked::NotAnswered(error) => {
+                tell(Look::Failed);
+                shell.worst = shell.worst.max(if error.is_usage() { Worst::Usage } else { Worst::Failed });
+                shell.report.status(&format!("error: {error}"));
+                return Ok(!error.is_usage());
+            }
+            Asked::NotStopped(error) => {
+                tell(Look::Failed);
+                if self.snapshots.is_empty() || !may_pass(&error) {
+                    return Err(error.into());
+                }
+                shell.worst = shell.worst.max(Worst::Failed);
+                shell.report.status(&format!("error: {error}. The next look is tried at its time"));
+            }
+        }
+        Ok(true)
+    }
+
     fn add(&mut self, mut snapshot: Snapshot, cost: Stats, watch: &Watch, shell: &Shell) {
         if self.snapshots.last().is_some_and(|last| last.boot != snapshot.boot) {
             shell.report.status(
                 "The target has restarted: what was seen before is of another boot, and is not compared",
             );
             self.snapshots.clear();
-            self.lines = 0;
-        }
-        if self.snapshots.len() == KEPT {
-            // The first is what all is compared with.
-            self.snapshots.remove(1);
+            self.table = None;
         }
         if let Some(last) = self.snapshots.last() {
             carry(last, &mut snapshot);
         }
-        let frozen = Duration::from_micros(cost.frozen_us);
-        self.frozen += frozen;
         self.snapshots.push(snapshot);
+        thin(&mut self.snapshots);
         let writer = shell.report.writer();
         if shell.report.format() == Format::Json {
             let snapshot = self.snapshots.last();
             let line = json!({ "snapshot": snapshot, "stats": cost });
             return writer.text(Stream::Out, format!("{line}\n"));
         }
+        let room = watch.in_place.then(|| writer.room());
+        let frozen = Duration::from_micros(cost.frozen_us);
         let mut text = String::new();
-        let written = write_watched(&self.snapshots, frozen, watch.in_place, &mut text);
-        written.expect("a String takes any text");
+        write_watched(&self.snapshots, frozen, room, &mut text).expect("a String takes any text");
         let text = output::screened(&text);
-        // Over the table that stands there.
-        let up = if self.lines > 0 { format!("\x1b[{}A\x1b[J", self.lines) } else { String::new() };
-        self.lines = if watch.in_place { text.lines().count() } else { 0 };
-        writer.text(Stream::Out, up + &text);
+        let lines = text.lines().count();
+        let last = self.table.take();
+        let piece = writer.text_after(Stream::Out, last.as_ref().map(|table| table.piece), move |is_next| {
+            match last {
+                // Over the table that stands there, unless something was written below it.
+                Some(table) if is_next => format!("\x1b[{}A\x1b[J{text}", table.lines),
+                _ => text,
+            }
+        });
+        self.table = watch.in_place.then_some(Table { lines, piece });
     }
 
     /// Says what leaks, and for how long the machine stood still for it.
-    fn conclude(&self, shell: &mut Shell) {
-        let frozen = self.frozen;
-        let (stops, writer) = (self.snapshots.len(), shell.report.writer());
-        if stops < 2 {
-            return shell
-                .report
-                .status("The watch ended before its second look: there is nothing to compare");
+    fn conclude(self, shell: &mut Shell, watch: &Watch) {
+        let Self { snapshots, stops, frozen, longest, .. } = self;
+        let writer = shell.report.writer();
+        let is_json = shell.report.format() == Format::Json;
+        let verdict = if snapshots.len() < 2 {
+            shell.report.status("The watch ended before its second look: there is nothing to compare");
+            None
+        } else {
+            match judge(&snapshots) {
+                Ok(verdict) => Some(verdict),
+                Err(error) => {
+                    shell.worst = shell.worst.max(Worst::Failed);
+                    shell.report.status(&format!("error: the snapshots cannot be compared: {error}"));
+                    None
+                }
+            }
+        };
+        if is_json {
+            let [frozen_us, longest_us] = [frozen, longest].map(|it| it.as_micros() as u64);
+            let line = json!({
+                "verdict": verdict, "stops": stops, "frozen_us": frozen_us, "longest_frozen_us": longest_us
+            });
+            writer.text(Stream::Out, format!("{line}\n"));
+        } else {
+            let mut text = String::new();
+            if let Some(verdict) = &verdict {
+                write_verdict(verdict, &mut text).expect("a String takes any text");
+            }
+            let s = if stops == 1 { "" } else { "s" };
+            text += &format!("\nThe machine stood still for {frozen:.3?} in {stops} stop{s}");
+            text += &if stops > 1 { format!(", {longest:.3?} at the longest.\n") } else { ".\n".to_owned() };
+            writer.text(Stream::Out, output::screened(&text));
         }
-        match judge(&self.snapshots) {
-            Ok(verdict) if shell.report.format() == Format::Json => {
-                let line = json!({ "verdict": verdict, "frozen_us": frozen.as_micros() as u64 });
-                writer.text(Stream::Out, format!("{line}\n"));
-            }
-            Ok(verdict) => {
-                let mut text = String::new();
-                write_verdict(&verdict, &mut text).expect("a String takes any text");
-                let _ = writeln!(text, "\nThe machine stood still for {frozen:.3?} in {stops} stops.");
-                writer.text(Stream::Out, output::screened(&text));
-            }
-            Err(error) => {
-                shell.worst = shell.worst.max(Worst::Failed);
-                shell.report.status(&format!("error: the snapshots cannot be compared: {error}"));
-            }
+        if let Some(page) = watch.page.clone().filter(|_| !snapshots.is_empty()) {
+            let to = writer.clone();
+            let write = move || match write_page(&snapshots, &page) {
+                Ok(()) => format!("Wrote {}\n", output::screened(&page.display().to_string())),
+                Err(why) => {
+                    to.lacks_file();
+                    output::screened(&format!("{} was not written: {why}\n", page.display()))
+                }
+            };
+            writer.put(Stream::Aside, Box::new(write));
         }
         if shell.ended_by.is_none() && shell.watcher.quit().is_some() {
             shell.ended_by = shell.watcher.quit().or(Some(Quit::Signal(Signal::Interrupt)));
         }
+    }
+}
+
+fn is_broken_off(answered: &Answered<LeakReport>) -> bool {
+    answered.notes.iter().any(|note| note.code == NoteCode::BrokenOff)
+}
+
+/// True if a target that was not stopped this time may be stopped the next: it is not held, and its line is there.
+const fn may_pass(error: &DebugError) -> bool {
+    match error {
+        DebugError::BreakIn(error) => !matches!(error, BreakInError::Ended(_) | BreakInError::NoControl(_)),
+        DebugError::Version(_) | DebugError::RestartsAgain => true,
+        DebugError::NotResumed(_) => false,
+    }
+}
+
+/// Leaves out every second snapshot between the first and the last if they are too many, or too large together.
+fn thin(snapshots: &mut Vec<Snapshot>) {
+    let blocks = |it: &Snapshot| it.groups.iter().map(|group| group.list.len()).sum::<usize>();
+    let is_much = snapshots.iter().map(blocks).sum::<usize>() > MOST_BLOCKS;
+    if snapshots.len() <= FEWEST_SNAPSHOTS || (snapshots.len() <= MOST_SNAPSHOTS && !is_much) {
+        return;
+    }
+    let last = snapshots.len() - 1;
+    let mut number = 0..;
+    snapshots.retain(|_| {
+        let number = number.next().expect("it has no end");
+        number % 2 == 0 || number == last
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_snapshots_every_second_is_kept_with_the_first_and_the_last() {
+        let of = |count: usize| -> Vec<Snapshot> {
+            (0..count as u64).map(|unix_ms| Snapshot { unix_ms, ..Snapshot::empty() }).collect()
+        };
+        let times = |snapshots: &[Snapshot]| -> Vec<u64> { snapshots.iter().map(|it| it.unix_ms).collect() };
+        let mut few = of(MOST_SNAPSHOTS);
+        thin(&mut few);
+        assert_eq!(few.len(), MOST_SNAPSHOTS);
+        let mut many = of(MOST_SNAPSHOTS + 1);
+        thin(&mut many);
+        assert_eq!(times(&many)[..3], [0, 2, 4]);
+        assert_eq!(times(&many).last(), Some(&(MOST_SNAPSHOTS as u64)));
+        let mut odd = of(MOST_SNAPSHOTS + 2);
+        thin(&mut odd);
+        assert_eq!(times(&odd)[odd.len() - 2..], [MOST_SNAPSHOTS as u64, MOST_SNAPSHOTS as u64 + 1]);
     }
 }

@@ -14,6 +14,8 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::leaks::Room;
+
 /// A stream that does not move holds up the other for this long.
 const COURTESY: Duration = Duration::from_millis(200);
 /// Pieces that wait for a stream that does not move: what a target prints without end must not fill this machine.
@@ -43,6 +45,8 @@ pub struct Writer(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// Answers go to standard output, which may be a terminal.
+    is_standard: bool,
 }
 
 #[derive(Default)]
@@ -90,7 +94,11 @@ impl Writer {
     /// Answers go to `out`, everything else to `aside`.
     #[must_use]
     pub fn new(out: impl Write + Send + 'static, aside: impl Write + Send + 'static) -> Self {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        Self::over(out, aside, false)
+    }
+
+    fn over(out: impl Write + Send + 'static, aside: impl Write + Send + 'static, is_standard: bool) -> Self {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), is_standard });
         let sinks: [(Stream, Box<dyn Write + Send>); 2] =
             [(Stream::Out, Box::new(out)), (Stream::Aside, Box::new(aside))];
         for (stream, sink) in sinks {
@@ -108,7 +116,16 @@ impl Writer {
     /// Standard output and standard error.
     #[must_use]
     pub fn standard() -> Self {
-        Self::new(io::stdout(), io::stderr())
+        Self::over(io::stdout(), io::stderr(), true)
+    }
+
+    /// How much room there is for answers: a terminal's, or a small one's where there is none.
+    pub(super) fn room(&self) -> Room {
+        let size = if self.0.is_standard { terminal_size::terminal_size_of(io::stdout()) } else { None };
+        size.map_or_else(Room::default, |(width, height)| Room {
+            columns: width.0.into(),
+            rows: height.0.into(),
+        })
     }
 
     pub(super) fn text(&self, stream: Stream, text: String) {
@@ -117,17 +134,23 @@ impl Writer {
 
     /// Writes what `make` returns; it is called by the thread that writes it.
     pub(super) fn put(&self, stream: Stream, make: Piece) {
+        self.0.lock().put(stream, make);
+        self.0.changed.notify_all();
+    }
+
+    /// Writes what `make` returns, which is told whether this comes right behind the piece `last`. Returns this piece's number.
+    pub(super) fn text_after(
+        &self,
+        stream: Stream,
+        last: Option<u64>,
+        make: impl FnOnce(bool) -> String + Send + 'static,
+    ) -> u64 {
         let mut state = self.0.lock();
-        let number = state.next;
-        state.next += 1;
-        let queue = &mut state.streams[stream as usize];
-        if stream == Stream::Aside && queue.pieces.len() >= MAX_ASIDE {
-            queue.left_out += 1;
-            return;
-        }
-        queue.pieces.push_back((number, make));
+        let is_next = last.is_some_and(|last| last + 1 == state.next);
+        let number = state.put(stream, Box::new(move || make(is_next)));
         drop(state);
         self.0.changed.notify_all();
+        number
     }
 
     /// Why answers cannot be written, once that is known.
@@ -176,6 +199,19 @@ impl Writer {
 }
 
 impl State {
+    /// Puts a piece at the end of a stream; its number among those of both.
+    fn put(&mut self, stream: Stream, make: Piece) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let queue = &mut self.streams[stream as usize];
+        if stream == Stream::Aside && queue.pieces.len() >= MAX_ASIDE {
+            queue.left_out += 1;
+        } else {
+            queue.pieces.push_back((number, make));
+        }
+        number
+    }
+
     fn failure(&self) -> Option<io::Error> {
         let error = self.streams[Stream::Out as usize].error.as_ref()?;
         Some(io::Error::new(error.kind(), error.to_string()))
@@ -317,6 +353,20 @@ mod tests {
         }
         assert!(matches!(writer.drain(|| true), Drained::All));
         assert_eq!(both.text(), expected);
+    }
+
+    #[test]
+    fn a_piece_knows_whether_another_stands_below_the_last() {
+        let out = Transcript::default();
+        let writer = Writer::new(out.clone(), Transcript::default());
+        let told = |last| writer.text_after(Stream::Out, last, |is_next| format!("{is_next} "));
+        let first = told(None);
+        let second = told(Some(first));
+        writer.text(Stream::Aside, "news".into());
+        told(Some(second));
+        assert!(matches!(writer.drain(|| true), Drained::All));
+        assert_eq!(out.text(), "false true false ");
+        assert_eq!(writer.room().columns, 80, "this is no terminal");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `verikd leaks` and `verikd diff`, as a person runs them.
 
 use serde_json::Value;
+use verikd_sim::windows::WINDOWS_7_SP1;
+use verikd_sim::{AtBoot, Simulator, SimulatorConfig, export_symbols};
 
 use crate::program::{Finished, Setup, verikd};
 
@@ -76,27 +78,40 @@ fn a_snapshot_is_of_its_committed_schema() {
 }
 
 #[test]
-fn two_boots_compare_by_symbol_and_a_kernel_elsewhere_does_too() {
+fn two_boots_compare_by_symbol_wherever_the_kernel_was_loaded() {
     let setup = Setup::new();
+    export_symbols(&WINDOWS_7_SP1, &setup.symbols()).unwrap();
+    let config = SimulatorConfig::new(([127, 0, 0, 1], setup.port).into(), "1.2.3.4".parse().unwrap());
+    let machine = Simulator::start(config).unwrap();
     let file = |name: &str| setup.folder.path().join(name).display().to_string();
-    let (old, new) = (file("old.json"), file("new.json"));
-    {
-        let _target = setup.target(&[]);
-        assert_eq!(leaks(&setup, &["--save", &old]).code, 0);
-    }
-    let mut snapshot: Value = serde_json::from_str(&std::fs::read_to_string(&old).unwrap()).unwrap();
-    snapshot["boot"]["kernel_base"] = "0xfffff80012345000".into();
-    for frame in snapshot["groups"][0]["path"].as_array_mut().unwrap() {
-        frame["address"] = "0x1".into();
-    }
-    snapshot["unix_ms"] = (snapshot["unix_ms"].as_u64().unwrap() + 1).into();
-    std::fs::write(&new, snapshot.to_string()).unwrap();
+    let (old, new) = (file("old.json.gz"), file("new.json"));
+    let first = leaks(&setup, &["--save", &old]);
+    assert_eq!(first.code, 0, "{}", first.err);
+    machine.reboot_as(&WINDOWS_7_SP1, 7, AtBoot::Runs).unwrap();
+    let second = leaks(&setup, &["--save", &new]);
+    assert_eq!(second.code, 0, "{}", second.err);
+    let read = |path: &str| verikd::leaks::read(std::path::Path::new(path)).unwrap();
+    let (before, after) = (read(&old), read(&new));
+    assert_ne!(
+        before.boot.kernel_base, after.boot.kernel_base,
+        "Windows loads its kernel elsewhere each time"
+    );
+    let outermost = |snapshot: &verikd::leaks::Snapshot| snapshot.groups[0].path.last().unwrap().clone();
+    assert!(outermost(&before).symbol.is_some_and(|name| name.starts_with("nt!")));
+    assert_eq!(outermost(&before).symbol, outermost(&after).symbol);
+    assert_ne!(outermost(&before).address, outermost(&after).address);
     let compared = verikd(&["diff", &old, &new]);
     assert_eq!(compared.code, 0, "{}", compared.err);
-    assert!(
-        compared.out.contains("of different boots") && compared.out.contains("Without a change: 1"),
-        "{}",
-        compared.out
+    assert!(compared.out.contains("of different boots, by the names of call paths"), "{}", compared.out);
+    let json: Value = serde_json::from_str(verikd(&["diff", "--json", &old, &new]).out.trim()).unwrap();
+    let groups = json["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 1, "one path, though no address is the same: {json:#}");
+    assert_eq!(groups[0]["path"][0], "myfault!MyfaultDeviceControl+0x358");
+    assert_eq!(groups[0]["difference"], Value::Null, "no block of one boot is one of another's");
+    let blocks = |snapshot: &verikd::leaks::Snapshot| Value::from(snapshot.held().blocks);
+    assert_eq!(
+        (&groups[0]["old"]["blocks"], &groups[0]["new"]["blocks"]),
+        (&blocks(&before), &blocks(&after))
     );
 }
 
@@ -110,10 +125,24 @@ fn what_cannot_be_done_is_said_with_its_exit_code() {
     };
     let (other, newer) =
         (file("other", "{}"), file("newer", r#"{"format":"verikd leaks","version":9,"program":"verikd 7"}"#));
+    let whole = setup.folder.path().join("whole.zst");
+    let of = |driver: &str| verikd::leaks::Snapshot {
+        drivers: vec![verikd::leaks::SavedDriver { name: driver.into(), held: Default::default() }],
+        ..verikd::leaks::Snapshot::empty()
+    };
+    verikd::leaks::write(&of("myfault.sys"), &whole).unwrap();
+    let bytes = std::fs::read(&whole).unwrap();
+    let cut = setup.folder.path().join("cut.zst");
+    std::fs::write(&cut, &bytes[..bytes.len() - 9]).unwrap();
+    let foreign = setup.folder.path().join("foreign.json");
+    verikd::leaks::write(&of("netfilt.sys"), &foreign).unwrap();
+    let [whole, cut, foreign] = [whole, cut, foreign].map(|it| it.display().to_string());
     for (files, why) in [
         ([&other, &other], "this is no snapshot"),
         ([&newer, &newer], "version 9, written by verikd 7"),
         ([&"/nowhere/a".to_owned(), &other], "No such file"),
+        ([&whole, &cut], "the snapshot is damaged, or cut off"),
+        ([&whole, &foreign], "they are of different drivers: myfault.sys; netfilt.sys"),
     ] {
         let ended = verikd(&["diff", files[0], files[1]]);
         assert_eq!(ended.code, 1, "{}", ended.err);
