@@ -358,7 +358,7 @@ fn debug(
     let watch = Box::new(TerminalWatch::new(watcher.clone()));
     let symbols = Arc::new(SymbolSource::watched(symbol_path(options, report), Limits::default(), watch));
     let debugger = Debugger::new(source, symbols, deadlines.break_timeout);
-    let style = Style { verifier: options.verifier_format };
+    let style = Style { verifier: options.verifier_format, ..Style::default() };
     let mut shell = Shell::new(debugger, watcher.clone(), report.clone()).with_style(style);
     // Neither a file nor a virtual machine is stopped for longer by a break-in.
     let breaks_in = options.break_in || options.dump.is_some() || options.vm.is_some();

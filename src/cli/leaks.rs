@@ -5,9 +5,21 @@ use std::io::{self, Write};
 use super::debug;
 use super::exit::USAGE;
 
+/// Below `--help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    answered
+  1    the target was not met or did not answer, or a file was not written
+  2    the command line was not understood
+  3    the answer has gaps, which are said
+  4    the target may still be stopped
+  130  Ctrl+C; 143 SIGTERM, 129 SIGHUP
+Whatever ends it, the target is let run.";
+
 #[derive(Debug, clap::Args)]
 // clap calls a group after its structure, and the flattened one has that name.
 #[group(skip)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct Options {
     #[command(flatten)]
     debug: debug::Options,
@@ -38,6 +50,9 @@ pub(super) struct Options {
     /// List the blocks of each group
     #[arg(short, long)]
     verbose: bool,
+    /// Show a tree with bars, as wide as the terminal: each driver, who allocated, and who called
+    #[arg(long)]
+    tree: bool,
     /// Write a snapshot with every block, for `verikd diff`; compressed if its name ends in .gz or .zst
     #[arg(long, value_name = "FILE")]
     save: Option<String>,
@@ -121,7 +136,13 @@ fn command(options: &Options) -> Result<String, String> {
             add(&format!(" {option} {}", number(count)), None)?;
         }
     }
-    for (option, is_on) in [(" -all", options.all), (" -blocks", options.blocks), (" -v", options.verbose)] {
+    let switches = [
+        (" -all", options.all),
+        (" -blocks", options.blocks),
+        (" -v", options.verbose),
+        (" -tree", options.tree),
+    ];
+    for (option, is_on) in switches {
         if is_on {
             add(option, None)?;
         }

@@ -18,6 +18,12 @@ pub struct Context {
 }
 
 impl Context {
+    /// Characters of a line. What fits by its nature, a table or an address, does not ask.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.style.columns.unwrap_or(80)
+    }
+
     /// An address as WinDbg prints it in its columns.
     #[must_use]
     pub const fn address(&self, address: VirtAddr) -> Address {
@@ -36,6 +42,8 @@ impl Context {
 pub struct Style {
     /// How `!verifier` prints.
     pub verifier: VerifierFormat,
+    /// Characters of a line of the reader's terminal; 80 if nothing says so.
+    pub columns: Option<usize>,
 }
 
 /// A format of `!verifier`'s text, as a user chooses it.

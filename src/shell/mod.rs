@@ -281,7 +281,8 @@ impl Shell {
         self.worst = self.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
         let remarks = answered.notes.iter().filter(|note| note.kind == NoteKind::Remark);
         let remarks = remarks.map(|note| note.text.clone()).collect();
-        self.report.answer(command, answered, self.style);
+        let columns = Some(self.report.writer().room().columns);
+        self.report.answer(command, answered, Style { columns, ..self.style });
         remarks
     }
 

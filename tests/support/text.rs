@@ -39,7 +39,7 @@ pub fn text(target: &Target<'_>, line: &str) -> String {
 pub fn text_in(verifier: VerifierFormat, target: &Target<'_>, line: &str) -> String {
     let mut text = String::new();
     match run(target, line) {
-        Ok(answer) => answer.write_text(Style { verifier }, &mut text).unwrap(),
+        Ok(answer) => answer.write_text(Style { verifier, ..Style::default() }, &mut text).unwrap(),
         Err(error) => write!(text, "{error}").unwrap(),
     }
     text

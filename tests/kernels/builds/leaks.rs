@@ -156,6 +156,23 @@ fn groups_are_made_by_whatever_is_asked_for() {
 }
 
 #[test]
+fn a_tree_shows_who_holds_the_memory_and_fits_its_width() {
+    on(BUILDS[0], Scenario::Many, |target, _| {
+        let shown = text(target, "!leaks -tree");
+        let tree: Vec<_> = shown.lines().filter(|line| line.contains(" %  ")).collect();
+        assert!(tree[0].contains(".sys") && tree.iter().any(|line| line.contains("├ ")), "{shown}");
+        assert!(shown.lines().skip(2).all(|line| line.chars().count() <= 80), "{shown}");
+        assert!(!shown.contains("   call path:"), "{shown}");
+        assert!(text(target, "!leaks -tree -top 1").contains("\nNot shown: "));
+        let by_blocks = text(target, "!leaks -tree -blocks");
+        assert!(!by_blocks.lines().skip(2).any(|line| line.contains("iB ")), "{by_blocks}");
+        assert_eq!(json(target, "!leaks -tree"), json(target, "!leaks"), "the facts are the same");
+        let error = run(target, "!leaks -tree -by tag").err().unwrap();
+        assert!(error.is_usage() && error.to_string().contains("whole call paths"), "{error}");
+    });
+}
+
+#[test]
 fn stacks_that_trackers_keep_need_no_log() {
     for build in BUILDS.iter().filter(|build| Scenario::AdvancedTracking.check(build).is_ok()) {
         on(build, Scenario::AdvancedTracking, |target, _| {

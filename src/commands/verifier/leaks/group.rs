@@ -71,6 +71,7 @@ pub(super) fn report(
         left_out,
         hidden,
         is_verbose: query.verbose,
+        is_tree: query.tree,
         files: query.files.clone(),
         weight: query.weight,
         skip: query.skip.clone(),

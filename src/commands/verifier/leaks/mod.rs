@@ -45,7 +45,7 @@ use crate::leaks::{FileKind, Weight};
 use crate::target::{Note, NoteCode, Target};
 
 const USAGE: &str = "!leaks [DRIVER ...] [-by path|caller|tag|thread|size] [-tag TAG] [-min BYTES] [-top N] [-depth N] \
-                     [-skip NAME] [-all] [-v] \
+                     [-skip NAME] [-all] [-v] [-tree] \
                      [-save FILE] [-folded FILE] [-svg FILE] [-html FILE] [-blocks]";
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
@@ -73,6 +73,7 @@ const DETAILS: &[(&str, &str)] = &[
     ),
     ("-all", "look up the stack of every block, whatever it costs"),
     ("-v", "list the blocks of each group"),
+    ("-tree", "show a tree with bars, as wide as the terminal: each driver, who allocated, and who called"),
     (
         "-save FILE",
         "write a snapshot with every block, for `verikd diff`; compressed if its name ends in .gz or .zst",
@@ -120,6 +121,7 @@ fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
             "depth" => query.depth = Some(count(&mut arguments, target)?.max(1)),
             "all" => query.all = true,
             "v" => query.verbose = true,
+            "tree" => query.tree = true,
             "blocks" => query.weight = Weight::Blocks,
             "save" | "folded" | "svg" | "html" => {
                 let file = arguments.name().ok_or_else(|| arguments.usage(missing("a file's name")))?;
@@ -134,7 +136,8 @@ fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
             _ => return Err(arguments.usage(format!("`{word}` is none of the options"))),
         }
     }
-    if !query.files.is_empty() && (query.by != By::Path || query.depth.is_some()) {
+    let has_picture = query.tree || !query.files.is_empty();
+    if has_picture && (query.by != By::Path || query.depth.is_some()) {
         return Err(
             arguments.usage("snapshots and pictures have whole call paths: no -by and no -depth with them")
         );

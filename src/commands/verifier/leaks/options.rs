@@ -80,6 +80,8 @@ pub struct LeakQuery {
     pub keep_blocks: bool,
     /// Files that are to be written: the snapshot, and pictures of it.
     pub files: Vec<(FileKind, PathBuf)>,
+    /// Print a tree of callers instead of the groups.
+    pub tree: bool,
     /// What pictures measure.
     pub weight: Weight,
 }

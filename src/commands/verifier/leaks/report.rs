@@ -38,6 +38,9 @@ pub struct LeakReport {
     /// Text lists the blocks of each group.
     #[serde(skip)]
     pub(super) is_verbose: bool,
+    /// Text shows a tree of callers instead of the groups.
+    #[serde(skip)]
+    pub(super) is_tree: bool,
     /// Files that are to be written.
     #[serde(skip)]
     pub(super) files: Vec<(FileKind, PathBuf)>,

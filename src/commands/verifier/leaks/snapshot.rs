@@ -12,6 +12,11 @@ impl LeakReport {
     pub fn snapshot(&self, moment: &Moment<'_>) -> Snapshot {
         snapshot(self, moment)
     }
+
+    /// What is shown of it alone, for a picture.
+    pub(super) fn shown(&self) -> Snapshot {
+        Snapshot { groups: self.groups.iter().map(group).collect(), ..Snapshot::empty() }
+    }
 }
 
 fn snapshot(report: &LeakReport, moment: &Moment<'_>) -> Snapshot {

@@ -24,7 +24,12 @@ impl Facts for LeakReport {
         }
         write!(out, ", by {}: {}", self.by, total(self.blocks, self.bytes))?;
         writeln!(out, " in {}", plural(groups, "group"))?;
-        for (number, group) in (1..).zip(&self.groups) {
+        if self.is_tree && !self.groups.is_empty() {
+            writeln!(out)?;
+            leaks::write_tree(&self.shown(), self.weight, context.columns(), out)?;
+        }
+        let listed = if self.is_tree { &[][..] } else { &self.groups[..] };
+        for (number, group) in (1..).zip(listed) {
             write_group(number, group, context, out)?;
             if let Some(list) = group.list.as_ref().filter(|_| self.is_verbose) {
                 write_blocks(list, context, out)?;
