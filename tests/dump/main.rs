@@ -37,6 +37,8 @@ const QUESTIONS: &[&str] = &[
     "!verifier 80 fffffa8005400000",
     "!verifier 80 0n16",
     "!verifier 100 0n4",
+    "!leaks",
+    "!leaks -tree",
     "lm",
     "vertarget",
     ".bugcheck",
