@@ -18,6 +18,7 @@
 //!   |    |----> dump --> physical --> source, memory (a file as a target: its pages, the kernel in them; written by a command)
 //!   |    |----> vm --> physical, source, memory (a virtual machine as a target)
 //!   |    |----> sim (crate) --> kd-protocol
+//!   |    |----> metrics --> leaks (a watch's figures, served to Prometheus)
 //!   |    `----> trace --> session (is tapped), capture (the file)
 //!   `---------> capture --> kd-protocol
 //! session, capture --> key (leaf: where a KDNET key comes from)
@@ -53,6 +54,8 @@ pub mod dump;
 pub mod key;
 pub mod leaks;
 pub mod memory;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod output;
 mod physical;
 pub mod session;

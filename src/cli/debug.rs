@@ -131,6 +131,23 @@ impl Options {
         self.commands.is_some() || self.command_file.is_some()
     }
 
+    /// What the target is met by, without the key: `port 50000`, an address, a line, a file. Nothing if that is not understood, which
+    /// is told when it is used.
+    pub(super) fn place(&self) -> Option<String> {
+        if let Some(file) = &self.dump {
+            return Some(file.display().to_string());
+        }
+        if let Some(place) = &self.vm {
+            return Some(place.clone());
+        }
+        let (connection, _) = Connection::parse(self.connection.as_ref()?.as_str()).ok()?;
+        Some(match connection {
+            Connection::Net { target: Some(target), .. } => target.ip.to_string(),
+            Connection::Net { listen, .. } => format!("port {}", listen.port()),
+            Connection::Com(line) => line.port.to_string(),
+        })
+    }
+
     /// The same for a script of one line, at once.
     pub(super) fn with_commands(self, line: String) -> Self {
         Self { commands: Some(line), break_in: true, ..self }

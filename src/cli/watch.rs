@@ -2,13 +2,16 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use verikd::commands::verifier::leaks::LeakQuery;
-use verikd::shell::watch::Watch;
+use verikd::leaks::Look;
+use verikd::metrics::{Endpoint, EndpointError, Figures, MOST_GROUPS};
+use verikd::shell::watch::{Onlooker, Watch};
 
 use super::debug::{self, Work};
-use super::exit::USAGE;
+use super::exit::{USAGE, fail};
 
 /// Below `--help`.
 const EXIT_CODES: &str = "\
@@ -53,6 +56,40 @@ pub(super) struct Options {
     /// Write a page with the growth of each call path at the end, which needs no network
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Serve the figures to Prometheus at http://ADDR:PORT/metrics until the watch ends: 127.0.0.1:9464 for this machine alone,
+    /// [::]:9464 for whoever reaches it. A scrape gets the last look, and stops nothing
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<String>,
+    /// What metrics call the target; otherwise where it is met, as -k, -z or --vm have it
+    #[arg(long, value_name = "NAME", requires = "metrics")]
+    metrics_name: Option<String>,
+    /// Call paths with a series of their own in the metrics, those that hold the most; the rest is summed as `other`
+    #[arg(long, value_name = "N", requires = "metrics", default_value_t = MOST_GROUPS)]
+    metrics_groups: usize,
+}
+
+/// Figures, and where they are served.
+#[derive(Debug)]
+struct Served {
+    figures: Mutex<Figures>,
+    endpoint: Endpoint,
+}
+
+impl Served {
+    fn at(place: &str, figures: Figures) -> Result<Self, EndpointError> {
+        let endpoint = Endpoint::bind(place)?;
+        endpoint.show(figures.text());
+        let _ = writeln!(io::stderr(), "Metrics are served at {}", endpoint.url());
+        Ok(Self { figures: Mutex::new(figures), endpoint })
+    }
+}
+
+impl Onlooker for Served {
+    fn looked(&self, look: Look<'_>, frozen: Duration) {
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.look(look, frozen);
+        self.endpoint.show(figures.text());
+    }
 }
 
 /// The shortest interval: below it the machine would be stopped more often than it runs.
@@ -70,6 +107,19 @@ pub(super) fn run(options: Options) -> u8 {
         );
         return USAGE;
     }
+    let place = options.metrics.as_deref().zip(options.debug.place());
+    let served = place.map(|(address, target)| {
+        let target = options.metrics_name.clone().unwrap_or(target);
+        Served::at(address, Figures::new(&target, options.metrics_groups))
+    });
+    let onlooker = match served.transpose() {
+        Ok(served) => served.map(|served| Box::new(served) as Box<dyn Onlooker>),
+        Err(error) if error.is_usage() => {
+            fail(&format!("--metrics: {error}"));
+            return USAGE;
+        }
+        Err(error) => return fail(&format!("--metrics: {error}")),
+    };
     let query = LeakQuery {
         drivers: options.drivers,
         tag: options.tag,
@@ -85,7 +135,7 @@ pub(super) fn run(options: Options) -> u8 {
         looks: options.count,
         in_place: io::stdout().is_terminal(),
         page: options.html,
-        onlooker: None,
+        onlooker,
     };
     debug::work(&options.debug, &Work::Watch(watch))
 }

@@ -26,6 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "dump",
             "vm",
             "trace",
+            "metrics",
             "capture",
             "sim",
             "session",
@@ -69,6 +70,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
     // `.dump` writes what dump reads.
     ("commands", &["leaks", "dump", "target", "symbols", "output", "memory", "protocol"]),
+    // A watch's figures: what they are of is given to it.
+    ("metrics", &["leaks", "output"]),
     // Snapshots and pictures: files of any source, told without a target.
     ("leaks", &["output"]),
     // A CONTEXT, where registers come from, is laid out by KD. Errors name what the target calls itself: escaped.
@@ -99,17 +102,19 @@ const PROTOCOL_ROOMS: &[(&str, &[&str])] = &[
 
 /// Things of the outside world, and the rooms that may touch them.
 const OUTSIDE: &[(&[&str], &[&str])] = &[
-    (&["tokio"], &["session", "main"]),
+    (&["tokio"], &["session", "metrics", "main"]),
     (&["UdpSocket"], &["session", "doctor", "trace", "main"]),
-    (&["TcpStream"], &["session", "vm", "main"]),
+    (&["TcpStream"], &["session", "vm", "metrics", "main"]),
     (&["UnixStream"], &["session", "vm", "main"]),
     (&["serial2_tokio"], &["session"]),
-    (&["TcpListener"], &["session", "main"]),
-    (&["ToSocketAddrs"], &["session", "vm", "main"]),
+    (&["TcpListener"], &["session", "metrics", "main"]),
+    (&["ToSocketAddrs"], &["session", "vm", "metrics", "main"]),
     // Symbols wait between two tries of a server; a shell reads keys and writes answers on threads of their own, so that
-    // neither keeps a machine standing still; a trace is written by a thread for the same reason.
-    (&["thread", "::"], &["session", "shell", "symbols", "trace", "main"]),
+    // neither keeps a machine standing still; a trace is written, and figures are served, by threads for the same reason.
+    (&["thread", "::"], &["session", "shell", "symbols", "trace", "metrics", "main"]),
     (&["ureq"], &["symbols"]),
+    (&["hyper"], &["metrics"]),
+    (&["prometheus_client"], &["metrics"]),
     (&["clap"], &["main"]),
     (&["humantime"], &["main"]),
     (&["rustyline"], &["shell"]),

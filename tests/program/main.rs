@@ -7,6 +7,7 @@ mod end_to_end;
 mod junk;
 mod keys;
 mod leaks;
+mod metrics;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/reviewed.rs"]

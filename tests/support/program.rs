@@ -109,11 +109,20 @@ impl Running {
 
     /// The lines before the first that contains `wanted`.
     pub fn seen_before(&mut self, wanted: &str) -> Vec<String> {
+        self.lines_to(wanted).0
+    }
+
+    /// The first line that contains `wanted`.
+    pub fn line_with(&mut self, wanted: &str) -> String {
+        self.lines_to(wanted).1
+    }
+
+    fn lines_to(&mut self, wanted: &str) -> (Vec<String>, String) {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut seen = Vec::new();
         loop {
             match self.err.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(wanted) => return seen,
+                Ok(line) if line.contains(wanted) => return (seen, line),
                 Ok(line) => seen.push(line),
                 Err(_) => panic!("no {wanted:?} within a minute; seen: {seen:#?}"),
             }
