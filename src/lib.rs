@@ -12,6 +12,7 @@
 //!   |    |         |          |            |            |-----> symbols --> output
 //!   |    |         |          |            `------------`-----> output   (leaf: how text of the target's is shown)
 //!   |    |         |          `--> source --> memory
+//!   |    |         |--> check --> leaks (is what drivers hold more than they may? a gate)
 //!   |    |         `--> session --> source (implements Source, Control), memory (implements Memory)
 //!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
 //!   |    |----> doctor --> session
@@ -47,6 +48,8 @@
 
 #[cfg(feature = "capture")]
 pub mod capture;
+#[cfg(feature = "shell")]
+pub mod check;
 pub mod commands;
 pub mod debugger;
 pub mod doctor;

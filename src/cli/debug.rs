@@ -4,10 +4,11 @@
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use kd_protocol::link::Peer;
+use verikd::check::Occasion;
 use verikd::commands::{Style, VerifierFormat};
 use verikd::debugger::{DebugError, Debugger};
 use verikd::dump::{self, DumpError, Opened};
@@ -15,18 +16,19 @@ use verikd::key::KeyText;
 use verikd::session::{
     AttachError, Connection, ConnectionError, OpenTap, Prompts, Quit, Session, SessionConfig, Signal, Watcher,
 };
+use verikd::shell::check::{Check, check};
 use verikd::shell::interactive::prompt;
 use verikd::shell::script::{Script, run_script};
 use verikd::shell::watch::Watch;
 use verikd::shell::{
-    Drained, Format, Report, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
+    Codes, Drained, Format, Report, Shell, ShellError, TerminalWatch, Worst, Writer, exit_code_of, keep,
 };
 use verikd::source::{BreakInError, Source};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource, default_store};
 use verikd::trace::{TraceConfig, TraceNews};
 use verikd::vm::{Attention, VmConfig, VmPlace, VmSource};
 
-use super::exit::{USAGE, fail};
+use super::exit::{FAILED, USAGE, fail};
 use super::prompt_answer::PromptAnswer;
 use super::visible_key::warn_of_visible_key;
 
@@ -163,12 +165,36 @@ pub(super) enum Work {
     Script(Script),
     /// What drivers hold is looked at again and again.
     Watch(Watch),
+    /// What drivers hold is held against limits.
+    Check(Box<Check>),
 }
 
 impl Work {
     /// True if nobody is there to answer the target, or to wait for it without end.
     const fn is_unattended(&self) -> bool {
         !matches!(self, Self::Prompt)
+    }
+
+    const fn codes(&self) -> Codes {
+        match self {
+            Self::Prompt | Self::Script(_) | Self::Watch(_) => Codes::Debugger,
+            Self::Check(_) => Codes::Run,
+        }
+    }
+
+    /// Nothing was asked, for this reason.
+    fn cannot(&self, place: &str, why: &dyn std::fmt::Display, report: &Report) {
+        report.status(&format!("verikd: {why}"));
+        if let Self::Check(check) = self {
+            let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let occasion = Occasion {
+                place: place.to_owned(),
+                unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+                took: Duration::ZERO,
+                frozen: Duration::ZERO,
+            };
+            check.write_error(&why.to_string(), &occasion, report);
+        }
     }
 }
 
@@ -252,18 +278,19 @@ fn run_file(options: &Options, file: &Path, opened: Result<Opened, DumpError>, w
     let opened = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            report.status(&format!("verikd: {}: {error}", file.display()));
-            return ended(&watcher, &report, Worst::Failed, None);
+            let place = file.display().to_string();
+            work.cannot(&place, &format!("{place}: {error}"), &report);
+            return ended(&watcher, &report, Worst::Failed, None, work.codes());
         }
     };
     report.status(&format!("{}: {}", file.display(), opened.what));
     opened.warnings.iter().for_each(|warning| report.status(warning));
     let source = Arc::new(opened.source);
-    if let Err(error) = keep(&source, watcher.clone(), report.clone()) {
+    if let Err(error) = keep(&source, watcher.clone(), report.clone(), work.codes()) {
         return fail(&error);
     }
     let (worst, ended_by) = debug(options, source, &watcher, &report, work);
-    ended(&watcher, &report, worst, ended_by)
+    ended(&watcher, &report, worst, ended_by, work.codes())
 }
 
 /// What the person or the system wants, for whoever reads a virtual machine.
@@ -305,17 +332,17 @@ fn run_vm(options: &Options, place: &str, work: &Work) -> u8 {
     let source = match VmSource::open(place.clone(), config) {
         Ok(source) => Arc::new(source),
         Err(error) => {
-            report.status(&format!("verikd: {place}: {error}"));
+            work.cannot(&place.to_string(), &format!("{place}: {error}"), &report);
             let interrupted = (watcher.interrupts() > 0).then_some(Quit::Signal(Signal::Interrupt));
-            return ended(&watcher, &report, Worst::Failed, watcher.quit().or(interrupted));
+            return ended(&watcher, &report, Worst::Failed, watcher.quit().or(interrupted), work.codes());
         }
     };
     report.status(&format!("{place}: {}", source.what()));
-    if let Err(error) = keep(&source, watcher.clone(), report.clone()) {
+    if let Err(error) = keep(&source, watcher.clone(), report.clone(), work.codes()) {
         return fail(&error);
     }
     let (worst, ended_by) = debug(options, source, &watcher, &report, work);
-    ended(&watcher, &report, worst, ended_by)
+    ended(&watcher, &report, worst, ended_by, work.codes())
 }
 
 /// A live target.
@@ -342,25 +369,26 @@ fn run_live(options: &Options, connection: Connection, work: &Work) -> u8 {
     let format = if options.json { Format::Json } else { Format::Text };
     let report = Report::new(format, Writer::standard()).with_costs(options.stats);
     let watcher = session.watcher();
-    if let Err(error) = keep(&session, watcher.clone(), report.clone()) {
+    if let Err(error) = keep(&session, watcher.clone(), report.clone(), work.codes()) {
         return fail(&error);
     }
     let timeout =
         deadlines.connect_timeout.or_else(|| work.is_unattended().then_some(SCRIPT_CONNECT_TIMEOUT));
     report.status(&format!("Waiting for a target on {}", session.place()));
-    if let Err(error) = wait_for_target(&session, &report, timeout) {
-        report.status(&format!("verikd: {error}"));
+    if let Err(error) = news_of_waiting(&session, &report, timeout) {
+        work.cannot(&session.place(), &error, &report);
         if error.is_passing() {
             report.status(DOCTOR);
         }
         let ended_by = (error == AttachError::Interrupted)
             .then_some(watcher.quit().unwrap_or(Quit::Signal(Signal::Interrupt)));
-        return ended(&watcher, &report, Worst::Failed, ended_by);
+        let worst = if error.is_passing() { Worst::NoTarget } else { Worst::Failed };
+        return ended(&watcher, &report, worst, ended_by, work.codes());
     }
     watcher.set_freeze_budget(options.freeze_budget);
     let (worst, ended_by) = debug(options, Arc::clone(&session), &watcher, &report, work);
     say_of_damage(&session, &report);
-    ended(&watcher, &report, worst, ended_by)
+    ended(&watcher, &report, worst, ended_by, work.codes())
 }
 
 /// Asks `source` what the script says, or a person. How the worst command went, and what ended it before its time.
@@ -393,7 +421,13 @@ fn debug(
 }
 
 /// Waits until everything is written, unless somebody wants the program to end, and returns the exit code.
-pub(super) fn ended(watcher: &Watcher, report: &Report, worst: Worst, ended_by: Option<Quit>) -> u8 {
+pub(super) fn ended(
+    watcher: &Watcher,
+    report: &Report,
+    worst: Worst,
+    ended_by: Option<Quit>,
+    codes: Codes,
+) -> u8 {
     let interrupts = watcher.interrupts();
     let since = Instant::now();
     let is_wanted = || {
@@ -402,7 +436,7 @@ pub(super) fn ended(watcher: &Watcher, report: &Report, worst: Worst, ended_by: 
     };
     let drained = report.writer().drain(is_wanted);
     if worst == Worst::MayBeStopped {
-        return worst.exit_code();
+        return worst.exit_code(codes);
     }
     let interrupted = Quit::Signal(Signal::Interrupt);
     match (drained, watcher.quit().or(ended_by)) {
@@ -412,10 +446,12 @@ pub(super) fn ended(watcher: &Watcher, report: &Report, worst: Worst, ended_by: 
         (Drained::Failed(error), None) if error.kind() == io::ErrorKind::BrokenPipe => READER_GONE,
         (Drained::Failed(error), None) => {
             let _ = writeln!(io::stderr(), "verikd: cannot write the answer: {error}");
-            Worst::Failed.exit_code()
+            FAILED
         }
-        (Drained::All, None) if report.writer().is_file_missing() => worst.max(Worst::Failed).exit_code(),
-        (Drained::All, None) => worst.exit_code(),
+        (Drained::All, None) if report.writer().is_file_missing() => {
+            worst.max(Worst::Failed).exit_code(codes)
+        }
+        (Drained::All, None) => worst.exit_code(codes),
     }
 }
 
@@ -425,8 +461,10 @@ fn attach_and_ask(
     work: &Work,
     break_in_timeout: Duration,
 ) -> Result<(), ShellError> {
-    if let Work::Watch(watch) = work {
-        return verikd::shell::watch::watch(shell, watch);
+    match work {
+        Work::Watch(watch) => return verikd::shell::watch::watch(shell, watch),
+        Work::Check(it) => return check(shell, it),
+        Work::Prompt | Work::Script(_) => {}
     }
     let attached = if break_in { shell.break_in() } else { shell.identify() };
     if attached.is_err() {
@@ -438,7 +476,7 @@ fn attach_and_ask(
     attached?;
     match work {
         Work::Script(script) => run_script(shell, script),
-        Work::Prompt | Work::Watch(_) => prompt(shell, break_in_timeout),
+        Work::Prompt | Work::Watch(_) | Work::Check(_) => prompt(shell, break_in_timeout),
     }
 }
 
@@ -481,7 +519,7 @@ fn symbol_path(options: &Options, report: &Report) -> SymbolPath {
 }
 
 /// Waits as WinDbg does, and says what is missing when it takes long.
-fn wait_for_target(
+pub(super) fn news_of_waiting(
     session: &Session,
     report: &Report,
     timeout: Option<Duration>,

@@ -10,7 +10,7 @@ use verikd::debugger::Debugger;
 use verikd::session::{Prompts, Session, SessionConfig};
 use verikd::shell::interactive::prompt;
 use verikd::shell::script::{Script, run_script};
-use verikd::shell::{Format, Report, Shell, Worst, Writer, keep};
+use verikd::shell::{Codes, Format, Report, Shell, Worst, Writer, keep};
 use verikd::symbols::store::SymbolPath;
 use verikd_sim::windows::WINDOWS_7_SP1;
 use verikd_sim::{Simulator, SimulatorConfig, export_symbols};
@@ -60,7 +60,7 @@ fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
     session.wait_for_target(Some(PATIENCE))?;
     let report = Report::new(Format::Text, Writer::standard());
     let watcher = session.watcher();
-    keep(&session, watcher.clone(), report.clone())?;
+    keep(&session, watcher.clone(), report.clone(), Codes::Debugger)?;
     let symbol_path = SymbolPath::parse(&symbols.path().to_string_lossy());
     let debugger = Debugger::new(Arc::clone(&session), symbol_path, PATIENCE);
     let mut shell = Shell::new(debugger, watcher.clone(), report.clone());
@@ -80,5 +80,5 @@ fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
         report.status(&format!("verikd: {error}"));
     }
     drop(shell);
-    Ok(super::debug::ended(&watcher, &report, worst, ended_by))
+    Ok(super::debug::ended(&watcher, &report, worst, ended_by, Codes::Debugger))
 }

@@ -1,10 +1,10 @@
 //! The command line.
 //!
-//! Exit codes: 0 all well; 1 something failed; 2 the command line, or a command, was not understood; 3 an answer has gaps.
-//! From 10 on: what `doctor` has found.
+//! Exit codes: [`exit::CODES`].
 
 mod bridge;
 mod capture;
+mod check;
 mod debug;
 mod demo;
 mod diff;
@@ -41,6 +41,8 @@ enum Command {
     Leaks(Box<leaks::Options>),
     /// Look at what drivers hold at an interval, and tell at the end what leaks
     Watch(Box<watch::Options>),
+    /// Hold what drivers hold against limits, and fail if it is more: a gate for continuous integration
+    Check(Box<check::Options>),
     /// Show what has become of each call path between snapshots of `leaks --save`
     Diff(diff::Options),
     /// Debug a simulated target in this process: what verikd does, without a Windows machine
@@ -69,15 +71,17 @@ pub(crate) fn run() -> ExitCode {
     for note in notes {
         let _ = writeln!(io::stderr(), "note: {note}");
     }
-    // They are a debugger's, and these two have their own.
+    // They are a debugger's, and these have their own.
     let hide = |command: clap::Command| {
         leaks::HIDDEN
             .iter()
             .fold(command, |command, name| command.mut_arg(name, |argument| argument.hide(true)))
     };
     let parsed = Arguments::command()
+        .after_help(exit::help())
         .mut_subcommand("leaks", hide)
         .mut_subcommand("watch", hide)
+        .mut_subcommand("check", hide)
         .try_get_matches_from(arguments);
     let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
@@ -87,6 +91,7 @@ pub(crate) fn run() -> ExitCode {
         None => debug::run(&arguments.debug),
         Some(Command::Leaks(options)) => leaks::run(*options),
         Some(Command::Watch(options)) => watch::run(*options),
+        Some(Command::Check(options)) => check::run(*options),
         Some(Command::Diff(options)) => diff::run(&options),
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::Sim(options)) => simulate::run(&options),

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use verikd::key::{self, KeyText};
-use verikd::shell::Worst;
 use verikd_sim::windows::{BUILDS, Build, Growth, Machine, Scenario, WINDOWS_7_SP1, WINDOWS_XP_X86};
 use verikd_sim::{
     DumpKind, Quirk, SerialPort, Simulator, SimulatorConfig, SimulatorEvent, SimulatorLink, export_isf,
@@ -15,7 +14,7 @@ use verikd_sim::{
 };
 
 use self::faults::FaultOptions;
-use super::exit::{USAGE, fail};
+use super::exit::{FAILED, USAGE, fail};
 use super::visible_key::warn_of_visible_key;
 
 mod faults;
@@ -129,7 +128,7 @@ pub(super) fn run(options: &Options) -> u8 {
             }
             Err(error) => {
                 say(&format!("verikd: cannot write {}: {error}", path.display()));
-                Worst::Failed.exit_code()
+                FAILED
             }
         };
     }

@@ -31,20 +31,42 @@ pub fn unix_time(seconds: i64) -> String {
     const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    const DAY: i64 = 86_400;
-    let (days, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
-    let weekday = WEEKDAYS[days.rem_euclid(7) as usize];
-    // Years begin in March here, so that a leap day ends one: 400 of them have 146,097 days.
-    let from_era = days + 719_468;
-    let (era, day) = (from_era.div_euclid(146_097), from_era.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = (from_march + 2) % 12;
-    let year = era * 400 + year + i64::from(month < 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{weekday} {} {day_of_month:>2} {hour:02}:{minute:02}:{second:02} {year}", MONTHS[month as usize])
+    let Date { year, month, day, time: (hour, minute, second) } = Date::of(seconds);
+    let weekday = WEEKDAYS[seconds.div_euclid(DAY).rem_euclid(7) as usize];
+    format!("{weekday} {} {day:>2} {hour:02}:{minute:02}:{second:02} {year}", MONTHS[month as usize])
+}
+
+/// Seconds since 1970 as ISO 8601 writes them, in UTC and without saying so: `1985-01-07T23:31:46`.
+#[must_use]
+pub fn iso_time(seconds: i64) -> String {
+    let Date { year, month, day, time: (hour, minute, second) } = Date::of(seconds);
+    format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}", month + 1)
+}
+
+const DAY: i64 = 86_400;
+
+/// A moment in the calendar; months count from 0.
+struct Date {
+    year: i64,
+    month: i64,
+    day: i64,
+    time: (i64, i64, i64),
+}
+
+impl Date {
+    fn of(seconds: i64) -> Self {
+        let (days, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+        // Years begin in March here, so that a leap day ends one: 400 of them have 146,097 days.
+        let from_era = days + 719_468;
+        let (era, day) = (from_era.div_euclid(146_097), from_era.rem_euclid(146_097));
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day_of_year = day - (365 * year + year / 4 - year / 100);
+        let from_march = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+        let month = (from_march + 2) % 12;
+        let year = era * 400 + year + i64::from(month < 2);
+        Self { year, month, day, time: (second / 3600, second / 60 % 60, second % 60) }
+    }
 }
 
 /// A number whose thousands are set apart: `12,345`.
@@ -108,6 +130,8 @@ mod tests {
         assert_eq!(unix_time(473_988_706), "Mon Jan  7 23:31:46 1985");
         assert_eq!(unix_time(0x5029_6a10), "Mon Aug 13 20:56:48 2012");
         assert_eq!(unix_time(951_782_400), "Tue Feb 29 00:00:00 2000");
+        assert_eq!(iso_time(951_782_400), "2000-02-29T00:00:00");
+        assert_eq!(iso_time(473_988_706), "1985-01-07T23:31:46");
         assert_eq!(unix_time(-1), "Wed Dec 31 23:59:59 1969");
         assert_eq!(unix_time(-11_644_473_600), "Mon Jan  1 00:00:00 1601");
     }

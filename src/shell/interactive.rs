@@ -31,6 +31,7 @@ const ANNOUNCED_BEFORE: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`ShellError`] if the terminal does not work or answers cannot be written.
 pub fn prompt(shell: &mut Shell, break_in_timeout: Duration) -> Result<(), ShellError> {
+    shell.forgives_typos = true;
     let watcher = shell.watcher.clone();
     let (typist, show_above) = Typist::start(watcher.clone()).map_err(ShellError::Terminal)?;
     shell.report.writer().show_above_line(show_above);

@@ -1,13 +1,14 @@
 //! Keeps its promise to the machine when the system has other plans for the program: a suspension, an end that something
 //! holds up.
 
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Weak};
 use std::time::Duration;
 
 use super::doubt::may_be_stopped;
 use super::report::Report;
 use super::terminal::Terminal;
-use super::worst::exit_code_of;
+use super::worst::{Codes, Worst, exit_code_of};
 use crate::session::{Quit, Watcher};
 use crate::source::{Control, Resumed, Source};
 
@@ -17,21 +18,50 @@ const GRACE: Duration = Duration::from_millis(2500);
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Lets `source`'s target run before the program is suspended, and ends the program when it was told to end and does not:
-/// on a thread of its own, which nothing that the program does can hold up.
+/// on a thread of its own, which nothing that the program does can hold up. `codes` are those that it ends with.
 ///
 /// # Errors
 /// The system's, if it has no threads.
-pub fn keep(source: &Arc<impl Source + 'static>, watcher: Watcher, report: Report) -> std::io::Result<()> {
-    let source = Arc::downgrade(source) as Weak<dyn Source>;
-    let keeper = Keeper { source, watcher, report, terminal: Terminal::as_it_is() };
-    std::thread::Builder::new().name("keeper".into()).spawn(move || keeper.run())?;
+pub fn keep(
+    source: &Arc<impl Source + 'static>,
+    watcher: Watcher,
+    report: Report,
+    codes: Codes,
+) -> std::io::Result<()> {
+    keep_each(vec![(Arc::downgrade(source) as Weak<dyn Source>, watcher, report)], codes)
+}
+
+/// The same for several, each with its watcher: the program is suspended, or ended, once all targets were let run.
+///
+/// # Errors
+/// The system's, if it has no threads.
+pub fn keep_each(sources: Vec<(Weak<dyn Source>, Watcher, Report)>, codes: Codes) -> std::io::Result<()> {
+    let together = Arc::new(Together {
+        all_are_there: Barrier::new(sources.len()),
+        is_one_in_doubt: AtomicBool::new(false),
+        codes,
+    });
+    for (source, watcher, report) in sources {
+        let (together, terminal) = (Arc::clone(&together), Terminal::as_it_is());
+        let keeper = Keeper { source, watcher, report, together, terminal };
+        std::thread::Builder::new().name("keeper".into()).spawn(move || keeper.run())?;
+    }
     Ok(())
+}
+
+/// What keepers of several targets share.
+struct Together {
+    all_are_there: Barrier,
+    /// A target may stand still.
+    is_one_in_doubt: AtomicBool,
+    codes: Codes,
 }
 
 struct Keeper {
     source: Weak<dyn Source>,
     watcher: Watcher,
     report: Report,
+    together: Arc<Together>,
     /// Before anybody typed.
     terminal: Terminal,
 }
@@ -62,15 +92,18 @@ impl Keeper {
             }
         }
         self.say_last_words();
-        // A line may be being typed, in the editor's own mode of the terminal.
-        let while_typing = Terminal::as_it_is();
-        self.terminal.restore();
         let before = self.watcher.continuations();
-        if stop_this_process() {
-            // The system stops a thread in its own time: this one may run on for a while.
-            self.watcher.wait_for_continuation(before);
+        if self.together.all_are_there.wait().is_leader() {
+            // A line may be being typed, in the editor's own mode of the terminal.
+            let while_typing = Terminal::as_it_is();
+            self.terminal.restore();
+            if stop_this_process() {
+                // The system stops a thread in its own time: this one may run on for a while.
+                self.watcher.wait_for_continuation(before);
+            }
+            while_typing.restore();
         }
-        while_typing.restore();
+        self.together.all_are_there.wait();
         self.watcher.end_suspension();
         self.watcher.wake();
     }
@@ -78,15 +111,19 @@ impl Keeper {
     fn end(&self, quit: Quit) {
         std::thread::sleep(GRACE);
         // Whatever holds the program up, the machine is let run.
-        let mut code = exit_code_of(quit);
         if let Some(source) = self.source.upgrade()
             && let Some(Resumed::MayBeStopped(why)) = source.control().map(Control::leave)
         {
-            code = super::worst::Worst::MayBeStopped.exit_code();
+            self.together.is_one_in_doubt.store(true, Ordering::Release);
             self.report.status(&may_be_stopped(&source.place(), &why));
         }
         self.say_last_words();
+        // Whoever is first must not end the program before the others have let their machines run.
+        self.together.all_are_there.wait();
         self.terminal.restore();
+        let is_in_doubt = self.together.is_one_in_doubt.load(Ordering::Acquire);
+        let code =
+            if is_in_doubt { Worst::MayBeStopped.exit_code(self.together.codes) } else { exit_code_of(quit) };
         std::process::exit(code.into());
     }
 

@@ -11,6 +11,7 @@
 //! key while it could let a machine run.
 
 mod after;
+pub mod check;
 mod doubt;
 mod error;
 mod format;
@@ -45,13 +46,13 @@ pub use after::After;
 use doubt::may_be_stopped;
 pub use error::ShellError;
 pub use format::Format;
-pub use keeper::keep;
+pub use keeper::{keep, keep_each};
 pub use line::{schema_of, schema_of_failure};
 use progress::ReadProgress;
 pub use progress::TerminalWatch;
 pub use report::Report;
 use teller::Teller;
-pub use worst::{Worst, exit_code_of};
+pub use worst::{Codes, Worst, exit_code_of};
 pub use writer::{Drained, Transcript, Writer};
 
 /// What is paid beside commands.
@@ -69,6 +70,8 @@ pub struct Shell {
     worst: Worst,
     /// How the last command went.
     last: Worst,
+    /// A person types, who has seen that a line was not understood: it does not decide how the session went.
+    forgives_typos: bool,
     /// What was paid beside commands and is not shown yet.
     paid_beside: Vec<(&'static str, Stats)>,
     /// What ended the script before its time.
@@ -91,6 +94,7 @@ impl Shell {
             style: Style::default(),
             worst: Worst::Fine,
             last: Worst::Fine,
+            forgives_typos: false,
             paid_beside: Vec::new(),
             ended_by: None,
             announced: None,
@@ -218,7 +222,9 @@ impl Shell {
     /// True if a line may be run; one that is refused is told.
     fn takes(&mut self, line: &Line) -> bool {
         if let Line::Refused { text, why } = line {
+            let worst = std::mem::take(&mut self.worst);
             self.refuse(text, &AskError::Query(why.clone()), Stats::default());
+            self.worst = self.counted().max(worst);
         }
         matches!(line, Line::Commands(_))
     }
@@ -255,11 +261,19 @@ impl Shell {
             }
         };
         self.last = self.worst;
-        self.worst = self.worst.max(worst);
+        self.worst = self.counted().max(worst);
         self.report.cost(stats);
         let need = self.debugger.take_need();
         self.debugger.costs_mut().add(command, stats, need, remarks);
         after
+    }
+
+    /// How the last command counts for the session.
+    const fn counted(&self) -> Worst {
+        match self.worst {
+            Worst::Usage if self.forgives_typos => Worst::Fine,
+            worst => worst,
+        }
     }
 
     fn carry_out(&mut self, command: &str, before: Stats) -> Result<(Answered, After), AskError> {

@@ -15,8 +15,24 @@ pub enum Worst {
     Failed,
     /// A line was not understood: 2.
     Usage,
-    /// The target was stopped, and has not said that it runs: 4.
+    /// A gate was not passed: 4.
+    Over,
+    /// No target connected in time.
+    NoTarget,
+    /// The target was lost while it was asked.
+    Lost,
+    /// The target was stopped, and has not said that it runs.
     MayBeStopped,
+}
+
+/// Which exit codes tell what became of the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codes {
+    /// A debugger's: 1 for a target that did not come or was lost, 4 for one that may stand still.
+    Debugger,
+    /// Those of a run that a program judges: 5 for a target that did not come, 6 for one that was lost or may stand still; 4
+    /// is the gate's.
+    Run,
 }
 
 impl Worst {
@@ -31,13 +47,15 @@ impl Worst {
 
     /// The process's exit code.
     #[must_use]
-    pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::Fine => 0,
-            Self::Partial => 3,
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::MayBeStopped => 4,
+    pub const fn exit_code(self, codes: Codes) -> u8 {
+        match (self, codes) {
+            (Self::Fine, _) => 0,
+            (Self::Partial, _) => 3,
+            (Self::Failed, _) | (Self::NoTarget | Self::Lost, Codes::Debugger) => 1,
+            (Self::Usage, _) => 2,
+            (Self::Over, _) | (Self::MayBeStopped, Codes::Debugger) => 4,
+            (Self::NoTarget, Codes::Run) => 5,
+            (Self::Lost | Self::MayBeStopped, Codes::Run) => 6,
         }
     }
 }

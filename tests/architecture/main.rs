@@ -21,6 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "main",
         &[
             "shell",
+            "check",
             "debugger",
             "doctor",
             "dump",
@@ -44,6 +45,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "shell",
         &[
+            "check",
             "debugger",
             "commands",
             "leaks",
@@ -72,6 +74,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("commands", &["leaks", "dump", "target", "symbols", "output", "memory", "protocol"]),
     // A watch's figures: what they are of is given to it.
     ("metrics", &["leaks", "output"]),
+    // Limits for what snapshots say; knows no target.
+    ("check", &["leaks", "output"]),
     // Snapshots and pictures: files of any source, told without a target.
     ("leaks", &["output"]),
     // A CONTEXT, where registers come from, is laid out by KD. Errors name what the target calls itself: escaped.
@@ -119,6 +123,7 @@ const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["humantime"], &["main"]),
     (&["rustyline"], &["shell"]),
     (&["indicatif"], &["shell"]),
+    (&["quick_xml"], &["check"]),
     (&["pcap_parser"], &["capture"]),
     (&["etherparse"], &["capture"]),
     (&["Instant", "::", "now"], &["session", "doctor", "shell", "vm", "main"]),

@@ -220,6 +220,19 @@ fn tab_completes_commands_and_their_words() {
 }
 
 #[test]
+fn a_typo_does_not_decide_how_a_session_went() {
+    let (mut person, target) = at_the_stopped_prompt(&[]);
+    for (typed, told) in
+        [("!verifer 3", "is !verifier meant?"), (".if (1) { g }", "Nothing of this line was run")]
+    {
+        person.enters(typed);
+        person.sees(told);
+        person.sees("kd> ");
+    }
+    quits(person, &target);
+}
+
+#[test]
 fn ctrl_c_stops_a_running_machine_and_hints_at_a_stopped_one() {
     let (mut person, target) = at_a_running_machine(&[]);
     person.types(CTRL_C);

@@ -1,6 +1,7 @@
 //! The program as a process, and what it is made of, before simulated targets over real sockets.
 
 mod capture;
+mod check;
 mod doctor;
 mod end_to_end;
 #[path = "../support/junk.rs"]

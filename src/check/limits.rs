@@ -1,0 +1,39 @@
+//! How much a driver may hold.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::leaks::Held;
+use crate::output::grouped;
+
+/// How much each driver may hold; nothing is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Limits {
+    /// Blocks.
+    pub outstanding: Option<u64>,
+    /// Bytes of them.
+    pub bytes: Option<u64>,
+}
+
+impl Limits {
+    /// True if this much is allowed.
+    #[must_use]
+    pub fn allow(self, held: Held) -> bool {
+        self.outstanding.is_none_or(|most| held.blocks <= most)
+            && self.bytes.is_none_or(|most| held.bytes <= most)
+    }
+}
+
+/// `0 blocks, 4,096 bytes`.
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.outstanding, self.bytes) {
+            (None, None) => f.write_str("everything"),
+            (Some(blocks), None) => write!(f, "{} blocks", grouped(blocks)),
+            (None, Some(bytes)) => write!(f, "{} bytes", grouped(bytes)),
+            (Some(blocks), Some(bytes)) => write!(f, "{} blocks, {} bytes", grouped(blocks), grouped(bytes)),
+        }
+    }
+}
