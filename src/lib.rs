@@ -12,6 +12,7 @@
 //!   |    |         |          |            |            |-----> symbols --> output
 //!   |    |         |          |            `------------`-----> output   (leaf: how text of the target's is shown)
 //!   |    |         |          `--> source --> memory
+//!   |    |         |--> plan --> session, commands (what is to happen when: read and checked; the shell carries it out)
 //!   |    |         |--> check --> leaks (is what drivers hold more than they may? a gate)
 //!   |    |         `--> session --> source (implements Source, Control), memory (implements Memory)
 //!   |    |                 `----> kd-protocol (leaf crate; VirtAddr, PhysAddr come from it)
@@ -61,6 +62,8 @@ pub mod memory;
 pub mod metrics;
 pub mod output;
 mod physical;
+#[cfg(feature = "shell")]
+pub mod plan;
 pub mod session;
 #[cfg(feature = "shell")]
 pub mod shell;

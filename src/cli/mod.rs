@@ -12,6 +12,7 @@ mod doctor;
 mod exit;
 mod leaks;
 mod prompt_answer;
+mod run;
 mod simulate;
 mod spelling;
 mod symbols;
@@ -43,6 +44,8 @@ enum Command {
     Watch(Box<watch::Options>),
     /// Hold what drivers hold against limits, and fail if it is more: a gate for continuous integration
     Check(Box<check::Options>),
+    /// Break in by a plan, at intervals and when something happens, ask, write files, let run: several targets side by side
+    Run(Box<run::Options>),
     /// Show what has become of each call path between snapshots of `leaks --save`
     Diff(diff::Options),
     /// Debug a simulated target in this process: what verikd does, without a Windows machine
@@ -92,6 +95,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Leaks(options)) => leaks::run(*options),
         Some(Command::Watch(options)) => watch::run(*options),
         Some(Command::Check(options)) => check::run(*options),
+        Some(Command::Run(options)) => run::run(&options),
         Some(Command::Diff(options)) => diff::run(&options),
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::Sim(options)) => simulate::run(&options),

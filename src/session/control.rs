@@ -138,6 +138,10 @@ impl Control for Session {
         self.leave_for_good()
     }
 
+    fn leave_stopped(&self) {
+        self.monitor.note(|state| state.has_left = true);
+    }
+
     fn hurry(&self) {
         self.monitor.note(|state| state.is_hurried = true);
     }

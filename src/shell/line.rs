@@ -44,8 +44,13 @@ struct Problem {
 
 /// The line of a command that was answered.
 pub(super) fn answered(command: &str, answered: &Answered) -> String {
+    line(&answered_value(command, answered))
+}
+
+/// The same as a value.
+pub(super) fn answered_value(command: &str, answered: &Answered) -> Value {
     let Answered { facts, notes, stamp, cost } = answered;
-    line(&Line {
+    value(&Line {
         schema: id(facts.schema().name),
         command,
         answer: Some(&**facts),
@@ -58,8 +63,13 @@ pub(super) fn answered(command: &str, answered: &Answered) -> String {
 
 /// The line of a command that has no answer.
 pub(super) fn failed(command: &str, error: &AskError, stamp: Stamp, stats: Stats) -> String {
+    line(&failed_value(command, error, stamp, stats))
+}
+
+/// The same as a value.
+pub(super) fn failed_value(command: &str, error: &AskError, stamp: Stamp, stats: Stats) -> Value {
     let problem = Problem { code: error.code(), text: output::screened(&error.to_string()) };
-    line(&Line { schema: id(FAILED), command, answer: None, notes: &[], errors: &[problem], stats, stamp })
+    value(&Line { schema: id(FAILED), command, answer: None, notes: &[], errors: &[problem], stats, stamp })
 }
 
 /// The line of what was paid beside commands: for a `(stop)`, a `(resume)`.
@@ -115,7 +125,10 @@ fn id(name: &str) -> String {
     format!("verikd/{name}/{VERSION}")
 }
 
-fn line(line: &Line<'_>) -> String {
-    let json = serde_json::to_value(line).expect("facts are structures, lists, texts and numbers");
-    output::json(&json) + "\n"
+fn value(line: &Line<'_>) -> Value {
+    serde_json::to_value(line).expect("facts are structures, lists, texts and numbers")
+}
+
+fn line(value: &Value) -> String {
+    output::json(value) + "\n"
 }

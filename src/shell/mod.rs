@@ -20,6 +20,7 @@ mod keeper;
 mod line;
 mod progress;
 mod report;
+pub mod run;
 pub mod script;
 mod teller;
 mod terminal;

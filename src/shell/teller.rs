@@ -19,13 +19,24 @@ pub(super) struct Teller {
     telling: Mutex<()>,
     /// The kernel itself has printed its bug check.
     has_fatal_text: AtomicBool,
+    /// Who else hears the news, before they are shown.
+    listener: Mutex<Option<Listener>>,
 }
+
+/// Hears news.
+pub(super) type Listener = Box<dyn Fn(&News) + Send>;
 
 impl Teller {
     /// A teller whose thread lives as long as the session.
     pub(super) fn start(watcher: Watcher, report: Report) -> Arc<Self> {
         let has_fatal_text = AtomicBool::new(false);
-        let teller = Arc::new(Self { watcher, report, telling: Mutex::new(()), has_fatal_text });
+        let teller = Arc::new(Self {
+            watcher,
+            report,
+            telling: Mutex::new(()),
+            has_fatal_text,
+            listener: Mutex::default(),
+        });
         let own = Arc::clone(&teller);
         let thread = std::thread::Builder::new().name("teller".into()).spawn(move || {
             while own.watcher.wait_for_news() {
@@ -47,9 +58,17 @@ impl Teller {
             {
                 self.has_fatal_text.store(true, Ordering::Release);
             }
+            if let Some(listener) = &*self.listener.lock().unwrap_or_else(PoisonError::into_inner) {
+                listener(&news);
+            }
             self.report.news(&news);
         }
         drop(telling);
+    }
+
+    /// Lets `listener` hear the news from now on.
+    pub(super) fn listen(&self, listener: Listener) {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).replace(listener);
     }
 
     /// True if the kernel has printed its bug check since the last call.

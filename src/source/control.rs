@@ -161,6 +161,9 @@ pub trait Control: Send + Sync {
     /// Lets the target run for good: also one that stops again at once, as long as that takes.
     fn leave(&self) -> Resumed;
 
+    /// Leaves the target as it is, stopped: whoever decided so has said it. What ends after this lets it run no more.
+    fn leave_stopped(&self) {}
+
     /// The target is let run as fast as that goes from now on: somebody waits for the program to end.
     fn hurry(&self);
 

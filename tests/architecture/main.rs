@@ -21,6 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "main",
         &[
             "shell",
+            "plan",
             "check",
             "debugger",
             "doctor",
@@ -45,6 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "shell",
         &[
+            "plan",
             "check",
             "debugger",
             "commands",
@@ -58,6 +60,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "protocol::*",
         ],
     ),
+    // What is to be asked of which targets when: a text, read and checked.
+    ("plan", &["session", "commands"]),
     // The engine: no writer, no terminal, no session: any source.
     ("debugger", &["commands", "source", "target", "symbols", "memory", "protocol::*"]),
     ("doctor", &["session", "source", "protocol::*"]),
@@ -120,10 +124,12 @@ const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["hyper"], &["metrics"]),
     (&["prometheus_client"], &["metrics"]),
     (&["clap"], &["main"]),
-    (&["humantime"], &["main"]),
+    (&["humantime"], &["plan", "main"]),
     (&["rustyline"], &["shell"]),
     (&["indicatif"], &["shell"]),
     (&["quick_xml"], &["check"]),
+    (&["toml"], &["plan"]),
+    (&["regex"], &["plan"]),
     (&["pcap_parser"], &["capture"]),
     (&["etherparse"], &["capture"]),
     (&["Instant", "::", "now"], &["session", "doctor", "shell", "vm", "main"]),

@@ -13,6 +13,7 @@ mod metrics;
 mod program;
 #[path = "../support/reviewed.rs"]
 mod reviewed;
+mod run;
 mod schemas;
 mod serial;
 mod simulator;
