@@ -205,13 +205,15 @@ pub(super) struct Piece {
     bytes: Vec<u8>,
     /// Unreadable bytes, in order.
     pub(super) holes: Vec<Range<u64>>,
+    /// Why the first of them could not be read.
+    pub(super) missing: Option<ReadCause>,
     /// Why reading anything more is pointless.
     pub(super) over: Option<ReadCause>,
 }
 
 impl Piece {
     fn read(target: &Target<'_>, at: VirtAddr, len: u64) -> Self {
-        let mut piece = Self { bytes: vec![0; len as usize], holes: Vec::new(), over: None };
+        let mut piece = Self { bytes: vec![0; len as usize], holes: Vec::new(), missing: None, over: None };
         let mut from = 0;
         while from < len {
             let here = at.offset(from);
@@ -226,6 +228,7 @@ impl Piece {
             let next_page = bad + (PAGE - at.offset(bad).0 % PAGE);
             from = next_page.min(len);
             piece.holes.push(bad..from);
+            piece.missing.get_or_insert(error.cause);
         }
         piece
     }

@@ -79,6 +79,8 @@ pub(super) struct Scan<'a> {
     pub(super) parsed: u64,
     /// Those of them that cannot be read.
     pub(super) unreadable: u64,
+    /// Why the first page that could not be read could not.
+    missing: Option<ReadCause>,
     /// Unused slots since the last used one.
     unused: u64,
     /// Records that were kept.
@@ -99,6 +101,7 @@ impl<'a> Scan<'a> {
             requests: 0,
             parsed: 0,
             unreadable: 0,
+            missing: None,
             unused: 0,
             kept: 0,
             holes: 0,
@@ -106,13 +109,19 @@ impl<'a> Scan<'a> {
     }
 
     /// The same through all of the ring, whatever is unused.
-    pub(super) const fn whole(self) -> Self {
+    pub(super) fn whole(self) -> Self {
         Self { ends_at_unused: false, ..self }
     }
 
     /// The same for so many requests at the most.
-    pub(super) const fn within(self, allowed: u64) -> Self {
+    pub(super) fn within(self, allowed: u64) -> Self {
         Self { allowed, ..self }
+    }
+
+    /// Why what could not be read could not, as far as it was met first.
+    pub(super) fn why_unreadable(&self) -> ReadCause {
+        // Only pages that could not be read leave a record short.
+        self.missing.clone().unwrap_or(ReadCause::NotMapped)
     }
 
     /// Looks at the ring's records, until there are enough: `look` gets a slot and its bytes, up to the first that cannot be
@@ -162,6 +171,9 @@ impl<'a> Scan<'a> {
         let piece = self.ring.piece(self.target, &slots);
         self.requests += requests(self.target.memory(), (slots.end - slots.start) * size);
         self.holes += piece.holes.len();
+        if self.missing.is_none() {
+            self.missing.clone_from(&piece.missing);
+        }
         if let Some(cause) = piece.over {
             return Some(End::Over(cause));
         }

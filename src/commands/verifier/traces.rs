@@ -27,7 +27,7 @@ use crate::commands::answer::Query;
 use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
 use crate::output;
-use crate::target::{Layout, Note, NoteCode, Place, Target, TargetError, VirtAddr};
+use crate::target::{Layout, Note, NoteCode, Place, ReadCause, Target, TargetError, VirtAddr};
 
 /// Most records kept in one answer.
 const MAX_RECORDS: usize = 0x1_0000;
@@ -331,12 +331,12 @@ impl Query for TraceQuery {
         let filter = ring.filter(target, self.wanted, kind.usual)?;
         (log.start, log.length, log.index) = (ring.start, ring.length, ring.index);
         (log.address, log.quantity) = filter.parts();
-        scan(target, &ring, &record, filter, &mut log);
+        let why = scan(target, &ring, &record, filter, &mut log);
         mark_torn(&ring, target, &mut log);
         if log.unreadable > 0 {
             target.note(Note::partial(
                 NoteCode::Unreadable,
-                format!("{:#x} records of the {} cannot be read: not mapped", log.unreadable, kind.called),
+                format!("{:#x} records of the {} cannot be read: {why}", log.unreadable, kind.called),
             ));
         }
         if let (true, Some(address)) = (log.records.is_empty(), log.address) {
@@ -378,7 +378,13 @@ impl RecordLayout {
 }
 
 /// Reads from the newest record down and once around, until the filter has enough.
-fn scan(target: &Target<'_>, ring: &Ring, layout: &RecordLayout, filter: Filter, log: &mut TraceLog) {
+fn scan(
+    target: &Target<'_>,
+    ring: &Ring,
+    layout: &RecordLayout,
+    filter: Filter,
+    log: &mut TraceLog,
+) -> ReadCause {
     let mut scan = Scan::new(ring, target, filter);
     let end = scan.run(&mut |slot, bytes| {
         let Some(fields) = layout.fields(bytes) else { return Seen::Unreadable };
@@ -403,6 +409,7 @@ fn scan(target: &Target<'_>, ring: &Ring, layout: &RecordLayout, filter: Filter,
     });
     end.note(target);
     (log.parsed, log.unreadable) = (scan.parsed, scan.unreadable);
+    scan.why_unreadable()
 }
 
 /// Marks those of the newest records that lack what is written last.

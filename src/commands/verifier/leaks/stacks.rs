@@ -181,6 +181,8 @@ struct Search<'a> {
     requests: u64,
     read: u64,
     unreadable: u64,
+    /// Why the first of them could not be read.
+    missing: ReadCause,
     method: Method,
     /// Requests that reading the log whole takes.
     whole: u64,
@@ -206,6 +208,7 @@ impl<'a> Search<'a> {
             requests: 0,
             read: 0,
             unreadable: 0,
+            missing: ReadCause::NotMapped,
             method: Method::Search,
             whole,
         }
@@ -384,6 +387,9 @@ impl<'a> Search<'a> {
         });
         self.requests += scan.requests;
         self.read += scan.parsed;
+        if self.unreadable == 0 {
+            self.missing = scan.why_unreadable();
+        }
         self.unreadable += scan.unreadable;
         let cut = match end {
             End::Over(cause) => {
@@ -443,7 +449,7 @@ impl<'a> Search<'a> {
         );
         self.target.note(Note::remark(NoteCode::Searched, text));
         if self.unreadable > 0 {
-            let text = format!("{} entries of the log cannot be read (not mapped)", self.unreadable);
+            let text = format!("{} entries of the log cannot be read ({})", self.unreadable, self.missing);
             self.target.note(Note::partial(NoteCode::Unreadable, text));
         }
     }

@@ -9,7 +9,7 @@ use super::kind::Kind;
 use super::log::{PoolLog, PoolLogEntry};
 use crate::commands::error::QueryError;
 use crate::memory::PIECE;
-use crate::target::{Layout, Note, NoteCode, Place, Target, TargetError, VirtAddr};
+use crate::target::{Layout, Note, NoteCode, Place, ReadCause, Target, TargetError, VirtAddr};
 
 /// Most entries kept in one answer, and most return addresses of them all: some 40 MiB.
 const MAX_ENTRIES: usize = 0x1_0000;
@@ -88,7 +88,7 @@ impl Log {
         // That there is no entry about an address is said of the whole log.
         let mut scan = if matches!(filter, Filter::Address(_)) { scan.whole() } else { scan };
         scan.run(&mut |slot, bytes| kept.look(slot, bytes)).note(target);
-        kept.unreadable.note(target);
+        kept.unreadable.note(target, &scan.why_unreadable());
         (log.parsed, log.unreadable) = (scan.parsed, scan.unreadable);
     }
 
@@ -193,11 +193,11 @@ impl Unreadable {
         (self.lowest, self.highest) = (self.lowest.min(slot), self.highest.max(slot));
     }
 
-    fn note(&self, target: &Target<'_>) {
+    fn note(&self, target: &Target<'_>, cause: &ReadCause) {
         if self.count > 0 {
             let Self { count, lowest, highest } = self;
             target.note(Note::partial(NoteCode::Unreadable, format!(
-                "{count:#x} entries of the log cannot be read (slots {lowest:#x} to {highest:#x}: not mapped)"
+                "{count:#x} entries of the log cannot be read (slots {lowest:#x} to {highest:#x}: {cause})"
             )));
         }
     }
