@@ -4,6 +4,8 @@
 //!
 //! Source: `DUMP_HEADER64` of the Windows SDK's `mindumpdef.h`; the ELF specification; QEMU's notes.
 
+mod triage;
+
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -24,6 +26,8 @@ pub enum DumpKind {
     Kernel,
     /// The same, by ranges, as newer debuggers write them: type 0xA.
     Ranges,
+    /// A small memory dump: the stack, the lists of drivers, a few blocks: type 4.
+    Triage,
     /// An ELF core with QEMU's notes.
     Elf,
     /// A LiME image.
@@ -32,7 +36,8 @@ pub enum DumpKind {
 
 impl DumpKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [Self::Full, Self::Active, Self::Kernel, Self::Ranges, Self::Elf, Self::Lime];
+    pub const ALL: [Self; 7] =
+        [Self::Full, Self::Active, Self::Kernel, Self::Ranges, Self::Triage, Self::Elf, Self::Lime];
 
     /// What it is called on the command line.
     #[must_use]
@@ -42,6 +47,7 @@ impl DumpKind {
             Self::Active => "active",
             Self::Kernel => "kernel",
             Self::Ranges => "ranges",
+            Self::Triage => "triage",
             Self::Elf => "elf",
             Self::Lime => "lime",
         }
@@ -52,6 +58,7 @@ impl DumpKind {
             Self::Full => 1,
             Self::Active => 5,
             Self::Ranges => 10,
+            Self::Triage => 4,
             Self::Kernel | Self::Elf | Self::Lime => 6,
         }
     }
@@ -60,6 +67,10 @@ impl DumpKind {
 /// Places in `_KSPECIAL_REGISTERS` of x64.
 const CR0: usize = 0;
 const IDTR_BASE: usize = 0x68;
+
+/// Clocks in `_KUSER_SHARED_DATA`: {LowPart, High1Time, ..}.
+const INTERRUPT_TIME: VirtAddr = VirtAddr(0xffff_f780_0000_0008);
+const SYSTEM_TIME: VirtAddr = VirtAddr(0xffff_f780_0000_0014);
 
 /// Writes `machine`'s memory to `path` as such a file.
 ///
@@ -72,6 +83,7 @@ pub fn write_dump(machine: &Machine, kind: DumpKind, path: &Path) -> io::Result<
         DumpKind::Full => writer.full(&mut file),
         DumpKind::Active | DumpKind::Kernel => writer.bitmap(&mut file, kind),
         DumpKind::Ranges => writer.ranges(&mut file),
+        DumpKind::Triage => file.write_all(&writer.triage()),
         DumpKind::Elf => writer.elf(&mut file),
         DumpKind::Lime => writer.lime(&mut file),
     }
@@ -110,9 +122,9 @@ impl Writer<'_> {
         u64::from_le_bytes(value)
     }
 
-    /// The address of the debugger data block.
-    fn block(&self) -> VirtAddr {
-        VirtAddr(self.word(self.machine.version().debugger_data_list))
+    /// Where the kernel has this variable.
+    fn variable(&self, name: &str) -> VirtAddr {
+        self.machine.address_of(name).expect("every build has it")
     }
 
     fn header(&self, dump_type: u32) -> Vec<u8> {
@@ -125,8 +137,8 @@ impl Writer<'_> {
         put(&mut header, 0x20, &version.ps_loaded_module_list.0.to_le_bytes());
         put(&mut header, 0x30, &u32::from(version.machine_type).to_le_bytes());
         put(&mut header, 0x34, &(self.machine.processors().len() as u32).to_le_bytes());
-        let block = self.block();
-        let bug_check = VirtAddr(self.word(block.offset(0x88)));
+        let block = self.variable("KdDebuggerDataBlock");
+        let bug_check = self.variable("KiBugCheckData");
         put(&mut header, 0x38, &(self.word(bug_check) as u32).to_le_bytes());
         for index in 0..4 {
             let parameter = self.word(bug_check.offset(8 + 8 * index as u64));
@@ -146,7 +158,10 @@ impl Writer<'_> {
         put(&mut header, 0xf00, &0x8000_0003_u32.to_le_bytes());
         put(&mut header, 0xf10, &context[0xf8..0x100]);
         put(&mut header, 0xf98, &dump_type.to_le_bytes());
+        // SystemTime; Comment; SystemUpTime.
+        put(&mut header, 0xfa8, &self.word(SYSTEM_TIME).to_le_bytes());
         header[0xfb0..0x1030].fill(0);
+        put(&mut header, 0x1030, &self.word(INTERRUPT_TIME).to_le_bytes());
         // Attributes.
         put(&mut header, 0x1050, &[0; 4]);
         header

@@ -69,12 +69,16 @@ pub(super) struct Options {
     /// What to write the symbols as: PDBs in a symbol store, or volatility3's ISF
     #[arg(long, value_enum, requires = "export_symbols", default_value_t = SymbolFormat::Pdb)]
     format: SymbolFormat,
-    /// Write the memory of the machine, stopped where a debugger would first stop it, to a file that -z opens, and end
+    /// Write the memory of the machine, at its bug check or else where a debugger would first stop it, to a file that -z
+    /// opens, and end
     #[arg(long, value_name = "FILE")]
     write_dump: Option<PathBuf>,
-    /// What kind of file: full, active, kernel, ranges (crash dumps), elf (QEMU's core), lime
+    /// What kind of file: full, active, kernel, ranges (crash dumps), triage (a small one), elf (QEMU's core), lime
     #[arg(long, value_name = "KIND", requires = "write_dump", default_value = "kernel", value_parser = dump_kind)]
     dump_type: DumpName,
+    /// Encode the kernel's debugger data block, as on a machine that was not booted for debugging
+    #[arg(long, requires = "write_dump")]
+    encode_debugger_data: bool,
 }
 
 /// What `--write-dump` writes.
@@ -120,7 +124,10 @@ pub(super) fn run(options: &Options) -> u8 {
             return USAGE;
         }
         let mut machine = Machine::grown(options.windows, scenario, 0, 0, growth);
-        machine.break_in();
+        machine.stop_for_dump();
+        if options.encode_debugger_data {
+            machine.encode_debugger_data(0);
+        }
         return match write_dump(&machine, options.dump_type.0, path) {
             Ok(()) => {
                 say(&format!("The memory of {} is written to {}", machine.title(), path.display()));

@@ -94,8 +94,9 @@ fn answers(target: &Target<'_>) -> Vec<String> {
 /// `VERIKD_ALL` is set.
 #[test]
 fn every_kind_of_file_gives_the_live_machines_answers() {
-    // LiME has no processor, so no registers: its own test asks for the rest.
-    let kinds: Vec<_> = DumpKind::ALL.into_iter().filter(|kind| *kind != DumpKind::Lime).collect();
+    // LiME has no processor, so no registers, a small dump has next to nothing: their own tests ask for what they have.
+    let has_all = |kind: &DumpKind| !matches!(kind, DumpKind::Lime | DumpKind::Triage);
+    let kinds: Vec<_> = DumpKind::ALL.into_iter().filter(has_all).collect();
     let is_all = std::env::var_os("VERIKD_ALL").is_some();
     let (mut compared, mut turn) = (0, 0);
     for build in BUILDS {
@@ -105,7 +106,8 @@ fn every_kind_of_file_gives_the_live_machines_answers() {
                 continue;
             }
             let mut machine = Machine::with_scenario(build, scenario, 1);
-            machine.break_in();
+            machine.run_for(Duration::from_millis(4_118));
+            machine.stop_for_dump();
             let is_large = machine.pages_in_use().len() > MANY_PAGES;
             if is_large && build.name != WINDOWS_7_SP1.name {
                 continue;

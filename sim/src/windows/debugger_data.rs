@@ -235,6 +235,23 @@ pub(super) fn remove(kernel: &mut Kernel, version: &mut Version) {
     kernel.set_all(version_block, "_DBGKD_GET_VERSION64", &fields);
 }
 
+/// Encodes the block as a kernel does that was not booted for debugging.
+///
+/// Source: readers of dumps that decode it, QEMU's elf2dmp and MemProcFS; this is their inverse.
+pub(super) fn encode(kernel: &mut Kernel, never: u64, always: u64) {
+    let [block, flag, of_never, of_always] =
+        ["KdDebuggerDataBlock", "KdpDataBlockEncoded", "KiWaitNever", "KiWaitAlways"]
+            .map(|name| kernel.symbol(name));
+    kernel.write_u64(of_never, never);
+    kernel.write_u64(of_always, always);
+    let size = kernel.layouts.release.debugger_data_size;
+    for offset in (0..u64::from(size)).step_by(8) {
+        let word = (kernel.read_u64(block.offset(offset)) ^ always).swap_bytes() ^ flag.0;
+        kernel.write_u64(block.offset(offset), word.rotate_right(never as u32 & 63) ^ never);
+    }
+    kernel.write(flag, &[1]);
+}
+
 /// What the kernel answers to GetVersion.
 pub(super) fn version(kernel: &Kernel) -> Version {
     Version {

@@ -17,7 +17,7 @@ const SHARED_DATA: VirtAddr = VirtAddr(0xffff_f780_0000_0000);
 const MEMORY_DESCRIPTOR: VirtAddr = VirtAddr(0xffff_fa80_0366_1f10);
 /// Slot of the top page table through which Windows 7 sees all page tables.
 const PAGE_TABLES_SLOT: u64 = 0x1ed;
-/// 18 June 2013, 08:00 UTC, in units of 100 ns since 1601: when the machine booted.
+/// 19 June 2013, 00:00 UTC, in units of 100 ns since 1601: when the machine booted.
 pub(super) const BOOT_TIME: u64 = 130_160_736_000_000_000;
 /// Units of 100 ns per clock interrupt.
 const TIME_INCREMENT: u64 = 156_250;

@@ -126,6 +126,20 @@ impl Machine {
         stops::bug_check_of(&mut self.kernel, self.scenario)
     }
 
+    /// Stops the machine where its memory is written to a file: at the bug check that its scenario ends in, else as a
+    /// break-in does.
+    pub fn stop_for_dump(&mut self) {
+        match self.bug_check() {
+            Some(stop) => {
+                if let Stop::BugCheck { code, parameters } = stop {
+                    self.print_bug_check(code, parameters);
+                }
+                self.stop_by_itself(stop);
+            }
+            None => self.break_in(),
+        }
+    }
+
     /// What its kernel prints when it bug-checks, each line with its end. It is in the print buffer then, too.
     pub fn print_bug_check(&mut self, code: u32, parameters: [u64; 4]) -> Vec<String> {
         let lines = stops::bug_check_text(&self.kernel, code, parameters);
@@ -150,11 +164,22 @@ impl Machine {
         debugger_data::remove(&mut self.kernel, &mut self.version);
     }
 
+    /// Encodes the kernel's `KDDEBUGGER_DATA64`, as one does that was not booted for debugging. `seed` chooses with what.
+    pub fn encode_debugger_data(&mut self, seed: u64) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        debugger_data::encode(&mut self.kernel, random.u64(..), random.u64(..));
+    }
+
     /// The driver that [`Stop::LoadSymbols`] and [`Stop::UnloadSymbols`] are about: its path, base and size.
     #[must_use]
     pub fn driver(&self) -> (String, VirtAddr, u32) {
         let (path, base, size) = stops::loaded_driver(&self.kernel, self.scenario);
         (path, VirtAddr(base), size)
+    }
+
+    /// Where the kernel has what is called so, if this build has it.
+    pub(crate) fn address_of(&self, symbol: &str) -> Option<VirtAddr> {
+        self.kernel.find_symbol(symbol)
     }
 
     fn stopped(&mut self, processors: Vec<Processor>) {

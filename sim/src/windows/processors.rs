@@ -151,6 +151,7 @@ fn stopped(kernel: &mut Kernel, number: usize, place: &Place) -> Processor {
         ("MsrCStar", kernel.symbol("KiSystemCall32").0),
         ("MsrSyscallMask", 0x4700),
     ];
+    kernel.set_existing(kprcb, "_KPRCB", &[("Context", context_at.0)]);
     kernel.set_all(special_at, "_KSPECIAL_REGISTERS", &fields);
 
     let (mut context, mut special_registers) = (vec![0; context_size], vec![0; special_size]);

@@ -16,6 +16,7 @@ use kd_protocol::{PhysAddr, VirtAddr};
 
 use self::image::{DRIVER, HAL, NT};
 use super::debugger_data::Version;
+use super::globals::BOOT_TIME;
 use super::headers::debug_directory;
 use super::images::WINDOWS_XP_X86;
 use super::layout::Release;
@@ -46,6 +47,10 @@ const CSD_VERSION: u32 = 0x8055_2108;
 const HIGHEST_USER_ADDRESS: u32 = 0x8055_210c;
 const PROCESSOR_BLOCK: u32 = 0x8055_2180;
 const PROCESS_HEAD: u32 = 0x8055_2200;
+/// KUSER_SHARED_DATA, and two clocks in it.
+const SHARED_DATA: u32 = 0xffdf_0000;
+const INTERRUPT_TIME: u32 = SHARED_DATA + 0x8;
+const SYSTEM_TIME: u32 = SHARED_DATA + 0x14;
 const KPCR: u32 = 0xffdf_f000;
 const KPRCB: u32 = 0xffdf_f120;
 /// `_KPRCB.ProcessorState`.
@@ -154,6 +159,7 @@ impl X86Machine {
     pub(super) fn run_for(&mut self, time: Duration) -> Vec<String> {
         let before = self.running.as_secs();
         self.running = self.running.saturating_add(time);
+        self.set_time();
         (before + 1..=self.running.as_secs()).map(|second| format!("myfault: up {second} s\n")).collect()
     }
 
@@ -268,6 +274,11 @@ impl X86Machine {
             self.memory.write(extended(module.base), &module.headers());
         }
         self.map(KPCR, 0x1000, Access::Write);
+        self.map(SHARED_DATA, 0x1000, Access::Read);
+        // NtMajorVersion, NtMinorVersion.
+        self.write(SHARED_DATA + 0x26c, release.version.0.into());
+        self.write(SHARED_DATA + 0x270, release.version.1.into());
+        self.set_time();
         self.map(FIRST_ENTRY & !0xfff, 0x1000, Access::Write);
         for (at, bytes) in [(BREAK_WITH_STATUS, &[0xcc, 0xc2, 4, 0][..]), (BUILD_LAB, release.lab.as_bytes())]
         {
@@ -283,6 +294,16 @@ impl X86Machine {
         }
         self.list_modules();
         self.publish_debugger_data(release);
+    }
+
+    /// Writes the clocks of the data page shared with user mode.
+    fn set_time(&mut self) {
+        let elapsed = u64::try_from(self.running.as_nanos() / 100).unwrap_or(u64::MAX - BOOT_TIME);
+        for (clock, time) in [(INTERRUPT_TIME, elapsed), (SYSTEM_TIME, BOOT_TIME + elapsed)] {
+            self.write(clock, time as u32);
+            self.write(clock + 4, (time >> 32) as u32);
+            self.write(clock + 8, (time >> 32) as u32);
+        }
     }
 
     /// The list of modules. Offsets of `_LDR_DATA_TABLE_ENTRY`.
