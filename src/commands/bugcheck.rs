@@ -5,8 +5,9 @@
 //! Bugcheck code 000000C4
 //! Arguments 00000000`00000062 fffff880`0447d000 fffffa80`03a1b010 00000000`0000000a
 //! ```
-//! Also shown at every stop of a machine that has bug-checked. `nt!KiBugCheckData` has it: five words of a pointer's size,
-//! 0 while all is well; `KDDEBUGGER_DATA64` says where they are when there are no symbols. Source: PROTOCOL.md 13.
+//! Also shown at every stop of a machine that has bug-checked. A crash dump's header has it; else `nt!KiBugCheckData`: five
+//! words of a pointer's size, 0 while all is well; `KDDEBUGGER_DATA64` says where they are when there are no symbols. Source:
+//! PROTOCOL.md 13, docs/dumps.md 2.
 
 use std::fmt;
 
@@ -32,6 +33,8 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
 
 /// `DRIVER_VERIFIER_DETECTED_VIOLATION`.
 const DRIVER_VERIFIER_DETECTED_VIOLATION: u32 = 0xc4;
+/// `LIVE_SYSTEM_DUMP`: what the header of a dump says whose machine did not crash.
+const LIVE_SYSTEM_DUMP: u64 = 0x161;
 /// What is said of a machine that is well.
 const NONE: &str = "No bug check has happened";
 /// Its first parameter for a driver that was unloaded and left pool allocations behind.
@@ -58,31 +61,45 @@ impl Query for BugCheckQuery {
     type Facts = BugCheck;
 
     fn run(&self, target: &Target<'_>) -> Result<BugCheck, QueryError> {
-        let at = match target.address_of("nt!KiBugCheckData") {
-            Ok(at) => at,
-            Err(no_symbol) => {
-                let data = target.debugger_data().map_err(failed)?.ki_bugcheck_data();
-                data.ok_or_else(|| failed(no_symbol))?
-            }
-        };
-        let pointer_size = target.pointer_size();
-        let mut bytes = vec![0; 5 * pointer_size];
-        let read = target.memory().read_virtual(at, &mut bytes);
-        read.map_err(|error| failed(TargetError::read("nt!KiBugCheckData", error)))?;
-        let mut words = bytes.chunks_exact(pointer_size).map(|word| {
-            let mut value = [0; 8];
-            value[..pointer_size].copy_from_slice(word);
-            u64::from_le_bytes(value)
-        });
-        let mut next = || words.next().expect("five words were read");
-        let code = next() as u32;
-        // The words behind a code of 0 are whatever was left there.
-        let parameters = (code != 0).then(|| std::array::from_fn(|_| next()));
-        Ok(BugCheck { code, parameters })
+        let noted = target.noted().bug_check.map(BugCheck::of_words);
+        if let Some(crash) = &noted
+            && crash.code != LIVE_SYSTEM_DUMP as u32
+        {
+            return Ok(crash.clone());
+        }
+        // What a dump of a running machine calls itself is worth something only where its memory says nothing.
+        in_memory(target).or_else(|error| noted.ok_or(error))
     }
 }
 
+/// What the kernel has noted.
+fn in_memory(target: &Target<'_>) -> Result<BugCheck, QueryError> {
+    let at = match target.address_of("nt!KiBugCheckData") {
+        Ok(at) => at,
+        Err(no_symbol) => {
+            let data = target.debugger_data().map_err(failed)?.ki_bugcheck_data();
+            data.ok_or_else(|| failed(no_symbol))?
+        }
+    };
+    let pointer_size = target.pointer_size();
+    let mut bytes = vec![0; 5 * pointer_size];
+    let read = target.memory().read_virtual(at, &mut bytes);
+    read.map_err(|error| failed(TargetError::read("nt!KiBugCheckData", error)))?;
+    let mut words = bytes.chunks_exact(pointer_size).map(|word| {
+        let mut value = [0; 8];
+        value[..pointer_size].copy_from_slice(word);
+        u64::from_le_bytes(value)
+    });
+    Ok(BugCheck::of_words(std::array::from_fn(|_| words.next().expect("five words were read"))))
+}
+
 impl BugCheck {
+    /// Code and parameters, as the kernel keeps them: the words behind a code of 0 are whatever was left there.
+    fn of_words([code, parameters @ ..]: [u64; 5]) -> Self {
+        let code = code as u32;
+        Self { code, parameters: (code != 0).then_some(parameters) }
+    }
+
     /// True if the machine has bug-checked.
     #[must_use]
     pub const fn happened(&self) -> bool {

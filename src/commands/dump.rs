@@ -7,6 +7,8 @@
 //! ```
 //! `/f` is all of RAM. `/ka` is what the kernel has mapped. `/used` is what was read in this session, with what leads to it:
 //! a few MiB over a slow line instead of all, enough to ask the same questions again.
+//!
+//! A kernel that keeps its debugger data block encoded has it plain in the dump, as other debuggers look for it.
 
 use std::fmt;
 use std::path::Path;
@@ -20,9 +22,10 @@ use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Run, Takes};
+use super::version::Clocks;
 use crate::dump::{self, DumpFacts, DumpForm};
-use crate::memory::{Frames, Memory, PhysAddr, PhysicalMemory, ReadCause, Translator};
-use crate::target::{Image, Note, NoteCode, Target, TargetError, VirtAddr};
+use crate::memory::{Frames, Memory, PhysAddr, PhysicalMemory, ReadCause, Translation, Translator};
+use crate::target::{DebuggerData, Image, Note, NoteCode, Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".dump"],
@@ -45,9 +48,6 @@ const PAGE: u64 = 0x1000;
 const KERNEL: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
 /// The same in every process; whoever opens a dump without more looks there.
 const KUSER_SHARED_DATA: VirtAddr = VirtAddr(0xffff_f780_0000_0000);
-/// `KDDEBUGGER_DATA64`: where it has the head of the processes' list, and the processors' blocks.
-const PS_ACTIVE_PROCESS_HEAD: u64 = 0x50;
-const KI_PROCESSOR_BLOCK: u64 = 0x218;
 /// Bytes of a processor's block that are kept.
 const KPRCB: usize = 0x8000;
 /// No machine has more processors.
@@ -132,8 +132,8 @@ impl Query for DumpQuery<'_> {
             cause => refused(format!("the root of the kernel's page tables is not known: {cause}")),
         })?;
         let facts = DumpFacts { root: tables.root, ..facts(target) };
-        let physical = Physical(target.memory());
         let translator = Translator::new(tables.root, tables.paging);
+        let mut physical = Physical { memory: target.memory(), changed: Vec::new() };
         let mut frames = Frames::default();
         match self.selection {
             Selection::Full => {
@@ -152,6 +152,12 @@ impl Query for DumpQuery<'_> {
                     translator.add_frames(&physical, page, &mut frames).map_err(QueryError::Lost)?;
                 }
             }
+        }
+        if let Ok(block) = target.debugger_data()
+            && let Some((plain, flag)) = block.decoded()
+        {
+            physical.change(&translator, block.address(), plain);
+            physical.change(&translator, flag, &[0]);
         }
         let runs = frames.into_runs();
         let total: u64 = runs.iter().map(|(_, count)| count).sum();
@@ -195,17 +201,16 @@ fn facts(target: &Target<'_>) -> DumpFacts {
     let version = target.kernel().version();
     let block = target.debugger_data().ok();
     let bug_check = BugCheckQuery.run(target).ok().filter(super::bugcheck::BugCheck::happened);
-    let word = |at: VirtAddr| word(target.memory(), at);
+    let clocks = Clocks::read(target);
     DumpFacts {
+        system_time: clocks.system_time.unwrap_or(0),
+        up_time: clocks.up_time.unwrap_or(0),
         major: version.major,
         build: version.build,
         machine: version.machine,
         root: 0,
         module_list: version.module_list,
-        process_list: block
-            .as_ref()
-            .and_then(|block| word(block.address().offset(PS_ACTIVE_PROCESS_HEAD)))
-            .map_or(VirtAddr(0), VirtAddr),
+        process_list: block.as_ref().and_then(DebuggerData::ps_active_process_head).unwrap_or_default(),
         debugger_data: block.as_ref().map_or(VirtAddr(0), |block| block.address()),
         processors: processor_blocks(target).len() as u32,
         bug_check: bug_check.and_then(|it| {
@@ -225,11 +230,8 @@ fn word(memory: &dyn Memory, at: VirtAddr) -> Option<u64> {
 /// `KiProcessorBlock`: the KPRCB of each processor.
 fn processor_blocks(target: &Target<'_>) -> Vec<VirtAddr> {
     let Ok(block) = target.debugger_data() else { return Vec::new() };
-    let Some(array) = word(target.memory(), block.address().offset(KI_PROCESSOR_BLOCK)) else {
-        return Vec::new();
-    };
-    let blocks =
-        (0..MAX_PROCESSORS).map_while(|index| word(target.memory(), VirtAddr(array).offset(8 * index)));
+    let Some(array) = block.ki_processor_block() else { return Vec::new() };
+    let blocks = (0..MAX_PROCESSORS).map_while(|index| word(target.memory(), array.offset(8 * index)));
     blocks.take_while(|block| *block != 0).map(VirtAddr).filter(|block| target.is_kernel(*block)).collect()
 }
 
@@ -293,20 +295,47 @@ fn ram(target: &Target<'_>) -> Result<Vec<std::ops::Range<u64>>, QueryError> {
     (0..count).map(run).collect()
 }
 
-/// A target's physical memory.
-struct Physical<'a>(&'a dyn Memory);
+/// A target's physical memory, and what is written otherwise than it has it.
+struct Physical<'a> {
+    memory: &'a dyn Memory,
+    /// Where, within a page, and what.
+    changed: Vec<(PhysAddr, Vec<u8>)>,
+}
+
+impl Physical<'_> {
+    /// Has `bytes` at an address, as far as it is mapped.
+    fn change(&mut self, translator: &Translator, mut at: VirtAddr, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let len = bytes.len().min((PAGE - at.0 % PAGE) as usize);
+            if let Translation::Mapped { at, .. } = translator.translate(self, at) {
+                self.changed.push((at, bytes[..len].to_vec()));
+            }
+            (at, bytes) = (at.offset(len as u64), &bytes[len..]);
+        }
+    }
+}
 
 impl PhysicalMemory for Physical<'_> {
     fn read(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), (usize, ReadCause)> {
-        self.0.read_physical(address, buf).map_err(|error| (error.got, error.cause))
+        let read = self.memory.read_physical(address, buf).map_err(|error| (error.got, error.cause));
+        for (at, bytes) in &self.changed {
+            let start = at.0.max(address.0);
+            let end = (at.0 + bytes.len() as u64).min(address.0.saturating_add(buf.len() as u64));
+            if start < end {
+                let (from, to) = ((start - at.0) as usize, (end - at.0) as usize);
+                buf[(start - address.0) as usize..(end - address.0) as usize]
+                    .copy_from_slice(&bytes[from..to]);
+            }
+        }
+        read
     }
 
     fn ranges(&self) -> Vec<std::ops::Range<u64>> {
-        self.0.ram().unwrap_or_default()
+        self.memory.ram().unwrap_or_default()
     }
 
     fn end(&self) -> PhysAddr {
-        let last = self.0.ram().and_then(|ram| ram.iter().map(|range| range.end).max());
+        let last = self.memory.ram().and_then(|ram| ram.iter().map(|range| range.end).max());
         // Where it is not known a frame is believed.
         PhysAddr(last.unwrap_or(1 << 52))
     }

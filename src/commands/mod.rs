@@ -11,6 +11,7 @@
 mod answer;
 mod arguments;
 mod bugcheck;
+mod clock;
 mod complete;
 mod context;
 mod control;

@@ -1,4 +1,16 @@
-//! `vertarget`: which Windows the target runs.
+//! `vertarget`: which Windows the target runs, when it was stopped, and how long it had been running.
+//!
+//! ```text
+//! 0: kd> vertarget
+//! Windows Kernel Version 7601 MP Free x64
+//! Built by: 7601.17514.amd64fre.win7sp1_rtm.101119-1850
+//! Kernel base = 0xfffff800`0141b000 PsLoadedModuleList = 0xfffff800`01660e90
+//! Debug session time: Wed Jun 19 00:05:20.118 2013 (UTC + 0:00)
+//! System Uptime: 0 days 0:05:20.118
+//! ```
+//! WinDbg tells the time where it runs; here it is UTC everywhere. A crash dump's header has both clocks; else they are in
+//! `KUSER_SHARED_DATA`, one request. Source: docs/dumps.md 2; `_KUSER_SHARED_DATA` in the symbols of kernels from 7601 to
+//! 19041.
 
 use std::fmt;
 
@@ -6,17 +18,18 @@ use kd_protocol::MachineType;
 use serde::Serialize;
 
 use super::answer::{Facts, Found, Query, answer};
+use super::clock::{TargetTime, TargetUptime};
 use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Run, Takes};
 use crate::output;
-use crate::target::{Note, NoteCode, Notes, OfLink, SymbolSource, Target, VirtAddr};
+use crate::target::{Note, NoteCode, Notes, OfLink, ReadError, SymbolSource, Target, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["vertarget"],
     usage: "vertarget",
-    summary: "show which Windows the target runs and where its kernel is",
+    summary: "show which Windows the target runs, where its kernel is, its time and how long it has been running",
     takes: Takes::Nothing,
     category: Category::Target,
     details: &[],
@@ -35,6 +48,13 @@ pub(super) static VERSION: CommandSpec = CommandSpec {
     run: Run::Symbols(both),
 };
 
+/// `KUSER_SHARED_DATA`, at the same address in every process: of 64-bit kernels, of 32-bit ones.
+const KUSER_SHARED_DATA: [VirtAddr; 2] = [VirtAddr(0xffff_f780_0000_0000), VirtAddr(0xffdf_0000)];
+/// Its `InterruptTime` and `SystemTime`, each a `_KSYSTEM_TIME` {LowPart, High1Time, High2Time}.
+const INTERRUPT_TIME: usize = 0x8;
+const SYSTEM_TIME: usize = 0x14;
+/// The end of the latter.
+const CLOCKS_END: usize = 0x20;
 /// Longest build text read; the kernel's own array has 128 bytes.
 const MAX_BUILD_LAB: usize = 128;
 
@@ -57,6 +77,10 @@ pub struct TargetVersion {
     #[serde(serialize_with = "output::address")]
     #[schemars(with = "output::Hex")]
     loaded_module_list: VirtAddr,
+    /// When it was stopped, as its own clock had it: UTC, `2013-06-19T00:05:20.118Z`.
+    system_time: Option<TargetTime>,
+    /// How long it had been running then, in milliseconds.
+    uptime_ms: Option<TargetUptime>,
 }
 
 impl Query for Version {
@@ -87,6 +111,11 @@ impl Query for Version {
                 !text.is_empty() && text.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
             printable.then(|| String::from_utf8_lossy(text).into_owned())
         });
+        let clocks = Clocks::read(target);
+        if let Some(error) = &clocks.missing {
+            let text = format!("The target's clocks (KUSER_SHARED_DATA) cannot be read: {error}");
+            target.note(Note::partial(NoteCode::Unreadable, text).broken_off_if(error.is_of_link()));
+        }
         Ok(TargetVersion {
             build: version.build,
             free: version.major & 0xff != 0xc,
@@ -100,8 +129,45 @@ impl Query for Version {
             built_by,
             kernel_base: version.base,
             loaded_module_list: version.module_list,
+            system_time: clocks.system_time.and_then(TargetTime::of_filetime),
+            uptime_ms: clocks.up_time.map(TargetUptime::of_hundreds),
         })
     }
+}
+
+/// When the target was stopped, and how long it had been running then, in units of 100 ns: as far as that is known, and why
+/// no further.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    /// Since 1601.
+    pub(super) system_time: Option<u64>,
+    pub(super) up_time: Option<u64>,
+    missing: Option<ReadError>,
+}
+
+impl Clocks {
+    pub(super) fn read(target: &Target<'_>) -> Self {
+        let noted = target.noted();
+        let (system_time, up_time) = (noted.system_time, noted.up_time);
+        if system_time.is_some() && up_time.is_some() {
+            return Self { system_time, up_time, missing: None };
+        }
+        let page = KUSER_SHARED_DATA[usize::from(target.pointer_size() == 4)];
+        let (bytes, missing) = target.read_some(page, CLOCKS_END);
+        Self {
+            system_time: system_time.or_else(|| system_time_at(&bytes, SYSTEM_TIME)),
+            up_time: up_time.or_else(|| system_time_at(&bytes, INTERRUPT_TIME)),
+            missing,
+        }
+    }
+}
+
+/// A `_KSYSTEM_TIME`; nothing if it was being written when the target was stopped: its two upper halves differ then.
+fn system_time_at(page: &[u8], at: usize) -> Option<u64> {
+    let word =
+        |at: usize| page.get(at..at + 4).map(|it| u32::from_le_bytes(it.try_into().expect("four bytes")));
+    let (low, high, again) = (word(at)?, word(at + 4)?, word(at + 8)?);
+    (high == again).then(|| u64::from(high) << 32 | u64::from(low))
 }
 
 impl TargetVersion {
@@ -123,7 +189,15 @@ impl Facts for TargetVersion {
         }
         let shown = |address| context.address(address);
         let (base, list) = (shown(self.kernel_base), shown(self.loaded_module_list));
-        writeln!(out, "Kernel base = 0x{base} PsLoadedModuleList = 0x{list}")
+        writeln!(out, "Kernel base = 0x{base} PsLoadedModuleList = 0x{list}")?;
+        match &self.system_time {
+            Some(time) => writeln!(out, "Debug session time: {time}")?,
+            None => writeln!(out, "Debug session time: not available")?,
+        }
+        match &self.uptime_ms {
+            Some(up) => writeln!(out, "System Uptime: {up}"),
+            None => writeln!(out, "System Uptime: not available"),
+        }
     }
 }
 

@@ -15,6 +15,8 @@
 //! | ContextRecord      |  0x348 |  0x320 | |
 //! | Exception          |  0xf00 |  0x7d0 | |
 //! | DumpType           |  0xf98 |  0xf88 | |
+//! | SystemTime         |  0xfa8 |  0xfc0 | units of 100 ns since 1601 |
+//! | SystemUpTime       | 0x1030 |  0xfb8 | units of 100 ns |
 //! | Attributes         | 0x1050 |  0x8a0 | |
 //!
 //! A kernel fills the page with the text `PAGE` before it sets fields: a number that reads so is not set.
@@ -24,7 +26,7 @@
 use kd_protocol::MachineType;
 
 use super::error::DumpError;
-use crate::memory::VirtAddr;
+use crate::memory::{Noted, VirtAddr};
 
 pub(super) const LEN_64: usize = 0x2000;
 pub(super) const LEN_32: usize = 0x1000;
@@ -33,6 +35,9 @@ pub(super) const LEN_32: usize = 0x1000;
 const CONTEXT_X64: usize = 0x4d0;
 const CONTEXT_ARM64: usize = 0x390;
 const CONTEXT_X86: usize = 0x2cc;
+
+/// No machine has more.
+const MAX_PROCESSORS: u32 = 2048;
 
 /// `PAGE`, as a number: a field that nobody set.
 const UNSET: u32 = 0x4547_4150;
@@ -50,6 +55,8 @@ pub(super) struct Header {
     pub(super) directory_table_base: u64,
     pub(super) module_list: VirtAddr,
     pub(super) machine: MachineType,
+    /// At least one, and no more than any machine has.
+    pub(super) processors: u32,
     pub(super) bug_check: Option<(u32, [u64; 4])>,
     pub(super) debugger_data: VirtAddr,
     /// Pages in the file behind the header, run by run: first frame, count. Nothing if the block is not set.
@@ -60,7 +67,11 @@ pub(super) struct Header {
     /// Code and address.
     pub(super) exception: Option<(u32, u64)>,
     pub(super) dump_type: u32,
+    pub(super) system_time: Option<u64>,
+    pub(super) up_time: Option<u64>,
     pub(super) is_pae: bool,
+    /// Which parts a small dump has.
+    pub(super) mini_dump_fields: u32,
     pub(super) attributes: u32,
 }
 
@@ -68,6 +79,7 @@ pub(super) struct Header {
 struct Form {
     module_list: usize,
     machine: usize,
+    processors: usize,
     bug_check: usize,
     parameters: usize,
     debugger_data: usize,
@@ -76,12 +88,15 @@ struct Form {
     context: usize,
     exception: usize,
     dump_type: usize,
+    system_time: usize,
+    up_time: usize,
     attributes: usize,
 }
 
 const FORM_64: Form = Form {
     module_list: 0x20,
     machine: 0x30,
+    processors: 0x34,
     bug_check: 0x38,
     parameters: 0x40,
     debugger_data: 0x80,
@@ -91,12 +106,15 @@ const FORM_64: Form = Form {
     context: 0x348,
     exception: 0xf00,
     dump_type: 0xf98,
+    system_time: 0xfa8,
+    up_time: 0x1030,
     attributes: 0x1050,
 };
 
 const FORM_32: Form = Form {
     module_list: 0x18,
     machine: 0x20,
+    processors: 0x24,
     bug_check: 0x28,
     parameters: 0x2c,
     debugger_data: 0x60,
@@ -105,6 +123,8 @@ const FORM_32: Form = Form {
     context: 0x320,
     exception: 0x7d0,
     dump_type: 0xf88,
+    system_time: 0xfc0,
+    up_time: 0xfb8,
     attributes: 0x8a0,
 };
 
@@ -124,13 +144,15 @@ impl Fields<'_> {
         Some(self.u32(at)).filter(|it| *it != UNSET).unwrap_or(0)
     }
 
-    /// A field as wide as the form's addresses; 0 for what nobody set.
-    fn word(&self, at: usize, is_64_bit: bool) -> u64 {
-        if !is_64_bit {
-            return self.set_u32(at).into();
-        }
+    /// 0 for what nobody set.
+    fn set_u64(&self, at: usize) -> u64 {
         let unset = u64::from(UNSET) << 32 | u64::from(UNSET);
         Some(self.u64(at)).filter(|it| *it != unset).unwrap_or(0)
+    }
+
+    /// A field as wide as the form's addresses; 0 for what nobody set.
+    fn word(&self, at: usize, is_64_bit: bool) -> u64 {
+        if is_64_bit { self.set_u64(at) } else { self.set_u32(at).into() }
     }
 }
 
@@ -170,6 +192,7 @@ impl Header {
             directory_table_base: word(0x10),
             module_list: VirtAddr(word(form.module_list)),
             machine,
+            processors: fields.set_u32(form.processors).clamp(1, MAX_PROCESSORS),
             bug_check,
             debugger_data: VirtAddr(word(form.debugger_data)),
             runs,
@@ -177,7 +200,10 @@ impl Header {
             context: is_set(context).then(|| context.to_vec()),
             exception: (code != 0).then_some((code, address)),
             dump_type: fields.set_u32(form.dump_type),
+            system_time: Some(fields.set_u64(form.system_time)).filter(|it| *it != 0),
+            up_time: Some(fields.set_u64(form.up_time)).filter(|it| *it != 0),
             is_pae: !is_64_bit && bytes[0x5c] == 1,
+            mini_dump_fields: fields.set_u32(if is_64_bit { 0x1038 } else { 0xf8c }),
             attributes: fields.set_u32(form.attributes),
         };
         if header.attributes & ENCRYPTED_DUMP_DATA != 0 {
@@ -200,6 +226,16 @@ impl Header {
     pub(super) fn bug_check_words(&self) -> Option<[u64; 5]> {
         let (code, [first, second, third, fourth]) = self.bug_check?;
         Some([code.into(), first, second, third, fourth])
+    }
+
+    /// What it says of the stop.
+    pub(super) fn noted(&self) -> Noted {
+        Noted {
+            bug_check: self.bug_check_words(),
+            system_time: self.system_time,
+            up_time: self.up_time,
+            debugger_data: Some(self.debugger_data).filter(|it| !it.is_null()),
+        }
     }
 
     /// What kind it calls itself.

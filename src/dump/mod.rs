@@ -15,6 +15,7 @@ mod cores;
 mod error;
 mod header;
 mod opened;
+mod processors;
 mod stop;
 mod triage;
 mod write;
@@ -163,7 +164,10 @@ fn opened(
     warnings: Vec<String>,
 ) -> Opened {
     let name = file.path().display().to_string();
-    let source = ImageSource::new(name, memory, version, stop::of_header(header), header.context.clone());
+    let context = header.context.clone();
+    let processor = context.as_deref().and_then(|context| processors::of_context(&memory, header, context));
+    let stop = stop::of_header(header, processor.unwrap_or(0));
+    let source = ImageSource::with_noted(name, memory, version, stop, context, header.noted());
     Opened { source, what, warnings }
 }
 
@@ -187,9 +191,10 @@ fn virtual_machine(
     let found = physical::find(&pages, processors, dtb)?;
     let context = processors.first().map(Processor::context);
     let at = processors.first().map_or(0, |cpu| cpu.rip);
-    let stop = physical::exception(0x8000_0003, at, processors.len().max(1) as u32);
+    let stop = physical::exception(0x8000_0003, at, (0, processors.len().max(1) as u32));
     let name = file.path().display().to_string();
-    let source = ImageSource::new(name, found.memory, found.version, stop, context);
+    let contexts = processors.iter().map(Processor::context).collect();
+    let source = ImageSource::new(name, found.memory, found.version, stop, context).with_contexts(contexts);
     Ok(Opened { source, what, warnings })
 }
 

@@ -23,9 +23,9 @@ pub(super) fn program_counter(machine: MachineType, context: &[u8]) -> u64 {
     u64::from_le_bytes(value)
 }
 
-/// The stop of a dump with this header.
-pub(super) fn of_header(header: &Header) -> StateChange {
+/// The stop of a dump with this header, by this processor.
+pub(super) fn of_header(header: &Header, processor: u16) -> StateChange {
     let (code, address) = header.exception.unwrap_or((BREAKPOINT, 0));
     let at = header.context.as_deref().map_or(address, |context| program_counter(header.machine, context));
-    exception(code, at, 1)
+    exception(code, at, (processor, header.processors))
 }

@@ -25,6 +25,7 @@ use crate::source::{ImageSource, KernelVersion};
 mod at {
     pub(super) const VALID_OFFSET: usize = 0x08;
     pub(super) const CONTEXT: usize = 0x0c;
+    pub(super) const MM: usize = 0x14;
     pub(super) const UNLOADED: usize = 0x18;
     pub(super) const CALL_STACK: usize = 0x28;
     pub(super) const SIZE_OF_CALL_STACK: usize = 0x2c;
@@ -92,15 +93,21 @@ pub(super) fn open(file: &Arc<PositionedFile>, header: &Header) -> Result<Opened
         debugger_data_list: list,
     };
     let context = dump.context().or_else(|| header.context.clone());
+    let level = match dump.verifier_level(header) {
+        None => String::new(),
+        Some(0) => ", which was off".into(),
+        Some(level) => format!(", whose level was {level:#x}"),
+    };
     let what = format!(
-        "{}: a stack, {} blocks, {} modules; none of Driver Verifier's records",
+        "{}: a stack, {} blocks, {} modules; none of the records of Driver Verifier{level}",
         header.kind(),
         dump.blocks().count(),
         dump.drivers().count()
     );
-    let stopped = stop::of_header(&Header { context: context.clone(), ..header.clone() });
+    let stopped = stop::of_header(&Header { context: context.clone(), ..header.clone() }, 0);
     let memory = TriageMemory { pieces: dump.pieces(), made: made.memory, bytes: dump.bytes };
-    let source = ImageSource::new(file.path().display().to_string(), memory, version, stopped, context);
+    let name = file.path().display().to_string();
+    let source = ImageSource::with_noted(name, memory, version, stopped, context, header.noted());
     Ok(Opened { source, what, warnings: Vec::new() })
 }
 
@@ -139,6 +146,16 @@ impl Triage {
         // x64's is the longer one; what lies behind ARM64's is not read.
         let at = self.word(at::CONTEXT) as usize;
         (at != 0).then(|| self.slice(at, 0x4d0).map(<[u8]>::to_vec)).flatten()
+    }
+
+    /// `DUMP_MM_STORAGE64.MmVerifyDriverLevel`, if it is kept.
+    fn verifier_level(&self, header: &Header) -> Option<u32> {
+        const HAS_MM: u32 = 0x100;
+        const MM_VERIFY_DRIVER_LEVEL: usize = 0x10;
+        let at = self.word(at::MM) as usize;
+        let is_kept = header.mini_dump_fields & HAS_MM != 0 && at != 0;
+        let level = is_kept.then(|| self.slice(at.checked_add(MM_VERIFY_DRIVER_LEVEL)?, 4)).flatten()?;
+        Some(u32::from_le_bytes(level.try_into().expect("four bytes")))
     }
 
     fn drivers(&self) -> impl Iterator<Item = Driver<'_>> {

@@ -52,6 +52,10 @@ pub struct DumpFacts {
     pub processors: u32,
     /// Code and parameters, if it has bug-checked.
     pub bug_check: Option<[u64; 5]>,
+    /// When it was stopped: units of 100 ns since 1601; 0 if that is not known.
+    pub system_time: u64,
+    /// How long it had been running, in the same units.
+    pub up_time: u64,
     /// The x64 `CONTEXT` of the processor that stopped.
     pub context: Option<Vec<u8>>,
 }
@@ -305,12 +309,13 @@ fn header(facts: &DumpFacts, dump_type: u32, pages: &Pages, runs: &[(u64, u64)])
     put(0xf98, &dump_type.to_le_bytes());
     let required = pages.first + pages.count * PAGE;
     put(0xfa0, &required.to_le_bytes());
-    // SystemTime is not known; Comment.
-    put(0xfa8, &[0; 8]);
+    // Comment.
+    put(0xfa8, &facts.system_time.to_le_bytes());
     put(0xfb0, &[0; 128]);
     put(0xfb0, b"verikd");
     // SystemUpTime, MiniDumpFields, SecondaryDataState; WriterStatus, and what follows to BootId.
     put(0x1030, &[0; 0x10]);
+    put(0x1030, &facts.up_time.to_le_bytes());
     put(0x1048, &[0; 0x10]);
     header
 }

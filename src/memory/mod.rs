@@ -23,6 +23,6 @@ pub use image::ImageMemory;
 pub use kd_protocol::{PhysAddr, VirtAddr};
 pub use need::Need;
 pub use physical::PhysicalMemory;
-pub use standing::{Memory, StopId, StoppedCpu};
+pub use standing::{Memory, Noted, StopId, StoppedCpu};
 pub use translate::{PageTables, Paging, Translation, Translator};
 pub use translated::TranslatedMemory;

@@ -91,4 +91,31 @@ pub trait StoppedCpu: Send + Sync {
     /// # Errors
     /// Why it cannot be read; [`ReadCause::Unsupported`] where no CPU is known.
     fn context(&self) -> Result<Vec<u8>, ReadCause>;
+
+    /// The same of another processor, by its number.
+    ///
+    /// # Errors
+    /// As [`context`](Self::context); [`ReadCause::Unsupported`] where the source has it nowhere but in the target's memory.
+    fn context_of(&self, _processor: u16) -> Result<Vec<u8>, ReadCause> {
+        Err(ReadCause::Unsupported("the context of another processor"))
+    }
+
+    /// What was written down with the stop beside the memory.
+    fn noted(&self) -> Noted {
+        Noted::default()
+    }
+}
+
+/// What was written down with a stop beside the memory: by the header of a crash dump. A live target has it in its memory
+/// alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// Code and four parameters of the bug check.
+    pub bug_check: Option<[u64; 5]>,
+    /// When it was: units of 100 ns since 1601, UTC.
+    pub system_time: Option<u64>,
+    /// How long the machine had been running then, in units of 100 ns.
+    pub up_time: Option<u64>,
+    /// Where the kernel's debugger data block is.
+    pub debugger_data: Option<VirtAddr>,
 }

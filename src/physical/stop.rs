@@ -11,11 +11,11 @@ const EXCEPTION_ADDRESS: usize = 48;
 /// `FirstChance`, behind the exception record: not 0, since what a dump was made for is over.
 const FIRST_CHANCE: usize = 32 + 152;
 
-/// A stop of processor 0 of `processors` at `at`.
-pub(crate) fn exception(code: u32, at: u64, processors: u32) -> StateChange {
+/// A stop of a processor, the first being 0, of `processors` at `at`.
+pub(crate) fn exception(code: u32, at: u64, (processor, processors): (u16, u32)) -> StateChange {
     let mut bytes = vec![0; StateChange::LEN];
     bytes[..4].copy_from_slice(&NewState::EXCEPTION.0.to_le_bytes());
-    bytes[PROCESSOR..PROCESSOR + 2].copy_from_slice(&0_u16.to_le_bytes());
+    bytes[PROCESSOR..PROCESSOR + 2].copy_from_slice(&processor.to_le_bytes());
     bytes[NUMBER_PROCESSORS..NUMBER_PROCESSORS + 4].copy_from_slice(&processors.to_le_bytes());
     bytes[PROGRAM_COUNTER..PROGRAM_COUNTER + 8].copy_from_slice(&at.to_le_bytes());
     bytes[EXCEPTION_CODE..EXCEPTION_CODE + 4].copy_from_slice(&code.to_le_bytes());

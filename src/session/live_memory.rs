@@ -172,7 +172,14 @@ impl Memory for LiveMemory {
 impl StoppedCpu for LiveMemory {
     fn context(&self) -> Result<Vec<u8>, ReadCause> {
         let stopped = self.monitor.get(|state| state.stopped.as_ref().map(|change| change.processor));
-        let processor = stopped.ok_or(ReadCause::TargetRunning)?;
+        self.context_of(stopped.ok_or(ReadCause::TargetRunning)?)
+    }
+
+    fn context_of(&self, processor: u16) -> Result<Vec<u8>, ReadCause> {
+        let count = self.monitor.get(|state| state.stopped.as_ref().map(|change| change.number_processors));
+        if u32::from(processor) >= count.ok_or(ReadCause::TargetRunning)?.max(1) {
+            return Err(ReadCause::Unsupported("a processor of that number"));
+        }
         let known = self.monitor.get(|state| state.version);
         let version = known.map_or_else(|| version::ask(&self.monitor, |it| self.request(it)), Ok)?;
         let layout = Layout::of(MachineType(version.machine_type))

@@ -9,7 +9,9 @@ use kd_protocol::link::{RequestError, RunState};
 
 use super::boot::{BootId, KernelVersion};
 use super::seam::{Source, SourceMemory};
-use crate::memory::{Memory, PageTables, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
+use crate::memory::{
+    Memory, Noted, PageTables, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr,
+};
 
 /// Memory that stands still for ever, with the boot and the stop that it was made with.
 #[derive(Debug)]
@@ -20,10 +22,15 @@ pub struct ImageSource {
     stop: Box<StateChange>,
 }
 
-/// An image's bytes, and the registers that were kept with it.
+/// An image's bytes, and what was kept with them.
 struct StandingStill {
     memory: Box<dyn Memory>,
+    /// The processor that stopped, and its `CONTEXT`.
+    processor: u16,
     context: Option<Vec<u8>>,
+    /// That of each by its number, where that is known.
+    others: Vec<Vec<u8>>,
+    noted: Noted,
 }
 
 impl ImageSource {
@@ -36,8 +43,35 @@ impl ImageSource {
         stop: StateChange,
         context: Option<Vec<u8>>,
     ) -> Self {
-        let memory = Arc::new(StandingStill { memory: Box::new(memory), context });
-        Self { name: name.into(), memory, version, stop: Box::new(stop) }
+        Self::with_noted(name, memory, version, stop, context, Noted::default())
+    }
+
+    /// The same with what was written down with the stop.
+    pub fn with_noted(
+        name: impl Into<String>,
+        memory: impl Memory + 'static,
+        version: KernelVersion,
+        stop: StateChange,
+        context: Option<Vec<u8>>,
+        noted: Noted,
+    ) -> Self {
+        let memory = StandingStill {
+            memory: Box::new(memory),
+            processor: stop.processor,
+            context,
+            others: Vec::new(),
+            noted,
+        };
+        Self { name: name.into(), memory: Arc::new(memory), version, stop: Box::new(stop) }
+    }
+
+    /// The same with the `CONTEXT` of every processor, by its number.
+    #[must_use]
+    pub fn with_contexts(mut self, contexts: Vec<Vec<u8>>) -> Self {
+        if let Some(memory) = Arc::get_mut(&mut self.memory) {
+            memory.others = contexts;
+        }
+        self
     }
 }
 
@@ -106,6 +140,18 @@ impl Memory for StandingStill {
 impl StoppedCpu for StandingStill {
     fn context(&self) -> Result<Vec<u8>, ReadCause> {
         self.context.clone().ok_or(ReadCause::Unsupported("the CPU's context"))
+    }
+
+    fn context_of(&self, processor: u16) -> Result<Vec<u8>, ReadCause> {
+        if processor == self.processor {
+            return self.context();
+        }
+        let context = self.others.get(usize::from(processor)).cloned();
+        context.ok_or(ReadCause::Unsupported("the context of another processor"))
+    }
+
+    fn noted(&self) -> Noted {
+        self.noted
     }
 }
 

@@ -85,6 +85,9 @@ pub enum TargetError {
     /// The registers of the CPU that stopped cannot be read.
     #[error("registers: {0}")]
     NoRegisters(ReadCause),
+    /// The registers of a processor that is named cannot be read.
+    #[error("registers of processor {processor}: {cause}")]
+    NoRegistersOf { processor: u16, cause: ReadCause },
     /// No such module is loaded.
     #[error("no module called {0} is loaded; lm lists those that are")]
     NoModule(String),
@@ -145,7 +148,7 @@ impl OfLink for TargetError {
             Self::Read { source, .. } => source.is_of_link(),
             Self::NoSymbols { source, .. } => source.is_of_link(),
             Self::NoVerifierData { missing } => missing.is_of_link(),
-            Self::NoRegisters(cause) => cause.is_of_link(),
+            Self::NoRegisters(cause) | Self::NoRegistersOf { cause, .. } => cause.is_of_link(),
             Self::ModulesBreakOff { trouble, .. } => trouble.is_of_link,
             _ => false,
         }

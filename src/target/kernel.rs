@@ -23,6 +23,8 @@ pub struct Kernel {
     exports: Mutex<HashMap<(VirtAddr, u32), Exports>>,
     loaded: Mutex<Loaded>,
     display: Mutex<Option<DisplayPosition>>,
+    /// The processor whose registers are asked for, if it is not the one that stopped.
+    processor: Mutex<Option<u16>>,
     /// Why its memory is read instead of searched.
     no_search: OnceLock<ReadCause>,
 }
@@ -81,6 +83,7 @@ impl Kernel {
             exports: Mutex::default(),
             loaded: Mutex::default(),
             display: Mutex::default(),
+            processor: Mutex::default(),
             no_search: OnceLock::new(),
         }
     }
@@ -106,6 +109,17 @@ impl Kernel {
     /// Remembers where a display of memory ended.
     pub fn set_display_position(&self, position: DisplayPosition) {
         *lock(&self.display) = Some(position);
+    }
+
+    /// The processor whose registers are asked for; nothing for the one that stopped.
+    #[must_use]
+    pub fn chosen_processor(&self) -> Option<u16> {
+        *lock(&self.processor)
+    }
+
+    /// Chooses the processor whose registers are asked for until the target runs: `~1s`.
+    pub fn choose_processor(&self, number: Option<u16>) {
+        *lock(&self.processor) = number;
     }
 
     /// Why this kernel's memory is read instead of searched; nothing as long as it was not found to refuse a search.

@@ -43,6 +43,7 @@ use std::sync::Arc;
 
 pub use crate::source::KernelVersion;
 pub use debugger_data::DebuggerData;
+use debugger_data::Encoding;
 pub use error::{MissingSymbols, OfLink, TargetError, Trouble};
 pub use fallback::{built_in_layouts, stands_in};
 pub use file_name::FileName;
@@ -70,7 +71,7 @@ pub use crate::symbols::{
 
 use self::patience::Patience;
 use self::width::Width;
-use crate::memory::{Memory, StoppedCpu};
+use crate::memory::{Memory, Noted, StoppedCpu};
 use crate::output::Address;
 
 /// A stopped target.
@@ -143,6 +144,12 @@ impl<'a> Target<'a> {
     /// Why there is none.
     pub fn context(&self) -> Result<Vec<u8>, ReadCause> {
         self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?.context()
+    }
+
+    /// What was written down with the stop beside its memory: by a crash dump's header.
+    #[must_use]
+    pub fn noted(&self) -> Noted {
+        self.cpu.map_or_else(Noted::default, StoppedCpu::noted)
     }
 
     /// Says something beside the answer that is being made.
@@ -235,20 +242,60 @@ impl<'a> Target<'a> {
         self.kernel
     }
 
-    /// The registers of the CPU that stopped, read when they are first needed.
+    /// The registers of the CPU that stopped, or was [chosen](Kernel::choose_processor), read when they are first needed.
     ///
     /// # Errors
     /// [`TargetError::NoRegisters`].
     pub fn registers(&self) -> Result<&Registers, TargetError> {
-        let read = || {
-            let cpu = self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?;
-            let machine = self.kernel.version().machine;
-            if !Registers::knows(machine) {
-                return Err(ReadCause::Unsupported("the context of a machine that is neither x64 nor x86"));
-            }
-            Registers::decode(machine, &cpu.context()?).ok_or(ReadCause::Unsupported("a whole CONTEXT"))
+        self.registers
+            .get_or_init(|| self.registers_of(self.kernel.chosen_processor()))
+            .as_ref()
+            .map_err(|cause| TargetError::NoRegisters(cause.clone()))
+    }
+
+    /// The registers of a processor by its number; of the one that stopped if none is named.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    pub fn registers_of(&self, processor: Option<u16>) -> Result<Registers, ReadCause> {
+        let cpu = self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?;
+        let machine = self.kernel.version().machine;
+        if !Registers::knows(machine) {
+            return Err(ReadCause::Unsupported("the context of a machine that is neither x64 nor x86"));
+        }
+        let context = match processor {
+            None => cpu.context()?,
+            Some(number) => cpu.context_of(number).or_else(|cause| match cause {
+                ReadCause::Unsupported(_) => self.context_in_memory(number).ok_or(cause),
+                cause => Err(cause),
+            })?,
         };
-        self.registers.get_or_init(read).as_ref().map_err(|cause| TargetError::NoRegisters(cause.clone()))
+        Registers::decode(machine, &context).ok_or(ReadCause::Unsupported("a whole CONTEXT"))
+    }
+
+    /// What the kernel has kept of a processor's registers when it stopped them all.
+    fn context_in_memory(&self, number: u16) -> Option<Vec<u8>> {
+        /// `_KPRCB.ProcessorState` of x86, whose old kernels do not say where it is.
+        const PROCESSOR_STATE_X86: u64 = 0x18;
+        let data = self.debugger_data().ok()?;
+        let width = self.pointer_size();
+        let pointer = |at: VirtAddr| {
+            let mut value = [0; 8];
+            self.memory.read_virtual(at, &mut value[..width]).ok()?;
+            Some(self.address(u64::from_le_bytes(value))).filter(|it| self.is_kernel(*it))
+        };
+        let prcb = pointer(data.ki_processor_block()?.offset(u64::from(number) * width as u64))?;
+        let [kept, inside] = data.offsets_of_context();
+        let inside = inside.or_else(|| (width == 4).then_some(PROCESSOR_STATE_X86));
+        let kept = kept.and_then(|at| pointer(prcb.offset(at)));
+        let len = Registers::context_len(self.kernel.version().machine)?;
+        let read = |at: VirtAddr| {
+            let mut context = vec![0; len];
+            self.memory.read_virtual(at, &mut context).ok()?;
+            // What was never saved is zeros.
+            context.iter().any(|byte| *byte != 0).then_some(context)
+        };
+        kept.and_then(read).or_else(|| inside.and_then(|at| read(prcb.offset(at))))
     }
 
     /// The kernel's debugger data block.
@@ -257,7 +304,29 @@ impl<'a> Target<'a> {
     /// [`TargetError::Read`]; [`TargetError::Unexpected`] if there is no block, or it belongs to another kernel.
     pub fn debugger_data(&self) -> Result<DebuggerData, TargetError> {
         let version = self.kernel.version();
-        DebuggerData::read(&self.memory, version.debugger_data_list, version.base, self.width())
+        let read = |at| DebuggerData::read(&self.memory, at, version.base, self.width(), || self.encoding());
+        let of_list =
+            DebuggerData::first_of(&self.memory, version.debugger_data_list, self.width()).and_then(read);
+        let Err(error) = of_list else { return of_list };
+        if error.is_of_link() {
+            return Err(error);
+        }
+        // The links of an encoded block lead nowhere; a dump's header and the symbols know where it is.
+        let noted = self.noted().debugger_data.map(|at| self.address(at.0));
+        let of_symbol = || self.address_of("nt!KdDebuggerDataBlock").ok();
+        noted.and_then(|at| read(at).ok()).or_else(|| of_symbol().and_then(|at| read(at).ok())).ok_or(error)
+    }
+
+    /// What the kernel encodes its debugger data block with, if it does and its symbols say so.
+    fn encoding(&self) -> Option<Encoding> {
+        let [never, always, flag] = ["nt!KiWaitNever", "nt!KiWaitAlways", "nt!KdpDataBlockEncoded"]
+            .map(|name| self.address_of(name).ok());
+        let word = |at: VirtAddr| {
+            let mut value = [0; 8];
+            self.memory.read_virtual(at, &mut value).ok()?;
+            Some(u64::from_le_bytes(value))
+        };
+        Some(Encoding { never: word(never?)?, always: word(always?)?, flag: flag? })
     }
 
     /// The symbols of a loaded module, looked for at the first call.

@@ -35,6 +35,15 @@ impl Registers {
         matches!(machine, MachineType::AMD64 | MachineType::I386)
     }
 
+    /// Bytes of a machine's `CONTEXT`.
+    pub(super) const fn context_len(machine: MachineType) -> Option<usize> {
+        match machine {
+            MachineType::AMD64 => Some(Context::LEN),
+            MachineType::I386 => Some(ContextX86::LEN),
+            _ => None,
+        }
+    }
+
     /// The registers in a machine's `CONTEXT`; nothing if it is cut off, or the machine is not known.
     pub(super) fn decode(machine: MachineType, context: &[u8]) -> Option<Self> {
         let mut reader = Reader::new("CONTEXT", context);

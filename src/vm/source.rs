@@ -332,8 +332,12 @@ impl Memory for VmMemory {
 
 impl StoppedCpu for VmMemory {
     fn context(&self) -> Result<Vec<u8>, ReadCause> {
-        let cpu = self.machine.processor(0).map_err(|cause| self.failed(cause))?;
-        cpu.map(|cpu| cpu.context()).ok_or(ReadCause::Unsupported("the CPU's context"))
+        self.context_of(0)
+    }
+
+    fn context_of(&self, processor: u16) -> Result<Vec<u8>, ReadCause> {
+        let cpu = self.machine.processor(processor.into()).map_err(|cause| self.failed(cause))?;
+        cpu.map(|cpu| cpu.context()).ok_or(ReadCause::Unsupported("a processor of that number"))
     }
 }
 

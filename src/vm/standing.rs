@@ -253,7 +253,7 @@ impl Machine {
         let mut state = self.state();
         let processors = self.processors(&mut state)?;
         let at = processors.first().map_or(0, |cpu| cpu.rip);
-        let change = Box::new(physical::exception(BREAKPOINT, at, processors.len() as u32));
+        let change = Box::new(physical::exception(BREAKPOINT, at, (0, processors.len() as u32)));
         state.change = Some(change.clone());
         Ok(change)
     }

@@ -6,7 +6,10 @@ mod support;
 #[path = "../support/program.rs"]
 mod program;
 
+mod encoded;
 mod hostile;
+mod opening;
+mod small;
 mod witness;
 mod writing;
 mod x86;

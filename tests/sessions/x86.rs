@@ -10,11 +10,15 @@ const VERSION: &str = "\
 Windows Kernel Version 2600 UP Free x86 compatible
 Built by: 2600.xpsp_simulated.080413-2111
 Kernel base = 0x804d8000 PsLoadedModuleList = 0x80554fc0
+Debug session time: ..
+System Uptime: ..
 ";
 /// The same where nothing leads to it.
 const VERSION_WITHOUT_LAB: &str = "\
 Windows Kernel Version 2600 UP Free x86 compatible
 Kernel base = 0x804d8000 PsLoadedModuleList = 0x80554fc0
+Debug session time: ..
+System Uptime: ..
 ";
 const NO_LAB: &str = "Who built the kernel is not known: no debugger data block leads to nt!NtBuildLab";
 const MODULES: &str = "\

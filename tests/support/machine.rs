@@ -90,6 +90,11 @@ impl StoppedCpu for Still {
     fn context(&self) -> Result<Vec<u8>, ReadCause> {
         Ok(self.0.processors()[0].context.clone())
     }
+
+    fn context_of(&self, processor: u16) -> Result<Vec<u8>, ReadCause> {
+        let cpu = self.0.processors().get(usize::from(processor));
+        cpu.map(|cpu| cpu.context.clone()).ok_or(ReadCause::Unsupported("a processor of that number"))
+    }
 }
 
 fn whole(address: Address, wanted: usize, got: usize) -> Result<(), ReadError> {

@@ -248,7 +248,10 @@ fn other_commands_print_eight_digits_too() {
         shown("s 9a3bf6a0 L8 83 ec")
     );
     assert!(
-        shown("vertarget").ends_with("Kernel base = 0x81600000 PsLoadedModuleList = 0x81609000\n"),
+        shown("vertarget").ends_with(
+            "Kernel base = 0x81600000 PsLoadedModuleList = 0x81609000\n\
+             Debug session time: not available\nSystem Uptime: not available\n"
+        ),
         "{}",
         shown("vertarget")
     );

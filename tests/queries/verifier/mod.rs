@@ -152,7 +152,9 @@ fn modules_and_version_are_shown_in_windbgs_columns() {
     assert_eq!(
         text(&booted, "vertarget"),
         "Windows Kernel Version 7601 MP Free x64\n\
-         Kernel base = 0xfffff800`01400000 PsLoadedModuleList = 0xfffff800`01639c90\n"
+         Kernel base = 0xfffff800`01400000 PsLoadedModuleList = 0xfffff800`01639c90\n\
+         Debug session time: not available\n\
+         System Uptime: not available\n"
     );
 }
 

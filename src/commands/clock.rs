@@ -1,0 +1,155 @@
+//! A target's clocks, in WinDbg's words.
+//!
+//! ```text
+//! Wed Jun 19 00:05:20.118 2013 (UTC + 0:00)
+//! 0 days 0:05:20.118
+//! ```
+//! Windows counts both in units of 100 ns; a time since 1601, UTC.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// Units of 100 ns.
+const PER_MILLISECOND: u64 = 10_000;
+/// Milliseconds.
+const PER_DAY: u64 = 86_400_000;
+/// Days of 400 years, after which the calendar repeats.
+const DAYS_OF_ERA: u64 = 146_097;
+/// 1 January 1601, on which an era's days begin to be counted, was a Monday.
+const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// A moment, by a target's own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema)]
+#[schemars(with = "String")]
+pub(super) struct TargetTime {
+    /// Since 1601, UTC.
+    milliseconds: u64,
+}
+
+impl TargetTime {
+    /// A `FILETIME`; nothing for one that nobody set, or that no clock shows.
+    pub(super) const fn of_filetime(filetime: u64) -> Option<Self> {
+        if filetime == 0 || filetime > i64::MAX as u64 {
+            return None;
+        }
+        Some(Self { milliseconds: filetime / PER_MILLISECOND })
+    }
+
+    /// Year, month from 0, day of the month from 1.
+    const fn date(self) -> (u64, usize, u64) {
+        let days = self.milliseconds / PER_DAY;
+        let (era, mut day) = (days / DAYS_OF_ERA, days % DAYS_OF_ERA);
+        let mut year = 1601 + 400 * era;
+        // An era ends with its leap century: centuries of 36,524 days, then quarters of 1,461, then years of 365; the last
+        // of each has a day more.
+        let century = if day / 36_524 > 3 { 3 } else { day / 36_524 };
+        day -= century * 36_524;
+        let four = day / 1_461;
+        day -= four * 1_461;
+        let single = if day / 365 > 3 { 3 } else { day / 365 };
+        day -= single * 365;
+        year += 100 * century + 4 * four + single;
+        let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+        let lengths = [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+        let mut month = 0;
+        while day >= lengths[month] {
+            day -= lengths[month];
+            month += 1;
+        }
+        (year, month, day + 1)
+    }
+
+    const fn weekday(self) -> &'static str {
+        WEEKDAYS[(self.milliseconds / PER_DAY % 7) as usize]
+    }
+
+    /// Hour, minute, second, millisecond.
+    const fn time_of_day(self) -> [u64; 4] {
+        let of_day = self.milliseconds % PER_DAY;
+        [of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60, of_day % 1000]
+    }
+}
+
+impl fmt::Display for TargetTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = self.date();
+        let [hour, minute, second, millisecond] = self.time_of_day();
+        write!(
+            f,
+            "{} {} {day:>2} {hour:02}:{minute:02}:{second:02}.{millisecond:03} {year} (UTC + 0:00)",
+            self.weekday(),
+            MONTHS[month]
+        )
+    }
+}
+
+impl Serialize for TargetTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (year, month, day) = self.date();
+        let [hour, minute, second, millisecond] = self.time_of_day();
+        let month = month + 1;
+        serializer.collect_str(&format_args!(
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z"
+        ))
+    }
+}
+
+/// How long a target has been running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(transparent)]
+pub(super) struct TargetUptime {
+    milliseconds: u64,
+}
+
+impl TargetUptime {
+    /// Of units of 100 ns.
+    pub(super) const fn of_hundreds(hundreds: u64) -> Self {
+        Self { milliseconds: hundreds / PER_MILLISECOND }
+    }
+}
+
+impl fmt::Display for TargetUptime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { milliseconds } = self;
+        let (days, hours) = (milliseconds / PER_DAY, milliseconds / 3_600_000 % 24);
+        let (minutes, seconds) = (milliseconds / 60_000 % 60, milliseconds / 1000 % 60);
+        write!(f, "{days} days {hours}:{minutes:02}:{seconds:02}.{:03}", milliseconds % 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(seconds_since_1970: i64) -> String {
+        let since_1601 = seconds_since_1970 + 11_644_473_600;
+        TargetTime::of_filetime(since_1601 as u64 * 10_000_000).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_time_is_told_in_windbgs_columns() {
+        // By `date -u -d @SECONDS`.
+        assert_eq!(shown(1_371_542_400), "Tue Jun 18 08:00:00.000 2013 (UTC + 0:00)");
+        assert_eq!(shown(951_782_399), "Mon Feb 28 23:59:59.000 2000 (UTC + 0:00)");
+        assert_eq!(shown(951_782_400), "Tue Feb 29 00:00:00.000 2000 (UTC + 0:00)");
+        assert_eq!(shown(1_735_689_599), "Tue Dec 31 23:59:59.000 2024 (UTC + 0:00)");
+        assert_eq!(shown(4_107_542_399), "Sun Feb 28 23:59:59.000 2100 (UTC + 0:00)");
+        assert_eq!(shown(4_107_542_400), "Mon Mar  1 00:00:00.000 2100 (UTC + 0:00)");
+        assert_eq!(shown(-11_644_473_599), "Mon Jan  1 00:00:01.000 1601 (UTC + 0:00)");
+        let json = serde_json::to_string(&TargetTime::of_filetime(130_160_739_201_180_000)).unwrap();
+        assert_eq!(json, r#""2013-06-19T00:05:20.118Z""#);
+        assert_eq!((TargetTime::of_filetime(0), TargetTime::of_filetime(u64::MAX)), (None, None));
+        assert!(TargetTime::of_filetime(i64::MAX as u64).unwrap().to_string().contains(" 30828 "));
+    }
+
+    #[test]
+    fn how_long_it_has_been_running_is_told_in_windbgs_columns() {
+        let shown = |milliseconds: u64| TargetUptime::of_hundreds(milliseconds * 10_000).to_string();
+        assert_eq!(shown(0), "0 days 0:00:00.000");
+        assert_eq!(shown(3 * 86_400_000 + 11 * 3_600_000 + 7 * 60_000 + 9_042), "3 days 11:07:09.042");
+        assert!(TargetUptime::of_hundreds(u64::MAX).to_string().starts_with("21350398 days 5:"));
+    }
+}
