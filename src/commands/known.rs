@@ -29,10 +29,7 @@ const KNOWN: &[(&[&str], &str)] = &[
         &["ea", "eb", "ed", "ep", "eq", "eu", "ew", "eza", "ezu", "e", "f", "fp", "m", "!ed", "!eb"],
         "nothing is written to the target's memory here",
     ),
-    (
-        &["~", "~*", "~s", "|", "||"],
-        "other processors cannot be chosen here yet; `r` shows the registers of the one that stopped",
-    ),
+    (&["|", "||"], "there is one system here; `~1s` chooses a processor of it"),
     (
         &["!poolused", "!poolfind", "!pool", "!vm", "!poolval", "!pooltag", "!lookaside"],
         "there are no pool queries here yet; `!verifier 3` shows what verified drivers have allocated, `!verifier 80` the log of it",
@@ -58,7 +55,7 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (
         &["!running", "!ready", "!cpuinfo", "!cpuid", "!smt"],
-        "processors are not looked through here; `vertarget` shows the kernel, `r` the CPU that stopped",
+        "processors are not looked through here; `vertarget` shows the kernel, `~1s` chooses a processor, `r` shows its registers",
     ),
     (&["!analyze"], "nothing is analyzed here; `.bugcheck` shows the bug check's code and parameters"),
     (
@@ -224,16 +221,12 @@ pub(super) fn is_exact(name: &str) -> bool {
 /// What is said of a command that WinDbg has and this program lacks.
 pub(super) fn sentence(name: &str) -> Option<&'static str> {
     let fits = |known: &&str| match known.strip_suffix('*') {
-        Some(start) if !start.is_empty() && !start.ends_with('~') => {
+        Some(start) if !start.is_empty() => {
             name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
         }
         _ => known.eq_ignore_ascii_case(name),
     };
-    // `~1s`, `~0`: a processor's number stands inside.
-    let name_is_processor = name.starts_with('~') && !name.ends_with(['e', 'E']);
-    let named = KNOWN.iter().find(|(names, _)| names.iter().any(fits));
-    let named = named.or_else(|| KNOWN.iter().find(|(names, _)| name_is_processor && names.contains(&"~")));
-    named.map(|(_, sentence)| *sentence)
+    KNOWN.iter().find(|(names, _)| names.iter().any(fits)).map(|(_, sentence)| *sentence)
 }
 
 /// The error for a name that none of `commands` has.
@@ -308,7 +301,7 @@ mod tests {
         };
         let both: Vec<_> = KNOWN.iter().flat_map(|(names, _)| *names).filter(here).collect();
         assert!(both.is_empty(), "{both:?}");
-        assert!(sentence("~1s").is_some() && sentence("!wdfkd.wdfdevice").is_some());
+        assert!(sentence("||").is_some() && sentence("!wdfkd.wdfdevice").is_some());
         assert!(sentence("!frobnicate").is_none());
     }
 }

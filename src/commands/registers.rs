@@ -1,4 +1,4 @@
-//! `r`: the registers of the CPU that stopped.
+//! `r`: the registers of the CPU that stopped, or was chosen with `~Ns`.
 //!
 //! ```text
 //! 0: kd> r
@@ -37,7 +37,7 @@ use crate::target::{Register, Registers, Target, VirtAddr};
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["r"],
     usage: "r [REGISTER ...]",
-    summary: "show the registers of the CPU that stopped",
+    summary: "show the registers of the CPU that stopped, or was chosen",
     takes: Takes::Arguments(Glued::Slash),
     category: Category::Memory,
     details: &[],

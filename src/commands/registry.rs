@@ -3,8 +3,8 @@
 use super::error::QueryError;
 use super::spec::{CommandSpec, Effect, Takes};
 use super::{
-    bugcheck, control, dt, dump, echo, evaluate, examine, help, known, memory, modules, registers, reload,
-    symbol_path, verifier, version,
+    bugcheck, control, dt, dump, echo, evaluate, examine, help, known, memory, modules, processor, registers,
+    reload, symbol_path, verifier, version,
 };
 
 /// Every command, in the order in which `.help` lists them.
@@ -32,6 +32,7 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &memory::DW,
     &memory::S,
     &registers::COMMAND,
+    &processor::COMMAND,
     &evaluate::EVALUATE,
     &evaluate::FORMATS,
     &echo::COMMAND,

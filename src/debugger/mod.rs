@@ -434,14 +434,30 @@ impl Debugger {
         }
     }
 
+    /// The processor whose registers are asked for: the one that stopped, or was chosen since.
+    #[must_use]
+    pub fn processor(&self) -> u16 {
+        let chosen = self.known().and_then(Kernel::chosen_processor);
+        chosen.unwrap_or_else(|| self.source.stopped().map_or(0, |change| change.processor))
+    }
+
     /// Lets the target run, if it is stopped.
     pub fn go(&self) -> Resumed {
+        self.choose_none();
         self.control().map_or(Resumed::NeverRuns, Control::go)
     }
 
     /// Lets the target run for good.
     pub fn leave(&self) -> Resumed {
+        self.choose_none();
         self.control().map_or(Resumed::NeverRuns, Control::leave)
+    }
+
+    /// The next stop is another processor's, perhaps.
+    fn choose_none(&self) {
+        if let Some(known) = &self.known {
+            known.kernel.choose_processor(None);
+        }
     }
 
     /// What had to be read since the last call.

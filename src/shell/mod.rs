@@ -387,8 +387,7 @@ impl Shell {
     }
 
     fn prompt_text(&self) -> String {
-        let processor = self.source().stopped().map_or(0, |change| change.processor);
-        format!("{processor}: kd> ")
+        format!("{}: kd> ", self.debugger.processor())
     }
 
     /// True if the target is known to be stopped.

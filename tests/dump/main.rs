@@ -9,6 +9,7 @@ mod program;
 mod encoded;
 mod hostile;
 mod opening;
+mod processors;
 mod small;
 mod witness;
 mod writing;

@@ -53,6 +53,7 @@ s -a nt Lf000 \"7601\"
 s -[1]b nt L100 4d 5a
 r
 r rip, zf
+~1s
 ? nt
 ? 1/0
 .formats 1c407e62

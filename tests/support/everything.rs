@@ -69,6 +69,7 @@ pub const LINES: &[&str] = &[
     "? myfault!nosuch",
     "? poi(myfault!nosuch)",
     "r",
+    "~1s",
     ".formats 1b1b1b1b07070707",
     ".sympath",
     "!sym",
