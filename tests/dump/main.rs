@@ -7,6 +7,7 @@ mod support;
 mod program;
 
 mod encoded;
+mod fields;
 mod hostile;
 mod opening;
 mod processors;

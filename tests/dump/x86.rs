@@ -63,7 +63,7 @@ impl Tables {
 }
 
 /// A dump of type 1 whose kernel has an image's header, a debugger data block and a list of one module.
-fn write(name: &str, is_pae: bool) -> PathBuf {
+pub(crate) fn write(name: &str, is_pae: bool) -> PathBuf {
     let mut frames = Frames(Vec::new());
     let root = frames.take();
     let tables = Tables { is_pae, root };
