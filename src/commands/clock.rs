@@ -10,90 +10,37 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::output::{iso_time, unix_ms_of_filetime, unix_time_ms};
+
 /// Units of 100 ns.
 const PER_MILLISECOND: u64 = 10_000;
-/// Milliseconds.
-const PER_DAY: u64 = 86_400_000;
-/// Days of 400 years, after which the calendar repeats.
-const DAYS_OF_ERA: u64 = 146_097;
-/// 1 January 1601, on which an era's days begin to be counted, was a Monday.
-const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// A moment, by a target's own clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema)]
 #[schemars(with = "String")]
 pub(super) struct TargetTime {
-    /// Since 1601, UTC.
-    milliseconds: u64,
+    /// Milliseconds since 1970, UTC.
+    unix_ms: i64,
 }
 
 impl TargetTime {
     /// A `FILETIME`; nothing for one that nobody set, or that no clock shows.
-    pub(super) const fn of_filetime(filetime: u64) -> Option<Self> {
-        if filetime == 0 || filetime > i64::MAX as u64 {
-            return None;
-        }
-        Some(Self { milliseconds: filetime / PER_MILLISECOND })
-    }
-
-    /// Year, month from 0, day of the month from 1.
-    const fn date(self) -> (u64, usize, u64) {
-        let days = self.milliseconds / PER_DAY;
-        let (era, mut day) = (days / DAYS_OF_ERA, days % DAYS_OF_ERA);
-        let mut year = 1601 + 400 * era;
-        // An era ends with its leap century: centuries of 36,524 days, then quarters of 1,461, then years of 365; the last
-        // of each has a day more.
-        let century = if day / 36_524 > 3 { 3 } else { day / 36_524 };
-        day -= century * 36_524;
-        let four = day / 1_461;
-        day -= four * 1_461;
-        let single = if day / 365 > 3 { 3 } else { day / 365 };
-        day -= single * 365;
-        year += 100 * century + 4 * four + single;
-        let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-        let lengths = [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-        let mut month = 0;
-        while day >= lengths[month] {
-            day -= lengths[month];
-            month += 1;
-        }
-        (year, month, day + 1)
-    }
-
-    const fn weekday(self) -> &'static str {
-        WEEKDAYS[(self.milliseconds / PER_DAY % 7) as usize]
-    }
-
-    /// Hour, minute, second, millisecond.
-    const fn time_of_day(self) -> [u64; 4] {
-        let of_day = self.milliseconds % PER_DAY;
-        [of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60, of_day % 1000]
+    pub(super) fn of_filetime(filetime: u64) -> Option<Self> {
+        let time = if filetime == 0 { None } else { unix_ms_of_filetime(filetime) };
+        time.map(|unix_ms| Self { unix_ms })
     }
 }
 
 impl fmt::Display for TargetTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = self.date();
-        let [hour, minute, second, millisecond] = self.time_of_day();
-        write!(
-            f,
-            "{} {} {day:>2} {hour:02}:{minute:02}:{second:02}.{millisecond:03} {year} (UTC + 0:00)",
-            self.weekday(),
-            MONTHS[month]
-        )
+        write!(f, "{} (UTC + 0:00)", unix_time_ms(self.unix_ms))
     }
 }
 
 impl Serialize for TargetTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (year, month, day) = self.date();
-        let [hour, minute, second, millisecond] = self.time_of_day();
-        let month = month + 1;
-        serializer.collect_str(&format_args!(
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z"
-        ))
+        let (seconds, milliseconds) = (self.unix_ms.div_euclid(1000), self.unix_ms.rem_euclid(1000));
+        serializer.collect_str(&format_args!("{}.{milliseconds:03}Z", iso_time(seconds)))
     }
 }
 
@@ -114,7 +61,7 @@ impl TargetUptime {
 impl fmt::Display for TargetUptime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { milliseconds } = self;
-        let (days, hours) = (milliseconds / PER_DAY, milliseconds / 3_600_000 % 24);
+        let (days, hours) = (milliseconds / 86_400_000, milliseconds / 3_600_000 % 24);
         let (minutes, seconds) = (milliseconds / 60_000 % 60, milliseconds / 1000 % 60);
         write!(f, "{days} days {hours}:{minutes:02}:{seconds:02}.{:03}", milliseconds % 1000)
     }

@@ -26,7 +26,7 @@ use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Glued, Run, Takes};
-use crate::output::{Address, general, unix_time};
+use crate::output::{Address, general, unix_ms_of_filetime, unix_time, unix_time_ms};
 use crate::target::{Target, VirtAddr};
 
 pub(super) static EVALUATE: CommandSpec = CommandSpec {
@@ -153,16 +153,10 @@ impl Facts for Formats {
 
 /// The time that a number means.
 fn time(value: u64) -> Option<String> {
-    /// Ticks of 100 ns in a second, and from 1601 to 1970; a `FILETIME` is less than 2^63.
-    const TICKS: u64 = 10_000_000;
-    const SECONDS_TO_1970: i64 = 11_644_473_600;
-    if let Ok(seconds) = u32::try_from(value) {
-        return Some(unix_time(seconds.into()));
+    match u32::try_from(value) {
+        Ok(seconds) => Some(unix_time(seconds.into())),
+        Err(_) => unix_ms_of_filetime(value).map(|time| format!("{} (UTC)", unix_time_ms(time))),
     }
-    let seconds = i64::try_from(value / TICKS).ok().filter(|_| value <= i64::MAX as u64)?;
-    let text = unix_time(seconds - SECONDS_TO_1970);
-    let (clock, year) = text.rsplit_once(' ')?;
-    Some(format!("{clock}.{:03} {year} (UTC)", value / (TICKS / 1000) % 1000))
 }
 
 fn evaluate(arguments: &str, target: &Target<'_>) -> Found {

@@ -1,5 +1,7 @@
 //! Numbers and times: as the C library prints them, because WinDbg does, and as people read them.
 
+use std::fmt;
+
 /// A number as C's `%g` prints it: six significant digits, trailing zeros left out.
 #[must_use]
 pub fn general(value: f64) -> String {
@@ -28,12 +30,35 @@ fn trimmed(text: &str) -> &str {
 /// Seconds since 1970 as C's `ctime` prints them, in UTC: `Mon Jan  7 23:31:46 1985`.
 #[must_use]
 pub fn unix_time(seconds: i64) -> String {
+    ctime(seconds, format_args!(""))
+}
+
+/// Milliseconds since 1970 as WinDbg prints them, in UTC: `Mon Jan  7 23:31:46.118 1985`.
+#[must_use]
+pub fn unix_time_ms(milliseconds: i64) -> String {
+    ctime(milliseconds.div_euclid(1000), format_args!(".{:03}", milliseconds.rem_euclid(1000)))
+}
+
+/// Milliseconds since 1970 of a `FILETIME`, which counts 100 ns since 1601; nothing for one that no clock shows.
+#[must_use]
+pub const fn unix_ms_of_filetime(filetime: u64) -> Option<i64> {
+    const PER_MILLISECOND: i64 = 10_000;
+    const TO_1970: i64 = 11_644_473_600_000;
+    if filetime > i64::MAX as u64 {
+        return None;
+    }
+    Some(filetime.cast_signed() / PER_MILLISECOND - TO_1970)
+}
+
+/// `fraction` follows the seconds.
+fn ctime(seconds: i64, fraction: fmt::Arguments<'_>) -> String {
     const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let Date { year, month, day, time: (hour, minute, second) } = Date::of(seconds);
     let weekday = WEEKDAYS[seconds.div_euclid(DAY).rem_euclid(7) as usize];
-    format!("{weekday} {} {day:>2} {hour:02}:{minute:02}:{second:02} {year}", MONTHS[month as usize])
+    let month = MONTHS[month as usize];
+    format!("{weekday} {month} {day:>2} {hour:02}:{minute:02}:{second:02}{fraction} {year}")
 }
 
 /// Seconds since 1970 as ISO 8601 writes them, in UTC and without saying so: `1985-01-07T23:31:46`.
