@@ -18,6 +18,7 @@ use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Run, Takes};
+use crate::dump::LIVE_SYSTEM_DUMP;
 use crate::target::{Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
@@ -33,8 +34,6 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
 
 /// `DRIVER_VERIFIER_DETECTED_VIOLATION`.
 const DRIVER_VERIFIER_DETECTED_VIOLATION: u32 = 0xc4;
-/// `LIVE_SYSTEM_DUMP`: what the header of a dump says whose machine did not crash.
-const LIVE_SYSTEM_DUMP: u64 = 0x161;
 /// What is said of a machine that is well.
 const NONE: &str = "No bug check has happened";
 /// Its first parameter for a driver that was unloaded and left pool allocations behind.
@@ -63,7 +62,7 @@ impl Query for BugCheckQuery {
     fn run(&self, target: &Target<'_>) -> Result<BugCheck, QueryError> {
         let noted = target.noted().bug_check.map(BugCheck::of_words);
         if let Some(crash) = &noted
-            && crash.code != LIVE_SYSTEM_DUMP as u32
+            && crash.code != LIVE_SYSTEM_DUMP
         {
             return Ok(crash.clone());
         }

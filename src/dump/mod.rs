@@ -32,6 +32,7 @@ use crate::source::{ImageSource, KernelVersion};
 
 pub use error::DumpError;
 pub use opened::Opened;
+pub(crate) use write::LIVE_SYSTEM_DUMP;
 pub use write::{DumpFacts, DumpForm, WriteError, Written, write};
 
 /// Opens a file by its content. `dtb` is the root of the kernel's page tables, for files that do not say it.

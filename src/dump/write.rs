@@ -24,8 +24,8 @@ const PIECE: u64 = 1 << 20;
 const MAX_RUNS: usize = 42;
 /// No machine has more frames: 1 PiB.
 const MAX_FRAMES: u64 = 1 << 38;
-/// A machine that did not crash: LIVE_SYSTEM_DUMP.
-const LIVE_SYSTEM_DUMP: u32 = 0x161;
+/// The bug check code in a dump whose machine did not crash.
+pub(crate) const LIVE_SYSTEM_DUMP: u32 = 0x161;
 /// An x64 `CONTEXT`, and where it has MxCsr twice.
 const CONTEXT: usize = 0x4d0;
 const MXCSR: [usize; 2] = [0x34, 0x118];
