@@ -176,13 +176,13 @@ impl Symbols for PdbSymbols {
 
     fn address_of(&self, name: &str) -> Option<Rva> {
         self.tables
-            .answer_first(|records| scan_for_name(records, name))
+            .answer_early(|records| scan_for_name(records, name))
             .unwrap_or_else(|| self.tables.address_of(name))
     }
 
     fn nearest(&self, rva: Rva) -> Option<Symbol<'_>> {
         self.tables
-            .answer_first(|records| scan_for_address(records, rva))
+            .answer_early(|records| scan_for_address(records, rva))
             .unwrap_or_else(|| self.tables.nearest(rva))
     }
 

@@ -140,17 +140,20 @@ pub(super) fn scan_for_name(records: &SymbolRecords, name: &str) -> Option<Rva> 
 /// The symbol at `rva`, or the nearest below it, in one pass.
 pub(super) fn scan_for_address(records: &SymbolRecords, rva: Rva) -> Option<Symbol<'static>> {
     let section = records.sections.of(rva)?;
-    let mut best: Option<(Rva, EntryKind, Vec<u8>)> = None;
+    // Where records are in order of address, every one is better than the last: one buffer takes all their names.
+    let (mut best, mut best_name) = (None::<(Rva, EntryKind)>, Vec::new());
     let _ = visit(records, |kind, at, name| {
         let is_below = (section..=rva.0).contains(&at.0);
-        let is_better = |(best_at, best_kind, best_name): &(Rva, EntryKind, Vec<u8>)| {
-            at > *best_at || at == *best_at && (kind, name) < (*best_kind, best_name)
+        let is_better = |(best_at, best_kind): (Rva, EntryKind)| {
+            at > best_at || at == best_at && (kind, name) < (best_kind, &*best_name)
         };
-        if is_below && best.as_ref().is_none_or(is_better) {
-            best = Some((at, kind, name.to_vec()));
+        if is_below && best.is_none_or(is_better) {
+            best = Some((at, kind));
+            best_name.clear();
+            best_name.extend_from_slice(name);
         }
     });
-    best.map(|(rva, _, name)| Symbol { name: String::from_utf8_lossy(&name).into_owned().into(), rva })
+    best.map(|(rva, _)| Symbol { name: String::from_utf8_lossy(&best_name).into_owned().into(), rva })
 }
 
 fn name_of<'a>(text: &'a [u8], entry: &Entry) -> &'a [u8] {

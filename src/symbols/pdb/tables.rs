@@ -1,14 +1,14 @@
 //! The tables that answer questions: an index's, or else made from the records when a question needs them.
 //!
 //! ```text
-//!  first name or address --> one pass over the symbol records -.
-//!  first type            --> the PDB's own hash table, or the tables of types  >--> both kinds of tables, then the index (a thread)
-//!  later ones            --> tables, once they are there       -'
+//!  name or address --> one pass over the symbol records -.
+//!  type            --> the PDB's own hash table, or the tables of types  >--> both kinds of tables, then the index (a thread)
+//!  once they are there: tables                          -'
 //! ```
-//! So nobody waits for the index, nor for the names because of a type.
+//! So nobody waits for the index, nor for tables that take longer than another pass: putting thirty thousand names in order
+//! takes as long as some ten.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
@@ -32,7 +32,6 @@ pub(super) enum Tables {
 #[derive(Debug)]
 pub(super) struct Made {
     records: Arc<Records>,
-    is_name_asked: AtomicBool,
     /// Makes what no question has needed yet, and writes the index.
     background: Mutex<Option<JoinHandle<()>>>,
 }
@@ -93,20 +92,16 @@ impl Tables {
         let (names, types) = (OnceLock::new(), OnceLock::new());
         Self::Made(Made {
             records: Arc::new(Records { symbols, header, keep, names, types }),
-            is_name_asked: AtomicBool::new(false),
             background: Mutex::default(),
         })
     }
 
-    /// Answers the first question for a name or an address from the records themselves: putting thirty thousand names in
-    /// order takes longer than looking at each once. Nothing where there are tables, or will be soon.
-    pub(super) fn answer_first<T>(&self, answer: impl FnOnce(&SymbolRecords) -> T) -> Option<T> {
+    /// Answers a question for a name or an address from the records themselves, as long as there is no table of names.
+    /// Nothing where there is one, or where one is made at once.
+    pub(super) fn answer_early<T>(&self, answer: impl FnOnce(&SymbolRecords) -> T) -> Option<T> {
         let Self::Made(made) = self else { return None };
         let records = &*made.records;
-        if records.keep.is_none()
-            || records.names.get().is_some()
-            || made.is_name_asked.swap(true, Ordering::AcqRel)
-        {
+        if records.keep.is_none() || records.names.get().is_some() {
             return None;
         }
         let answer = answer(&records.symbols);

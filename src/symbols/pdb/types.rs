@@ -33,8 +33,15 @@ pub(super) struct Types {
     /// Answers as long as the tables of types are not there.
     hash: OnceLock<Option<TypeHash>>,
     /// The records that begin in each [`CHUNK`] bytes.
-    chunks: Vec<OnceLock<Option<Box<[u8]>>>>,
+    chunks: Vec<OnceLock<Option<Chunk>>>,
     layouts: Mutex<HashMap<TypeId, Arc<TypeLayout>>>,
+}
+
+/// Records that follow each other, and where in the records the first of them begins.
+#[derive(Debug)]
+struct Chunk {
+    begin: usize,
+    bytes: Box<[u8]>,
 }
 
 impl Types {
@@ -256,18 +263,20 @@ impl Types {
         let [start] = self.index.row(Table::Starts, row)?;
         let start = start as usize;
         let chunk = start / CHUNK;
+        let chunk = self.chunks.get(chunk)?.get_or_init(|| self.read_chunk(chunk)).as_ref()?;
+        TypesIter::new(chunk.bytes.get(start.checked_sub(chunk.begin)?..)?).next()
+    }
+
+    fn read_chunk(&self, chunk: usize) -> Option<Chunk> {
         let first_from = |offset: usize| {
             let row = self.index.first_from::<1>(Table::Starts, u32::try_from(offset).unwrap_or(u32::MAX));
             let start = self.index.row(Table::Starts, row);
             start.map_or_else(|| self.index.types_end() as usize, |[start]| start as usize)
         };
-        let begin = first_from(chunk * CHUNK);
-        let bytes = self.chunks.get(chunk)?.get_or_init(|| {
-            let of_stream = |offset: usize| self.header.records.start.saturating_add(offset);
-            let range = of_stream(begin)..of_stream(first_from((chunk + 1) * CHUNK));
-            Some(self.container.part(TYPE_STREAM, range, "type records").ok()?.into())
-        });
-        TypesIter::new(bytes.as_ref()?.get(start.checked_sub(begin)?..)?).next()
+        let (begin, end) = (first_from(chunk * CHUNK), first_from((chunk + 1) * CHUNK));
+        let of_stream = |offset: usize| self.header.records.start.saturating_add(offset);
+        let bytes = self.container.part(TYPE_STREAM, of_stream(begin)..of_stream(end), "type records");
+        Some(Chunk { begin, bytes: bytes.ok()?.into() })
     }
 }
 
