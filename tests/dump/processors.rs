@@ -1,6 +1,8 @@
 //! `~Ns`: the registers of each processor, wherever they are kept.
 
 use std::io::{Seek, SeekFrom, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use support::machine::{Still, version_of};
 use support::text::{run, text};
@@ -8,7 +10,7 @@ use verikd::dump;
 use verikd::source::Source;
 use verikd::target::{Kernel, Target};
 use verikd_sim::windows::{Build, Machine, WINDOWS_7_SP1};
-use verikd_sim::{DumpKind, write_dump};
+use verikd_sim::{DumpKind, MachineState, Simulator, SimulatorConfig, export_symbols, write_dump};
 
 use super::program::Setup;
 use super::{debugger, folder, support, symbols};
@@ -77,7 +79,9 @@ fn the_processor_that_wrote_the_dump_is_known_by_its_registers() {
 #[test]
 fn a_live_target_tells_another_processors_registers() {
     let setup = Setup::new();
-    let _target = setup.target(&[]);
+    export_symbols(&WINDOWS_7_SP1, &setup.symbols()).unwrap();
+    let connect = SocketAddr::from(([127, 0, 0, 1], setup.port));
+    let machine = Simulator::start(SimulatorConfig::new(connect, "1.2.3.4".parse().unwrap())).unwrap();
     let ended = setup.debug(&["-b", "-c", "r rip\n~1s; r rip\n~0s; r rip\n~7s"]);
     assert_eq!(ended.code, 1, "{}", ended.err);
     let lines: Vec<&str> = ended.out.lines().collect();
@@ -88,4 +92,5 @@ fn a_live_target_tells_another_processors_registers() {
         "{}",
         ended.err
     );
+    assert!(machine.wait_for(MachineState::Running, Duration::from_secs(10)), "{}", ended.err);
 }
