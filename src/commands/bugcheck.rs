@@ -36,6 +36,8 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
 const DRIVER_VERIFIER_DETECTED_VIOLATION: u32 = 0xc4;
 /// What is said of a machine that is well.
 const NONE: &str = "No bug check has happened";
+/// Bytes of a driver's name.
+const LONGEST_NAME: usize = 128;
 /// Its first parameter for a driver that was unloaded and left pool allocations behind.
 const LEAKED_AT_UNLOAD: u64 = 0x62;
 
@@ -117,17 +119,62 @@ impl BugCheck {
         )
     }
 
-    /// What to type next, where that is known.
+    /// What to type next, where that is known; `driver` is what [`driver_at_fault`](Self::driver_at_fault) has read.
     #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let [first, second, _, fourth] = self.parameters?;
-        (self.code == DRIVER_VERIFIER_DETECTED_VIOLATION && first == LEAKED_AT_UNLOAD).then(|| {
-            format!(
+    pub fn hint(&self, driver: Option<&str>) -> Option<String> {
+        let [_, second, _, fourth] = self.of_leak_at_unload()?;
+        Some(match driver {
+            Some(driver) => format!(
+                "The driver {driver} was unloaded and left {fourth} pool allocations behind; type !verifier 3 {driver} for them"
+            ),
+            None => format!(
                 "A driver was unloaded and left {fourth} pool allocations behind; type !verifier 3 drivername.sys for \
                  them, du {second:x} for its name"
-            )
+            ),
         })
     }
+
+    fn of_leak_at_unload(&self) -> Option<[u64; 4]> {
+        self.parameters.filter(|[violation, ..]| {
+            self.code == DRIVER_VERIFIER_DETECTED_VIOLATION && *violation == LEAKED_AT_UNLOAD
+        })
+    }
+
+    /// The driver that the bug check's parameters name, if they do, and the name can be read.
+    ///
+    /// Source: Microsoft's page on bug check C4. Whether the second parameter leads to characters or to a `UNICODE_STRING` it
+    /// does not say: either is taken that reads as a name.
+    #[must_use]
+    pub fn driver_at_fault(&self, target: &Target<'_>) -> Option<String> {
+        let [_, name, ..] = self.of_leak_at_unload()?;
+        let name = target.address(name);
+        if !target.is_kernel(name) {
+            return None;
+        }
+        let (bytes, _) = target.read_some(name, LONGEST_NAME);
+        file_name(&bytes).or_else(|| {
+            let size = target.pointer_size();
+            let word = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+            let (len, room) = (usize::from(word(0)?), usize::from(word(2)?));
+            if len == 0 || len % 2 != 0 || len > room || len > LONGEST_NAME {
+                return None;
+            }
+            let mut buffer = [0; 8];
+            buffer[..size].copy_from_slice(bytes.get(size..2 * size)?);
+            let buffer = target.address(u64::from_le_bytes(buffer));
+            file_name(&target.read_some(buffer, len).0).filter(|_| target.is_kernel(buffer))
+        })
+    }
+}
+
+/// The name of a file in these bytes of UTF-16, without its path, if that is what they are.
+fn file_name(bytes: &[u8]) -> Option<String> {
+    let units = bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+    let units: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
+    let path = String::from_utf16(&units).ok()?;
+    let name = path.rsplit('\\').next()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    (!name.is_empty() && name.chars().all(is_plain)).then(|| name.to_owned())
 }
 
 impl BugCheck {
@@ -168,4 +215,23 @@ fn hex_each<S: Serializer>(values: &Option<[u64; 4]>, serializer: S) -> Result<S
 
 fn run(_arguments: &str, target: &Target<'_>) -> Found {
     answer(&BugCheckQuery, target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_name_of_a_file_is_not_told_as_one() {
+        let of = |text: &str| {
+            let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            file_name(&bytes)
+        };
+        assert_eq!(of("myfault.sys\0rubbish").as_deref(), Some("myfault.sys"));
+        assert_eq!(of(r"\SystemRoot\drivers\my-fault_2.sys").as_deref(), Some("my-fault_2.sys"));
+        for none in ["", "\0myfault.sys", "a b", "\u{1b}[2J", r"\Driver\", "\u{16}\u{18}"] {
+            assert_eq!(of(none), None, "{none:?}");
+        }
+        assert_eq!(file_name(&[0x6d]), None);
+    }
 }

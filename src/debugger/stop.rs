@@ -19,17 +19,21 @@ pub struct Stop {
     pub symbol: SymbolAt,
     /// The bug check that it stopped for. A machine that does not say is taken to have none.
     pub bug_check: Option<BugCheck>,
+    /// The driver that the bug check names, if it does.
+    pub driver_at_fault: Option<String>,
 }
 
 impl Stop {
     pub(super) fn describe(change: &StateChange, target: &Target<'_>) -> Self {
         let program_counter = target.address(change.program_counter.0);
+        let bug_check = BugCheckQuery.run(target).ok().filter(BugCheck::happened);
         Self {
             change: change.clone(),
             program_counter,
             pointer_size: target.pointer_size(),
             symbol: target.symbol_at(program_counter),
-            bug_check: BugCheckQuery.run(target).ok().filter(BugCheck::happened),
+            driver_at_fault: bug_check.as_ref().and_then(|it| it.driver_at_fault(target)),
+            bug_check,
         }
     }
 }

@@ -191,7 +191,7 @@ impl Report {
             if !is_bug_check_told {
                 self.status(&bug_check.announcement(stop.pointer_size));
             }
-            if let Some(hint) = bug_check.hint() {
+            if let Some(hint) = bug_check.hint(stop.driver_at_fault.as_deref()) {
                 self.status(&hint);
             }
         }

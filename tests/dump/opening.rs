@@ -20,7 +20,7 @@ fn a_bug_check_is_announced_with_the_command_that_answers_it() {
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert!(ended.err.contains("*** Fatal System Error: 0x000000c4\n"), "{}", ended.err);
     assert!(ended.err.contains("(0x0000000000000062,0x"), "{}", ended.err);
-    let hint = "A driver was unloaded and left 10 pool allocations behind; type !verifier 3 ";
+    let hint = "The driver myfault.sys was unloaded and left 10 pool allocations behind; type !verifier 3 myfault.sys for them";
     assert_eq!(ended.err.matches(hint).count(), 1, "{}", ended.err);
     let (bug_check, verifier) = ended.out.split_at(ended.out.match_indices('\n').nth(1).unwrap().0 + 1);
     assert!(bug_check.starts_with("Bugcheck code 000000C4\nArguments 00000000`00000062 "), "{bug_check}");

@@ -225,9 +225,41 @@ fn a_bug_check_is_announced_with_what_to_type() {
             "by {path}"
         );
         let bug_check = BugCheckQuery.run(&target).unwrap();
-        let (announcement, hint) = (bug_check.announcement(target.pointer_size()), bug_check.hint().unwrap());
+        let (announcement, hint) =
+            (bug_check.announcement(target.pointer_size()), bug_check.hint(None).unwrap());
         assert!(announcement.starts_with("*** Fatal System Error: 0x000000c4\n"), "{announcement}");
         assert!(hint.contains("left 10 pool allocations behind; type !verifier 3"), "{hint}");
+    }
+}
+
+/// Characters, or a UNICODE_STRING; what reads as neither is not told.
+#[test]
+fn the_driver_that_a_bug_check_names_is_told() {
+    let (mut machine, kernel) = stopped("commands_driver_at_fault");
+    let address = |name: &str| Target::new(&machine, &kernel).address_of(name).unwrap();
+    let (data, room) = (address("nt!KiBugCheckData"), address("nt!NtBuildLab"));
+    let words = [0xc4, 0x62, room.0, 0, 0xa].map(u64::to_le_bytes).concat();
+    assert_eq!(machine.write_virtual(data, &words), words.len());
+    let name: Vec<u8> = r"\drivers\my.sys".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let string = |len: u16, room: u16, at: u64| {
+        [&len.to_le_bytes()[..], &room.to_le_bytes(), &[0; 4], &at.to_le_bytes(), &name, &[0, 0]].concat()
+    };
+    let len = name.len() as u16;
+    let behind = room.offset(0x10).0;
+    for (bytes, named) in [
+        ([&name[..], &[0, 0]].concat(), Some("my.sys")),
+        (string(len, len + 2, behind), Some("my.sys")),
+        (string(len, len - 2, behind), None),
+        (string(len + 1, len + 2, behind), None),
+        (string(len, len, 0xffff_fa7f_dead_0000), None),
+        (string(len, len, 0x1000), None),
+        (vec![0; 0x40], None),
+        (vec![0xff; 0x40], None),
+    ] {
+        assert_eq!(machine.write_virtual(room, &bytes), bytes.len());
+        let target = Target::new(&machine, &kernel);
+        let bug_check = BugCheckQuery.run(&target).unwrap();
+        assert_eq!(bug_check.driver_at_fault(&target).as_deref(), named, "{bytes:x?}");
     }
 }
 
