@@ -24,7 +24,7 @@ use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Run, Takes};
 use super::version::Clocks;
 use crate::dump::{self, DumpFacts, DumpForm};
-use crate::memory::{Frames, Memory, PhysAddr, PhysicalMemory, ReadCause, Translation, Translator};
+use crate::memory::{Frames, Memory, Paging, PhysAddr, PhysicalMemory, ReadCause, Translation, Translator};
 use crate::target::{DebuggerData, Image, Note, NoteCode, Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
@@ -44,10 +44,11 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
 };
 
 const PAGE: u64 = 0x1000;
-/// Where a kernel's addresses begin: x64.
-const KERNEL: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
+/// Where a kernel's addresses begin, of 64-bit machines and of 32-bit ones, and where they end.
+const KERNEL: [(VirtAddr, VirtAddr); 2] =
+    [(VirtAddr(0xffff_8000_0000_0000), VirtAddr(u64::MAX)), (VirtAddr(0x8000_0000), VirtAddr(0xffff_ffff))];
 /// The same in every process; whoever opens a dump without more looks there.
-const KUSER_SHARED_DATA: VirtAddr = VirtAddr(0xffff_f780_0000_0000);
+const KUSER_SHARED_DATA: [VirtAddr; 2] = [VirtAddr(0xffff_f780_0000_0000), VirtAddr(0xffdf_0000)];
 /// Bytes of a processor's block that are kept.
 const KPRCB: usize = 0x8000;
 /// No machine has more processors.
@@ -124,14 +125,11 @@ impl Query for DumpQuery<'_> {
     type Facts = Dumped;
 
     fn run(&self, target: &Target<'_>) -> Result<Dumped, QueryError> {
-        if target.kernel().version().machine != MachineType::AMD64 {
-            return Err(refused("only the memory of x64 machines is written"));
-        }
         let tables = target.memory().page_tables().map_err(|cause| match cause {
             cause if cause.is_of_link() => QueryError::Lost(cause),
             cause => refused(format!("the root of the kernel's page tables is not known: {cause}")),
         })?;
-        let facts = DumpFacts { root: tables.root, ..facts(target) };
+        let facts = DumpFacts { root: tables.root, is_pae: tables.paging == Paging::Pae, ..facts(target) };
         let translator = Translator::new(tables.root, tables.paging);
         let mut physical = Physical { memory: target.memory(), changed: Vec::new() };
         let mut frames = Frames::default();
@@ -142,7 +140,7 @@ impl Query for DumpQuery<'_> {
                 }
             }
             Selection::Kernel => {
-                let all = (KERNEL, VirtAddr(u64::MAX));
+                let all = KERNEL[usize::from(is_32_bit(target))];
                 translator.add_frames(&physical, all, &mut frames).map_err(QueryError::Lost)?;
             }
             Selection::Used => {
@@ -209,6 +207,7 @@ fn facts(target: &Target<'_>) -> DumpFacts {
         build: version.build,
         machine: version.machine,
         root: 0,
+        is_pae: false,
         module_list: version.module_list,
         process_list: block.as_ref().and_then(DebuggerData::ps_active_process_head).unwrap_or_default(),
         debugger_data: block.as_ref().map_or(VirtAddr(0), |block| block.address()),
@@ -221,9 +220,14 @@ fn facts(target: &Target<'_>) -> DumpFacts {
     }
 }
 
-fn word(memory: &dyn Memory, at: VirtAddr) -> Option<u64> {
+fn is_32_bit(target: &Target<'_>) -> bool {
+    target.pointer_size() == 4
+}
+
+/// As wide as a pointer is.
+fn word(target: &Target<'_>, at: VirtAddr) -> Option<u64> {
     let mut bytes = [0; 8];
-    memory.read_virtual(at, &mut bytes).ok()?;
+    target.memory().read_virtual(at, &mut bytes[..target.pointer_size()]).ok()?;
     Some(u64::from_le_bytes(bytes))
 }
 
@@ -231,14 +235,15 @@ fn word(memory: &dyn Memory, at: VirtAddr) -> Option<u64> {
 fn processor_blocks(target: &Target<'_>) -> Vec<VirtAddr> {
     let Ok(block) = target.debugger_data() else { return Vec::new() };
     let Some(array) = block.ki_processor_block() else { return Vec::new() };
-    let blocks = (0..MAX_PROCESSORS).map_while(|index| word(target.memory(), array.offset(8 * index)));
+    let size = target.pointer_size() as u64;
+    let blocks = (0..MAX_PROCESSORS).map_while(|index| word(target, array.offset(size * index)));
     blocks.take_while(|block| *block != 0).map(VirtAddr).filter(|block| target.is_kernel(*block)).collect()
 }
 
 /// Reads what whoever opens a dump looks at first, so that it is among what was read; what lies in no page that is kept by
 /// reading is returned.
 fn read_what_readers_want(target: &Target<'_>, facts: &DumpFacts) -> Vec<VirtAddr> {
-    let mut pages = vec![KUSER_SHARED_DATA];
+    let mut pages = vec![KUSER_SHARED_DATA[usize::from(is_32_bit(target))]];
     let read = |at: VirtAddr, len: usize| drop(target.read_some(at, len));
     read(facts.module_list, 16);
     if let Ok(modules) = target.modules() {
@@ -260,11 +265,16 @@ fn read_what_readers_want(target: &Target<'_>, facts: &DumpFacts) -> Vec<VirtAdd
         let before = VirtAddr(block.0.saturating_sub(PAGE));
         pages.extend((0..=KPRCB as u64 / PAGE).map(|page| before.offset(page * PAGE)));
     }
-    if let Some(context) = &facts.context
-        && let Some(rsp) = context.get(0x98..0xa0)
-    {
-        let rsp = u64::from_le_bytes(rsp.try_into().expect("eight bytes"));
-        pages.extend((0..STACK as u64 / PAGE).map(|page| VirtAddr(rsp.saturating_add(page * PAGE))));
+    let stack = match facts.machine {
+        MachineType::ARM64 => 0x100..0x108,
+        MachineType::I386 => 0xc4..0xc8,
+        _ => 0x98..0xa0,
+    };
+    if let Some(register) = facts.context.as_ref().and_then(|context| context.get(stack)) {
+        let mut pointer = [0; 8];
+        pointer[..register.len()].copy_from_slice(register);
+        let pointer = u64::from_le_bytes(pointer);
+        pages.extend((0..STACK as u64 / PAGE).map(|page| VirtAddr(pointer.saturating_add(page * PAGE))));
     }
     pages.iter().map(|page| VirtAddr(page.0 & !(PAGE - 1))).collect()
 }
@@ -274,20 +284,20 @@ fn ram(target: &Target<'_>) -> Result<Vec<std::ops::Range<u64>>, QueryError> {
     if let Some(ram) = target.memory().ram() {
         return Ok(ram);
     }
-    // _PHYSICAL_MEMORY_DESCRIPTOR: u32 NumberOfRuns, u64 NumberOfPages, {u64 BasePage, u64 PageCount} each.
+    // _PHYSICAL_MEMORY_DESCRIPTOR: u32 NumberOfRuns, then words: NumberOfPages, {BasePage, PageCount} each.
     const MAX_RUNS: u32 = 4096;
     let variable = target.address_of("nt!MmPhysicalMemoryBlock").map_err(failed)?;
     let unread =
         |at: VirtAddr| refused(format!("nt!MmPhysicalMemoryBlock cannot be read at {}", target.shown(at)));
-    let block = word(target.memory(), variable).map(VirtAddr).ok_or_else(|| unread(variable))?;
-    let count = word(target.memory(), block).map(|it| it as u32).ok_or_else(|| unread(block))?;
+    let size = target.pointer_size() as u64;
+    let block = word(target, variable).map(VirtAddr).ok_or_else(|| unread(variable))?;
+    let count = word(target, block).map(|it| it as u32).ok_or_else(|| unread(block))?;
     if count == 0 || count > MAX_RUNS {
         return Err(refused(format!("nt!MmPhysicalMemoryBlock has {count:#x} runs")));
     }
     let run = |index: u32| {
-        let at = block.offset(0x10 + 16 * u64::from(index));
-        let (first, count) =
-            word(target.memory(), at).zip(word(target.memory(), at.offset(8))).ok_or_else(|| unread(at))?;
+        let at = block.offset(2 * size * (1 + u64::from(index)));
+        let (first, count) = word(target, at).zip(word(target, at.offset(size))).ok_or_else(|| unread(at))?;
         let end = first.checked_add(count).filter(|end| *end < 1 << 38);
         end.map(|end| first * PAGE..end * PAGE)
             .ok_or_else(|| refused(format!("a run of {count:#x} pages at frame {first:#x} is no machine's")))

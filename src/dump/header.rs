@@ -32,9 +32,9 @@ pub(super) const LEN_64: usize = 0x2000;
 pub(super) const LEN_32: usize = 0x1000;
 
 /// Bytes of a `CONTEXT`: x64, ARM64, x86.
-const CONTEXT_X64: usize = 0x4d0;
-const CONTEXT_ARM64: usize = 0x390;
-const CONTEXT_X86: usize = 0x2cc;
+pub(super) const CONTEXT_X64: usize = 0x4d0;
+pub(super) const CONTEXT_ARM64: usize = 0x390;
+pub(super) const CONTEXT_X86: usize = 0x2cc;
 
 /// No machine has more.
 const MAX_PROCESSORS: u32 = 2048;
@@ -76,24 +76,54 @@ pub(super) struct Header {
 }
 
 /// Offsets that differ between the two forms.
-struct Form {
-    module_list: usize,
-    machine: usize,
-    processors: usize,
-    bug_check: usize,
-    parameters: usize,
-    debugger_data: usize,
-    runs: usize,
-    max_runs: u32,
-    context: usize,
-    exception: usize,
-    dump_type: usize,
-    system_time: usize,
-    up_time: usize,
-    attributes: usize,
+pub(super) struct Form {
+    pub(super) is_64_bit: bool,
+    /// Bytes of the header.
+    pub(super) len: usize,
+    pub(super) module_list: usize,
+    pub(super) process_list: usize,
+    pub(super) machine: usize,
+    pub(super) processors: usize,
+    pub(super) bug_check: usize,
+    pub(super) parameters: usize,
+    pub(super) debugger_data: usize,
+    pub(super) runs: usize,
+    /// The most that are read.
+    pub(super) max_runs: u32,
+    /// Those that lie wholly in the block that Windows has for them.
+    pub(super) whole_runs: usize,
+    pub(super) context: usize,
+    pub(super) context_room: usize,
+    pub(super) exception: usize,
+    pub(super) exception_len: usize,
+    pub(super) comment: usize,
+    pub(super) dump_type: usize,
+    pub(super) mini_dump_fields: usize,
+    pub(super) writer_status: usize,
+    pub(super) required_space: usize,
+    pub(super) system_time: usize,
+    pub(super) up_time: usize,
+    pub(super) attributes: usize,
 }
 
-const FORM_64: Form = Form {
+impl Form {
+    /// `ExceptionAddress` of the exception.
+    pub(super) const fn exception_address(&self) -> usize {
+        self.exception + if self.is_64_bit { 0x10 } else { 0xc }
+    }
+}
+
+pub(super) const FORM_64: Form = Form {
+    is_64_bit: true,
+    len: LEN_64,
+    process_list: 0x28,
+    whole_runs: 42,
+    context_room: 3000,
+    exception_len: 0x98,
+    comment: 0xfb0,
+    mini_dump_fields: 0x1038,
+    writer_status: 0x1048,
+    required_space: 0xfa0,
     module_list: 0x20,
     machine: 0x30,
     processors: 0x34,
@@ -111,7 +141,17 @@ const FORM_64: Form = Form {
     attributes: 0x1050,
 };
 
-const FORM_32: Form = Form {
+pub(super) const FORM_32: Form = Form {
+    is_64_bit: false,
+    len: LEN_32,
+    process_list: 0x1c,
+    whole_runs: 86,
+    context_room: 1200,
+    exception_len: 0x50,
+    comment: 0x820,
+    mini_dump_fields: 0xf8c,
+    writer_status: 0xf9c,
+    required_space: 0xfa0,
     module_list: 0x18,
     machine: 0x20,
     processors: 0x24,
@@ -159,9 +199,13 @@ impl Fields<'_> {
 impl Header {
     /// Reads the header's page or pages.
     pub(super) fn parse(bytes: &[u8], is_64_bit: bool) -> Result<Self, DumpError> {
-        let (form, len) = if is_64_bit { (&FORM_64, LEN_64) } else { (&FORM_32, LEN_32) };
-        if bytes.len() < len {
-            return Err(DumpError::Truncated { what: "header", has: bytes.len() as u64, needs: len as u64 });
+        let form = if is_64_bit { &FORM_64 } else { &FORM_32 };
+        if bytes.len() < form.len {
+            return Err(DumpError::Truncated {
+                what: "header",
+                has: bytes.len() as u64,
+                needs: form.len as u64,
+            });
         }
         let fields = Fields(bytes);
         let word = |at| fields.word(at, is_64_bit);
@@ -183,8 +227,10 @@ impl Header {
         let context = &bytes[form.context..form.context + context_len];
         let is_set = |it: &[u8]| !it.iter().all(|byte| *byte == 0) && !it.starts_with(b"PAGEPAGEPAGE");
         let code = fields.set_u32(form.exception);
-        let address = word(form.exception + if is_64_bit { 0x10 } else { 0xc });
-        let (runs, pages) = runs(&fields, form, is_64_bit)?;
+        let address = word(form.exception_address());
+        let dump_type = fields.set_u32(form.dump_type);
+        // Of other kinds nobody reads them, and a machine may have more than there is room for.
+        let (runs, pages) = if dump_type == 1 { runs(&fields, form)? } else { (None, 0) };
         let header = Self {
             is_64_bit,
             major: fields.set_u32(8) as u16,
@@ -199,11 +245,11 @@ impl Header {
             pages,
             context: is_set(context).then(|| context.to_vec()),
             exception: (code != 0).then_some((code, address)),
-            dump_type: fields.set_u32(form.dump_type),
+            dump_type,
             system_time: Some(fields.set_u64(form.system_time)).filter(|it| *it != 0),
             up_time: Some(fields.set_u64(form.up_time)).filter(|it| *it != 0),
             is_pae: !is_64_bit && bytes[0x5c] == 1,
-            mini_dump_fields: fields.set_u32(if is_64_bit { 0x1038 } else { 0xf8c }),
+            mini_dump_fields: fields.set_u32(form.mini_dump_fields),
             attributes: fields.set_u32(form.attributes),
         };
         if header.attributes & ENCRYPTED_DUMP_DATA != 0 {
@@ -256,8 +302,8 @@ impl Header {
 
 type Runs = Option<Vec<(u64, u64)>>;
 
-fn runs(fields: &Fields<'_>, form: &Form, is_64_bit: bool) -> Result<(Runs, u64), DumpError> {
-    let at = form.runs;
+fn runs(fields: &Fields<'_>, form: &Form) -> Result<(Runs, u64), DumpError> {
+    let (at, is_64_bit) = (form.runs, form.is_64_bit);
     let (pages_at, first, size) = if is_64_bit { (at + 8, at + 16, 16) } else { (at + 4, at + 8, 8) };
     let (count, pages) = (fields.u32(at), fields.word(pages_at, is_64_bit));
     if count == UNSET || pages == 0 {

@@ -15,21 +15,18 @@ use kd_protocol::MachineType;
 
 use crate::memory::{PhysAddr, PhysicalMemory, ReadCause, VirtAddr};
 
-use super::header::LEN_64;
+use super::header::{CONTEXT_ARM64, CONTEXT_X64, CONTEXT_X86, FORM_32, FORM_64, Form};
 
 const PAGE: u64 = 0x1000;
 /// Bytes that are read at a time where that is cheap.
 const PIECE: u64 = 1 << 20;
-/// Runs that fit in the header's own block.
-const MAX_RUNS: usize = 42;
-/// No machine has more frames: 1 PiB.
+/// No machine has more frames: 1 PiB; where frames have 32 bits, 64 GiB, which is what PAE reaches.
 const MAX_FRAMES: u64 = 1 << 38;
+const MAX_FRAMES_32: u64 = 1 << 24;
 /// The bug check code in a dump whose machine did not crash.
 pub(crate) const LIVE_SYSTEM_DUMP: u32 = 0x161;
-/// An x64 `CONTEXT`, and where it has MxCsr twice.
-const CONTEXT: usize = 0x4d0;
+/// Where an x64 `CONTEXT` has MxCsr twice.
 const MXCSR: [usize; 2] = [0x34, 0x118];
-const RIP: usize = 0xf8;
 
 /// What a dump's header says of the machine.
 #[derive(Clone, Debug, Default)]
@@ -56,8 +53,17 @@ pub struct DumpFacts {
     pub system_time: u64,
     /// How long it had been running, in the same units.
     pub up_time: u64,
-    /// The x64 `CONTEXT` of the processor that stopped.
+    /// The `CONTEXT` of the processor that stopped, as the machine has it.
     pub context: Option<Vec<u8>>,
+    /// Of a 32-bit machine: its tables have entries of 64 bits.
+    pub is_pae: bool,
+}
+
+impl DumpFacts {
+    /// Where the fields of such a machine's header are.
+    const fn form(&self) -> &'static Form {
+        if self.machine.pointer_size() == 4 { &FORM_32 } else { &FORM_64 }
+    }
 }
 
 /// Which container is written.
@@ -123,14 +129,15 @@ pub fn write(
         return Err(WriteError::Exists(path.to_owned()));
     }
     let end = runs.last().map_or(0, |(first, count)| first.saturating_add(*count));
-    if end == 0 || end > MAX_FRAMES {
+    let form_of_header = facts.form();
+    if end == 0 || end > if form_of_header.is_64_bit { MAX_FRAMES } else { MAX_FRAMES_32 } {
         return Err(WriteError::Frame(end));
     }
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     // Only its owner may read it: memory holds secrets.
     let mut file = tempfile::Builder::new().prefix(".dump").tempfile_in(folder).map_err(failed)?;
-    let is_by_runs = form == DumpForm::Full && runs.len() <= MAX_RUNS;
-    let mut pages = Pages::new(end, is_by_runs);
+    let is_by_runs = form == DumpForm::Full && runs.len() <= form_of_header.whole_runs;
+    let mut pages = Pages::new(end, is_by_runs, form_of_header.len as u64);
     pages.copy(file.as_file_mut(), runs, physical, advance).map_err(|error| match error {
         Copying::Read(cause) => WriteError::Read(cause),
         Copying::File(source) => failed(source),
@@ -177,11 +184,11 @@ struct Pages {
 }
 
 impl Pages {
-    fn new(end: u64, is_by_runs: bool) -> Self {
+    fn new(end: u64, is_by_runs: bool, header: u64) -> Self {
         let bits = end.next_multiple_of(64);
         let bitmap = if is_by_runs { Vec::new() } else { vec![0; (bits / 8) as usize] };
-        let behind_map = LEN_64 as u64 + 0x38 + bits / 8;
-        let first = if is_by_runs { LEN_64 as u64 } else { behind_map.next_multiple_of(PAGE) };
+        let behind_map = header + 0x38 + bits / 8;
+        let first = if is_by_runs { header } else { behind_map.next_multiple_of(PAGE) };
         Self { is_by_runs, bits, bitmap, first, count: 0, unread: 0 }
     }
 
@@ -269,54 +276,77 @@ impl Pages {
     }
 }
 
-/// `DUMP_HEADER64`, filled with `PAGE` where nothing is known, as a kernel fills it.
+/// `DUMP_HEADER64` or `DUMP_HEADER32`, filled with `PAGE` where nothing is known, as a kernel fills it.
 fn header(facts: &DumpFacts, dump_type: u32, pages: &Pages, runs: &[(u64, u64)]) -> Vec<u8> {
-    let mut header: Vec<u8> = b"PAGE".iter().copied().cycle().take(LEN_64).collect();
+    let form = facts.form();
+    let mut header: Vec<u8> = b"PAGE".iter().copied().cycle().take(form.len).collect();
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"PAGEDU64");
+    let width = if form.is_64_bit { 8 } else { 4 };
+    let word = |value: u64| value.to_le_bytes()[..width].to_vec();
+    put(0, if form.is_64_bit { b"PAGEDU64" } else { b"PAGEDUMP" });
     put(8, &u32::from(facts.major).to_le_bytes());
     put(0xc, &u32::from(facts.build).to_le_bytes());
-    // Its low bits are no address; readers differ in what they make of them.
-    put(0x10, &(facts.root & !0xfff).to_le_bytes());
-    put(0x20, &facts.module_list.0.to_le_bytes());
-    put(0x28, &facts.process_list.0.to_le_bytes());
-    put(0x30, &u32::from(facts.machine.0).to_le_bytes());
-    put(0x34, &facts.processors.max(1).to_le_bytes());
+    // Its low bits are no address, but for those of a table of four entries; readers differ in what they make of them.
+    let flags = if facts.is_pae && !form.is_64_bit { 0x1f } else { 0xfff };
+    put(0x10, &word(facts.root & !flags));
+    put(form.module_list, &word(facts.module_list.0));
+    put(form.process_list, &word(facts.process_list.0));
+    put(form.machine, &u32::from(facts.machine.0).to_le_bytes());
+    put(form.processors, &facts.processors.max(1).to_le_bytes());
     let [code, parameters @ ..] =
         facts.bug_check.unwrap_or_else(|| [u64::from(LIVE_SYSTEM_DUMP), 0, 0, 0, 0]);
-    put(0x38, &(code as u32).to_le_bytes());
+    put(form.bug_check, &(code as u32).to_le_bytes());
     for (index, parameter) in parameters.iter().enumerate() {
-        put(0x40 + 8 * index, &parameter.to_le_bytes());
+        put(form.parameters + width * index, &word(*parameter));
     }
-    put(0x80, &facts.debugger_data.0.to_le_bytes());
+    if !form.is_64_bit {
+        // PaeEnabled, KdSecondaryVersion.
+        put(0x5c, &[u8::from(facts.is_pae), 0]);
+    }
+    put(form.debugger_data, &word(facts.debugger_data.0));
     // PhysicalMemoryBlock, ContextRecord, Exception.
-    put(0x88, &[0; 0xf98 - 0x88]);
+    put(form.runs, &vec![0; form.context - form.runs]);
+    put(form.context, &vec![0; form.context_room]);
+    put(form.exception, &vec![0; form.exception_len]);
     let listed = if runs.is_empty() { &[(0, pages.bits)][..] } else { runs };
-    put(0x88, &(listed.len() as u32).to_le_bytes());
-    put(0x90, &listed.iter().map(|(_, count)| count).sum::<u64>().to_le_bytes());
+    put(form.runs, &(listed.len() as u32).to_le_bytes());
+    put(form.runs + width, &word(listed.iter().map(|(_, count)| count).sum::<u64>()));
     for (index, (first, count)) in listed.iter().enumerate() {
-        put(0x98 + 16 * index, &first.to_le_bytes());
-        put(0xa0 + 16 * index, &count.to_le_bytes());
+        let at = form.runs + 2 * width * (index + 1);
+        put(at, &word(*first));
+        put(at + width, &word(*count));
     }
-    if let Some(context) = facts.context.as_ref().filter(|it| it.len() >= CONTEXT) {
-        let mut context = context[..CONTEXT].to_vec();
-        let mxcsr = context[MXCSR[0]..MXCSR[0] + 4].to_vec();
-        context[MXCSR[1]..MXCSR[1] + 4].copy_from_slice(&mxcsr);
-        put(0x348, &context);
-        put(0xf10, &context[RIP..RIP + 8]);
+    // Bytes of a CONTEXT, where its program counter is.
+    let (len, counter) = match facts.machine {
+        MachineType::ARM64 => (CONTEXT_ARM64, 0x108),
+        MachineType::I386 => (CONTEXT_X86, 0xb8),
+        _ => (CONTEXT_X64, 0xf8),
+    };
+    if let Some(context) = facts.context.as_ref().filter(|it| it.len() >= len) {
+        let mut context = context[..len].to_vec();
+        if facts.machine == MachineType::AMD64 {
+            let mxcsr = context[MXCSR[0]..MXCSR[0] + 4].to_vec();
+            context[MXCSR[1]..MXCSR[1] + 4].copy_from_slice(&mxcsr);
+        }
+        put(form.context, &context);
+        put(form.exception_address(), &context[counter..counter + width]);
     }
-    put(0xf00, &0x8000_0003_u32.to_le_bytes());
-    put(0xf98, &dump_type.to_le_bytes());
+    put(form.exception, &0x8000_0003_u32.to_le_bytes());
+    put(form.dump_type, &dump_type.to_le_bytes());
     let required = pages.first + pages.count * PAGE;
-    put(0xfa0, &required.to_le_bytes());
-    // Comment.
-    put(0xfa8, &facts.system_time.to_le_bytes());
-    put(0xfb0, &[0; 128]);
-    put(0xfb0, b"verikd");
-    // SystemUpTime, MiniDumpFields, SecondaryDataState; WriterStatus, and what follows to BootId.
-    put(0x1030, &[0; 0x10]);
-    put(0x1030, &facts.up_time.to_le_bytes());
-    put(0x1048, &[0; 0x10]);
+    put(form.required_space, &required.to_le_bytes());
+    put(form.comment, &[0; 128]);
+    put(form.comment, b"verikd");
+    put(form.system_time, &facts.system_time.to_le_bytes());
+    put(form.up_time, &facts.up_time.to_le_bytes());
+    // MiniDumpFields, SecondaryDataState.
+    put(form.mini_dump_fields, &[0; 8]);
+    put(form.writer_status, &[0; 4]);
+    // Attributes, BootId; before them in the longer form what was written last.
+    put(form.attributes, &[0; 8]);
+    if form.is_64_bit {
+        put(0x104c, &[0; 4]);
+    }
     header
 }
 
@@ -326,7 +356,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::containers;
-    use super::super::header::Header;
+    use super::super::header::{Header, LEN_64};
     use super::*;
     use crate::physical::{FilePages, PositionedFile};
 
@@ -361,19 +391,27 @@ mod tests {
         DumpFacts { build: 7601, machine: MachineType::AMD64, root: 0x18_7002, ..DumpFacts::default() }
     }
 
-    /// Writes, reads back, and compares each frame up to behind the last.
     fn round(form: DumpForm, runs: &[(u64, u64)], holes: Range<u64>) -> Written {
+        round_of(&facts(), form, runs, holes)
+    }
+
+    /// Writes, reads back, and compares each frame up to behind the last.
+    fn round_of(facts: &DumpFacts, form: DumpForm, runs: &[(u64, u64)], holes: Range<u64>) -> Written {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.dmp");
         let ram = Ram { holes: holes.clone(), cause: ReadCause::NotKept };
         let mut told = (0, 0);
         let written =
-            write(&path, false, &facts(), form, runs, &ram, &mut |done, total| told = (done, total)).unwrap();
+            write(&path, false, facts, form, runs, &ram, &mut |done, total| told = (done, total)).unwrap();
         assert_eq!(told.0, told.1, "{runs:?}");
         let file = Arc::new(PositionedFile::open(&path).unwrap());
         assert_eq!(file.len(), written.bytes);
-        let header = Header::parse(&file.read_some(0, LEN_64).unwrap(), true).unwrap();
-        assert_eq!((header.dump_type, header.directory_table_base), (written.dump_type, 0x18_7000));
+        let is_64_bit = facts.machine != MachineType::I386;
+        let header = Header::parse(&file.read_some(0, LEN_64).unwrap(), is_64_bit).unwrap();
+        let root = if facts.is_pae { facts.root & !0x1f } else { facts.root & !0xfff };
+        assert_eq!((header.dump_type, header.directory_table_base), (written.dump_type, root));
+        assert_eq!((header.machine, header.build, header.is_pae), (facts.machine, facts.build, facts.is_pae));
+        assert_eq!(header.context, facts.context);
         let map = containers::pages(&file, &header).unwrap();
         let pages = FilePages { file, map };
         let is_selected =
@@ -406,6 +444,25 @@ mod tests {
                     assert_eq!((written.pages, written.unread), (count, 0), "{runs:?}");
                 }
             }
+        }
+    }
+
+    /// Each machine's header is of its own form.
+    #[test]
+    fn dumps_of_arm64_and_x86_machines_are_read_back() {
+        let context = |len: usize, first: u8| Some((first..=255).cycle().take(len).collect());
+        let arm64 = DumpFacts { machine: MachineType::ARM64, context: context(0x390, 1), ..facts() };
+        let x86 = DumpFacts { machine: MachineType::I386, context: context(0x2cc, 2), ..facts() };
+        let pae = DumpFacts { is_pae: true, root: 0x18_7023, ..x86.clone() };
+        let some: &[(u64, u64)] = &[(1, 3), (40, 20)];
+        let many: Vec<_> = (0..100).map(|index| (index * 3, 2)).collect();
+        for (facts, most) in [(&arm64, 42), (&x86, 86), (&pae, 86)] {
+            for form in [DumpForm::Full, DumpForm::Kernel] {
+                assert_eq!(round_of(facts, form, some, 0..0).pages, 23);
+                assert_eq!(round_of(facts, form, some, 41..43).unread, 2);
+            }
+            assert_eq!(round_of(facts, DumpForm::Full, &many[..most], 0..0).dump_type, 1);
+            assert_eq!(round_of(facts, DumpForm::Full, &many[..most + 1], 0..0).dump_type, 5);
         }
     }
 

@@ -135,26 +135,37 @@ impl Memory for LiveMemory {
     /// What the processor that stopped translates with.
     fn page_tables(&self) -> Result<PageTables, ReadCause> {
         const SPECIAL_REGISTERS: u64 = 2;
+        const CONTEXT_X86: u64 = 0x2cc;
+        const PAE: u64 = 1 << 5;
         const LA57: u64 = 1 << 12;
         let unsupported = ReadCause::Unsupported("the root of the page tables");
         let stopped = self.monitor.get(|state| state.stopped.as_ref().map(|change| change.processor));
         let processor = stopped.ok_or(ReadCause::TargetRunning)?;
         let known = self.monitor.get(|state| state.version);
         let version = known.map_or_else(|| version::ask(&self.monitor, |it| self.request(it)), Ok)?;
-        if MachineType(version.machine_type) != MachineType::AMD64 {
-            return Err(unsupported);
-        }
-        // _KSPECIAL_REGISTERS begins with Cr0, Cr2, Cr3, Cr4.
-        let reply = self.request(Manipulate::read_control_space(processor, SPECIAL_REGISTERS, 0x20))?;
+        // Where its _KSPECIAL_REGISTERS are, which begin with Cr0, Cr2, Cr3, Cr4: on x86 behind a CONTEXT.
+        let (registers, width) = match MachineType(version.machine_type) {
+            MachineType::AMD64 => (SPECIAL_REGISTERS, 8),
+            MachineType::I386 => (CONTEXT_X86, 4),
+            _ => return Err(unsupported),
+        };
+        let reply = self.request(Manipulate::read_control_space(processor, registers, 4 * width as u32))?;
         if reply.return_status != NtStatus::SUCCESS {
             return Err(ReadCause::Status(reply.return_status.0));
         }
-        let word = |at: usize| {
-            let bytes = reply.data.get(at..at + 8)?;
-            Some(u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+        let word = |number: usize| {
+            let mut value = [0; 8];
+            value[..width].copy_from_slice(reply.data.get(number * width..(number + 1) * width)?);
+            Some(u64::from_le_bytes(value))
         };
-        let (Some(root), Some(cr4)) = (word(0x10), word(0x18)) else { return Err(unsupported) };
-        Ok(PageTables { root, paging: if cr4 & LA57 == 0 { Paging::Long4 } else { Paging::Long5 } })
+        let (Some(root), Some(cr4)) = (word(2), word(3)) else { return Err(unsupported) };
+        let paging = match width {
+            8 if cr4 & LA57 != 0 => Paging::Long5,
+            8 => Paging::Long4,
+            _ if cr4 & PAE != 0 => Paging::Pae,
+            _ => Paging::X86,
+        };
+        Ok(PageTables { root, paging })
     }
 
     fn request_len(&self) -> usize {

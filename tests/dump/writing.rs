@@ -64,3 +64,18 @@ fn what_a_session_used_goes_over_the_line_and_answers_again() {
     assert_eq!((ended.code, ended.out.as_str()), (1, ""));
     assert!(ended.err.contains("the page is not in this dump"), "{}", ended.err);
 }
+
+/// Its page tables are read through what KD gives of an x86 processor.
+#[test]
+fn a_live_32_bit_machine_is_written_over_the_line() {
+    let setup = Setup::new();
+    let path = setup.folder.path().join("xp.dmp").display().to_string();
+    let _target = setup.target(&["--windows", "xp-x86", "--scenario", "verifier-off"]);
+    let live = setup.debug(&["-b", "-c", &format!("lm; .bugcheck; .dump /ka {path}")]);
+    assert_eq!(live.code, 0, "{}", live.err);
+    let (told, written) = live.out.split_once("Creating ").unwrap_or_else(|| panic!("{}", live.out));
+    assert!(written.contains("Dump successfully written"), "{written}");
+    assert!(std::fs::read(&path).unwrap().starts_with(b"PAGEDUMP"));
+    let ended = Running::start(&["-z", &path, "-y", "/nowhere", "-c", "lm; .bugcheck"]).finish();
+    assert_eq!((ended.code, ended.out.as_str()), (0, told), "{}", ended.err);
+}

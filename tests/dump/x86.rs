@@ -8,7 +8,10 @@ use verikd::dump;
 use verikd::memory::{Memory, ReadCause, VirtAddr};
 use verikd::source::Source;
 
-use super::folder;
+use verikd_sim::windows::WINDOWS_7_SP1;
+
+use super::support::text::text;
+use super::{debugger, folder, symbols};
 
 const PAGE: usize = 0x1000;
 const KUSER: u32 = 0xffdf_0000;
@@ -150,4 +153,28 @@ fn tables_with_pae_are_walked() {
 #[test]
 fn tables_without_pae_are_walked() {
     examine(&write("plain.dmp", false));
+}
+
+/// Symbols of another kernel are of no use for it, and it needs none.
+#[test]
+fn what_is_written_of_a_32_bit_machine_is_a_32_bit_dump() {
+    for (is_pae, name) in [(true, "pae"), (false, "plain")] {
+        let opened = debugger(&write(&format!("{name}-first.dmp"), is_pae), &symbols(&WINDOWS_7_SP1));
+        for (option, dump_type) in [("/f", 1), ("/ka", 6)] {
+            let path = folder("x86").join(format!("{name}{}.dmp", &option[1..]));
+            let said = text(&opened.target().unwrap(), &format!(".dump /o {option} {}", path.display()));
+            assert!(said.contains("Dump successfully written"), "{said}");
+            let bytes = std::fs::read(&path).unwrap();
+            assert_eq!((&bytes[..8], bytes[0xf88]), (&b"PAGEDUMP"[..], dump_type));
+            examine(&path);
+            let again = debugger(&path, &symbols(&WINDOWS_7_SP1));
+            for line in [".bugcheck", "r", "vertarget"] {
+                assert_eq!(
+                    text(&again.target().unwrap(), line),
+                    text(&opened.target().unwrap(), line),
+                    "{line}"
+                );
+            }
+        }
+    }
 }
