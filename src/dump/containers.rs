@@ -14,6 +14,8 @@ use crate::physical::{BadRun, PageMap, PositionedFile, Run};
 const PAGE: u64 = 0x1000;
 /// Bytes of a bitmap that are read at a time.
 const PIECE: usize = 0x1_0000;
+/// What debuggers write again and again into a page that they could not read.
+const UNREAD: [u8; 4] = 0xdead_feed_u32.to_le_bytes();
 /// A machine's highest frame, and then some: 4 PiB.
 const MAX_FRAMES: u64 = 1 << 40;
 
@@ -158,7 +160,7 @@ fn ranges(file: &PositionedFile, header: &Header, start: &[u8]) -> Result<PageMa
     }
     // Of a complete dump the total is known; what follows it is whatever lay there.
     let wanted = (header.dump_type == 10).then(|| u64_at(start, 0x28));
-    let mut map = PageMap::default();
+    let mut map = PageMap::filled_with(UNREAD);
     let (mut at, mut offset, mut total) = (at + 0x30, first_page, 0_u64);
     'file: while at + 16 <= first_page {
         let piece = read(file, at, PIECE.min((first_page - at) as usize) & !15)?;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use kd_protocol::MachineType;
 
 use self::header::{Header, LEN_64};
-use crate::memory::{Memory, Paging, PhysicalMemory, VirtAddr};
+use crate::memory::{Memory, Paging, PhysicalMemory, TranslatedMemory, VirtAddr};
 use crate::physical::{self, FilePages, PageMap, PositionedFile, Processor, Run};
 use crate::source::{ImageSource, KernelVersion};
 
@@ -34,6 +34,9 @@ pub use error::DumpError;
 pub use opened::Opened;
 pub(crate) use write::LIVE_SYSTEM_DUMP;
 pub use write::{DumpFacts, DumpForm, WriteError, Written, write};
+
+/// What a dump is worth whose kernel is not found: it opens all the same.
+const ONLY_THE_HEADER: &str = "Only what its header says is known of this dump: .bugcheck, vertarget";
 
 /// Opens a file by its content. `dtb` is the root of the kernel's page tables, for files that do not say it.
 ///
@@ -105,12 +108,6 @@ fn crash_dump(file: &Arc<PositionedFile>, header: &Header, dtb: Option<u64>) -> 
     if header.dump_type == TRIAGE {
         return triage::open(file, header);
     }
-    if header.machine == MachineType::ARM64 {
-        return Err(DumpError::Refused(format!(
-            "a {} of an ARM64 machine, whose page tables verikd does not read; small dumps of such machines open",
-            header.kind()
-        )));
-    }
     let map = containers::pages(file, header)?;
     let what = format!("{}, {} pages", header.kind(), map.total() / 0x1000);
     let mut warnings = Vec::new();
@@ -126,30 +123,46 @@ fn crash_dump(file: &Arc<PositionedFile>, header: &Header, dtb: Option<u64>) -> 
     }
     let pages: Arc<dyn PhysicalMemory> = Arc::new(FilePages { file: Arc::clone(file), map });
     let root = dtb.unwrap_or(header.directory_table_base);
-    let pagings: &[Paging] = match (header.is_64_bit, header.is_pae) {
-        (true, _) => &[Paging::Long4, Paging::Long5],
+    let pagings: &[Paging] = match (header.machine, header.is_pae) {
+        (MachineType::ARM64, _) => &[Paging::Arm64],
+        (MachineType::AMD64, _) => &[Paging::Long4, Paging::Long5],
         // Writers differ about the flag; what the tables say decides.
-        (false, true) => &[Paging::Pae, Paging::X86],
-        (false, false) => &[Paging::X86, Paging::Pae],
+        (_, true) => &[Paging::Pae, Paging::X86],
+        (_, false) => &[Paging::X86, Paging::Pae],
     };
-    let memory = pagings.iter().find_map(|paging| physical::with_root(&pages, root, *paging));
-    let Some(memory) = memory else {
-        // A root of no use: whatever page of the dump is one.
-        let found = physical::find(&pages, &[], dtb)?;
-        let version = KernelVersion { major: header.major, build: header.build, ..found.version };
-        return Ok(opened(file, found.memory, version, header, what, warnings));
-    };
+    let of_header = pagings.iter().find_map(|paging| physical::with_root(&pages, root, *paging));
     let wide = |address: VirtAddr| {
         if header.is_64_bit { address } else { VirtAddr(address.0 & 0xffff_ffff) }
     };
     let (block, list) = (wide(header.debugger_data), wide(header.module_list));
-    let base = kernel_base(&memory, block, list, header.is_64_bit)?;
+    let (memory, base) = match of_header {
+        Some(memory) => {
+            let base = kernel_base(&memory, block, list, header.is_64_bit);
+            let base = base.or_else(|| physical::any_kernel(&memory).filter(|_| header.is_64_bit));
+            (memory, base)
+        }
+        // A root of no use: whatever page of the dump is one.
+        None => match physical::find(&pages, &[], dtb) {
+            Ok(found) => (found.memory, Some(found.version.base)),
+            Err(why) => {
+                warnings.push(format!("{ONLY_THE_HEADER}: no page tables of its kernel are in it ({why})"));
+                (TranslatedMemory::new(pages, root, pagings[0]), Some(VirtAddr(0)))
+            }
+        },
+    };
+    if base.is_none() {
+        warnings.push(format!(
+            "{ONLY_THE_HEADER}: neither its debugger data block nor its list of modules can be read, and no image of a kernel \
+             is in it"
+        ));
+    }
+    let build = Some(header.build).filter(|build| *build != 0);
     let version = KernelVersion {
         major: header.major,
-        build: header.build,
+        build: build.or_else(|| physical::shared_build(&memory, header.is_64_bit)).unwrap_or(0),
         flags: 1 | if header.is_64_bit { KernelVersion::PTR64 } else { 0 },
         machine: header.machine,
-        base,
+        base: base.unwrap_or_default(),
         module_list: list,
         debugger_data_list: list_of(&memory, block, header.is_64_bit),
     };
@@ -200,12 +213,7 @@ fn virtual_machine(
 }
 
 /// The kernel's base: what its debugger data say, else the first module's.
-fn kernel_base(
-    memory: &dyn Memory,
-    block: VirtAddr,
-    list: VirtAddr,
-    is_64_bit: bool,
-) -> Result<VirtAddr, DumpError> {
+fn kernel_base(memory: &dyn Memory, block: VirtAddr, list: VirtAddr, is_64_bit: bool) -> Option<VirtAddr> {
     let word = |at: VirtAddr, len: usize| {
         let mut value = [0; 8];
         memory.read_virtual(at, &mut value[..len]).ok()?;
@@ -220,14 +228,14 @@ fn kernel_base(
         let first = cut(word(list, width)?);
         word(first.offset(if is_64_bit { 0x30 } else { 0x18 }), width).map(cut)
     };
-    let candidates = [of_block, of_list()];
-    let base = candidates.into_iter().flatten().find(|base| physical::is_image(memory, *base));
+    let is_kernels = |base: &VirtAddr| {
+        let first = if is_64_bit { 0xffff_8000_0000_0000 } else { 0x8000_0000 };
+        base.0 >= first && base.0.is_multiple_of(0x1000)
+    };
+    let candidates = [of_block, of_list()].map(|base| base.filter(is_kernels));
+    let is_there = |base: &VirtAddr| physical::is_image(memory, *base);
     // Its first page may be absent; then its own word for it has to do.
-    base.or(of_block).ok_or_else(|| {
-        DumpError::NoKernel(
-            "neither its debugger data block nor its list of modules can be read, so that the kernel's base is not known".into(),
-        )
-    })
+    candidates.into_iter().flatten().find(is_there).or(candidates[0]).or(candidates[1])
 }
 
 /// The head of the list that `block` is in, which is what a kernel tells a live debugger.

@@ -80,7 +80,9 @@ pub(super) fn open(file: &Arc<PositionedFile>, header: &Header) -> Result<Opened
         )));
     }
     let mut made = Made { memory: ImageMemory::new(), taken: Vec::new(), next: MADE };
-    dump.make_modules(&mut made, header.module_list);
+    // Where the header has no list, one is made somewhere else.
+    let module_list = if header.module_list.is_null() { VirtAddr(made.take(16)) } else { header.module_list };
+    dump.make_modules(&mut made, module_list);
     let list = dump.make_debugger_data(&mut made, header);
     let base = dump.drivers().next().map_or(VirtAddr(0), |driver| driver.base);
     let version = KernelVersion {
@@ -89,7 +91,7 @@ pub(super) fn open(file: &Arc<PositionedFile>, header: &Header) -> Result<Opened
         flags: KernelVersion::PTR64 | 1,
         machine: header.machine,
         base,
-        module_list: header.module_list,
+        module_list,
         debugger_data_list: list,
     };
     let context = dump.context().or_else(|| header.context.clone());

@@ -3,11 +3,13 @@
 //! ```text
 //!  bits 56..48      47..39      38..30      29..21      20..12     11..0
 //!      PML5 -----> PML4 -----> PDPT -----> PD --------> PT ------> byte       Long5; Long4 begins at PML4
+//!                 L0 -------> L1 -------> L2 -------> L3                    Arm64, granule of 4 KiB
 //!                               CR3 of PAE: 4 entries, PD, PT                 Pae
 //!                                31..22 (PS: 4 MiB) --> 21..12 (u32 entries)  X86
 //! ```
 //! An entry that is not valid may still lead to a page: one in transition (on the standby or modified list), one through a
-//! prototype. Source: docs/dumps.md 4; AMD64 Architecture Programmer's Manual, volume 2, section 5.3.
+//! prototype. Source: docs/dumps.md 4; AMD64 Architecture Programmer's Manual, volume 2, section 5.3; Arm Architecture
+//! Reference Manual, D8.3.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -29,6 +31,9 @@ pub enum Paging {
     Pae,
     /// x86 without.
     X86,
+    /// ARM64, four levels, pages of 4 KiB, as Windows has them: one top table, whose lower half is a process's (TTBR0), whose
+    /// upper half is the kernel's (TTBR1).
+    Arm64,
 }
 
 impl Paging {
@@ -36,7 +41,7 @@ impl Paging {
     pub(super) const fn shifts(self) -> &'static [u32] {
         match self {
             Self::Long5 => &[48, 39, 30, 21, 12],
-            Self::Long4 => &[39, 30, 21, 12],
+            Self::Long4 | Self::Arm64 => &[39, 30, 21, 12],
             Self::Pae => &[30, 21, 12],
             Self::X86 => &[22, 12],
         }
@@ -61,13 +66,24 @@ impl Paging {
             Self::Pae => 0xffff_ffe0,
             Self::X86 => 0xffff_f000,
             Self::Long4 | Self::Long5 => FRAME,
+            // Above it is the number of the address space, below it a flag.
+            Self::Arm64 => 0x0000_ffff_ffff_f000,
+        }
+    }
+
+    /// Where the address of a frame is in an entry.
+    const fn frame_mask(self) -> u64 {
+        match self {
+            Self::X86 => 0xffff_f000,
+            Self::Pae | Self::Long4 | Self::Long5 => FRAME,
+            Self::Arm64 => FRAME_ARM64,
         }
     }
 
     /// An address whose lower bits are known, with the upper ones that it must have.
     pub(super) const fn canonical(self, address: u64) -> u64 {
         match self {
-            Self::Long4 => ((address << 16) as i64 >> 16) as u64,
+            Self::Long4 | Self::Arm64 => ((address << 16) as i64 >> 16) as u64,
             Self::Long5 => ((address << 7) as i64 >> 7) as u64,
             Self::Pae | Self::X86 => address,
         }
@@ -76,7 +92,7 @@ impl Paging {
     /// True if the address has the form that this kind of processor takes.
     const fn takes(self, address: u64) -> bool {
         let sign = match self {
-            Self::Long4 => (address as i64) >> 47,
+            Self::Long4 | Self::Arm64 => (address as i64) >> 47,
             Self::Long5 => (address as i64) >> 56,
             Self::Pae | Self::X86 => return address >> 32 == 0,
         };
@@ -126,8 +142,12 @@ const SWIZZLED_NOT: u64 = 1 << 4;
 const LARGE: u64 = 1 << 7;
 const PROTOTYPE: u64 = 1 << 10;
 const TRANSITION: u64 = 1 << 11;
+/// ARM64: a valid entry is one of a table, or in the last level of a page. Without it: of a block, or in the last level none.
+const TABLE_OR_PAGE: u64 = 1 << 1;
 /// Bits 51..12.
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
+/// Bits 49..12; above them are attributes.
+const FRAME_ARM64: u64 = 0x0003_ffff_ffff_f000;
 /// What the kernel sets in frames of entries that are not valid, so that processors do not speculate on them.
 const INVALID_PTE_MASK: u64 = 1 << 45;
 const PAGE: u64 = 0x1000;
@@ -168,7 +188,7 @@ impl Translator {
         if !paging.takes(address.0) {
             // To where addresses are taken again.
             let next = match paging {
-                Paging::Long4 => 0xffff_8000_0000_0000,
+                Paging::Long4 | Paging::Arm64 => 0xffff_8000_0000_0000,
                 Paging::Long5 => 0xff00_0000_0000_0000,
                 Paging::Pae | Paging::X86 => u64::MAX,
             };
@@ -206,13 +226,21 @@ impl Translator {
             let may_be_large = match self.paging {
                 Paging::X86 => shift == 22,
                 Paging::Pae => shift == 21,
-                Paging::Long4 | Paging::Long5 => shift == 30 || shift == 21,
+                Paging::Long4 | Paging::Long5 | Paging::Arm64 => shift == 30 || shift == 21,
             };
-            if may_be_large && entry & LARGE != 0 {
-                let at = entry & self.frame_mask() & !(size - 1);
+            let is_large = match self.paging {
+                Paging::Arm64 => entry & TABLE_OR_PAGE == 0,
+                _ => may_be_large && entry & LARGE != 0,
+            };
+            if is_large && !may_be_large {
+                // What ARM64 keeps for later.
+                return Err(ReadCause::NotMapped);
+            }
+            if is_large {
+                let at = entry & self.paging.frame_mask() & !(size - 1);
                 return Ok(Leads::ToPage { at, len: size });
             }
-            entry & self.frame_mask()
+            entry & self.paging.frame_mask()
         } else {
             self.without_presence(physical, entry, is_last && follows)?
         };
@@ -229,10 +257,6 @@ impl Translator {
         PageTables { root: self.root, paging: self.paging }
     }
 
-    const fn frame_mask(&self) -> u64 {
-        if matches!(self.paging, Paging::X86) { 0xffff_f000 } else { FRAME }
-    }
-
     /// The frame of an entry that is not valid, where its page is in memory all the same.
     fn without_presence(
         &self,
@@ -247,7 +271,7 @@ impl Translator {
             return self.of_prototype(physical, entry, follows);
         }
         if entry & TRANSITION != 0 {
-            let frame = entry & self.frame_mask();
+            let frame = entry & self.paging.frame_mask();
             let is_masked = frame >= physical.end().0 && entry & SWIZZLED_NOT == 0;
             return Ok(if is_masked { frame & !INVALID_PTE_MASK } else { frame });
         }
@@ -268,7 +292,7 @@ impl Translator {
         // Its address; all ones say that the kernel looks elsewhere for it, which only user memory has.
         let of_vad = entry >> 32 == 0xffff_ffff;
         let at = match self.paging {
-            Paging::Long4 | Paging::Long5 => VirtAddr(((entry as i64) >> 16) as u64),
+            Paging::Long4 | Paging::Long5 | Paging::Arm64 => VirtAddr(((entry as i64) >> 16) as u64),
             Paging::Pae => VirtAddr(entry >> 32),
             Paging::X86 => return Err(ReadCause::NotMapped),
         };
@@ -282,7 +306,7 @@ impl Translator {
         physical.read(at, &mut real).map_err(|(_, cause)| cause)?;
         let real = u64::from_le_bytes(real);
         if real & PRESENT != 0 {
-            return Ok(real & self.frame_mask());
+            return Ok(real & self.paging.frame_mask());
         }
         self.without_presence(physical, real, false)
     }
@@ -419,6 +443,46 @@ mod tests {
         };
         assert_eq!(hole(0xffff_fa00_0000_0000), 1 << 39);
         assert_eq!(hole(0x8000_0000_0000), 0xffff_8000_0000_0000 - 0x8000_0000_0000, "no canonical address");
+    }
+
+    /// Arm Architecture Reference Manual, D8.3: bits 1 and 0 are 11 for a table or a page, 01 for a block, which L1 and L2
+    /// have; the address is in bits 47 to 12, a block's above its size; attributes do not change where an entry leads.
+    #[test]
+    fn entries_of_arm64_lead_to_tables_blocks_and_pages() {
+        const ATTRIBUTES: u64 = 0x0074_0000_0000_0f44;
+        let entry_at = |table: u64, shift: u32| (table + (VA >> shift & 0x1ff) * 8) as usize;
+        let translate = |level: u32, entry: u64| {
+            let mut ram = Ram(vec![0; 0x6000]);
+            for (table, shift, entry) in [
+                (0x1000, 39, 0x2000 | ATTRIBUTES | 3),
+                (0x2000, 30, 0x3000 | 3),
+                (0x3000, 21, 0x4000 | 3),
+                (0x4000, 12, 0x5000 | ATTRIBUTES | 3),
+            ] {
+                let entry = if shift == level { 0 } else { entry };
+                ram.0[entry_at(table, shift)..][..8].copy_from_slice(&entry.to_le_bytes());
+            }
+            if level != 0 {
+                let table = [(39, 0x1000), (30, 0x2000), (21, 0x3000), (12, 0x4000)];
+                let (_, table) = table.into_iter().find(|(shift, _)| *shift == level).unwrap();
+                ram.0[entry_at(table, level)..][..8].copy_from_slice(&entry.to_le_bytes());
+            }
+            // TTBR: a number of the address space above, a flag below.
+            let translator = Translator::new(0x00ab_0000_0000_1001, Paging::Arm64);
+            match translator.translate(&ram, VirtAddr(VA + 0x123)) {
+                Translation::Mapped { at, left } => Ok((at.0, left)),
+                Translation::Hole { cause, .. } => Err(cause),
+            }
+        };
+        assert_eq!(translate(0, 0), Ok((0x5123, 0xedd)));
+        let within = |size: u64| (VA + 0x123) % size;
+        let block = |at: u64, size: u64| Ok((at + within(size), size - within(size)));
+        assert_eq!(translate(30, 0x40_4000_0000 | ATTRIBUTES | 1), block(0x40_4000_0000, 1 << 30));
+        assert_eq!(translate(21, 0x60_0000 | 1 << 16 | ATTRIBUTES | 1), block(0x60_0000, 1 << 21));
+        assert_eq!(translate(39, 0x2000 | 1), Err(ReadCause::NotMapped), "no block is that large");
+        assert_eq!(translate(12, 0x5000 | 1), Err(ReadCause::NotMapped), "kept for later");
+        assert_eq!(translate(12, 2), Err(ReadCause::NotMapped), "not valid");
+        assert_eq!(translate(12, 0x5000 | 1 << 11), Ok((0x5123, 0xedd)), "in transition");
     }
 
     /// A table page that is not in the dump is not "not mapped".

@@ -30,6 +30,8 @@ const KERNEL_DIRECTORY_TABLE_BASE: [u64; 3] = [0x9000, 0x7000, 0x6000];
 const MAX_EXPORTS: usize = 1 << 20;
 /// CR4: five levels.
 const LA57: u64 = 1 << 12;
+/// Pages of the kernel's region that are looked at for the beginning of its image: 8 GiB of what is mapped.
+const MAX_PROBED: u32 = 1 << 21;
 /// Bytes that are looked through at a time.
 const SCAN_PIECE: usize = 1 << 20;
 
@@ -53,7 +55,7 @@ pub(crate) fn with_root(
     paging: Paging,
 ) -> Option<TranslatedMemory> {
     let memory = TranslatedMemory::new(Arc::clone(physical), cr3, paging);
-    let shared = if matches!(paging, Paging::Long4 | Paging::Long5) { KUSER_64 } else { KUSER_32 };
+    let shared = if matches!(paging, Paging::Pae | Paging::X86) { KUSER_32 } else { KUSER_64 };
     let mut major = [0; 4];
     memory.read_virtual(shared.offset(NT_MAJOR_VERSION), &mut major).ok()?;
     matches!(u32::from_le_bytes(major), 5 | 6 | 10).then_some(memory)
@@ -66,15 +68,20 @@ pub(crate) fn find(
     dtb: Option<u64>,
 ) -> Result<Found, NoKernel> {
     let given = dtb.map(|dtb| (dtb, None));
+    let plain: &[Paging] = &[Paging::Long4, Paging::Arm64];
     // Those in the kernel first: a processor in user mode may run on tables that lack most of it.
     let in_ring =
         |is_kernel: bool| processors.iter().filter(move |cpu| (cpu.selectors[0] & 3 == 0) == is_kernel);
     let of_cpus = in_ring(true).chain(in_ring(false)).map(|cpu| (cpu.cr3, Some(cpu)));
     for (cr3, cpu) in given.into_iter().chain(of_cpus) {
-        let paging = if cpu.is_some_and(|cpu| cpu.cr4 & LA57 != 0) { Paging::Long5 } else { Paging::Long4 };
-        let own = with_root(physical, cr3, paging).map(|memory| (memory, cr3));
-        let shadowed = cpu.and_then(|cpu| behind_shadow(physical, cpu, paging));
-        for (memory, root) in [own, shadowed].into_iter().flatten() {
+        let pagings: &[Paging] = match cpu {
+            Some(cpu) if cpu.cr4 & LA57 != 0 => &[Paging::Long5],
+            Some(_) => &plain[..1],
+            None => plain,
+        };
+        let own = pagings.iter().filter_map(|paging| Some((with_root(physical, cr3, *paging)?, cr3)));
+        let shadowed = cpu.and_then(|cpu| behind_shadow(physical, cpu, pagings[0]));
+        for (memory, root) in own.chain(shadowed) {
             let handlers = processors.iter().filter_map(|cpu| divide_error(&memory, cpu.idt_base));
             if let Some(base) = handlers.into_iter().find_map(|code| image_above(&memory, code)) {
                 return Ok(found(memory, base, root));
@@ -121,30 +128,42 @@ pub(crate) fn image_above(memory: &TranslatedMemory, code: VirtAddr) -> Option<V
 
 /// True if an executable image of a machine that is read here begins there.
 pub(crate) fn is_image(memory: &dyn Memory, base: VirtAddr) -> bool {
+    machine_of(memory, base).is_some()
+}
+
+/// Whose image begins there, if it is a machine's that is read here.
+fn machine_of(memory: &dyn Memory, base: VirtAddr) -> Option<MachineType> {
     let mut start = [0; 0x40];
     if memory.read_virtual(base, &mut start).is_err() || !start.starts_with(b"MZ") {
-        return false;
+        return None;
     }
     let new_header = u32::from_le_bytes(start[0x3c..0x40].try_into().expect("four bytes"));
     let mut head = [0; 6];
-    new_header < 0x1000
+    let is_there = new_header < 0x1000
         && memory.read_virtual(base.offset(new_header.into()), &mut head).is_ok()
-        && head.starts_with(b"PE\0\0")
-        && matches!(
-            MachineType(u16::from_le_bytes([head[4], head[5]])),
-            MachineType::AMD64 | MachineType::I386
-        )
+        && head.starts_with(b"PE\0\0");
+    let machine = MachineType(u16::from_le_bytes([head[4], head[5]]));
+    let is_known = matches!(machine, MachineType::AMD64 | MachineType::ARM64 | MachineType::I386);
+    (is_there && is_known).then_some(machine)
 }
 
-/// The first image in the region of an x64 kernel that exports what only the kernel does.
-fn any_kernel(memory: &TranslatedMemory) -> Option<VirtAddr> {
+/// The first image in the region of a 64-bit kernel that exports what only the kernel does.
+pub(crate) fn any_kernel(memory: &TranslatedMemory) -> Option<VirtAddr> {
     let (mut at, end) = (0xffff_f800_0000_0000_u64, 0xffff_f880_0000_0000_u64);
-    while at < end {
+    // The two kinds of tables are alike enough for one to be taken for the other.
+    let is_arm64 = memory.page_tables().is_ok_and(|tables| tables.paging == Paging::Arm64);
+    // Tables of a hostile file may map all of it, again and again the same pages.
+    let mut left_to_probe = MAX_PROBED;
+    while at < end && left_to_probe > 0 {
         let left = match memory.translate(VirtAddr(at)) {
             Translation::Hole { left, .. } => left,
             Translation::Mapped { .. } => {
                 let base = VirtAddr(at);
-                if is_image(memory, base) && export(memory, base, "NtBuildNumber").is_some() {
+                left_to_probe -= 1;
+                let machine = machine_of(memory, base);
+                if machine.is_some_and(|machine| (machine == MachineType::ARM64) == is_arm64)
+                    && export(memory, base, "NtBuildNumber").is_some()
+                {
                     return Some(base);
                 }
                 PAGE - at % PAGE
@@ -167,11 +186,13 @@ fn scan(physical: &Arc<dyn PhysicalMemory>) -> Result<Found, NoKernel> {
                 Err(_) => continue,
             }
             for (at, page) in (start..).step_by(PAGE as usize).zip(piece.chunks_exact(PAGE as usize)) {
-                if is_top_table(page, at)
-                    && let Some(memory) = with_root(physical, at, Paging::Long4)
-                    && let Some(base) = any_kernel(&memory)
-                {
-                    return Ok(found(memory, base, at));
+                for paging in [Paging::Long4, Paging::Arm64] {
+                    if is_top_table(page, at, paging)
+                        && let Some(memory) = with_root(physical, at, paging)
+                        && let Some(base) = any_kernel(&memory)
+                    {
+                        return Ok(found(memory, base, at));
+                    }
                 }
             }
         }
@@ -188,16 +209,32 @@ fn found(memory: TranslatedMemory, base: VirtAddr, root: u64) -> Found {
 }
 
 /// True if one entry of the page's upper half, and no other, leads to the page itself.
-fn is_top_table(page: &[u8], at: u64) -> bool {
+fn is_top_table(page: &[u8], at: u64, paging: Paging) -> bool {
     let own = (at | 1).to_le_bytes();
-    // Bits 12 to 39 of the address, and that it is present: what no other page's entries have by chance.
+    // ARM64: it must be a table's, and has attributes where x64's address goes on.
+    let (kind, above) = if paging == Paging::Arm64 { (3, 0x3) } else { (1, 0xf) };
+    // Bits 12 to 47 of the address and more, and that it is present: what no other page's entries have by chance.
     let is_own = |entry: &[u8]| {
-        entry[0] & 1 == 1
+        entry[0] & kind == kind
             && entry[1] & 0xf0 == own[1] & 0xf0
             && entry[2..6] == own[2..6]
-            && entry[6] & 0xf == own[6]
+            && entry[6] & above == own[6]
     };
     page[PAGE as usize / 2..].chunks_exact(8).filter(|entry| is_own(entry)).count() == 1
+}
+
+/// The build that `KUSER_SHARED_DATA` says; kernels before 10 have no place for it there.
+pub(crate) fn shared_build(memory: &dyn Memory, is_64_bit: bool) -> Option<u16> {
+    const NT_BUILD_NUMBER: u64 = 0x260;
+    let shared = if is_64_bit { KUSER_64 } else { KUSER_32 };
+    let word = |at: u64| {
+        let mut value = [0; 4];
+        memory.read_virtual(shared.offset(at), &mut value).ok()?;
+        Some(u32::from_le_bytes(value))
+    };
+    let build = (word(NT_MAJOR_VERSION)? == 10).then(|| word(NT_BUILD_NUMBER)).flatten()?;
+    // The upper half says whether it is a free build.
+    Some(build as u16).filter(|build| *build != 0)
 }
 
 /// What a kernel at `base` says of itself through its exports.
@@ -211,9 +248,9 @@ fn version(memory: &TranslatedMemory, base: VirtAddr) -> KernelVersion {
     let major = if build.is_some_and(|it| it >> 24 == 0xc0) { 0xc } else { 0xf };
     KernelVersion {
         major,
-        build: build.unwrap_or(0) as u16,
+        build: build.map(|it| it as u16).or_else(|| shared_build(memory, true)).unwrap_or(0),
         flags: KernelVersion::PTR64 | 1,
-        machine: MachineType::AMD64,
+        machine: machine_of(memory, base).unwrap_or_default(),
         base,
         module_list: export(memory, base, "PsLoadedModuleList").unwrap_or_default(),
         debugger_data_list: VirtAddr(0),

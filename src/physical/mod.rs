@@ -14,7 +14,7 @@ mod processor;
 mod stop;
 
 pub(crate) use file::PositionedFile;
-pub(crate) use kernel::{Found, NoKernel, find, is_image, with_root};
+pub(crate) use kernel::{Found, NoKernel, any_kernel, find, is_image, shared_build, with_root};
 pub(crate) use pages::{BadRun, FilePages, PageMap, Run};
 pub(crate) use processor::Processor;
 pub(crate) use stop::exception;

@@ -8,6 +8,7 @@ use crate::memory::{PhysAddr, PhysicalMemory, ReadCause};
 
 /// The most runs that are kept: a bitmap of a fragmented machine has many, a hostile one as many as it has bits.
 const MAX_RUNS: usize = 1 << 20;
+const PAGE: u64 = 0x1000;
 /// No machine has more physical address space.
 const MAX_ADDRESS: u64 = 1 << 52;
 
@@ -23,6 +24,8 @@ pub(crate) struct Run {
 #[derive(Debug, Default)]
 pub(crate) struct PageMap {
     runs: Vec<Run>,
+    /// What the writer has put, again and again, where it could not read a page.
+    filler: Option<[u8; 4]>,
 }
 
 /// What is wrong with a run.
@@ -37,6 +40,11 @@ pub(crate) enum BadRun {
 }
 
 impl PageMap {
+    /// One whose writer has filled the pages that it could not read with this.
+    pub(crate) fn filled_with(filler: [u8; 4]) -> Self {
+        Self { filler: Some(filler), ..Self::default() }
+    }
+
     /// Adds a run behind the others, merged with the last where it continues it in address and file.
     pub(crate) fn push(&mut self, run: Run) -> Result<(), BadRun> {
         if run.len == 0 {
@@ -97,6 +105,31 @@ pub(crate) struct FilePages {
     pub(crate) map: PageMap,
 }
 
+impl FilePages {
+    /// How many bytes of `bytes`, which were read at `offset`, `into` a run, lie before a page of nothing but the writer's
+    /// filler.
+    fn before_filler(&self, offset: u64, into: u64, bytes: &[u8]) -> Option<usize> {
+        let filler = self.map.filler?;
+        let is_filler = |from: u64, bytes: &[u8]| {
+            bytes.iter().zip(from % 4..).all(|(byte, at)| *byte == filler[at as usize % 4])
+        };
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = into + done as u64;
+            let len = ((PAGE - at % PAGE) as usize).min(bytes.len() - done);
+            // A few bytes may be so by chance: all of the page is not.
+            if is_filler(at, &bytes[done..done + len])
+                && let Ok(page) = self.file.read_some(offset + done as u64 - at % PAGE, PAGE as usize)
+                && is_filler(0, &page)
+            {
+                return Some(done);
+            }
+            done += len;
+        }
+        None
+    }
+}
+
 impl PhysicalMemory for FilePages {
     fn read(&self, address: PhysAddr, buf: &mut [u8]) -> Result<(), (usize, ReadCause)> {
         let mut got = 0;
@@ -110,6 +143,9 @@ impl PhysicalMemory for FilePages {
             self.file
                 .read_exact_at(offset, &mut buf[got..got + there])
                 .map_err(|error| (got, ReadCause::File(error.to_string().into())))?;
+            if let Some(len) = self.before_filler(offset, into, &buf[got..got + there]) {
+                return Err((got + len, ReadCause::NotKept));
+            }
             got += there;
             if there < len {
                 return Err((got, ReadCause::CutShort));
@@ -150,6 +186,29 @@ mod tests {
         map.push(run(0x1000, 0x1000, 0x9000)).unwrap();
         assert_eq!(map.sorted().unwrap_err(), BadRun::Overlaps(0x1000));
         assert!(PageMap::default().push(run(u64::MAX - 0xfff, 0x2000, 0)).is_err());
+    }
+
+    /// WinDbg fills what it could not read; a word of it in a page is data.
+    #[test]
+    fn a_page_of_nothing_but_filler_is_none() {
+        let filler = 0xdead_feed_u32.to_le_bytes();
+        let mut bytes: Vec<u8> = [filler.repeat(0x800), vec![7; 0x1000]].concat();
+        bytes[0x1ffc] = 0;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[filler.repeat(0x400), bytes].concat()).unwrap();
+        let file = Arc::new(PositionedFile::open(file.path()).unwrap());
+        let mut map = PageMap::filled_with(filler);
+        map.push(run(0x5000, 0x4000, 0)).unwrap();
+        let pages = FilePages { file, map };
+        let read = |at, len| pages.read(PhysAddr(at), &mut vec![0; len]);
+        assert_eq!(read(0x5000, 0x1000), Err((0, ReadCause::NotKept)));
+        assert_eq!(read(0x5ffd, 2), Err((0, ReadCause::NotKept)));
+        assert_eq!(read(0x7000, 8), Ok(()), "words of it in a page that has more");
+        assert_eq!(read(0x8000, 0x1000), Ok(()));
+        let mut map = PageMap::default();
+        map.push(run(0x5000, 0x1000, 0)).unwrap();
+        let pages = FilePages { file: Arc::clone(&pages.file), map };
+        assert_eq!(pages.read(PhysAddr(0x5000), &mut [0; 8]), Ok(()), "another writer's data");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod support;
 #[path = "../support/program.rs"]
 mod program;
 
+mod arm64;
 mod encoded;
 mod fields;
 mod hostile;
