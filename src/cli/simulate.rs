@@ -55,6 +55,9 @@ pub(super) struct Options {
     /// Blocks that myfault.sys allocates and frees every second while the machine runs
     #[arg(long, value_name = "N", default_value_t = 0)]
     busy: u32,
+    /// How many processors it has, up to 64
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(Growth::MOST_PROCESSORS)))]
+    processors: u8,
     /// Send from this address; any free port otherwise
     #[arg(long, value_name = "ADDR:PORT")]
     source: Option<SocketAddr>,
@@ -117,6 +120,7 @@ pub(super) fn run(options: &Options) -> u8 {
         drivers: options.drivers,
         reuse: options.reuse,
         busy: options.busy,
+        processors: options.processors,
     };
     if let Some(path) = &options.write_dump {
         if options.windows.is_32_bit() {

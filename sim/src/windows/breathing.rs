@@ -6,10 +6,11 @@ use std::time::Duration;
 use kd_protocol::VirtAddr;
 
 use super::kernel::{Kernel, Site};
+use super::pool_account::Pool;
 use super::pool_log::{self, Event};
 use super::processes::LEAKING_THREAD;
 use super::verified::MYFAULT;
-use super::verifier::{self, Allocation, Pool, Slot};
+use super::verifier::{self, Allocation, Slot};
 
 /// How often it does something.
 const EVERY: Duration = Duration::from_millis(10);

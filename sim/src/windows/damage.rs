@@ -7,6 +7,7 @@ use fastrand::Rng;
 use kd_protocol::VirtAddr;
 
 use super::kernel::Kernel;
+use super::pool::trackers;
 use super::verified::{Driver, MYFAULT, NETFILT, STORFILT};
 use super::{modules, pool_log};
 use crate::physical::PAGE_SIZE;
@@ -52,6 +53,24 @@ pub(super) fn tear(kernel: &mut Kernel, seed: u64) {
     let frame = kernel.address_in("nt", "VeAllocatePoolWithTagPriority", 0x2b6);
     let stack = record.offset(kernel.offset_of(TRACE, "StackTrace"));
     kernel.write_u64(stack, frame.0);
+}
+
+/// Leaves the tables of pool tags while the kernel makes room for more of them.
+///
+/// ```text
+///  seed % 2   0  the table of tags that found no room has its new size, and is where the smaller one was
+///             1  the size of the other tables is that of larger ones, and the mask of their hash is still the old one
+/// ```
+pub(super) fn tear_trackers(kernel: &mut Kernel, seed: u64) {
+    trackers::expand(kernel);
+    let variable = match seed % 2 {
+        0 => ("PoolTrackTableExpansionSize", 4 * trackers::EXPANSION_ENTRIES, 8),
+        _ => ("PoolTrackTableSize", 2 * trackers::ENTRIES - 1, 8),
+    };
+    kernel.write_variables(&[variable]);
+    if seed.is_multiple_of(2) {
+        trackers::fill_expansion(kernel);
+    }
 }
 
 /// One way of spoiling records.

@@ -4,11 +4,13 @@ use kd_protocol::VirtAddr;
 
 use super::growth;
 use super::kernel::{Kernel, Site};
+use super::pool::trackers;
+use super::pool_account::Pool;
 use super::pool_log::Event;
 use super::processes::LEAKING_THREAD;
 use super::verified::{Driver, MYFAULT, NETFILT, STORFILT};
 use super::verifier::advanced::{self, Tracked};
-use super::verifier::{self, Allocation, Pool};
+use super::verifier::{self, Allocation};
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 
@@ -100,6 +102,8 @@ pub(super) fn of_one(kernel: &mut Kernel, driver: &Driver, blocks: usize) -> Vec
 pub(super) fn of_one_in_the_tree(kernel: &mut Kernel, driver: &Driver, blocks: usize) -> Vec<(u32, Event)> {
     let habit = habit_of(driver);
     let (allocations, events) = map_blocks(kernel, habit, blocks);
+    let bytes = allocations.iter().map(|allocation| allocation.size + HEADER).sum();
+    trackers::charge(kernel, habit.tag, habit.pool, blocks as u64, bytes);
     let tracked = allocations.iter().zip(&events).map(|(allocation, event)| Tracked {
         address: event.address,
         size: event.size,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::kernel::Kernel;
+use super::pool::trackers;
 use super::pool_log::{self, Event};
 use super::scenario::Scenario;
 use super::verified::{Chosen, LEVEL_POOL_TRACKING, NETFILT};
@@ -47,6 +48,7 @@ impl Scenario {
             Self::Myfault
             | Self::Torn
             | Self::BigLog
+            | Self::PoolTorn
             | Self::BugcheckC462
             | Self::BugcheckC460
             | Self::BugcheckC4F6
@@ -56,6 +58,7 @@ impl Scenario {
                 log(kernel, if self == Self::BigLog { BIG_LOG_LENGTH } else { length }, events);
             }
             Self::Many | Self::Corrupt => {
+                trackers::expand(kernel);
                 start(kernel, tracking, self.chosen());
                 let leaked = leak::until_first_stop(kernel, of_the_leak);
                 let blocks = if self == Self::Many { MANY } else { MANY / 10 };
@@ -97,6 +100,7 @@ impl Scenario {
         match self {
             Self::Torn => damage::tear(kernel, seed),
             Self::Corrupt => damage::corrupt(kernel, seed),
+            Self::PoolTorn => damage::tear_trackers(kernel, seed),
             _ => {}
         }
     }

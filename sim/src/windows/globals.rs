@@ -44,7 +44,7 @@ pub(super) fn initialize(kernel: &mut Kernel) {
         ("MmTotalCommitLimit", pages * 2, 8),
         ("NtBuildNumber", FREE_BUILD | u64::from(release.number), 4),
         ("CmNtCSDVersion", release.service_pack.into(), 4),
-        ("KeNumberProcessors", processors::COUNT as u64, 4),
+        ("KeNumberProcessors", processors::count(kernel) as u64, 4),
         ("KeTimeIncrement", TIME_INCREMENT, 4),
         ("KdPrintBufferSize", PRINT_BUFFER_SIZE, 4),
         ("KdDebuggerEnabled", 1, 1),
@@ -52,7 +52,7 @@ pub(super) fn initialize(kernel: &mut Kernel) {
     let active = kernel.symbol("KeActiveProcessors");
     kernel.set_all(active, "_KAFFINITY_EX", &[("Count", 1), ("Size", 4)]);
     let bitmap = active.offset(kernel.offset_of("_KAFFINITY_EX", "Bitmap"));
-    kernel.write_u64(bitmap, (1 << processors::COUNT) - 1);
+    kernel.write_u64(bitmap, u64::MAX >> (64 - processors::count(kernel)));
 
     kernel.pool_block(MEMORY_DESCRIPTOR, kernel.size_of("_PHYSICAL_MEMORY_DESCRIPTOR"), b"MmPh");
     let fields = [("NumberOfRuns", 1), ("NumberOfPages", pages - 1)];
@@ -135,7 +135,7 @@ fn shared_data(kernel: &mut Kernel) {
         ("KdDebuggerEnabled", 3),
         ("NXSupportPolicy", 2),
         ("NumberOfPhysicalPages", pages),
-        ("ActiveProcessorCount", processors::COUNT as u64),
+        ("ActiveProcessorCount", processors::count(kernel) as u64),
         ("ActiveGroupCount", 1),
     ];
     kernel.set_existing(SHARED_DATA, "_KUSER_SHARED_DATA", &fields);

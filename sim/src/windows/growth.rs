@@ -20,11 +20,16 @@ pub struct Growth {
     pub reuse: u32,
     /// Blocks that myfault.sys takes every second while the machine runs; it gives as many back, each a while later.
     pub busy: u32,
+    /// How many processors it has: at most [`Growth::MOST_PROCESSORS`] count, and nought are two.
+    pub processors: u8,
 }
 
 impl Growth {
     /// The most further drivers that a machine can have.
     pub const MOST_MODULES: u16 = (NAMES.len() * SUFFIXES) as u16;
+
+    /// The most processors that a machine can have: a group of them.
+    pub const MOST_PROCESSORS: u8 = 64;
 
     /// Further drivers that are loaded.
     pub(super) fn loaded(self) -> usize {

@@ -14,6 +14,7 @@ use super::growth::Growth;
 use super::images::{Build, Image};
 use super::layout::{ImageLayout, Release, Type, Types};
 use super::ledger::Ledger;
+use super::pool_account::PoolAccount;
 use crate::paging::{Access, VirtualMemory};
 use crate::physical::{PAGE_SIZE, PageSource};
 
@@ -69,6 +70,7 @@ pub(super) struct Kernel {
     /// doing: then it reads as zeros and takes no writes.
     pub(super) furnished: bool,
     pub(super) ledger: Ledger,
+    pub(super) pool: PoolAccount,
 }
 
 impl Kernel {
@@ -82,6 +84,7 @@ impl Kernel {
             growth,
             furnished: false,
             ledger: Ledger::default(),
+            pool: PoolAccount::default(),
         }
     }
 

@@ -3,11 +3,13 @@
 use kd_protocol::VirtAddr;
 
 use super::kernel::{Kernel, Site, span};
+use super::pool::{big, trackers};
+use super::pool_account::Pool;
 use super::pool_log::{self, Event};
 use super::processes::LEAKING_THREAD;
 use super::verified::{MYFAULT, NONPAGED_POOL_SIZE, NONPAGED_POOL_START, Tracking};
 use super::verifier::advanced::{self, Tracked};
-use super::verifier::{self, Allocation, Pool, Slot};
+use super::verifier::{self, Allocation, Slot};
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 
@@ -64,7 +66,8 @@ pub(super) fn until_first_stop(kernel: &mut Kernel, tracking: Tracking) -> Vec<(
         return until_blocks_are_leaked(kernel).0;
     }
     for number in 0..BLOCKS_AT_FIRST_STOP {
-        map_block(kernel, number).expect("RAM and pool hold the first blocks");
+        let block = map_block(kernel, number).expect("RAM and pool hold the first blocks");
+        charge(kernel, block);
     }
     if tracking == Tracking::None {
         return Vec::new();
@@ -115,9 +118,10 @@ fn until_blocks_are_leaked(kernel: &mut Kernel) -> (Vec<(u32, Event)>, Vec<Slot>
 /// Leaks one more block: the `number`th, counted from 0. Returns its address, or `None` if the pool has no more room.
 pub(super) fn leak(kernel: &mut Kernel, number: u64, tracking: Tracking) -> Option<VirtAddr> {
     let block = match tracking {
-        Tracking::None => return map_block(kernel, number),
+        Tracking::None => return map_block(kernel, number).inspect(|block| charge(kernel, *block)),
         Tracking::List => take_block(kernel, number).map(|(address, _)| address),
-        Tracking::Tree => map_block(kernel, number).inspect(|_| {
+        Tracking::Tree => map_block(kernel, number).inspect(|block| {
+            charge(kernel, *block);
             let block = tracked(kernel, number);
             advanced::track(kernel, &[block]);
         }),
@@ -157,6 +161,12 @@ fn take_block(kernel: &mut Kernel, number: u64) -> Option<(VirtAddr, Slot)> {
     let slot = verifier::allocated(kernel, &MYFAULT, &allocation)?;
     kernel.write_u64(address.offset(BLOCK - TRACKER_POINTER), slot.0.0);
     Some((address, slot))
+}
+
+/// Has the pool count a block of which Driver Verifier keeps no list.
+fn charge(kernel: &mut Kernel, block: VirtAddr) {
+    trackers::charge(kernel, *b"Leak", Pool::NonPaged, 1, BLOCK);
+    big::insert(kernel, block, *b"Leak", Pool::NonPaged, BLOCK);
 }
 
 /// Finds room for a block; `None` if the pool has no more.

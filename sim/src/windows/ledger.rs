@@ -29,8 +29,8 @@ impl Ledger {
         self.0.insert(slot, block);
     }
 
-    pub(super) fn gave_back(&mut self, slot: VirtAddr) {
-        self.0.remove(&slot);
+    pub(super) fn gave_back(&mut self, slot: VirtAddr) -> Option<Outstanding> {
+        self.0.remove(&slot)
     }
 
     /// What is outstanding, by address.

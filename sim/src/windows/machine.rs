@@ -1,5 +1,6 @@
 //! A simulated machine: what a debugger's target answers with, and what happens while it runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use super::growth::Growth;
 use super::images::{Build, WINDOWS_7_SP1};
 use super::kernel::{Kernel, Layouts};
 use super::ledger::Outstanding;
+use super::pool::{big, trackers};
+use super::pool_account::TagUse;
 use super::processors::{self, Processor};
 use super::scenario::Scenario;
 use super::stops::{self, BUGCHECK_SECOND, Stop};
@@ -214,6 +217,7 @@ impl Machine {
                 self.breathing.work(&mut self.kernel, due);
             }
             if due == beat {
+                trackers::work(&mut self.kernel);
                 lines.push(self.beat());
             }
         }
@@ -321,6 +325,12 @@ impl Machine {
         self.kernel.ledger.blocks()
     }
 
+    /// What every tag holds of the pool at this moment: the simulation's own account, as [`outstanding`](Self::outstanding) is.
+    #[must_use]
+    pub const fn pool_use(&self) -> &BTreeMap<[u8; 4], TagUse> {
+        self.kernel.pool.tags()
+    }
+
     /// Bytes of RAM that somebody wrote to, which is what the simulation keeps.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
@@ -350,6 +360,8 @@ impl Machine {
         modules::load(&mut kernel, scenario);
         globals::initialize(&mut kernel);
         processors::create(&mut kernel);
+        trackers::start(&mut kernel);
+        big::start(&mut kernel);
         scenario.furnish(&mut kernel);
         // Last, because each process gets a copy of the top page table with all of the kernel in it.
         processes::create(&mut kernel);

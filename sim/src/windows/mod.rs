@@ -5,7 +5,7 @@
 //!     |--> package `verikd-images` --> 11-24h2/images/ntoskrnl.exe + ntkrnlmp.pdb
 //!     `--> kernel (structures by name) <--'      ^ 11-24h2/release.toml
 //!            ^
-//!   modules, processors, processes, globals, debugger_data, verifier, pool_log: one subject each
+//!   modules, processors, processes, globals, debugger_data, verifier, pool, pool_log: one subject each
 //!            ^
 //!   leak, flood, special_pool, traces, damage: what drivers did with it
 //!            ^
@@ -36,6 +36,8 @@ mod ledger;
 mod machine;
 mod modules;
 mod place;
+mod pool;
+mod pool_account;
 mod pool_log;
 mod processes;
 mod processors;
@@ -53,6 +55,7 @@ pub use growth::Growth;
 pub use images::{BUILDS, Build, FILTER_DRIVERS, Image, WINDOWS_7_SP1, WINDOWS_XP_X86};
 pub use ledger::Outstanding;
 pub use machine::Machine;
+pub use pool_account::{PoolUse, TagUse};
 pub use processors::Processor;
 pub use scenario::{NoScenario, NotOnBuild, Scenario};
 pub use stops::{Chance, Stop};

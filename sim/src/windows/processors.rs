@@ -2,6 +2,7 @@
 
 use kd_protocol::VirtAddr;
 
+use super::growth::Growth;
 use super::kernel::{Kernel, Site, span};
 use super::place::Place;
 use super::processes::{RUNNING, STACK_SIZE, initialize_process, initialize_thread};
@@ -33,8 +34,8 @@ struct Places {
     stack: VirtAddr,
 }
 
-/// How many processors the machine has.
-pub(super) const COUNT: usize = 2;
+/// How many processors a machine has unless told otherwise.
+const USUAL: usize = 2;
 
 /// Top of the first processor's stack.
 pub(super) const FIRST_STACK: VirtAddr = VirtAddr(0xffff_f800_00ba_3000);
@@ -50,13 +51,21 @@ pub(super) const USER_CODE: u64 = 0x30;
 pub(super) const TASK_STATE: u64 = 0x40;
 pub(super) const USER_TEB_32: u64 = 0x50;
 
+/// How many processors the machine has.
+pub(super) fn count(kernel: &Kernel) -> usize {
+    match kernel.growth.processors.min(Growth::MOST_PROCESSORS) {
+        0 => USUAL,
+        processors => processors.into(),
+    }
+}
+
 /// Lays out every processor, the idle process and `KiProcessorBlock`.
 pub(super) fn create(kernel: &mut Kernel) {
     let idle_process = kernel.symbol("KiInitialProcess");
     initialize_process(kernel, idle_process, kernel.memory.root().0, "Idle");
     let pointer = kernel.symbol("PsIdleProcess");
     kernel.write_u64(pointer, idle_process.0);
-    for number in 0..COUNT {
+    for number in 0..count(kernel) {
         let places = places(kernel, number);
         kernel.map(span(places.kpcr, kernel.size_of("_KPCR")), Access::Write);
         for (table, size) in [(places.gdt, GDT_SIZE), (places.idt, IDT_SIZE)] {
@@ -92,7 +101,7 @@ pub(super) fn break_in(kernel: &mut Kernel) -> Vec<Processor> {
 
 /// The same with the first processor at another place.
 pub(super) fn stop_at(kernel: &mut Kernel, place: &Place) -> Vec<Processor> {
-    (0..COUNT).map(|number| stopped(kernel, number, place)).collect()
+    (0..count(kernel)).map(|number| stopped(kernel, number, place)).collect()
 }
 
 fn stopped(kernel: &mut Kernel, number: usize, place: &Place) -> Processor {
@@ -279,7 +288,7 @@ fn places(kernel: &Kernel, number: usize) -> Places {
             idle_thread: kernel.symbol("KiInitialThread"),
             stack: FIRST_STACK,
         },
-        _ => Places {
+        1 => Places {
             kpcr: VirtAddr(0xffff_f880_009e_0000),
             gdt: VirtAddr(0xffff_f880_009f_14c0),
             idt: VirtAddr(0xffff_f880_009f_1540),
@@ -287,6 +296,17 @@ fn places(kernel: &Kernel, number: usize) -> Places {
             idle_thread: VirtAddr(0xffff_f880_009f_3040),
             stack: VirtAddr(0xffff_f880_02ff_b000),
         },
+        _ => {
+            let room = VirtAddr(0xffff_f880_0a00_0000 + number as u64 * 0x4_0000);
+            Places {
+                kpcr: room,
+                gdt: room.offset(0x1_84c0),
+                idt: room.offset(0x1_8540),
+                tss: room.offset(0x1_9540),
+                idle_thread: room.offset(0x1_a040),
+                stack: room.offset(0x3_0000),
+            }
+        }
     }
 }
 

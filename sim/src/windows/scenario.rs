@@ -40,6 +40,8 @@ pub enum Scenario {
     BugcheckC4F6,
     /// As `Myfault`, and bug-checks: an access violation of the driver in a system thread.
     Bugcheck7e,
+    /// As `Myfault`, but the machine was stopped while the kernel made room for more pool tags; a seed says where in it.
+    PoolTorn,
 }
 
 const MYFAULT_LOADED: Chosen = Chosen { driver: &MYFAULT, loads: 1, unloads: 0 };
@@ -51,7 +53,7 @@ const STORFILT_NOT_LOADED: Chosen = Chosen { driver: &STORFILT, loads: 0, unload
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Myfault,
         Self::Many,
         Self::SpecialPool,
@@ -67,6 +69,7 @@ impl Scenario {
         Self::BugcheckC460,
         Self::BugcheckC4F6,
         Self::Bugcheck7e,
+        Self::PoolTorn,
     ];
 
     /// Its name: `special-pool`.
@@ -88,6 +91,7 @@ impl Scenario {
             Self::BugcheckC460 => "bugcheck-c4-60",
             Self::BugcheckC4F6 => "bugcheck-c4-f6",
             Self::Bugcheck7e => "bugcheck-7e",
+            Self::PoolTorn => "pool-torn",
         }
     }
 
@@ -141,7 +145,9 @@ impl Scenario {
             Self::Many | Self::Corrupt => &[MYFAULT_LOADED, NETFILT_LOADED, STORFILT_LOADED],
             Self::Unloaded => &[MYFAULT_UNLOADED, NETFILT_RELOADED, STORFILT_NOT_LOADED],
             Self::AdvancedTracking => &[MYFAULT_LOADED, NETFILT_LOADED],
-            Self::Myfault | Self::SpecialPool | Self::Torn | Self::BigLog | Self::Logs => &[MYFAULT_LOADED],
+            Self::Myfault | Self::SpecialPool | Self::Torn | Self::BigLog | Self::Logs | Self::PoolTorn => {
+                &[MYFAULT_LOADED]
+            }
             Self::BugcheckC462 | Self::BugcheckC460 | Self::BugcheckC4F6 | Self::Bugcheck7e => {
                 &[MYFAULT_LOADED]
             }

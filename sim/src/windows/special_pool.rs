@@ -10,10 +10,11 @@
 use kd_protocol::VirtAddr;
 
 use super::kernel::{Kernel, Site, span};
+use super::pool_account::Pool;
 use super::pool_log::Event;
 use super::processes::LEAKING_THREAD;
 use super::verified::MYFAULT;
-use super::verifier::{self, Allocation, Pool};
+use super::verifier::{self, Allocation};
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 

@@ -7,7 +7,7 @@ pub(super) mod advanced;
 mod drivers;
 mod trackers;
 
-pub(super) use trackers::{Allocation, Pool, Slot, allocated, allocated_many, failed, freed};
+pub(super) use trackers::{Allocation, Slot, allocated, allocated_many, failed, freed};
 
 use super::growth;
 use super::kernel::Kernel;

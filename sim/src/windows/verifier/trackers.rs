@@ -16,6 +16,8 @@ use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 use crate::windows::kernel::{Kernel, span};
 use crate::windows::ledger::Outstanding;
+use crate::windows::pool::{big, trackers as tags};
+use crate::windows::pool_account::Pool;
 use crate::windows::verified::Driver;
 
 /// Tracker pages that a driver may have.
@@ -29,17 +31,14 @@ const SLOT_SIZE: u64 = 0x20;
 const SLOTS: u64 = PAGE_SIZE / SLOT_SIZE - 1;
 /// Blocks larger than this are whole pages, and counted as if they came from special pool.
 const SMALL: u64 = 0xfe0;
+/// Bytes of a pool header, which is in front of each block.
+const POOL_HEADER: u64 = 0x10;
+/// What is written where a driver gave no tag.
+const NO_TAG: [u8; 4] = *b"None";
 
 pub(super) const DATA: &str = "_VF_TARGET_VERIFIED_DRIVER_DATA";
 const GLOBAL: &str = "_MM_DRIVER_VERIFIER_DATA";
 const ENTRY: &str = "_VI_POOL_ENTRY";
-
-/// One kind of pool, and the words its counters are named by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::windows) enum Pool {
-    Paged,
-    NonPaged,
-}
 
 /// A tracked allocation.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +81,7 @@ pub(in crate::windows) fn allocated(
     };
     kernel.write(slot.0, &contents(allocation));
     count(kernel, driver, std::slice::from_ref(allocation));
+    charge(kernel, std::slice::from_ref(allocation));
     took(kernel, driver, std::slice::from_ref(allocation), &[slot]);
     Some(slot)
 }
@@ -109,6 +109,7 @@ pub(in crate::windows) fn allocated_many(
         slots.extend((0..group.len() as u64).map(|number| Slot(page.offset((SLOTS - number) * SLOT_SIZE))));
     }
     count(kernel, driver, &allocations[..slots.len()]);
+    charge(kernel, &allocations[..slots.len()]);
     took(kernel, driver, allocations, &slots);
     slots
 }
@@ -132,7 +133,10 @@ pub(in crate::windows) fn failed(kernel: &mut Kernel, driver: &Driver) {
 pub(in crate::windows) fn freed(kernel: &mut Kernel, driver: &Driver, pool: Pool, slot: Slot) {
     let size = kernel.get(slot.0, ENTRY, "InUse.NumberOfBytes");
     kernel.set(slot.0, ENTRY, "InUse.NumberOfBytes", size | FREE);
-    kernel.ledger.gave_back(slot.0);
+    if let Some(block) = kernel.ledger.gave_back(slot.0) {
+        tags::discharge(kernel, block.tag.unwrap_or(NO_TAG), pool, 1, charged(block.size));
+        big::remove(kernel, block.address);
+    }
     push(kernel, driver, "PoolTrackers", slot.0);
     let counters = pool.counters();
     let global = kernel.symbol("MmVerifierData");
@@ -145,9 +149,26 @@ pub(in crate::windows) fn freed(kernel: &mut Kernel, driver: &Driver, pool: Pool
     }
 }
 
+/// Counts allocations by their tags, as the pool does whoever makes them, and enters those that are whole pages.
+fn charge(kernel: &mut Kernel, allocations: &[Allocation]) {
+    for of_one in allocations.chunk_by(|one, other| (one.tag, one.pool) == (other.tag, other.pool)) {
+        let (tag, pool) = (of_one[0].tag.unwrap_or(NO_TAG), of_one[0].pool);
+        let bytes = |it: &Allocation| if it.is_special { PAGE_SIZE } else { charged(it.size) };
+        tags::charge(kernel, tag, pool, of_one.len() as u64, of_one.iter().map(bytes).sum());
+        for block in of_one.iter().filter(|block| !block.is_special && block.size > SMALL) {
+            big::insert(kernel, block.address, tag, pool, block.size);
+        }
+    }
+}
+
+/// What the pool counts of a block: its header too, or whole pages.
+const fn charged(size: u64) -> u64 {
+    if size > SMALL { size } else { size + POOL_HEADER }
+}
+
 /// The bytes of a slot in use.
 fn contents(allocation: &Allocation) -> [u8; SLOT_SIZE as usize] {
-    let tag = u32::from_le_bytes(allocation.tag.unwrap_or(*b"None")).into();
+    let tag = u32::from_le_bytes(allocation.tag.unwrap_or(NO_TAG)).into();
     let words = [allocation.address.0, allocation.caller.0, allocation.size, tag];
     let mut bytes = [0; SLOT_SIZE as usize];
     for (word, place) in words.into_iter().zip(bytes.chunks_exact_mut(8)) {

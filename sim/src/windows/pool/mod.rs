@@ -1,0 +1,12 @@
+//! The kernel's pool: who counts what is allocated in it by tag, and its large blocks.
+//!
+//! ```text
+//!  PoolTrackTable ----> | Key, allocs, frees, bytes | ...    a tag has the same index in every table
+//!  ExPoolTagTables -+-> the first processor's table, which is the one above
+//!                   `-> the others': a key is copied there when the processor first needs it
+//!  PoolTrackTableExpansion -> tags that found no room
+//!  PoolBigPageTable --> | Va, Key, NumberOfBytes | ...       a block of a page or more
+//! ```
+
+pub(super) mod big;
+pub(super) mod trackers;
