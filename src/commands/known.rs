@@ -31,8 +31,9 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (&["|", "||"], "there is one system here; `~1s` chooses a processor of it"),
     (
-        &["!poolused", "!poolfind", "!pool", "!vm", "!poolval", "!pooltag", "!lookaside"],
-        "there are no pool queries here yet; `!verifier 3` shows what verified drivers have allocated, `!verifier 80` the log of it",
+        &["!poolfind", "!pool", "!vm", "!poolval", "!pooltag", "!lookaside"],
+        "of pool, `!poolused` shows what each tag holds, `!verifier 3` what verified drivers have allocated, `!verifier 80` the log of it; blocks are \
+         not looked for by tag or address yet",
     ),
     (&[".opendump"], "a dump is opened by starting verikd with -z FILE"),
     (&[".dumpcab"], "no cabinets are made; .dump writes a dump, which cabinet programs pack"),

@@ -28,6 +28,7 @@ pub mod line;
 mod memory;
 mod modules;
 mod pattern;
+pub mod pool;
 mod processor;
 mod registers;
 mod registry;

@@ -3,8 +3,8 @@
 use super::error::QueryError;
 use super::spec::{CommandSpec, Effect, Takes};
 use super::{
-    bugcheck, control, dt, dump, echo, evaluate, examine, help, known, memory, modules, processor, registers,
-    reload, symbol_path, verifier, version,
+    bugcheck, control, dt, dump, echo, evaluate, examine, help, known, memory, modules, pool, processor,
+    registers, reload, symbol_path, verifier, version,
 };
 
 /// Every command, in the order in which `.help` lists them.
@@ -12,6 +12,7 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &verifier::COMMAND,
     &verifier::leaks::COMMAND,
     &verifier::format::COMMAND,
+    &pool::used::COMMAND,
     &modules::COMMAND,
     &examine::EXAMINE,
     &examine::LIST_NEAREST,

@@ -87,6 +87,8 @@ impl Takes {
 pub enum Category {
     /// Driver Verifier.
     Verifier,
+    /// Kernel pool.
+    Pool,
     /// Modules, symbols and where they come from.
     Symbols,
     /// Memory, structures, registers, expressions.

@@ -1,5 +1,6 @@
 //! One booted kernel: where it is and which symbols were found, kept from stop to stop.
 
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -27,6 +28,8 @@ pub struct Kernel {
     processor: Mutex<Option<u16>>,
     /// Why its memory is read instead of searched.
     no_search: OnceLock<ReadCause>,
+    /// What queries keep from one stop to the next, one thing of each type.
+    kept: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 /// Where the last command that displays memory ended: the next one without an address goes on there.
@@ -85,6 +88,7 @@ impl Kernel {
             display: Mutex::default(),
             processor: Mutex::default(),
             no_search: OnceLock::new(),
+            kept: Mutex::default(),
         }
     }
 
@@ -120,6 +124,19 @@ impl Kernel {
     /// Chooses the processor whose registers are asked for until the target runs: `~1s`.
     pub fn choose_processor(&self, number: Option<u16>) {
         *lock(&self.processor) = number;
+    }
+
+    /// What a query kept of this type, in this stop or an earlier one of the same boot.
+    #[must_use]
+    pub fn kept<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        lock(&self.kept).get(&TypeId::of::<T>()).cloned()?.downcast().ok()
+    }
+
+    /// Keeps something for later queries of this boot, in place of what was kept of its type.
+    pub fn keep<T: Any + Send + Sync>(&self, thing: T) -> Arc<T> {
+        let thing = Arc::new(thing);
+        lock(&self.kept).insert(TypeId::of::<T>(), Arc::<T>::clone(&thing));
+        thing
     }
 
     /// Why this kernel's memory is read instead of searched; nothing as long as it was not found to refuse a search.

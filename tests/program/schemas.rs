@@ -23,6 +23,9 @@ const LINES: &str = "
 !verifier 80 fffffa8005400000
 !verifier 400
 !leaks myfault.sys
+!poolused 2
+!poolused 1 Leak
+!poolused 6
 .verifierformat new
 lm
 lmv m nt

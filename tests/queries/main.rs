@@ -8,6 +8,7 @@ mod exports;
 mod hostile_text;
 mod memory;
 mod old_kernel;
+mod pool;
 mod simulated;
 #[path = "../support/mod.rs"]
 mod support;

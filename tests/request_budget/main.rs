@@ -3,6 +3,7 @@
 mod grown;
 mod leaks;
 mod live;
+mod pool;
 
 use std::sync::Arc;
 

@@ -56,6 +56,8 @@ pub const LINES: &[&str] = &[
     "!verifier 3",
     "!verifier 3 nosuch.sys",
     ".dump /used /nowhere/at/all.dmp",
+    "!poolused",
+    "!poolused 3 Le*",
     "!leaks -v",
     "!leaks -by thread nosuch.sys",
     "!verifier 7cf",

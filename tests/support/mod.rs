@@ -9,6 +9,7 @@ pub mod image;
 pub mod kernels;
 pub mod layouts;
 pub mod machine;
+pub mod pool;
 pub mod reviewed;
 pub mod text;
 pub mod verifier;

@@ -5,6 +5,7 @@ mod by_hand;
 mod leaks;
 mod logs;
 mod matrix;
+mod pool;
 mod scenarios;
 use std::path::{Path, PathBuf};
 

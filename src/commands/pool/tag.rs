@@ -1,0 +1,84 @@
+//! A pool tag: four characters, in the order in which they lie in memory.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// A pool tag, as the number that its four characters are in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolTag(pub u32);
+
+impl PoolTag {
+    /// The tag of up to four characters of ASCII; blanks fill up what is missing, as a driver would have to write it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [b' '; 4];
+        let is_tag = text.is_ascii() && !text.is_empty();
+        bytes.get_mut(..text.len()).filter(|_| is_tag)?.copy_from_slice(text.as_bytes());
+        Some(Self(u32::from_le_bytes(bytes)))
+    }
+
+    /// Its characters.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 4] {
+        self.0.to_le_bytes()
+    }
+}
+
+/// As text is: by the first character, then the second.
+impl Ord for PoolTag {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.bytes().cmp(&other.bytes())
+    }
+}
+
+impl PartialOrd for PoolTag {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// What cannot be printed shows as a dot.
+impl fmt::Display for PoolTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |byte: u8| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '.' };
+        f.pad(&self.bytes().map(shown).iter().collect::<String>())
+    }
+}
+
+impl Serialize for PoolTag {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl schemars::JsonSchema for PoolTag {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PoolTag".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_its_bytes_in_memory_order() {
+        let leak = PoolTag::parse("Leak").unwrap();
+        assert_eq!((leak.0, leak.to_string()), (0x6b61_654c, "Leak".to_owned()));
+        assert_eq!(PoolTag::parse("Mm").unwrap().to_string(), "Mm  ");
+        assert_eq!(PoolTag(0x0769_6d57).to_string(), "Wmi.");
+        for wrong in ["", "Leaks", "Lé", "é"] {
+            assert_eq!(PoolTag::parse(wrong), None, "{wrong}");
+        }
+        assert!(PoolTag::parse("Ab").unwrap() < PoolTag::parse("Ba").unwrap(), "not as numbers");
+    }
+}

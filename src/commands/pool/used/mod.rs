@@ -1,0 +1,128 @@
+//! `!poolused`: how much pool each tag holds.
+//!
+//! ```text
+//!  !poolused [FLAGS [TAG]]    flags: 1 allocations and frees too, 2 by nonpaged bytes, 4 by paged bytes
+//!  -d                         what has changed since the last time
+//!  /t N                       the first N rows
+//! ```
+//! ```text
+//! 0: kd> !poolused 0 Leak
+//!  Sorting by Tag
+//!
+//!                NonPaged                  Paged
+//!  Tag     Allocs         Used     Allocs         Used
+//!
+//!  Leak        10     10280960          0            0    UNKNOWN pooltag 'Leak', please update pooltag.txt
+//!
+//! TOTAL        10     10280960          0            0
+//! ```
+//! Every tag costs every processor's table. One tag costs a reply for each, since the kernel's own hash says where it is.
+//!
+//! A sum that lacks a processor's part is no sum: tags whose entry could not be read in every table have no row, and are told.
+//! Of a target older than Windows 8.1 the text is that of its own debuggers; `.verifierformat` chooses another.
+//!
+//! Source: pool.md 2.
+
+mod report;
+mod sum;
+mod text;
+
+pub use self::report::{Order, Overflow, PoolSide, PoolUsed, TagRow, Total, UsedQuery};
+use super::pattern::TagPattern;
+use crate::commands::answer::{Found, answer};
+use crate::commands::arguments::{Arguments, number};
+use crate::commands::error::QueryError;
+use crate::commands::spec::{Category, CommandSpec, Glued, Run, Takes};
+use crate::target::{Note, NoteCode, Target};
+
+pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
+    names: &["!poolused"],
+    usage: "!poolused [-d] [/t N] [FLAGS [TAG]]",
+    summary: "show how much pool each tag holds, by the kernel's own counters",
+    takes: Takes::Arguments(Glued::Dash),
+    category: Category::Pool,
+    details: &[
+        ("!poolused", "every tag, in their order"),
+        ("!poolused 2", "by bytes of nonpaged pool, the most first"),
+        ("!poolused 4", "by bytes of paged pool"),
+        ("!poolused 0 TAG", "one tag, at the cost of a request or so for each processor; case counts"),
+        ("!poolused 0 Le*", "tags that fit: * any characters, ? any one"),
+        ("1", "a flag to add: allocations and frees too, and tags that hold nothing"),
+        ("-d", "what has changed since the last !poolused of this boot"),
+        ("/t N", "the first N rows only"),
+    ],
+    answers: &[PoolUsed::SCHEMA],
+    run: Run::Query(run),
+};
+
+/// Allocations and frees too.
+const FLAG_VERBOSE: u64 = 1;
+const FLAG_BY_NONPAGED: u64 = 2;
+const FLAG_BY_PAGED: u64 = 4;
+const FLAG_SESSION: u64 = 8;
+const KNOWN: u64 = FLAG_VERBOSE | FLAG_BY_NONPAGED | FLAG_BY_PAGED | FLAG_SESSION;
+
+fn run(text: &str, target: &Target<'_>) -> Found {
+    answer(&parse(text, target)?, target)
+}
+
+fn parse(text: &str, target: &Target<'_>) -> Result<UsedQuery, QueryError> {
+    let mut arguments = Arguments::new(&COMMAND, text);
+    let mut query = UsedQuery::default();
+    while let Some(option) = arguments.peek().and_then(|word| word.strip_prefix(['-', '/'])) {
+        match option {
+            "d" => {
+                arguments.word();
+                query.is_difference = true;
+            }
+            _ if option.starts_with('t') => {
+                // `/t5`, as the same text without a blank.
+                arguments.skip("/");
+                arguments.skip("-");
+                arguments.skip("t");
+                let rows = arguments.word().and_then(number);
+                let rows = rows.ok_or_else(|| arguments.usage("/t needs a number of rows"))?;
+                query.rows = Some(usize::try_from(rows).unwrap_or(usize::MAX));
+            }
+            _ => return Err(arguments.usage(format!("`-{option}` is none of the options"))),
+        }
+    }
+    if let Some(word) = arguments.word() {
+        let flags = number(word)
+            .ok_or_else(|| arguments.usage(format!("`{word}` is no hexadecimal number for flags")))?;
+        check(flags, target).map_err(|problem| arguments.usage(problem))?;
+        query.verbose = flags & FLAG_VERBOSE != 0;
+        query.order = match flags & (FLAG_BY_NONPAGED | FLAG_BY_PAGED) {
+            FLAG_BY_NONPAGED => Order::Nonpaged,
+            FLAG_BY_PAGED => Order::Paged,
+            _ => Order::Tag,
+        };
+    }
+    // A tag may have a blank at its start or its end.
+    let quoted = arguments.rest().strip_prefix('"').map(|rest| rest.strip_suffix('"').unwrap_or(rest));
+    if let Some(tag) = quoted.or_else(|| arguments.word()) {
+        query.tags = TagPattern::parse(tag).map_err(|problem| arguments.usage(problem))?;
+        if tag.len() < 4 && !tag.contains('*') {
+            let text = format!("'{tag}' was taken as '{tag:<4}': a tag has four characters");
+            target.note(Note::remark(NoteCode::NotFound, text));
+        }
+        if quoted.is_none() {
+            arguments.end()?;
+        }
+    }
+    Ok(query)
+}
+
+fn check(flags: u64, target: &Target<'_>) -> Result<(), String> {
+    if flags & !KNOWN != 0 {
+        return Err(format!("{:#x} is none of the flags", flags & !KNOWN));
+    }
+    if flags & (FLAG_BY_NONPAGED | FLAG_BY_PAGED) == FLAG_BY_NONPAGED | FLAG_BY_PAGED {
+        return Err("2 and 4 cannot be used together: rows have one order".to_owned());
+    }
+    match (flags & FLAG_SESSION, target.address_of("nt!ExpSessionPoolTrackTable")) {
+        (0, _) => Ok(()),
+        (_, Ok(_)) => Err("session pool is not read; use flag 0".to_owned()),
+        (_, Err(_)) => Err("this kernel has no session pool (Windows 11)".to_owned()),
+    }
+}

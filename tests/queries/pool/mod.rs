@@ -1,0 +1,3 @@
+//! Questions about kernel pool on kernels written down here, and every way in which one can disappoint.
+
+mod used;
