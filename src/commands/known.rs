@@ -31,9 +31,8 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (&["|", "||"], "there is one system here; `~1s` chooses a processor of it"),
     (
-        &["!poolfind", "!pool", "!vm", "!poolval", "!pooltag", "!lookaside"],
-        "of pool, `!poolused` shows what each tag holds, `!verifier 3` what verified drivers have allocated, `!verifier 80` the log of it; blocks are \
-         not looked for by tag or address yet",
+        &["!poolval", "!lookaside"],
+        "of pool, `!pool ADDRESS` shows the blocks of a page, `!poolused` what each tag holds, `!poolfind TAG` where its blocks are",
     ),
     (&[".opendump"], "a dump is opened by starting verikd with -z FILE"),
     (&[".dumpcab"], "no cabinets are made; .dump writes a dump, which cabinet programs pack"),

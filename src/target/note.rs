@@ -125,6 +125,8 @@ pub enum NoteCode {
     NoTarget,
     /// User mode is not looked at.
     UserMode,
+    /// What to ask next.
+    NextStep,
 }
 
 /// Notes, in the order in which they were made.

@@ -26,6 +26,10 @@ const LINES: &str = "
 !poolused 2
 !poolused 1 Leak
 !poolused 6
+!poolfind Leak
+!pool fffffa8005400000
+!pooltag Leak
+!vm 1
 .verifierformat new
 lm
 lmv m nt

@@ -4,6 +4,7 @@
 
 pub mod blind;
 pub mod everything;
+pub mod heap;
 pub mod image;
 #[cfg(unix)]
 pub mod kernels;

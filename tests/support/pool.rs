@@ -27,6 +27,25 @@ const OLD: &str = "_POOL_TRACKER_TABLE 28
   PagedAllocs 18 u32
   PagedFrees 1c u32
   PagedBytes 20 u64
+_POOL_TRACKER_BIG_PAGES 18
+  Va 0 ptr
+  Key 8 u32
+  PoolType c u32
+  NumberOfBytes 10 u64
+_POOL_HEADER 10
+  PreviousSize 0 u32:0,8
+  PoolIndex 0 u32:8,8
+  BlockSize 0 u32:10,8
+  PoolType 0 u32:18,8
+  PoolTag 4 u32
+  ProcessBilled 8 ptr
+_VI_POOL_ENTRY_INUSE 20
+  VirtualAddress 0 ptr
+  CallingAddress 8 ptr
+  NumberOfBytes 10 u64
+  Tag 18 u64
+_VI_POOL_ENTRY 20
+  InUse 0 _VI_POOL_ENTRY_INUSE
 ";
 
 const NEW: &str = "_POOL_TRACKER_TABLE 50
@@ -37,6 +56,55 @@ const NEW: &str = "_POOL_TRACKER_TABLE 50
   PagedBytes 20 u64
   PagedAllocs 28 u64
   PagedFrees 30 u64
+_POOL_TRACKER_BIG_PAGES 20
+  Va 0 u64
+  Key 8 u32
+  Pattern c u32:0,8
+  PoolType c u32:8,c
+  SlushSize c u32:14,c
+  NumberOfBytes 10 u64
+  ProcessBilled 18 ptr
+_POOL_HEADER 10
+  PreviousSize 0 u16:0,8
+  PoolIndex 0 u16:8,8
+  BlockSize 2 u16:0,8
+  PoolType 2 u16:8,8
+  PoolTag 4 u32
+  ProcessBilled 8 ptr
+_RTLP_HP_HEAP_GLOBALS 40
+  HeapKey 0 u64
+  LfhKey 8 u64
+_EX_HEAP_POOL_NODE 20c0
+  Heaps 0 ptr[4]
+_EX_POOL_HEAP_MANAGER_STATE 86940
+  NumberOfPools 38e0 u32
+  PoolNode 3900 u8[83000]
+_HEAP_SEG_CONTEXT c0
+  SegmentMask 0 u64
+  UnitShift 8 u8
+  FirstDescriptorIndex a u8
+  Heap 38 ptr
+  SegmentListHead 48 u8[10]
+  SegmentCount 58 u64
+_SEGMENT_HEAP 840
+  Signature 10 u32
+  SegContexts 140 u8[180]
+_HEAP_PAGE_SEGMENT 2000
+  ListEntry 0 u8[10]
+  Signature 10 u64
+_HEAP_PAGE_RANGE_DESCRIPTOR 20
+  TreeSignature 0 u32
+  RangeFlags 18 u8
+  CommittedPageCount 19 u8
+  UnitSize 1f u8
+_HEAP_VS_SUBSEGMENT 28
+  Size 20 u16
+_HEAP_VS_CHUNK_HEADER 10
+  Sizes 0 u64
+_HEAP_LFH_SUBSEGMENT 38
+  BlockCount 22 u16
+  BlockOffsets 28 u32
+  BlockBitmap 30 u64[1]
 ";
 
 /// Where a Windows 7 has them: beside each other, and the processors' slots right behind.
@@ -50,27 +118,33 @@ const GLOBALS: &[(&str, u32)] = &[
     ("PoolTrackTable", 0x21_0f88),
     ("ExPoolTagTables", 0x21_0fa0),
     ("ExpBigTableExpansionFailed", 0x21_17a0),
+    ("MmNonPagedPoolStart", 0x22_0000),
+    ("MiNonPagedPoolEnd", 0x22_0008),
+    ("MmAllocatedNonPagedPool", 0x22_0010),
     ("KeNumberProcessors", 0x29_d000),
 ];
+
+/// What a kernel with segment heaps has beside them.
+const HEAP_GLOBALS: &[(&str, u32)] = &[("RtlpHpHeapGlobals", 0x30_0000), ("ExPoolState", 0x31_0000)];
 
 /// Counters of one kind of pool: allocations, frees, bytes.
 pub type Counts = [u64; 3];
 
 /// A kernel with 32-bit counters and as many processors, in whose tables nothing is counted yet.
 pub fn windows_7(processors: u64) -> World {
-    put_tables(World::new(NT, NT_SIZE, symbols(OLD)), processors)
+    put_tables(World::new(NT, NT_SIZE, symbols(OLD, &[])), processors)
 }
 
 /// The same with 64-bit counters.
 pub fn windows_11(processors: u64) -> World {
-    let mut world = World::new(NT, NT_SIZE, symbols(NEW));
+    let mut world = World::new(NT, NT_SIZE, symbols(NEW, HEAP_GLOBALS));
     world.version.build = 22621;
     put_tables(world, processors)
 }
 
-fn symbols(types: &str) -> Arc<dyn Symbols> {
+fn symbols(types: &str, more: &[(&str, u32)]) -> Arc<dyn Symbols> {
     let nt = TableSymbols::new(PdbIdentity::new("ntkrnlmp.pdb", Guid([7; 16]), 1));
-    Arc::new(GLOBALS.iter().fold(nt, |nt, (name, rva)| nt.symbol(name, *rva)).types(types))
+    Arc::new(GLOBALS.iter().chain(more).fold(nt, |nt, (name, rva)| nt.symbol(name, *rva)).types(types))
 }
 
 /// Gives a kernel empty tables.

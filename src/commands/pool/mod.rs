@@ -1,17 +1,33 @@
 //! Kernel pool by tag: which tag holds how much, and where its blocks are, whether or not Driver Verifier is on.
 //!
 //! ```text
-//!  trackers (per-processor counters by tag) --> !poolused
+//!  trackers (per-processor counters by tag) ---------------> !poolused
+//!  big_pages (the table of large blocks) ----+-------------> !poolfind
+//!  heap, header, small (blocks within pages) +-------------> !pool
+//!  tag_file, verifier's trackers, loaded images ------------> !pooltag
+//!  the memory manager's counters ---------------------------> !vm
 //! ```
 //! Nothing here needs Driver Verifier: the kernel counts every allocation by its tag, on every machine, always.
 //!
-//! Source: pool.md 1 and 2.
+//! Source: pool.md 1 to 4.
 
+mod big_pages;
+pub mod block;
+mod failure;
+pub mod find;
+mod header;
+mod heap;
+mod kind;
+pub mod owner;
 mod pattern;
+mod ranges;
+mod small;
 mod tag;
 mod tag_file;
 mod trackers;
 pub mod used;
+pub mod vm;
 
+pub use kind::PoolKind;
 pub use pattern::TagPattern;
 pub use tag::PoolTag;

@@ -4,6 +4,13 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::target::Target;
+
+/// In a tag's last character, up to Windows 7: the block may be freed with its tag only.
+pub(super) const PROTECTED: u32 = 0x8000_0000;
+/// The first build without it.
+const WITHOUT_PROTECTED: u16 = 9200;
+
 /// A pool tag, as the number that its four characters are in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PoolTag(pub u32);
@@ -16,6 +23,11 @@ impl PoolTag {
         let is_tag = text.is_ascii() && !text.is_empty();
         bytes.get_mut(..text.len()).filter(|_| is_tag)?.copy_from_slice(text.as_bytes());
         Some(Self(u32::from_le_bytes(bytes)))
+    }
+
+    /// The bits of a tag that are the tag itself in this kernel.
+    pub(super) fn bits_of(target: &Target<'_>) -> u32 {
+        if target.kernel().version().build < WITHOUT_PROTECTED { !PROTECTED } else { u32::MAX }
     }
 
     /// Its characters.

@@ -15,6 +15,7 @@ use std::fmt;
 use crate::memory::{ReadError, reply_len};
 use crate::target::{Layout, Note, NoteCode, Place, Target, TargetError, VirtAddr};
 
+use super::failure::Failure;
 use super::tag::PoolTag;
 
 /// Most entries of a table that are believed.
@@ -61,6 +62,8 @@ pub(super) struct EntryLayout {
     layout: Layout,
     key: Place,
     sides: [[Place; 3]; 2],
+    /// Where a tag may say that its blocks are freed with it only, the bit that does is no part of it.
+    tag_bits: u32,
 }
 
 impl EntryLayout {
@@ -80,7 +83,7 @@ impl EntryLayout {
                 wrong,
             });
         }
-        Ok(Self { layout, key, sides })
+        Ok(Self { layout, key, sides, tag_bits: PoolTag::bits_of(target) })
     }
 
     pub(super) fn size(&self) -> usize {
@@ -108,7 +111,7 @@ impl EntryLayout {
             Some(Side { allocs: uint(&places[0])?, frees: uint(&places[1])?, bytes: uint(&places[2])? })
         };
         let counts = Counts { nonpaged: side(&self.sides[0])?, paged: side(&self.sides[1])? };
-        Some((PoolTag(uint(&self.key)? as u32), counts))
+        Some((PoolTag(uint(&self.key)? as u32 & self.tag_bits), counts))
     }
 }
 
@@ -156,22 +159,9 @@ pub(super) struct Trackers {
     pub(super) lost: Vec<String>,
 }
 
-/// Why there are none.
-pub(super) enum NoTrackers {
-    Target(TargetError),
-    /// A sentence.
-    Reason(String),
-}
-
-impl From<TargetError> for NoTrackers {
-    fn from(error: TargetError) -> Self {
-        Self::Target(error)
-    }
-}
-
 impl Trackers {
     /// Finds the tables; what is odd about them is noted.
-    pub(super) fn find(target: &Target<'_>) -> Result<Self, NoTrackers> {
+    pub(super) fn find(target: &Target<'_>) -> Result<Self, Failure> {
         let names = ["PoolTrackTable", "PoolTrackTableSize", "PoolTrackTableMask", "ExPoolTagTables"];
         let [table, size, mask, slots] = names.map(|name| target.address_of(&format!("nt!{name}")));
         let (table, size, slots) = (table?, size?, slots?);
@@ -200,12 +190,12 @@ impl Trackers {
         let processors = processors(read.next().and_then(Result::ok).map(|bytes| number(&bytes)));
 
         if table == 0 {
-            return Err(NoTrackers::Reason(
+            return Err(Failure::Reason(
                 "the kernel has no pool tracker table yet: PoolTrackTable is 0 (the target stopped too early in boot)".to_owned(),
             ));
         }
         if !(2..=MAX_ENTRIES).contains(&size) {
-            return Err(NoTrackers::Reason(format!(
+            return Err(Failure::Reason(format!(
                 "PoolTrackTableSize is {size:#x}, which is no size of a tracker table; the symbols may not fit this kernel"
             )));
         }

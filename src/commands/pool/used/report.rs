@@ -11,7 +11,7 @@ use crate::commands::error::QueryError;
 use crate::commands::pool::pattern::TagPattern;
 use crate::commands::pool::tag::PoolTag;
 use crate::commands::pool::tag_file::{TagText, TagTexts};
-use crate::commands::pool::trackers::{Counts, Expansion, NoTrackers, Side, Trackers};
+use crate::commands::pool::trackers::{Counts, Expansion, Side, Trackers};
 use crate::commands::schema::Schema;
 use crate::output;
 use crate::target::{Note, NoteCode, NoteKind, Target};
@@ -136,10 +136,7 @@ impl Query for UsedQuery {
     type Facts = PoolUsed;
 
     fn run(&self, target: &Target<'_>) -> Result<PoolUsed, QueryError> {
-        let trackers = Trackers::find(target).map_err(|error| match error {
-            NoTrackers::Target(source) => QueryError::Target { command: NAME, source },
-            NoTrackers::Reason(reason) => QueryError::NoData { command: NAME, reason },
-        })?;
+        let trackers = Trackers::find(target).map_err(|failure| failure.of(NAME))?;
         if trackers.expansion == Expansion::Unsettled {
             let text = "the tracker table was being expanded when the target stopped: the expansion table is left out; g, break in and ask \
                         again";
