@@ -12,7 +12,7 @@ use super::growth::Growth;
 use super::images::{Build, WINDOWS_7_SP1};
 use super::kernel::{Kernel, Layouts};
 use super::ledger::Outstanding;
-use super::pool::{big, trackers};
+use super::pool::{big, code, trackers};
 use super::pool_account::TagUse;
 use super::processors::{self, Processor};
 use super::scenario::Scenario;
@@ -358,6 +358,7 @@ impl Machine {
     ) -> Self {
         let mut kernel = Kernel::new(layouts, RAM, growth);
         modules::load(&mut kernel, scenario);
+        code::carry_tags(&mut kernel, scenario);
         globals::initialize(&mut kernel);
         processors::create(&mut kernel);
         trackers::start(&mut kernel);

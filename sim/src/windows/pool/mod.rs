@@ -9,4 +9,5 @@
 //! ```
 
 pub(super) mod big;
+pub(super) mod code;
 pub(super) mod trackers;
