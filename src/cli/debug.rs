@@ -18,6 +18,7 @@ use verikd::session::{
 };
 use verikd::shell::check::{Check, check};
 use verikd::shell::interactive::prompt;
+use verikd::shell::pool::PoolWatch;
 use verikd::shell::script::{Script, run_script};
 use verikd::shell::watch::Watch;
 use verikd::shell::{
@@ -165,6 +166,8 @@ pub(super) enum Work {
     Script(Script),
     /// What drivers hold is looked at again and again.
     Watch(Watch),
+    /// What pool tags hold is looked at once, or again and again.
+    Pool(PoolWatch),
     /// What drivers hold is held against limits.
     Check(Box<Check>),
 }
@@ -177,7 +180,7 @@ impl Work {
 
     const fn codes(&self) -> Codes {
         match self {
-            Self::Prompt | Self::Script(_) | Self::Watch(_) => Codes::Debugger,
+            Self::Prompt | Self::Script(_) | Self::Watch(_) | Self::Pool(_) => Codes::Debugger,
             Self::Check(_) => Codes::Run,
         }
     }
@@ -463,6 +466,7 @@ fn attach_and_ask(
 ) -> Result<(), ShellError> {
     match work {
         Work::Watch(watch) => return verikd::shell::watch::watch(shell, watch),
+        Work::Pool(watch) => return verikd::shell::pool::watch_pool(shell, watch),
         Work::Check(it) => return check(shell, it),
         Work::Prompt | Work::Script(_) => {}
     }
@@ -476,7 +480,7 @@ fn attach_and_ask(
     attached?;
     match work {
         Work::Script(script) => run_script(shell, script),
-        Work::Prompt | Work::Watch(_) | Work::Check(_) => prompt(shell, break_in_timeout),
+        Work::Prompt | Work::Watch(_) | Work::Pool(_) | Work::Check(_) => prompt(shell, break_in_timeout),
     }
 }
 

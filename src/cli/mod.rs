@@ -11,6 +11,7 @@ mod diff;
 mod doctor;
 mod exit;
 mod leaks;
+mod pool;
 mod prompt_answer;
 mod run;
 mod simulate;
@@ -42,6 +43,8 @@ enum Command {
     Leaks(Box<leaks::Options>),
     /// Look at what drivers hold at an interval, and tell at the end what leaks
     Watch(Box<watch::Options>),
+    /// Show which pool tags hold most, watch which of them grow, and tell whose they are
+    Pool(Box<pool::Options>),
     /// Hold what drivers hold against limits, and fail if it is more: a gate for continuous integration
     Check(Box<check::Options>),
     /// Break in by a plan, at intervals and when something happens, ask, write files, let run: several targets side by side
@@ -84,6 +87,7 @@ pub(crate) fn run() -> ExitCode {
         .after_help(exit::help())
         .mut_subcommand("leaks", hide)
         .mut_subcommand("watch", hide)
+        .mut_subcommand("pool", hide)
         .mut_subcommand("check", hide)
         .try_get_matches_from(arguments);
     let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
@@ -94,6 +98,7 @@ pub(crate) fn run() -> ExitCode {
         None => debug::run(&arguments.debug),
         Some(Command::Leaks(options)) => leaks::run(*options),
         Some(Command::Watch(options)) => watch::run(*options),
+        Some(Command::Pool(options)) => pool::run(*options),
         Some(Command::Check(options)) => check::run(*options),
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Diff(options)) => diff::run(&options),

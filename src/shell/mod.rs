@@ -18,6 +18,7 @@ mod format;
 pub mod interactive;
 mod keeper;
 mod line;
+pub mod pool;
 mod progress;
 mod report;
 pub mod run;

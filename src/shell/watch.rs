@@ -61,7 +61,7 @@ pub trait Onlooker: fmt::Debug {
 }
 
 /// Nothing is shown of a stop that is over in a moment.
-struct Silent;
+pub(super) struct Silent;
 
 impl Progress for Silent {
     fn advance(&self, _: &'static str, _: u64, _: u64) {}
@@ -166,7 +166,7 @@ fn stop_and_ask(shell: &mut Shell, watch: &Watch) -> Asked {
 }
 
 /// Waits while the target runs. True if the watch ends.
-fn wait_until(shell: &mut Shell, due: Instant, interrupts: u64) -> Result<bool, ShellError> {
+pub(super) fn wait_until(shell: &mut Shell, due: Instant, interrupts: u64) -> Result<bool, ShellError> {
     let mut standing = shell.watcher.standing();
     loop {
         shell.teller.tell();
@@ -357,7 +357,7 @@ fn is_broken_off(answered: &Answered<LeakReport>) -> bool {
 }
 
 /// True if a target that was not stopped this time may be stopped the next: it is not held, and its line is there.
-const fn may_pass(error: &DebugError) -> bool {
+pub(super) const fn may_pass(error: &DebugError) -> bool {
     match error {
         DebugError::BreakIn(error) => !matches!(error, BreakInError::Ended(_) | BreakInError::NoControl(_)),
         DebugError::Version(_) | DebugError::RestartsAgain => true,

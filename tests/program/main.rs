@@ -9,6 +9,7 @@ mod junk;
 mod keys;
 mod leaks;
 mod metrics;
+mod pool;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/reviewed.rs"]

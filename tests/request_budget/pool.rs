@@ -37,3 +37,29 @@ fn every_tag_costs_what_the_tables_take() {
         assert!(requests * 100 <= model * 102, "{}: {requests} requests, the model is {model}", build.name);
     }
 }
+
+#[test]
+fn ten_large_blocks_of_a_tag_cost_two_requests_each_and_a_few() {
+    for build in BUILDS {
+        let (requests, shown) = cost(build, 2, "!poolfind Leak");
+        assert_eq!(shown.matches("tag Leak, size   0xfb000, Nonpaged pool").count(), 10, "{shown}");
+        assert!(requests <= 24, "{}: {requests} requests", build.name);
+    }
+}
+
+#[test]
+fn an_address_costs_ten_requests() {
+    for build in BUILDS {
+        let (requests, shown) = cost(build, 2, "!pool fffffa8005400000");
+        assert!(shown.contains("large page allocation, tag is Leak, size is 0xfb000 bytes"), "{shown}");
+        assert!(requests <= 10, "{}: {requests} requests", build.name);
+    }
+}
+
+#[test]
+fn the_machines_pool_costs_a_few_requests() {
+    for build in BUILDS {
+        let (requests, _) = cost(build, 2, "!vm 1");
+        assert!(requests <= 7 + 2, "{}: {requests} requests", build.name);
+    }
+}

@@ -15,6 +15,7 @@ mod big_pages;
 pub mod block;
 mod failure;
 pub mod find;
+pub mod growth;
 mod header;
 mod heap;
 mod kind;

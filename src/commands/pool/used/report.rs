@@ -330,6 +330,25 @@ fn total(rows: &[TagRow]) -> Total {
 }
 
 impl PoolUsed {
+    /// An answer of these rows, of a kernel with one table.
+    #[cfg(test)]
+    pub(in crate::commands) fn of_rows(order: Order, rows: Vec<TagRow>, total: Option<Total>) -> Self {
+        Self {
+            order,
+            is_difference: false,
+            rows,
+            total,
+            unknown: Vec::new(),
+            tables_expected: 1,
+            tables_read: 1,
+            entries: 0x801,
+            expansion: false,
+            overflow: None,
+            verbose: false,
+            is_new: true,
+        }
+    }
+
     /// The form of its JSON.
     pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("pool_used");
 }

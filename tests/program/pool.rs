@@ -1,0 +1,94 @@
+//! `verikd pool`, and the way from "is pool growing" to the stack that allocates, as a person goes it.
+
+use serde_json::Value;
+
+use crate::program::{Finished, Setup, verikd};
+use crate::reviewed::assert_reviewed;
+
+fn pool(setup: &Setup, options: &[&str]) -> Finished {
+    let (connection, symbols) = (setup.connection("1.2.3.4"), setup.symbols());
+    let first = ["pool", "-k", &connection, "-y", symbols.to_str().unwrap()];
+    verikd(&[&first[..], options].concat())
+}
+
+#[test]
+fn a_watch_names_the_tag_that_only_grows_its_driver_and_what_to_type_next() {
+    let setup = Setup::new();
+    let mut target = setup.target(&["--scenario", "verifier-off", "--leak-every", "20ms"]);
+    let ended = pool(&setup, &["--watch", "300ms", "--count", "4", "--top", "3"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let looks = ended.out.lines().filter(|line| line.contains("bytes by tag; stood still for")).count();
+    assert_eq!(looks, 4, "{}", ended.out);
+    assert!(ended.out.contains("\n'Leak' only grows: +"), "{}", ended.out);
+    let advice =
+        "  myfault.sys allocates with it; on the target: verifier /flags 8 /driver myfault.sys, restart it";
+    assert!(ended.out.contains(advice), "{}", ended.out);
+    // What is taken and given back is in the table and no suspect.
+    assert!(!ended.out.contains("'Irp ' only grows"), "{}", ended.out);
+    for _ in 0..5 {
+        target.wait_for("Runs on");
+    }
+}
+
+#[test]
+fn programs_get_a_line_a_look_and_one_of_the_suspects() {
+    let setup = Setup::new();
+    let mut target = setup.target(&["--leak-every", "20ms", "--processors", "4"]);
+    let ended = pool(&setup, &["--watch", "300ms", "--count", "3", "--json", "--top", "2"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let lines: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (last, looks) = lines.split_last().unwrap();
+    assert!(looks.len() == 3 && looks.iter().all(|look| look["tags"].as_array().unwrap().len() == 2));
+    let suspect = &last["suspects"][0];
+    assert_eq!(
+        (&suspect["tag"], &suspect["drivers"][0], &suspect["next"]),
+        (&"Leak".into(), &"myfault.sys".into(), &"verifier /flags 8 /driver myfault.sys".into()),
+        "{last:#}"
+    );
+    // Driver Verifier tracks it here, and says so.
+    assert_eq!(suspect["owner"]["verified"][0]["caller"], "myfault!MyfaultDeviceControl+0x358");
+    assert!(suspect["since_first"].as_i64().unwrap() > 0);
+    target.wait_for("Runs on");
+}
+
+#[test]
+fn one_look_shows_what_holds_most_and_what_cannot_be_is_refused() {
+    let setup = Setup::new();
+    let mut target = setup.target(&[]);
+    let ended = pool(&setup, &["--top", "1"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.out.contains("\n  Leak  nonpaged  10      10,280,960  0           0\n"), "{}", ended.out);
+    assert!(ended.out.contains("in 1 stop.\n") && !ended.out.contains("suspect"), "{}", ended.out);
+    target.wait_for("Runs on");
+    for (options, said) in [
+        (&["--watch", "1ms"][..], "--watch: 100ms at the least"),
+        (&["-c", "lm"], "no -c and no -cf"),
+        (&["--count", "3"], "--watch"),
+    ] {
+        let refused = pool(&setup, options);
+        assert!(refused.code == 2 && refused.err.contains(said), "{options:?}: {}", refused.err);
+    }
+}
+
+/// Parts 1 to 6 of the way: is pool growing, which tag, whose, which blocks; then, with Driver Verifier on, from where.
+#[test]
+fn the_way_from_growing_pool_to_the_stack_is_reviewed() {
+    let asked = |options: &[&str], line: &str| {
+        let setup = Setup::new();
+        let _target = setup.target(options);
+        let ended = setup.debug(&["-b", "-c", line]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        ended.out
+    };
+    let production = asked(
+        &["--scenario", "verifier-off"],
+        "!vm 1; !poolused /t 5 2; !poolused 0 Leak; !pooltag Leak; !poolfind Leak; !pool fffffa8005400000",
+    );
+    let verified =
+        asked(&[], "!verifier 3 myfault.sys; !pool fffffa8005400000; !verifier 80 fffffa8005400000");
+    assert!(verified.contains("myfault!MyfaultDeviceControl+0x358"), "{verified}");
+    let text = format!(
+        "=== the machine as it is: verikd -k ... -b\n{production}\n=== after `verifier /flags 8 /driver myfault.sys` and a restart\n{verified}"
+    );
+    assert_reviewed("pool", "the_way", &text);
+}
