@@ -5,6 +5,7 @@
 mod bridge;
 mod capture;
 mod check;
+mod completions;
 mod debug;
 mod demo;
 mod diff;
@@ -63,6 +64,10 @@ enum Command {
     Symbols(symbols::Options),
     /// Show what a debugger and a target said to each other, from a packet capture
     Capture(capture::Options),
+    /// Print what makes a shell complete verikd's arguments: verikd completions bash > /etc/bash_completion.d/verikd
+    Completions(completions::Options),
+    /// Print the manual page: verikd man | man -l -
+    Man,
 }
 
 /// Runs the program.
@@ -83,13 +88,13 @@ pub(crate) fn run() -> ExitCode {
             .iter()
             .fold(command, |command, name| command.mut_arg(name, |argument| argument.hide(true)))
     };
-    let parsed = Arguments::command()
+    let command = Arguments::command()
         .after_help(exit::help())
         .mut_subcommand("leaks", hide)
         .mut_subcommand("watch", hide)
         .mut_subcommand("pool", hide)
-        .mut_subcommand("check", hide)
-        .try_get_matches_from(arguments);
+        .mut_subcommand("check", hide);
+    let parsed = command.clone().try_get_matches_from(arguments);
     let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
@@ -108,6 +113,8 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Doctor(options)) => doctor::run(&options),
         Some(Command::Symbols(options)) => symbols::run(&options),
         Some(Command::Capture(options)) => capture::run(&options),
+        Some(Command::Completions(options)) => completions::completions(&options, command),
+        Some(Command::Man) => completions::man(command),
     };
     ExitCode::from(code)
 }

@@ -124,6 +124,8 @@ const OUTSIDE: &[(&[&str], &[&str])] = &[
     (&["hyper"], &["metrics"]),
     (&["prometheus_client"], &["metrics"]),
     (&["clap"], &["main"]),
+    (&["clap_complete"], &["main"]),
+    (&["clap_mangen"], &["main"]),
     (&["humantime"], &["plan", "main"]),
     (&["rustyline"], &["shell"]),
     (&["indicatif"], &["shell"]),
