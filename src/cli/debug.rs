@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use kd_protocol::link::Peer;
 use verikd::check::Occasion;
-use verikd::commands::{Style, VerifierFormat};
+use verikd::commands::{Style, VerifierFormat, text_of};
 use verikd::debugger::{DebugError, Debugger};
 use verikd::dump::{self, DumpError, Opened};
 use verikd::key::KeyText;
@@ -76,6 +76,12 @@ pub(super) struct Options {
     /// The same with the commands in a file (also -cf)
     #[arg(long, value_name = "FILE")]
     command_file: Option<PathBuf>,
+    /// Run nothing behind a command that fails; otherwise the lines behind it are run
+    #[arg(long)]
+    stop_on_error: bool,
+    /// Stay at the prompt after the commands of -c or -cf
+    #[arg(long)]
+    stay: bool,
     /// Print each answer as one JSON object
     #[arg(long)]
     json: bool,
@@ -160,8 +166,8 @@ impl Options {
 /// What is done with a target.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// A person asks.
-    Prompt,
+    /// A person asks, after these commands.
+    Prompt(String),
     /// A script does.
     Script(Script),
     /// What drivers hold is looked at again and again.
@@ -175,12 +181,12 @@ pub(super) enum Work {
 impl Work {
     /// True if nobody is there to answer the target, or to wait for it without end.
     const fn is_unattended(&self) -> bool {
-        !matches!(self, Self::Prompt)
+        !matches!(self, Self::Prompt(_))
     }
 
     const fn codes(&self) -> Codes {
         match self {
-            Self::Prompt | Self::Script(_) | Self::Watch(_) | Self::Pool(_) => Codes::Debugger,
+            Self::Prompt(_) | Self::Script(_) | Self::Watch(_) | Self::Pool(_) => Codes::Debugger,
             Self::Check(_) => Codes::Run,
         }
     }
@@ -211,6 +217,10 @@ pub(super) fn run(options: &Options) -> u8 {
         Ok(connection) => connection,
         Err(error) => return refused(&error),
     };
+    if options.stay && !io::stdin().is_terminal() {
+        let _ = writeln!(io::stderr(), "verikd: --stay: standard input is no terminal to prompt at");
+        return USAGE;
+    }
     let script = match script_of(options) {
         Ok(script) => script,
         Err(error) => {
@@ -230,7 +240,12 @@ pub(super) fn run(options: &Options) -> u8 {
         );
         return USAGE;
     }
-    with_target(options, connection, &script.map_or(Work::Prompt, Work::Script))
+    let work = match script {
+        Some(script) if options.stay => Work::Prompt(script.text),
+        Some(script) => Work::Script(script),
+        None => Work::Prompt(String::new()),
+    };
+    with_target(options, connection, &work)
 }
 
 /// Does what is to be done with the target that the options name.
@@ -468,7 +483,7 @@ fn attach_and_ask(
         Work::Watch(watch) => return verikd::shell::watch::watch(shell, watch),
         Work::Pool(watch) => return verikd::shell::pool::watch_pool(shell, watch),
         Work::Check(it) => return check(shell, it),
-        Work::Prompt | Work::Script(_) => {}
+        Work::Prompt(_) | Work::Script(_) => {}
     }
     let attached = if break_in { shell.break_in() } else { shell.identify() };
     if attached.is_err() {
@@ -480,7 +495,8 @@ fn attach_and_ask(
     attached?;
     match work {
         Work::Script(script) => run_script(shell, script),
-        Work::Prompt | Work::Watch(_) | Work::Pool(_) | Work::Check(_) => prompt(shell, break_in_timeout),
+        Work::Prompt(first) => prompt(shell, first, break_in_timeout),
+        Work::Watch(_) | Work::Pool(_) | Work::Check(_) => unreachable!("they were done above"),
     }
 }
 
@@ -490,24 +506,31 @@ fn is_interrupted(shell: &Shell) -> bool {
 }
 
 /// The script of `-c`, `-cf` or a standard input that is no terminal.
-fn script_of(options: &Options) -> io::Result<Option<Script>> {
+fn script_of(options: &Options) -> Result<Option<Script>, String> {
     let text = if let Some(commands) = &options.commands {
         commands.clone()
-    } else if let Some(file) = &options.command_file {
-        std::fs::read_to_string(file)?
-    } else if io::stdin().is_terminal() {
+    } else if options.command_file.is_none() && io::stdin().is_terminal() {
         return Ok(None);
     } else {
-        let mut commands = String::new();
-        io::stdin().read_to_string(&mut commands)?;
-        commands
+        let bytes = match &options.command_file {
+            Some(file) => std::fs::read(file),
+            None => read_whole(io::stdin()),
+        };
+        text_of(&bytes.map_err(|error| error.to_string())?)?
     };
     Ok(Some(Script {
         text,
         reattaches: options.reattach,
+        stops_on_error: options.stop_on_error,
         stop_timeout: options.deadlines.stop_timeout,
         break_in_timeout: options.deadlines.break_timeout,
     }))
+}
+
+fn read_whole(mut input: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn symbol_path(options: &Options, report: &Report) -> SymbolPath {

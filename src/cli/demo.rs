@@ -19,6 +19,12 @@ use super::exit::fail;
 
 /// What a driver developer does with a machine that leaks.
 const COMMANDS: &str = "!verifier 3 myfault.sys; !verifier 80 fffffa8005400000";
+/// What whoever has seen that may want to do.
+const NEXT: &str = "\nThat is where the memory went: MyfaultDeviceControl allocates and never frees. What to try next:\n  \
+    !leaks          which call path holds how much\n  \
+    g               let the machine run and leak on; Ctrl+C stops it again\n  \
+    .help           what else there is; Tab completes, .help COMMAND explains\n  \
+    q               end";
 /// Nothing on loopback takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -71,7 +77,8 @@ fn demo(options: &Options) -> Result<u8, Box<dyn std::error::Error>> {
         for command in COMMANDS.split(';') {
             shell.run_echoed(command.trim());
         }
-        prompt(&mut shell, PATIENCE)
+        report.status(NEXT);
+        prompt(&mut shell, "", PATIENCE)
     };
     let ended_by = shell.ended_by();
     let mut worst = shell.worst();

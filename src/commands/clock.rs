@@ -29,6 +29,11 @@ impl TargetTime {
         let time = if filetime == 0 { None } else { unix_ms_of_filetime(filetime) };
         time.map(|unix_ms| Self { unix_ms })
     }
+
+    /// Milliseconds since 1970, as this program's own machine counts them.
+    pub(super) fn of_unix_ms(unix_ms: u64) -> Self {
+        Self { unix_ms: i64::try_from(unix_ms).unwrap_or(i64::MAX) }
+    }
 }
 
 impl fmt::Display for TargetTime {

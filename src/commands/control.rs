@@ -31,6 +31,17 @@ pub(super) static REBOOT: CommandSpec = CommandSpec {
     run: Run::Control(ControlCommand::Reboot),
 };
 
+pub(super) static RESTART: CommandSpec = CommandSpec {
+    names: &[".restart"],
+    usage: ".restart",
+    summary: "restart the target machine, wait until it is back and stop it",
+    takes: Takes::Nothing,
+    category: Category::Target,
+    details: &[],
+    answers: &[Restarting::SCHEMA],
+    run: Run::Control(ControlCommand::Restart),
+};
+
 pub(super) static STATISTICS: CommandSpec = CommandSpec {
     names: &[".kdstats"],
     usage: ".kdstats",

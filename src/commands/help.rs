@@ -9,7 +9,7 @@ use super::context::Context;
 use super::known;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Effect, Run, Takes};
-use crate::output::write_columns;
+use crate::output::write_term;
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".help", "help", "/help", "!help", ".hh"],
@@ -21,6 +21,12 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     answers: &[Help::SCHEMA],
     run: Run::Local(run),
 };
+
+/// How each command answers on the simulated machine, by its name: the lines that were typed, and what was shown; `...`
+/// stands for lines that are left out.
+pub fn transcripts() -> impl Iterator<Item = (&'static str, &'static str)> {
+    include_str!("transcripts.txt").split("=== ").filter_map(|part| part.split_once('\n'))
+}
 
 /// The commands, or those that a name fits.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
@@ -38,6 +44,9 @@ struct HelpEntry {
     /// Its forms and options, if it was asked for by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     details: Vec<Detail>,
+    /// How it answers, if it was asked for by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transcript: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
@@ -59,7 +68,8 @@ impl Help {
         let exact = commands.iter().find(|spec| spec.names.contains(&name));
         let named = || commands.iter().find(|spec| spec.names.iter().any(is_named));
         if let Some(spec) = exact.or_else(named) {
-            return Self { commands: vec![HelpEntry::of(spec, spec.details)] };
+            let transcript = transcripts().find(|(name, _)| *name == spec.names[0]).map(|(_, text)| text);
+            return Self { commands: vec![HelpEntry { transcript, ..HelpEntry::of(spec, spec.details) }] };
         }
         let has = |spec: &&&'static CommandSpec| spec.names.iter().any(|known| known.contains(name));
         Self { commands: commands.iter().filter(has).map(|spec| HelpEntry::of(spec, &[])).collect() }
@@ -75,6 +85,7 @@ impl HelpEntry {
             category: spec.category,
             effect: spec.effect(),
             details: details.iter().map(|(form, meaning)| Detail { form, meaning }).collect(),
+            transcript: None,
         }
     }
 }
@@ -89,17 +100,33 @@ impl Facts for Help {
         Self::SCHEMA
     }
 
-    fn write_text(&self, _: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
-        let rows: Vec<_> = self.commands.iter().map(|entry| [entry.usage, entry.summary]).collect();
-        write_columns(out, &rows)?;
-        if let [HelpEntry { names: [_, others @ ..], .. }] = &self.commands[..]
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
+        let columns = context.columns();
+        let mut category = None;
+        // Those of a kind together, otherwise in the order that they have.
+        let mut entries: Vec<_> = self.commands.iter().collect();
+        entries.sort_by_key(|entry| entry.category as u8);
+        for (place, entry) in entries.into_iter().enumerate() {
+            if self.commands.len() > 1 && category.replace(entry.category) != Some(entry.category) {
+                writeln!(out, "{}{}:", if place == 0 { "" } else { "\n" }, entry.category.title())?;
+            }
+            write_term(out, (entry.usage, entry.summary), 0, columns)?;
+        }
+        let [entry] = &self.commands[..] else {
+            return writeln!(out, "\n.help COMMAND shows the forms of one, and how it answers.");
+        };
+        if let [_, others @ ..] = entry.names
             && !others.is_empty()
         {
             writeln!(out, "  also typed {}", others.join(", "))?;
         }
-        let details: Vec<_> = self.commands.iter().flat_map(|entry| &entry.details).collect();
-        let rows: Vec<_> = details.iter().map(|Detail { form, meaning }| ["", *form, *meaning]).collect();
-        write_columns(out, &rows)
+        for Detail { form, meaning } in &entry.details {
+            write_term(out, (form, meaning), 2, columns)?;
+        }
+        match entry.transcript {
+            Some(transcript) => write!(out, "\n{transcript}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -123,9 +150,19 @@ mod tests {
         let mut text = String::new();
         let help = Answer::of_no_target(Box::new(Help::about("", COMMANDS)));
         help.write_text(Style::default(), &mut text).unwrap();
-        assert_eq!(text.lines().count(), COMMANDS.len());
-        assert!(text.contains("!verifier"), "{text}");
+        let begins = |spec: &&&CommandSpec| text.lines().any(|line| line.starts_with(spec.names[0]));
+        assert_eq!(COMMANDS.iter().filter(begins).count(), COMMANDS.len(), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(run("no such", COMMANDS).is_err());
+    }
+
+    #[test]
+    fn every_command_has_a_transcript() {
+        let named: Vec<&str> = transcripts().map(|(name, _)| name).collect();
+        assert_eq!(named, COMMANDS.iter().map(|spec| spec.names[0]).collect::<Vec<_>>());
+        for (name, text) in transcripts() {
+            assert!(text.contains("> ") && text.contains(name), "{text}");
+        }
     }
 
     #[test]

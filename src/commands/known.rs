@@ -36,25 +36,13 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (&[".opendump"], "a dump is opened by starting verikd with -z FILE"),
     (&[".dumpcab"], "no cabinets are made; .dump writes a dump, which cabinet programs pack"),
-    (
-        &[".logopen", ".logappend", ".logclose", ".logfile"],
-        "there is no log file here yet; redirect verikd's standard output, or use `script`",
-    ),
-    (
-        &[".time", ".echotime"],
-        "the target's time is not shown here yet; `--stats` shows how long commands took",
-    ),
-    (
-        &[".lastevent", ".eventlog"],
-        "the last stop is not kept here yet; it was shown when it happened, and `.bugcheck` shows a bug check",
-    ),
     (&[".crash"], "the target is not crashed from here; `.reboot` restarts it"),
     (
-        &[".restart", ".kill", ".attach", ".create", ".childdbg", ".abandon"],
+        &[".kill", ".attach", ".create", ".childdbg", ".abandon"],
         "that is for programs; `.reboot` restarts the machine",
     ),
     (
-        &["!running", "!ready", "!cpuinfo", "!cpuid", "!smt"],
+        &["!ready", "!cpuinfo", "!cpuid", "!smt"],
         "processors are not looked through here; `vertarget` shows the kernel, `~1s` chooses a processor, `r` shows its registers",
     ),
     (&["!analyze"], "nothing is analyzed here; `.bugcheck` shows the bug check's code and parameters"),

@@ -5,7 +5,8 @@
 //!  * all of it; g             a comment up to the end of the line           $$ up to the next `;`
 //!  0: kd> lm                  what a post shows: the prompt is left out, typographic quotes are quotes
 //!  .if (0) { .reboot }        refused, with everything on its line: a part of it would do what nobody asked for
-//!  $$>< FILE   $<FILE         refused: the commands would come from a file, and no comment is meant
+//!  $<FILE   $$< FILE; g       the lines of a file; `$` takes all of the line for its name, `$$` all up to the next `;`
+//!  $$>a< FILE ARGUMENTS       refused: it would need arguments, and no comment is meant
 //! ```
 //! Pure functions: nothing here knows a target. A script of several lines may have a block that reaches over lines; it
 //! belongs to the line that opens it.
@@ -13,7 +14,7 @@
 use super::error::QueryError;
 use super::registry::COMMANDS;
 use super::spec::{CommandSpec, Takes};
-use super::{known, symbol_path};
+use super::{known, script, symbol_path};
 
 /// One line of what was typed, or of a script.
 #[derive(Clone, Debug)]
@@ -70,8 +71,8 @@ const CONTROL_FLOW: [&str; 19] = [
     "!for_each_thread",
 ];
 
-/// Runs a file, whatever follows.
-const SCRIPTS: [&str; 5] = ["$$>a<", "$$><", "$$<", "$><", "$<"];
+/// Runs a file with arguments.
+const WITH_ARGUMENTS: &str = "$$>a<";
 
 /// Reads line after line.
 struct Scanner<'a> {
@@ -99,7 +100,9 @@ impl Scanner<'_> {
             self.skip(|c| c.is_whitespace() && c != '\n' || is_invisible(c));
             if self.rest.starts_with('*') {
                 self.skip(|c| c != '\n');
-            } else if self.rest.starts_with("$$") && !SCRIPTS.iter().any(|it| self.rest.starts_with(it)) {
+            } else if let Some(file) = self.script() {
+                pieces.push(file);
+            } else if self.rest.starts_with("$$") && !self.rest.starts_with(WITH_ARGUMENTS) {
                 self.skip(|c| c != ';' && c != '\n');
             } else {
                 let piece = self.piece();
@@ -113,6 +116,15 @@ impl Scanner<'_> {
         }
         let typed = whole[..whole.len() - self.rest.len()].trim();
         Some(content(typed, pieces, is_open))
+    }
+
+    /// The name of a file with commands, which is taken as it stands.
+    fn script(&mut self) -> Option<String> {
+        let form = script::FORMS.iter().find(|form| self.rest.starts_with(**form))?;
+        let ends: &[char] = if form.starts_with("$$") { &[';', '\n'] } else { &['\n'] };
+        let (text, rest) = self.rest.split_at(self.rest.find(ends).unwrap_or(self.rest.len()));
+        self.rest = rest;
+        Some(text.trim().to_owned())
     }
 
     /// Everything up to a `;` or the line's end outside of quotes and braces.
@@ -255,9 +267,9 @@ fn refusal(command: &str) -> Option<String> {
     if command.starts_with(['{', '}']) {
         return Some("Blocks of commands are not carried out here.".to_owned());
     }
-    if let Some(form) = SCRIPTS.iter().find(|form| command.starts_with(**form)) {
+    if command.starts_with(WITH_ARGUMENTS) {
         return Some(format!(
-            "{form} would run commands from a file, which verikd doesn't; -cf FILE on verikd's command line does."
+            "{WITH_ARGUMENTS} would run a file with arguments put in, which verikd doesn't; $$< FILE runs one as it is."
         ));
     }
     let name = name_of(command);
@@ -366,9 +378,10 @@ mod tests {
     fn comments_are_left_out_and_a_script_is_no_comment() {
         assert_splits("* all of this; g {\nlm; $$ why { \" ; q", &["lm", "q"]);
         assert_splits("$$\n$$$ three; lm", &["lm"]);
-        for text in ["$$>< a.txt", "$$>a< a.txt 1", "$><a.txt", "$<a.txt", "$$<a.txt", "lm; $$>< a.txt"] {
-            assert!(split(text).unwrap_err().contains("from a file"), "{text}");
-        }
+        assert_splits("lm; $$>< a.txt ; g", &["lm", "$$>< a.txt", "g"]);
+        assert_splits("$<C:\\a; b.txt ; g\nlm", &["$<C:\\a; b.txt ; g", "lm"]);
+        assert_splits("$$<a.txt\n$><b\u{feff}.txt", &["$$<a.txt", "$><b\u{feff}.txt"]);
+        assert!(split("lm; $$>a< a.txt 1").unwrap_err().contains("$$< FILE runs one"));
     }
 
     #[test]

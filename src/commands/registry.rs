@@ -3,8 +3,8 @@
 use super::error::QueryError;
 use super::spec::{CommandSpec, Effect, Takes};
 use super::{
-    bugcheck, control, dt, dump, echo, evaluate, examine, help, known, memory, modules, pool, processor,
-    registers, reload, symbol_path, verifier, version,
+    bugcheck, control, dt, dump, echo, evaluate, examine, help, known, last_event, log, memory, modules,
+    more, pool, processor, registers, reload, running, script, symbol_path, time, verifier, version,
 };
 
 /// Every command, in the order in which `.help` lists them.
@@ -41,9 +41,13 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &evaluate::EVALUATE,
     &evaluate::FORMATS,
     &echo::COMMAND,
+    &time::ECHOTIME,
     &version::COMMAND,
     &version::VERSION,
+    &time::TIME,
+    &last_event::COMMAND,
     &bugcheck::COMMAND,
+    &running::COMMAND,
     &dump::COMMAND,
     &symbol_path::SYMFIX,
     &symbol_path::SYMPATH,
@@ -51,9 +55,16 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &reload::COMMAND,
     &symbol_path::SYM,
     &help::COMMAND,
+    &more::COMMAND,
+    &script::COMMAND,
+    &log::LOGOPEN,
+    &log::LOGAPPEND,
+    &log::LOGCLOSE,
+    &log::LOGFILE,
     &control::STATISTICS,
     &control::GO,
     &control::REBOOT,
+    &control::RESTART,
     &control::QUIT,
     &control::QUIT_DETACH,
 ];
@@ -68,6 +79,9 @@ const EXTENSIONS: [&str; 4] = ["!kdexts.", "!kext.", "!ext.", "!ntsdexts."];
 /// nothing. An empty line names no command: the caller leaves those out.
 pub fn find(line: &str) -> Result<(&'static CommandSpec, &str), QueryError> {
     let line = line.trim();
+    if let Some(file) = script::named_file(line) {
+        return Ok((&script::COMMAND, file.name));
+    }
     let (name, arguments) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     // `?` alone asks for help, with an expression for its value.
     let name = if line == "?" { help::COMMAND.names[0] } else { name };
@@ -196,7 +210,7 @@ mod tests {
             .filter(|spec| spec.effect().changes_machine())
             .map(|spec| spec.names[0])
             .collect();
-        assert_eq!(changing, ["g", ".reboot", "q", "qd"]);
+        assert_eq!(changing, ["g", ".reboot", ".restart", "q", "qd"]);
     }
 
     #[test]

@@ -34,11 +34,21 @@ impl CommandSpec {
         match self.run {
             Run::Query(_) => Effect::Reads,
             Run::Symbols(_) => Effect::Symbols,
-            Run::Local(_) | Run::Control(ControlCommand::Statistics | ControlCommand::VerifierFormat) => {
-                Effect::Nothing
-            }
+            Run::Local(_)
+            | Run::Control(
+                ControlCommand::Statistics
+                | ControlCommand::VerifierFormat
+                | ControlCommand::File
+                | ControlCommand::LastEvent
+                | ControlCommand::EchoTime
+                | ControlCommand::More
+                | ControlCommand::LogOpen
+                | ControlCommand::LogAppend
+                | ControlCommand::LogClose
+                | ControlCommand::LogFile,
+            ) => Effect::Nothing,
             Run::Control(ControlCommand::Go) => Effect::Runs,
-            Run::Control(ControlCommand::Reboot) => Effect::Reboots,
+            Run::Control(ControlCommand::Reboot | ControlCommand::Restart) => Effect::Reboots,
             Run::Control(ControlCommand::Quit | ControlCommand::QuitDetach) => Effect::Ends,
         }
     }
@@ -97,6 +107,20 @@ pub enum Category {
     Target,
     /// The session with it.
     Session,
+}
+
+impl Category {
+    /// Above the list of its commands.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Verifier => "Driver Verifier",
+            Self::Pool => "Pool",
+            Self::Symbols => "Modules and symbols",
+            Self::Memory => "Memory, structures, expressions",
+            Self::Target => "The machine",
+            Self::Session => "The session",
+        }
+    }
 }
 
 /// What a command does to the machine and the session.
@@ -163,4 +187,22 @@ pub enum ControlCommand {
     Statistics,
     /// Shows or chooses how `!verifier` prints.
     VerifierFormat,
+    /// Runs the commands of a file.
+    File,
+    /// Restarts the machine and stops it.
+    Restart,
+    /// Shows why the target stopped the last time.
+    LastEvent,
+    /// Shows this machine's time.
+    EchoTime,
+    /// Shows the next rows of a long answer.
+    More,
+    /// Begins a log file.
+    LogOpen,
+    /// Goes on with one.
+    LogAppend,
+    /// Ends it.
+    LogClose,
+    /// Shows whether there is one.
+    LogFile,
 }

@@ -142,7 +142,7 @@ pub(super) struct Clocks {
     /// Since 1601.
     pub(super) system_time: Option<u64>,
     pub(super) up_time: Option<u64>,
-    missing: Option<ReadError>,
+    pub(super) missing: Option<ReadError>,
 }
 
 impl Clocks {

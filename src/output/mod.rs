@@ -99,6 +99,57 @@ pub fn write_columns<const N: usize>(out: &mut dyn fmt::Write, rows: &[[&str; N]
     Ok(())
 }
 
+/// Writes a term and what it means in lines of at most `columns` characters, broken between words: the meaning behind the
+/// term, or below it where that is too long, `indent` from the left.
+///
+/// # Errors
+/// The writer's.
+pub fn write_term(
+    out: &mut dyn fmt::Write,
+    (term, meaning): (&str, &str),
+    indent: usize,
+    columns: usize,
+) -> fmt::Result {
+    /// A meaning begins here.
+    const BEHIND: usize = 26;
+    let columns = columns.max(BEHIND + 20);
+    let mut at = indent;
+    write!(out, "{:indent$}", "")?;
+    // A term that needs several lines goes on a little to the right.
+    write_words(out, term, &mut at, indent + 4, columns)?;
+    if at + 2 > BEHIND {
+        out.write_char('\n')?;
+        at = 0;
+    }
+    write!(out, "{:1$}", "", BEHIND - at)?;
+    at = BEHIND;
+    write_words(out, meaning, &mut at, BEHIND, columns)?;
+    out.write_char('\n')
+}
+
+/// Writes words from column `at` on, and goes on at `indent` where a line is full.
+fn write_words(
+    out: &mut dyn fmt::Write,
+    text: &str,
+    at: &mut usize,
+    indent: usize,
+    columns: usize,
+) -> fmt::Result {
+    for (number, word) in text.split(' ').enumerate() {
+        let len = word.chars().count();
+        if number > 0 && *at + 1 + len > columns {
+            write!(out, "\n{:indent$}", "")?;
+            *at = indent;
+        } else if number > 0 {
+            out.write_char(' ')?;
+            *at += 1;
+        }
+        out.write_str(word)?;
+        *at += len;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +159,23 @@ mod tests {
         let mut text = String::new();
         write_columns(&mut text, &[["lm", "modules"], ["!verifier", "Driver Verifier"]]).unwrap();
         assert_eq!(text, "lm         modules\n!verifier  Driver Verifier\n");
+    }
+
+    #[test]
+    fn a_meaning_is_broken_between_words() {
+        let written = |term, meaning| {
+            let mut text = String::new();
+            write_term(&mut text, (term, meaning), 0, 50).unwrap();
+            text
+        };
+        assert_eq!(
+            written("lm", "list modules and where they are in memory"),
+            "lm                        list modules and where\n                          they are in memory\n"
+        );
+        assert_eq!(
+            written("x [/0|/1|/2] [/n|/a] [MODULE!]PATTERN", "list symbols"),
+            "x [/0|/1|/2] [/n|/a] [MODULE!]PATTERN\n                          list symbols\n"
+        );
     }
 
     #[test]

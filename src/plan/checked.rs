@@ -11,7 +11,7 @@ use super::document::{Document, OnTable, TargetTable};
 use super::error::PlanError;
 use super::place::Place;
 use crate::commands::line::{Line, lines};
-use crate::commands::{effect_of, find};
+use crate::commands::{effect_of, find, named_file};
 use crate::session::Connection;
 
 /// Below this a machine would be stopped more often than it runs.
@@ -214,6 +214,9 @@ pub fn check_commands(text: &str) -> Result<Vec<String>, String> {
         }
         for command in line.commands() {
             find(command).map_err(|error| error.to_string())?;
+            if named_file(command).is_some() {
+                return Err(format!("`{command}`: a plan is one file; put the commands into it"));
+            }
             if effect_of(command).changes_machine() {
                 return Err(format!(
                     "`{command}`: the plan lets the machine run by itself; `then` says what becomes of it"

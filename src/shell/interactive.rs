@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!               g                              a stop, Ctrl+C
-//!   stopped ---------> running: its news are shown ---------> stopped: announced, a line is typed
-//!      |  a restart, the freeze budget, SIGTERM end the wait for a key as they end every other
+//!   stopped ---------> running: its news are shown ---------> stopped: announced; what was left of a line that let it run
+//!      |   a line is typed in every state, and its prompt shows which; only what needs a stopped target has to wait
+//!      |   a restart, the freeze budget, SIGTERM end the wait for a key as they end every other
 //! ```
 
 use std::sync::Arc;
@@ -15,26 +16,33 @@ use kd_protocol::link::RunState;
 
 use super::Shell;
 use super::after::After;
+use super::agenda::{Agenda, Next};
 use super::error::ShellError;
+use super::live_prompt::Kind;
 use super::report::{printable, spoken};
+use super::terminal;
 use super::typist::{Typed, Typist};
-use crate::commands::line::lines;
+use crate::commands::{Completions, completions_of_target};
+use crate::memory::StopId;
 use crate::session::Watcher;
-use crate::source::{Control, IGNORE, Source, Wait};
+use crate::source::{BootId, Control, IGNORE, Source, Wait};
 
 /// A freeze budget that is about to end is announced this long before, or a fifth of it.
 const ANNOUNCED_BEFORE: Duration = Duration::from_secs(10);
 
-/// Reads commands from the terminal until the user quits. The target runs afterwards. A target that is told to stop is
-/// waited for `break_in_timeout`.
+/// Runs the commands of `first`, then reads others from the terminal until the user quits. The target runs afterwards. A
+/// target that is told to stop is waited for `break_in_timeout`.
 ///
 /// # Errors
 /// [`ShellError`] if the terminal does not work or answers cannot be written.
-pub fn prompt(shell: &mut Shell, break_in_timeout: Duration) -> Result<(), ShellError> {
+pub fn prompt(shell: &mut Shell, first: &str, break_in_timeout: Duration) -> Result<(), ShellError> {
     shell.forgives_typos = true;
     let watcher = shell.watcher.clone();
     let (typist, show_above) = Typist::start(watcher.clone()).map_err(ShellError::Terminal)?;
     shell.report.writer().show_above_line(show_above);
+    if let Some(terminal) = terminal::open() {
+        shell.report.writer().fall_back_to(terminal);
+    }
     let mut talk = Talk {
         source: Arc::clone(shell.debugger.source()),
         watcher,
@@ -43,6 +51,9 @@ pub fn prompt(shell: &mut Shell, break_in_timeout: Duration) -> Result<(), Shell
         break_in_timeout,
         breaks_in_until: None,
         asked: None,
+        left: Agenda::of(first),
+        left_at: None,
+        stops_boot_after: None,
         told: None,
         is_budget_told: false,
     };
@@ -64,6 +75,12 @@ struct Talk<'a> {
     breaks_in_until: Option<Instant>,
     /// The prompt of the target that the person is being asked.
     asked: Option<DebugIo>,
+    /// What is left of lines that have let the target run: it is run when it has stopped again.
+    left: Agenda,
+    /// Which stop of which boot that was.
+    left_at: Option<(BootId, StopId)>,
+    /// The target restarts; it is stopped when it is in another boot than this.
+    stops_boot_after: Option<BootId>,
     /// What the person was told of a target that is not stopped.
     told: Option<RunState>,
     is_budget_told: bool,
@@ -89,6 +106,8 @@ impl Talk<'_> {
             if let Some(error) = self.shell.report.writer().failure() {
                 return Err(ShellError::Output(error));
             }
+            // Before the stop is told, which draws the line anew.
+            self.typist.stands(self.kind());
             let place = self.shell.place();
             if let Err(error) = self.shell.announce_stop()
                 && self.shell.place() == place
@@ -96,12 +115,20 @@ impl Talk<'_> {
                 self.shell.report.status(&format!("error: {error}"));
             }
             // After the look at how things stand: what is typed from here on changes that.
-            if let Some(typed) = self.typist.typed() {
-                match self.take(typed) {
+            if let Some((typed, is_answer)) = self.typist.typed() {
+                match self.take(typed, is_answer) {
                     Goes::On => continue,
                     Goes::Ends => return Ok(()),
                 }
             }
+            if !self.left.is_empty() && self.shell.is_stopped() && self.left_at != Some(self.shell.place()) {
+                let left = std::mem::take(&mut self.left);
+                match self.carry_out(left, true) {
+                    Goes::On => continue,
+                    Goes::Ends => return Ok(()),
+                }
+            }
+            self.stop_next_boot();
             self.ask_what_is_next();
             let goes = match self.watcher.changed(standing, self.next_look()) {
                 Wait::Done(_) => Goes::On,
@@ -123,26 +150,58 @@ impl Talk<'_> {
         self.source.control().and_then(Control::prompt)
     }
 
-    /// Asks for a line at a stop, for an answer at a prompt of the target; otherwise says that the target runs.
-    fn ask_what_is_next(&mut self) {
-        if self.typist.is_typing() {
-            return;
+    /// Stops a target that was restarted in order to be stopped, once it is back.
+    fn stop_next_boot(&mut self) {
+        let is_back = self.stops_boot_after.is_some_and(|before| before != self.source.boot());
+        if is_back {
+            self.stops_boot_after = None;
+            self.break_in("breaking in; Ctrl+C ends verikd and leaves the target as it is");
         }
-        if let Some(prompt) = self.asking() {
-            self.ask_for_answer(prompt);
+    }
+
+    fn break_in(&mut self, told: &str) {
+        let Some(control) = self.source.control().filter(|_| !self.shell.is_stopped()) else { return };
+        self.shell.report.status(told);
+        control.request_break_in();
+        self.breaks_in_until = Some(Instant::now() + self.break_in_timeout);
+    }
+
+    /// How the target stands, for the prompt.
+    fn kind(&self) -> Kind {
+        if self.asking().is_some() {
+            Kind::Asks
+        } else if self.shell.is_stopped() {
+            Kind::Stopped(self.shell.debugger.processor())
+        } else {
+            Kind::Busy
+        }
+    }
+
+    /// Asks for a line, and shows what the target asks, or that it runs.
+    fn ask_what_is_next(&mut self) {
+        let asking = self.asking();
+        if asking.is_none() {
+            self.asked = None;
+        }
+        if let Some(prompt) = asking {
+            if self.asked.as_ref() != Some(&prompt) {
+                self.shell.report.status(&format!("{} ", printable(&prompt.text).trim_end()));
+                self.asked = Some(prompt);
+            }
         } else if self.shell.is_stopped() {
             self.breaks_in_until = None;
             self.told = None;
-            // What is being written belongs above the prompt.
-            let watcher = &self.watcher;
-            let _ =
-                self.shell.report.writer().drain(|| !watcher.is_interrupted() && !watcher.is_budget_spent());
-            let prompt = self.shell.prompt_text();
-            self.typist.ask(&prompt, true);
         } else if self.breaks_in_until.is_none() {
             self.is_budget_told = false;
             self.say_whether_it_runs();
         }
+        if self.typist.is_typing() {
+            return;
+        }
+        // What is being written belongs above the prompt.
+        let watcher = &self.watcher;
+        let _ = self.shell.report.writer().drain(|| !watcher.is_interrupted() && !watcher.is_budget_spent());
+        self.typist.ask();
     }
 
     /// Says that the target runs once that is known, and that it is not known once a stop.
@@ -166,20 +225,6 @@ impl Talk<'_> {
             }
         };
         self.shell.report.status(text);
-    }
-
-    /// What the target asks, which stands still until it is answered. Ctrl+C breaks into it, an empty line or the end of the
-    /// input ignores what it asks about.
-    fn ask_for_answer(&mut self, prompt: DebugIo) {
-        let text = printable(&prompt.text);
-        // Only the last line can be typed behind.
-        let text = text.trim_end();
-        let (above, last) = text.rsplit_once('\n').unwrap_or(("", text));
-        if !above.is_empty() {
-            self.shell.report.status(above);
-        }
-        self.typist.ask(&format!("{last} "), false);
-        self.asked = Some(prompt);
     }
 
     /// When something is due without anything happening.
@@ -218,32 +263,16 @@ impl Talk<'_> {
         Goes::On
     }
 
-    fn take(&mut self, typed: Typed) -> Goes {
-        if let Some(prompt) = self.asked.take() {
-            // It may have gone on by itself meanwhile: a restart, another debugger.
-            let is_asking = self.asking().as_ref() == Some(&prompt);
-            let answer = match &typed {
-                Typed::Line(answer) if !answer.trim().is_empty() => {
-                    Bytes::copy_from_slice(answer.trim().as_bytes())
-                }
-                Typed::Interrupted => Bytes::from_static(b"b"),
-                _ => Bytes::from_static(IGNORE),
-            };
-            match typed {
-                Typed::Failed(_) => {}
-                _ if is_asking => {
-                    if let Some(control) = self.source.control() {
-                        control.answer_prompt(prompt, answer);
-                    }
-                    return Goes::On;
-                }
-                // What answers a question is no command.
-                Typed::Line(_) => {
-                    self.shell.report.status("The target does not ask any more");
-                    return Goes::On;
-                }
-                _ => {}
-            }
+    fn take(&mut self, typed: Typed, is_answer: bool) -> Goes {
+        if let Typed::Tab(number, line) = typed {
+            let target = self.shell.debugger.target();
+            let found =
+                target.map_or_else(|| Completions::none(&line), |it| completions_of_target(&line, &it));
+            self.typist.completes(number, found);
+            return Goes::On;
+        }
+        if is_answer && !matches!(typed, Typed::Failed(_)) {
+            return self.answer(typed);
         }
         match typed {
             Typed::Line(line) => self.run(&line),
@@ -260,7 +289,32 @@ impl Talk<'_> {
                 self.shell.report.status(&format!("the terminal: {error}"));
                 Goes::Ends
             }
+            Typed::Tab(..) => Goes::On,
         }
+    }
+
+    /// Answers the target. Ctrl+C breaks into it, an empty line or the end of the input ignores what it asks about.
+    fn answer(&mut self, typed: Typed) -> Goes {
+        let asked = self.asked.take();
+        // It may have gone on by itself meanwhile: a restart, another debugger.
+        if let Some(prompt) = asked.filter(|prompt| self.asking().as_ref() == Some(prompt)) {
+            let answer = match &typed {
+                Typed::Line(answer) if !answer.trim().is_empty() => {
+                    Bytes::copy_from_slice(answer.trim().as_bytes())
+                }
+                Typed::Interrupted => Bytes::from_static(b"b"),
+                _ => Bytes::from_static(IGNORE),
+            };
+            if let Some(control) = self.source.control() {
+                control.answer_prompt(prompt, answer);
+            }
+        } else if matches!(typed, Typed::Line(_)) {
+            // What answers a question is no command.
+            self.shell.report.status("The target does not ask any more");
+        } else if matches!(typed, Typed::Interrupted) {
+            return self.interrupted();
+        }
+        Goes::On
     }
 
     /// Ctrl+C: breaks in, or ends that.
@@ -273,9 +327,7 @@ impl Talk<'_> {
             control.cancel_break_in();
             return Goes::Ends;
         }
-        self.shell.report.status("breaking in; Ctrl+C again ends verikd and leaves the target as it is");
-        control.request_break_in();
-        self.breaks_in_until = Some(Instant::now() + self.break_in_timeout);
+        self.break_in("breaking in; Ctrl+C again ends verikd and leaves the target as it is");
         Goes::On
     }
 
@@ -285,23 +337,63 @@ impl Talk<'_> {
         if let Some(control) = self.source.control() {
             control.try_again();
         }
-        for line in lines(text) {
-            let mut is_whole = self.shell.takes(&line);
-            for command in line.commands() {
-                if self.shell.holds_back(command, is_whole) {
-                    break;
-                }
-                if let Some(lost) = self.shell.lost() {
-                    self.shell.not_run(command, &lost);
+        let agenda = Agenda::of(text);
+        // Of lines that were pasted together, each is shown before its answer.
+        let is_echoed = agenda.has_lines();
+        self.carry_out(agenda, is_echoed)
+    }
+
+    fn carry_out(&mut self, mut agenda: Agenda, mut is_echoed: bool) -> Goes {
+        let interrupts = self.watcher.interrupts();
+        let place = self.shell.place();
+        let mut is_whole = true;
+        while let Some(next) = agenda.next() {
+            let (command, begins_line) = match next {
+                Next::Command { text, begins_line } => (text, begins_line),
+                Next::Refused(line) => {
+                    self.shell.takes(&line);
                     continue;
                 }
-                match self.shell.run(command) {
-                    After::Next => is_whole &= self.shell.went_well(),
-                    After::Running => return Goes::On,
-                    After::Quit => return Goes::Ends,
-                }
-                if self.watcher.quit().is_some() {
+            };
+            is_whole |= begins_line;
+            if self.shell.holds_back(&command, is_whole) {
+                agenda.drop_line();
+                continue;
+            }
+            if let Some(lost) = self.shell.lost() {
+                self.shell.not_run(&command, &lost);
+                continue;
+            }
+            let after = if is_echoed {
+                self.shell.run_echoed(&command)
+            } else {
+                self.shell.report.echo_to_log(&self.shell.prompt_text(), &command);
+                self.shell.run(&command)
+            };
+            is_whole &= self.shell.went_well();
+            match after {
+                After::Next => {}
+                After::Running | After::Restarting => {
+                    self.stops_boot_after = (after == After::Restarting).then(|| self.source.boot());
+                    agenda.append(std::mem::take(&mut self.left));
+                    self.left = agenda;
+                    self.left_at = Some(place);
                     return Goes::On;
+                }
+                After::Quit => return Goes::Ends,
+                After::Lines(text) => {
+                    is_echoed = true;
+                    if let Err(why) = agenda.put_file_first(&text) {
+                        self.shell.cannot(&command, why);
+                    }
+                }
+            }
+            if self.watcher.quit().is_some() {
+                return Goes::On;
+            }
+            if self.watcher.interrupts() != interrupts {
+                for command in agenda.take_commands() {
+                    self.shell.not_run(&command, "Ctrl+C ended what was before it");
                 }
             }
         }

@@ -11,6 +11,8 @@ use crate::output;
 
 /// The version of all schemas: it grows when something that a program may rest on goes or changes.
 const VERSION: u32 = 1;
+/// The name of the schema of what was paid beside commands.
+const BESIDE: &str = "beside";
 /// The name of the schema of commands without an answer.
 const FAILED: &str = "failed";
 
@@ -73,8 +75,9 @@ pub(super) fn failed_value(command: &str, error: &AskError, stamp: Stamp, stats:
 }
 
 /// The line of what was paid beside commands: for a `(stop)`, a `(resume)`.
-pub(super) fn beside(what: &str, stats: Stats) -> String {
-    output::json(&json!({ "of": what, "stats": stats })) + "\n"
+pub(super) fn beside(what: &str, stats: Stats, stamp: Stamp) -> String {
+    let schema = id(BESIDE);
+    line(&value(&Line { schema, command: what, answer: None, notes: &[], errors: &[], stats, stamp }))
 }
 
 /// The schema of the line of a command with such an answer.
@@ -88,6 +91,12 @@ pub fn schema_of(answer: Schema) -> Value {
 pub fn schema_of_failure() -> Value {
     let none = |_: &mut SchemaGenerator| json_schema!({ "type": "null" });
     schema(FAILED, none, Some(|generator| generator.subschema_for::<Problem>()))
+}
+
+/// The schema of the line of what was paid beside commands.
+#[must_use]
+pub fn schema_of_beside() -> Value {
+    schema(BESIDE, |_: &mut SchemaGenerator| json_schema!({ "type": "null" }), None)
 }
 
 fn schema(

@@ -11,16 +11,21 @@
 //! key while it could let a machine run.
 
 mod after;
+mod agenda;
 pub mod check;
 mod doubt;
 mod error;
 mod format;
+mod history;
 pub mod interactive;
 mod keeper;
 mod line;
+mod live_prompt;
+mod log;
 pub mod pool;
 mod progress;
 mod report;
+mod rest;
 pub mod run;
 pub mod script;
 mod teller;
@@ -30,6 +35,7 @@ pub mod watch;
 mod worst;
 mod writer;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -38,7 +44,10 @@ use kd_protocol::link::RunState;
 
 use crate::commands::line::Line;
 use crate::commands::verifier::{self, FormatInForce};
-use crate::commands::{self, ControlCommand, Facts, LetGo, NoteKind, Restarting, Run, SessionEnds, Style};
+use crate::commands::{
+    self, ControlCommand, Facts, FileRead, LastEvent, LetGo, LogFile, LogState, More, NoteKind, OwnTime,
+    QueryError, Restarting, Run, SessionEnds, Style, named_file, text_of,
+};
 use crate::debugger::{Answered, AskError, DebugError, Debugger, Notice, Observer, Stats};
 use crate::memory::StopId;
 use crate::session::{Quit, Watcher};
@@ -49,14 +58,17 @@ use doubt::may_be_stopped;
 pub use error::ShellError;
 pub use format::Format;
 pub use keeper::{keep, keep_each};
-pub use line::{schema_of, schema_of_failure};
+pub use line::{schema_of, schema_of_beside, schema_of_failure};
 use progress::ReadProgress;
 pub use progress::TerminalWatch;
 pub use report::Report;
+use rest::Rest;
 use teller::Teller;
 pub use worst::{Codes, Worst, exit_code_of};
 pub use writer::{Drained, Transcript, Writer};
 
+/// A log file that has no name.
+const LOG: &str = "verikd.log";
 /// What is paid beside commands.
 const STOP: &str = "(stop)";
 const RESUME: &str = "(resume)";
@@ -74,10 +86,14 @@ pub struct Shell {
     last: Worst,
     /// A person types, who has seen that a line was not understood: it does not decide how the session went.
     forgives_typos: bool,
+    /// What is left of an answer that was too long for the screen.
+    rest: Rest,
     /// What was paid beside commands and is not shown yet.
     paid_beside: Vec<(&'static str, Stats)>,
     /// What ended the script before its time.
     ended_by: Option<Quit>,
+    /// The last stop that was announced, in words.
+    last_event: Option<LastEvent>,
     /// The stop that was announced last, and its boot.
     announced: Option<(BootId, StopId)>,
 }
@@ -97,8 +113,10 @@ impl Shell {
             worst: Worst::Fine,
             last: Worst::Fine,
             forgives_typos: false,
+            rest: Rest::default(),
             paid_beside: Vec::new(),
             ended_by: None,
+            last_event: None,
             announced: None,
         }
     }
@@ -192,7 +210,7 @@ impl Shell {
             if self.report.keeps_cost_beside() {
                 self.paid_beside.push((what, stats));
             } else {
-                self.report.cost_beside(what, stats);
+                self.report.cost_beside(what, stats, self.debugger.stamp());
             }
             let need = self.debugger.take_need();
             self.debugger.costs_mut().add(what, stats, need, Vec::new());
@@ -204,6 +222,10 @@ impl Shell {
         stop: Result<Option<crate::debugger::Stop>, DebugError>,
     ) -> Result<(), ShellError> {
         if let Some(stop) = stop? {
+            let event = report::event_of(&stop);
+            let (symbol, at) = (stop.symbol.to_string(), self.debugger.stamp().unix_ms);
+            let last = LastEvent::new(event, stop.change.processor, stop.program_counter, symbol, at);
+            self.last_event = Some(last);
             self.report.stop(&stop, self.teller.take_fatal_text());
         }
         Ok(())
@@ -287,7 +309,7 @@ impl Shell {
             Run::Control(control) => return self.carry_out_control(command, control, arguments, before),
             Run::Local(run) => self.debugger.answer_alone(run(arguments, commands::COMMANDS)?, before),
             Run::Symbols(run) => self.debugger.ask_symbols(run, arguments)?,
-            Run::Query(run) => self.debugger.ask(run, arguments, &ReadProgress::default())?,
+            Run::Query(run) => self.debugger.ask(run, arguments, &ReadProgress::new(&self.report))?,
         };
         Ok((answered, After::Next))
     }
@@ -297,14 +319,26 @@ impl Shell {
         self.worst = self.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
         let remarks = answered.notes.iter().filter(|note| note.kind == NoteKind::Remark);
         let remarks = remarks.map(|note| note.text.clone()).collect();
-        let columns = Some(self.report.writer().room().columns);
-        self.report.answer(command, answered, Style { columns, ..self.style });
+        let room = self.report.writer().room();
+        let style = Style { columns: Some(room.columns), ..self.style };
+        // What a person wants to look at must not scroll away; `.more` shows what it was asked for.
+        let is_cut =
+            self.forgives_typos && self.report.writer().is_terminal() && !command.starts_with(".more");
+        let cut = is_cut.then(|| (self.rest.clone(), room));
+        self.report.answer(command, answered, style, cut);
         remarks
     }
 
     fn refuse(&mut self, command: &str, error: &AskError, stats: Stats) {
         self.worst = self.worst.max(if error.is_usage() { Worst::Usage } else { Worst::Failed });
         self.report.error(command, error, self.debugger.stamp(), stats);
+    }
+
+    /// Says that a command could not be carried out to its end, and why.
+    fn cannot(&mut self, command: &str, why: String) {
+        self.worst = self.worst.max(Worst::Failed);
+        self.last = Worst::Failed;
+        self.not_run(command, &why);
     }
 
     /// Says that a command was not tried, and why.
@@ -328,10 +362,39 @@ impl Shell {
             ControlCommand::Statistics => {
                 (Box::new(self.debugger.costs().with_totals(self.debugger.stats())), After::Next)
             }
+            ControlCommand::LastEvent => {
+                let last = self.last_event.clone();
+                let none = || AskError::NotRun("the target has not been stopped in this session".into());
+                (Box::new(last.ok_or_else(none)?), After::Next)
+            }
+            ControlCommand::More => (Box::new(self.more(arguments)?), After::Next),
+            ControlCommand::EchoTime => {
+                (Box::new(OwnTime::of_unix_ms(self.debugger.stamp().unix_ms)), After::Next)
+            }
+            ControlCommand::LogOpen | ControlCommand::LogAppend => {
+                let appends = control == ControlCommand::LogAppend;
+                (Box::new(self.open_log(arguments, appends)?), After::Next)
+            }
+            ControlCommand::LogClose | ControlCommand::LogFile => {
+                let writer = self.report.writer();
+                let (file, state) = if control == ControlCommand::LogClose {
+                    (writer.close_log(), LogState::Closed)
+                } else {
+                    (writer.log_file(), LogState::Open)
+                };
+                let state = if file.is_some() { state } else { LogState::None };
+                (Box::new(LogFile { file, state }), After::Next)
+            }
+            ControlCommand::File => return self.read_file(command, before),
             ControlCommand::Reboot => {
                 let control = self.control().ok_or_else(|| self.never_runs(command))?;
                 control.reboot().map_err(AskError::NotRestarted)?;
                 (Box::new(Restarting::ACKNOWLEDGED), After::Running)
+            }
+            ControlCommand::Restart => {
+                let control = self.control().ok_or_else(|| self.never_runs(command))?;
+                control.reboot().map_err(AskError::NotRestarted)?;
+                (Box::new(Restarting::ACKNOWLEDGED), After::Restarting)
             }
             ControlCommand::Go => match self.go() {
                 Resumed::Running => (Box::new(LetGo::Running), After::Running),
@@ -342,6 +405,66 @@ impl Shell {
             ControlCommand::Quit | ControlCommand::QuitDetach => (Box::new(SessionEnds::NOW), After::Quit),
         };
         Ok((self.debugger.answer_alone(facts, before), after))
+    }
+
+    /// Reads the file of commands that `command` names.
+    fn read_file(&self, command: &str, before: Stats) -> Result<(Answered, After), AskError> {
+        let file = named_file(command).expect("it was found by its form");
+        if file.name.is_empty() {
+            let problem = "the name of a file is missing".to_owned();
+            return Err(QueryError::Usage { command: "$<", problem, usage: "$<FILE" }.into());
+        }
+        let text = std::fs::read(file.name).map_err(|error| error.to_string()).and_then(|it| text_of(&it));
+        let mut text = text.map_err(|why| {
+            let reason = format!("cannot read commands from {}: {why}", file.name);
+            AskError::from(QueryError::File { command: "$<", reason })
+        })?;
+        let lines = text.lines().count();
+        if file.is_one_line {
+            text = text.lines().collect::<Vec<_>>().join(";");
+        }
+        let read = FileRead { file: file.name.to_owned(), lines };
+        Ok((self.debugger.answer_alone(Box::new(read), before), After::Lines(text)))
+    }
+
+    /// Opens the log file that `arguments` names.
+    fn open_log(&self, arguments: &str, appends: bool) -> Result<LogFile, AskError> {
+        let command = if appends { ".logappend" } else { ".logopen" };
+        let (mut rest, mut is_dated) = (arguments.trim(), false);
+        // Text is UTF-8 everywhere, so `/u` changes nothing.
+        while let Some(option) = rest.split_whitespace().next().filter(|it| matches!(*it, "/t" | "/u" | "/d"))
+        {
+            is_dated |= option != "/u";
+            rest = rest[option.len()..].trim_start();
+        }
+        let name = rest.strip_prefix('"').and_then(|it| it.strip_suffix('"')).unwrap_or(rest);
+        let name = if name.is_empty() { LOG } else { name };
+        let file =
+            if is_dated { log::dated(name, self.debugger.stamp().unix_ms) } else { PathBuf::from(name) };
+        let open = log::open(&file, appends).map_err(|error| {
+            AskError::from(QueryError::File { command, reason: format!("{}: {error}", file.display()) })
+        })?;
+        let file = file.display().to_string();
+        self.report.writer().log_to(file.clone(), open);
+        Ok(LogFile { file: Some(file), state: if appends { LogState::Appended } else { LogState::Opened } })
+    }
+
+    /// The next rows of the last long answer.
+    fn more(&self, arguments: &str) -> Result<More, AskError> {
+        let writer = self.report.writer();
+        let room = match arguments {
+            "" => Some(writer.room()),
+            "all" => None,
+            other => {
+                let problem = format!("`{other}` is not all");
+                return Err(QueryError::Usage { command: ".more", problem, usage: ".more [all]" }.into());
+            }
+        };
+        // An answer is made when it is written.
+        let watcher = &self.watcher;
+        let _ = writer.drain(|| !watcher.is_interrupted() && !watcher.is_budget_spent());
+        let rows = self.rest.next(room);
+        Ok(More { rows, left: self.rest.len() })
     }
 
     fn never_runs(&self, command: &str) -> AskError {
@@ -363,7 +486,7 @@ impl Shell {
         self.resumed(&resumed);
         self.count(RESUME, before);
         for (what, stats) in std::mem::take(&mut self.paid_beside) {
-            self.report.cost_beside(what, stats);
+            self.report.cost_beside(what, stats, self.debugger.stamp());
         }
     }
 

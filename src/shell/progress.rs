@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::report::Report;
 use crate::output::screened;
 use crate::session::Watcher;
 use crate::symbols::store::Watch;
@@ -19,9 +20,15 @@ const READ: &str = "{msg} [{bar:24}] {pos}/{len} {percent}% {eta} left";
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// Shows one command's long reads to a person; the bar goes with it.
-#[derive(Debug, Default)]
 pub(super) struct ReadProgress {
+    report: Report,
     bar: Mutex<Option<ProgressBar>>,
+}
+
+impl ReadProgress {
+    pub(super) fn new(report: &Report) -> Self {
+        Self { report: report.clone(), bar: Mutex::default() }
+    }
 }
 
 impl Progress for ReadProgress {
@@ -40,8 +47,7 @@ impl Progress for ReadProgress {
     }
 
     fn announce(&self, text: &str) {
-        // Status that cannot be shown must not end a session that holds a stopped machine.
-        let _ = writeln!(io::stderr(), "{}", screened(text));
+        self.report.status(text);
     }
 }
 

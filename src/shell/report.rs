@@ -8,9 +8,11 @@ use kd_protocol::link::{Event, Peer};
 
 use super::format::Format;
 use super::line;
+use super::rest::Rest;
 use super::writer::{Stream, Writer};
 use crate::commands::{NoteKind, Style};
 use crate::debugger::{Answered, AskError, Notice, Stamp, Stats, Stop};
+use crate::leaks::Room;
 use crate::output;
 use crate::session::News;
 use crate::source::KernelVersion;
@@ -57,11 +59,11 @@ impl Report {
     }
 
     /// Shows what was paid beside commands, if that is wanted: `(stop)` or `(resume)`.
-    pub(super) fn cost_beside(&self, what: &'static str, stats: Stats) {
+    pub(super) fn cost_beside(&self, what: &'static str, stats: Stats, stamp: Stamp) {
         match self.format {
             _ if !self.shows_costs => {}
             Format::Text => self.status(&format!("stats: {what} {stats}")),
-            Format::Json => self.writer.text(Stream::Out, line::beside(what, stats)),
+            Format::Json => self.writer.text(Stream::Out, line::beside(what, stats, stamp)),
         }
     }
 
@@ -72,7 +74,7 @@ impl Report {
 
     /// Writes a command's answer and its notes. The text is made by the thread that writes it: a machine that stands still
     /// does not wait for it.
-    pub(super) fn answer(&self, command: &str, answer: Answered, style: Style) {
+    pub(super) fn answer(&self, command: &str, answer: Answered, style: Style, cut: Option<(Rest, Room)>) {
         let answer = Arc::new(answer);
         let shown = Arc::clone(&answer);
         if self.format == Format::Json {
@@ -92,11 +94,15 @@ impl Report {
                 format!("{kind}: {}", note.text)
             })
             .collect();
+        let writer = self.writer.clone();
         self.writer.put(
             Stream::Out,
             Box::new(move || {
                 let mut text = String::new();
                 shown.write_text(style, &mut text).expect("a String takes any text");
+                let Some((rest, room)) = cut else { return text };
+                let (text, told) = rest.cut(text, room);
+                told.into_iter().for_each(|told| writer.text(Stream::Aside, told + "\n"));
                 text
             }),
         );
@@ -141,6 +147,11 @@ impl Report {
     /// Shows a command that is about to run, as the prompt would.
     pub(super) fn echo(&self, prompt: &str, command: &str) {
         self.aside(&format!("{prompt}{command}\n"));
+    }
+
+    /// Keeps a command that was typed, and is on the terminal, in the log file if there is one.
+    pub(super) fn echo_to_log(&self, prompt: &str, command: &str) {
+        self.writer.to_log(output::screened(&format!("{prompt}{command}\n")));
     }
 
     /// Says something that is no answer.
@@ -195,9 +206,8 @@ impl Report {
                 self.status(&hint);
             }
         }
-        if let StateDetail::Exception(exception) = &stop.change.detail {
-            let chance = if exception.first_chance == 0 { "!!! second chance !!!" } else { "first chance" };
-            self.status(&format!("{} ({chance})", output::exception(exception.exception_code.0)));
+        if matches!(stop.change.detail, StateDetail::Exception(_)) {
+            self.status(&event_of(stop));
         }
         let at = output::Address { address: stop.program_counter, pointer_size: stop.pointer_size };
         self.status(&format!("{}:\n{at}", stop.symbol));
@@ -272,6 +282,18 @@ impl Report {
 
     fn aside(&self, text: &str) {
         self.writer.text(Stream::Aside, output::screened(text));
+    }
+}
+
+/// A stop in WinDbg's words.
+pub(super) fn event_of(stop: &Stop) -> String {
+    match &stop.change.detail {
+        StateDetail::Exception(exception) => {
+            let chance = if exception.first_chance == 0 { "!!! second chance !!!" } else { "first chance" };
+            format!("{} ({chance})", output::exception(exception.exception_code.0))
+        }
+        StateDetail::LoadSymbols(_) => "a module was loaded or unloaded".into(),
+        _ => "the target stopped".into(),
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::Shell;
 use super::after::After;
+use super::agenda::{Agenda, Next};
 use super::error::ShellError;
 use super::worst::Worst;
-use crate::commands::line::{Line, lines};
 use crate::session::{Quit, Signal, Watcher};
 use crate::source::{BootId, Control, Halt, IGNORE, Step, Wait};
 
@@ -18,6 +18,8 @@ pub struct Script {
     pub text: String,
     /// A target that restarts is stopped again, and asked the rest. Otherwise the rest is not run.
     pub reattaches: bool,
+    /// Nothing is run behind a command that fails. Otherwise the next lines are.
+    pub stops_on_error: bool,
     /// A target that is waited for to stop by itself is waited for this long.
     pub stop_timeout: Option<Duration>,
     /// One that is told to stop is waited for this long.
@@ -54,51 +56,75 @@ pub fn run_script(shell: &mut Shell, script: &Script) -> Result<(), ShellError> 
 
 fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
     let (source, watcher) = (Arc::clone(shell.debugger.source()), shell.watcher.clone());
-    let lines = lines(&script.text);
+    let mut agenda = Agenda::of(&script.text);
     let mut interrupts = watcher.interrupts();
     let mut boot = source.boot();
     let suspensions = watcher.suspensions();
     let mut is_waiting = !shell.is_stopped();
-    for (number, line) in lines.iter().enumerate() {
-        let mut is_whole = shell.takes(line);
-        for (place, command) in line.commands().iter().enumerate() {
-            let left = || {
-                let later = lines[number + 1..].iter().flat_map(Line::commands);
-                line.commands()[place..].iter().chain(later)
-            };
-            if let Some(control) =
-                source.control().filter(|_| is_waiting && watcher.interrupts() == interrupts)
-            {
-                if let Some(ended) = wait_for_stop(shell, control, script)? {
-                    end(shell, &ended, left());
-                    return Ok(());
+    let mut stops_next_boot = false;
+    let mut is_whole = true;
+    while let Some(next) = agenda.next() {
+        let (command, begins_line) = match next {
+            Next::Command { text, begins_line } => (text, begins_line),
+            Next::Refused(line) => {
+                shell.takes(&line);
+                if script.stops_on_error {
+                    break;
                 }
-                boot = source.boot();
-                // Those have broken in.
-                interrupts = watcher.interrupts();
+                continue;
             }
-            is_waiting = false;
-            if source.boot() != boot && script.reattaches {
-                shell.break_in()?;
-                boot = source.boot();
-            }
-            if let Some(ended) = ended(shell, boot, interrupts, suspensions) {
-                end(shell, &ended, left());
+        };
+        is_whole |= begins_line;
+        let left = |agenda: &mut Agenda| [vec![command.clone()], agenda.take_commands()].concat();
+        if let Some(control) = source.control().filter(|_| is_waiting && watcher.interrupts() == interrupts) {
+            let reattaches = script.reattaches || std::mem::take(&mut stops_next_boot);
+            if let Some(ended) = wait_for_stop(shell, control, script, reattaches)? {
+                end(shell, &ended, &left(&mut agenda));
                 return Ok(());
             }
-            if shell.holds_back(command, is_whole) {
-                break;
+            boot = source.boot();
+            // Those have broken in.
+            interrupts = watcher.interrupts();
+        }
+        is_waiting = false;
+        if source.boot() != boot && script.reattaches {
+            shell.break_in()?;
+            boot = source.boot();
+        }
+        if let Some(ended) = ended(shell, boot, interrupts, suspensions) {
+            end(shell, &ended, &left(&mut agenda));
+            return Ok(());
+        }
+        if shell.holds_back(&command, is_whole) {
+            agenda.drop_line();
+            continue;
+        }
+        let after = shell.run_echoed(&command);
+        is_whole &= shell.went_well();
+        match after {
+            After::Next => {}
+            After::Running => is_waiting = true,
+            After::Restarting => {
+                is_waiting = true;
+                stops_next_boot = true;
             }
-            match shell.run_echoed(command) {
-                After::Next => is_whole &= shell.went_well(),
-                After::Running => is_waiting = true,
-                After::Quit => return Ok(()),
+            After::Quit => return Ok(()),
+            After::Lines(text) => {
+                if let Err(why) = agenda.put_file_first(&text) {
+                    shell.cannot(&command, why);
+                }
             }
         }
+        if script.stops_on_error && !shell.went_well() {
+            break;
+        }
+    }
+    for command in agenda.take_commands() {
+        shell.not_run(&command, "a command before it failed (--stop-on-error)");
     }
     // What ended the last command has to be told too.
     match ended(shell, boot, interrupts, suspensions) {
-        Some(told @ (Ended::Told(_) | Ended::Failed(_))) if !is_waiting => end(shell, &told, [].iter()),
+        Some(told @ (Ended::Told(_) | Ended::Failed(_))) if !is_waiting => end(shell, &told, &[]),
         _ => {}
     }
     Ok(())
@@ -127,7 +153,7 @@ fn ended(shell: &Shell, boot: BootId, interrupts: u64, suspensions: u64) -> Opti
 }
 
 /// Lets the target run, and says what was not done, and why.
-fn end<'a>(shell: &mut Shell, ended: &Ended, left: impl Iterator<Item = &'a String>) {
+fn end(shell: &mut Shell, ended: &Ended, left: &[String]) {
     if let Ended::Told(quit) = ended {
         shell.ended_by = Some(*quit);
         let step = shell.control().map_or(Step::Idle, |control| {
@@ -156,9 +182,7 @@ fn end<'a>(shell: &mut Shell, ended: &Ended, left: impl Iterator<Item = &'a Stri
             "the freeze budget is spent"
         }
     };
-    for command in left {
-        shell.not_run(command, why);
-    }
+    left.iter().for_each(|command| shell.not_run(command, why));
 }
 
 /// Waits until the target stops by itself. Ctrl+C breaks in, and ends the script when it is pressed again.
@@ -166,6 +190,7 @@ fn wait_for_stop(
     shell: &mut Shell,
     control: &dyn Control,
     script: &Script,
+    reattaches: bool,
 ) -> Result<Option<Ended>, ShellError> {
     let watcher = shell.watcher.clone();
     shell.report.status(&match script.stop_timeout {
@@ -188,7 +213,7 @@ fn wait_for_stop(
             }
             Wait::Done(Halt::Restarted) => {
                 boot = shell.source().boot();
-                if script.reattaches {
+                if reattaches {
                     shell.break_in()?;
                     return Ok(None);
                 }

@@ -10,6 +10,12 @@ pub(super) struct Terminal {
     mode: Option<rustix::termios::Termios>,
 }
 
+/// The terminal that the program was started at, wherever its standard output goes; nothing where there is none.
+pub(super) fn open() -> Option<std::fs::File> {
+    let name = if cfg!(unix) { "/dev/tty" } else { "CONOUT$" };
+    std::fs::OpenOptions::new().write(true).open(name).ok()
+}
+
 impl Terminal {
     pub(super) fn as_it_is() -> Self {
         Self {

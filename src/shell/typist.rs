@@ -1,29 +1,31 @@
 //! Reads lines from the terminal on a thread of its own: while somebody thinks about what to type, the target may restart,
 //! the program may be told to end.
 
-use std::fs::OpenOptions;
-use std::io;
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
-use rustyline::hint::Hinter;
-use rustyline::history::{DefaultHistory, History, SearchDirection};
+use rustyline::hint::{Hint, Hinter};
+use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
 use rustyline::{
-    Cmd, CompletionType, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler,
-    ExternalPrinter, Helper, KeyEvent, RepeatCount,
+    Behavior, Cmd, CompletionType, ConditionalEventHandler, Config, Editor, Event, EventContext,
+    EventHandler, ExternalPrinter, Helper, KeyEvent, RepeatCount,
 };
 
+use super::history;
+use super::live_prompt::{Kind, LineState, LivePrompt};
 use super::terminal::Terminal;
 use super::writer::ShowAbove;
-use crate::commands::completions;
+use crate::commands::{Completions, completions, hint};
 use crate::session::Watcher;
 
-/// Lines kept from session to session.
-const HISTORY_LEN: usize = 1000;
+/// What only the target knows is waited for this long at Tab.
+const TAB_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What was typed.
 #[derive(Debug)]
@@ -34,93 +36,184 @@ pub(super) enum Typed {
     /// Ctrl+D.
     End,
     Failed(io::Error),
+    /// Tab, behind this text: what the target knows is wanted, by [`Typist::completes`] with the same number.
+    Tab(u64, String),
 }
 
 /// Whoever types.
 pub(super) struct Typist {
-    wanted: mpsc::Sender<Wanted>,
-    typed: mpsc::Receiver<Typed>,
+    wanted: mpsc::Sender<()>,
+    typed: mpsc::Receiver<(Typed, bool)>,
+    completed: mpsc::Sender<(u64, Completions)>,
+    state: LineState,
     is_typing: bool,
     terminal: Terminal,
 }
 
 /// Edits a line.
-type LineEditor = Editor<Tab, DefaultHistory>;
+type LineEditor = Editor<Keys, DefaultHistory>;
 
-/// What Tab does: it completes commands, not answers to the target.
-struct Tab {
-    is_command: bool,
+/// What Tab does, and what is hinted at.
+struct Keys {
+    state: LineState,
+    ask: mpsc::Sender<(Typed, bool)>,
+    completed: Mutex<(u64, mpsc::Receiver<(u64, Completions)>)>,
+    watcher: Watcher,
+    has_colours: bool,
 }
 
-impl Completer for Tab {
-    type Candidate = &'static str;
+impl Keys {
+    /// What the target knows, if whoever has it answers in time.
+    fn of_target(&self, line: &str) -> Option<Completions> {
+        let mut completed = self.completed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, answers) = &mut *completed;
+        *number += 1;
+        self.ask.send((Typed::Tab(*number, line.to_owned()), false)).ok()?;
+        self.watcher.wake();
+        let until = Instant::now() + TAB_PATIENCE;
+        loop {
+            let answer = answers.recv_timeout(until.saturating_duration_since(Instant::now())).ok()?;
+            if answer.0 == *number {
+                return Some(answer.1);
+            }
+        }
+    }
+}
+
+impl Completer for Keys {
+    type Candidate = String;
 
     fn complete(
         &self,
         line: &str,
         cursor: usize,
         _: &rustyline::Context<'_>,
-    ) -> rustyline::Result<(usize, Vec<Self::Candidate>)> {
-        Ok(if self.is_command { completions(&line[..cursor]) } else { (cursor, Vec::new()) })
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let line = &line[..cursor];
+        // Answers to the target are not completed.
+        if self.state.is_answer() {
+            return Ok((cursor, Vec::new()));
+        }
+        Ok(match completions(line) {
+            Completions { needs_target: true, .. } => {
+                self.of_target(line).unwrap_or_else(|| Completions::none(line)).into_parts()
+            }
+            known => known.into_parts(),
+        })
     }
 }
 
-impl Hinter for Tab {
-    type Hint = String;
+/// A text behind the cursor; the arrow to the right takes the name of a command, not the form of its arguments.
+struct Hinted {
+    text: String,
+    is_typed: bool,
 }
 
-impl Highlighter for Tab {}
-impl Validator for Tab {}
-impl Helper for Tab {}
+impl Hint for Hinted {
+    fn display(&self) -> &str {
+        &self.text
+    }
 
-/// A line that is wanted.
-struct Wanted {
-    prompt: String,
-    is_command: bool,
+    fn completion(&self) -> Option<&str> {
+        self.is_typed.then_some(&self.text)
+    }
 }
+
+impl Hinter for Keys {
+    type Hint = Hinted;
+
+    fn hint(&self, line: &str, cursor: usize, _: &rustyline::Context<'_>) -> Option<Hinted> {
+        self.state.line_is(line);
+        // Without colours nobody could tell it from what was typed.
+        if !self.has_colours || cursor < line.len() || self.state.is_answer() {
+            return None;
+        }
+        let (text, is_typed) = hint(line)?;
+        let columns = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
+        // A hint must not make the line longer than the window: it would wrap.
+        let room = columns.saturating_sub(line.chars().count() + 10);
+        (text.chars().count() < room).then_some(Hinted { text, is_typed })
+    }
+}
+
+impl Highlighter for Keys {
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        Cow::Owned(format!("\x1b[1m{prompt}\x1b[0m"))
+    }
+
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        Cow::Owned(format!("\x1b[2m{hint}\x1b[0m"))
+    }
+}
+
+impl Validator for Keys {}
+impl Helper for Keys {}
 
 impl Typist {
     /// Starts to listen to the terminal; `watcher` is woken when something was typed. Also returns what shows text above
     /// the line.
     pub(super) fn start(watcher: Watcher) -> io::Result<(Self, Option<ShowAbove>)> {
         let terminal = Terminal::as_it_is();
-        let config = Config::builder().max_history_size(HISTORY_LEN).map_err(terminal_error)?;
-        let config = config.completion_type(CompletionType::List).build();
+        let is_shown = io::stdout().is_terminal();
+        let config = Config::builder().max_history_size(history::KEPT).map_err(terminal_error)?;
+        // Whoever keeps the answers (`| tee log`) still has a prompt, and may go before verikd does.
+        let behavior = if is_shown { Behavior::Stdio } else { Behavior::PreferTerm };
+        let config = config.completion_type(CompletionType::List).behavior(behavior).build();
         let mut editor = LineEditor::with_config(config).map_err(terminal_error)?;
         let suspended = Suspended::default();
         let handler = EventHandler::Conditional(Box::new(suspended.clone()));
         editor.bind_sequence(Event::from(KeyEvent::ctrl('Z')), handler);
-        let history = history_file();
-        if let Some(file) = &history {
-            // No history yet is the normal case.
+        let file = history::file();
+        if let Some(file) = &file {
+            // No history yet is the normal case; one that cannot be kept is not worth a word.
+            let _ = history::shorten(file);
             let _ = editor.load_history(file);
         }
         let printer = editor.create_external_printer().ok();
         let show = printer.map(|mut printer| Box::new(move |text| printer.print(text).is_ok()) as ShowAbove);
-        let (wanted, wants) = mpsc::channel::<Wanted>();
+        let (wanted, wants) = mpsc::channel::<()>();
         let (tell, typed) = mpsc::channel();
+        let (completed, answers) = mpsc::channel();
+        let state = LineState::default();
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let keys = Keys {
+            state: state.clone(),
+            ask: tell.clone(),
+            completed: Mutex::new((0, answers)),
+            watcher: watcher.clone(),
+            has_colours: !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
+        };
+        editor.set_helper(Some(keys));
+        let line_state = state.clone();
         std::thread::Builder::new().name("typist".into()).spawn(move || {
-            for Wanted { prompt, is_command } in wants {
-                editor.set_helper(Some(Tab { is_command }));
-                let line = read_line(&mut editor, &prompt, &suspended, &watcher);
+            for () in wants {
+                let line = read_line(&mut editor, &line_state, &suspended, &watcher);
+                let is_answer = line_state.is_answer();
+                line_state.line_is("");
                 if let Typed::Line(line) = &line
-                    && is_command
+                    && !is_answer
                 {
-                    keep(&mut editor, line, history.as_ref());
+                    let _ = editor.add_history_entry(line);
+                    let _ = file.as_ref().map(|file| history::add(file, line));
                 }
-                if tell.send(line).is_err() {
+                if tell.send((line, is_answer)).is_err() {
                     return;
                 }
                 watcher.wake();
             }
         })?;
-        Ok((Self { wanted, typed, is_typing: false, terminal }, show))
+        Ok((Self { wanted, typed, completed, state, is_typing: false, terminal }, show))
+    }
+
+    /// How the target stands: the prompt shows it, also that of a line that is being typed.
+    pub(super) fn stands(&self, kind: Kind) {
+        self.state.stands(kind);
     }
 
     /// Asks for a line, unless one is being typed.
-    pub(super) fn ask(&mut self, prompt: &str, is_command: bool) {
+    pub(super) fn ask(&mut self) {
         if !self.is_typing {
-            self.is_typing = self.wanted.send(Wanted { prompt: prompt.to_owned(), is_command }).is_ok();
+            self.is_typing = self.wanted.send(()).is_ok();
         }
     }
 
@@ -129,11 +222,17 @@ impl Typist {
         self.is_typing
     }
 
-    /// What was typed since the last call.
-    pub(super) fn typed(&mut self) -> Option<Typed> {
-        let typed = self.typed.try_recv().ok()?;
-        self.is_typing = false;
-        Some(typed)
+    /// What was typed since the last call, and whether it answers the target.
+    pub(super) fn typed(&mut self) -> Option<(Typed, bool)> {
+        let (typed, is_answer) = self.typed.try_recv().ok()?;
+        self.is_typing &= matches!(typed, Typed::Tab(..));
+        Some((typed, is_answer))
+    }
+
+    /// Answers a Tab.
+    pub(super) fn completes(&self, number: u64, completions: Completions) {
+        // Whoever does not wait any more needs none.
+        let _ = self.completed.send((number, completions));
     }
 }
 
@@ -144,10 +243,11 @@ impl Drop for Typist {
     }
 }
 
-fn read_line(editor: &mut LineEditor, prompt: &str, suspended: &Suspended, watcher: &Watcher) -> Typed {
+fn read_line(editor: &mut LineEditor, state: &LineState, suspended: &Suspended, watcher: &Watcher) -> Typed {
     let mut begun = (String::new(), String::new());
     loop {
-        match editor.readline_with_initial(prompt, (&begun.0, &begun.1)) {
+        let prompt = LivePrompt::new(state);
+        match editor.readline_with_initial(&prompt, (&begun.0, &begun.1)) {
             Ok(line) => return Typed::Line(line),
             Err(ReadlineError::Interrupted) => match suspended.take() {
                 Some(line) => begun = line,
@@ -182,92 +282,9 @@ impl ConditionalEventHandler for Suspended {
     }
 }
 
-/// Keeps a line for the next session. What may be a secret stays here: keys, passwords in the addresses of servers.
-fn keep(editor: &mut LineEditor, line: &str, file: Option<&PathBuf>) {
-    let _ = editor.add_history_entry(line);
-    let Some(file) = file else { return };
-    // A history that cannot be kept is not worth a word in the middle of a session.
-    let _ = save(editor, file);
-}
-
-fn save(editor: &mut LineEditor, file: &PathBuf) -> io::Result<()> {
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut text = String::from("#V2\n");
-    let history = editor.history();
-    for index in 0..history.len() {
-        let Ok(Some(entry)) = history.get(index, SearchDirection::Forward) else { continue };
-        if !may_be_secret(&entry.entry) {
-            text += &entry.entry.replace('\\', "\\\\").replace('\n', "\\n");
-            text.push('\n');
-        }
-    }
-    write_private(file, text.as_bytes())
-}
-
-/// Writes a file that nobody else can read, whatever it was before.
-fn write_private(file: &PathBuf, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write;
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut open = options.open(file)?;
-    #[cfg(unix)]
-    open.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    open.write_all(bytes)
-}
-
-/// True for lines with a key, or with a name and a password in a URL.
-fn may_be_secret(line: &str) -> bool {
-    let line = line.to_lowercase();
-    let has_user = line.match_indices("://").any(|(at, _)| {
-        let authority = line[at + 3..].split(['/', '*', ' ', ';', '"']).next().unwrap_or_default();
-        authority.contains('@')
-    });
-    has_user || line.contains("key=") || line.contains("password") || line.contains("token")
-}
-
 fn terminal_error(error: ReadlineError) -> io::Error {
     match error {
         ReadlineError::Io(error) => error,
         other => io::Error::other(other.to_string()),
-    }
-}
-
-fn history_file() -> Option<PathBuf> {
-    Some(directories::ProjectDirs::from("", "", "verikd")?.data_local_dir().join("history"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_not_kept() {
-        for line in [
-            ".sympath srv*/tmp*https://user:secret@symbols.example/x",
-            ".sympath+ https://token@symbols.example",
-            "x key=1.2.3.4",
-        ] {
-            assert!(may_be_secret(line), "{line}");
-        }
-        for line in ["!verifier 3 myfault.sys", ".sympath srv*/a@b*https://symbols.example/@x", "lm"] {
-            assert!(!may_be_secret(line), "{line}");
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn nobody_else_reads_the_history() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("history");
-        std::fs::write(&file, "old").unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
-        write_private(&file, b"new").unwrap();
-        assert_eq!(std::fs::read(&file).unwrap(), b"new");
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

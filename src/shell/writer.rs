@@ -10,7 +10,8 @@
 //! move does not hold up the other for long.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::leaks::Room;
 const COURTESY: Duration = Duration::from_millis(200);
 /// Pieces that wait for a stream that does not move: what a target prints without end must not fill this machine.
 const MAX_ASIDE: usize = 10_000;
+/// What is said where answers are shown that nobody reads elsewhere any more.
+const GONE: &str = "Whoever read the answers has gone, as `tee` does at Ctrl+C: they are shown here. .logopen FILE keeps them";
 /// How often a wait looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -38,6 +41,22 @@ pub(super) type ShowAbove = Box<dyn FnMut(String) -> bool + Send>;
 /// A text to write, made when it is its turn.
 type Piece = Box<dyn FnOnce() -> String + Send>;
 
+/// Where what is shown is kept too.
+struct Log {
+    name: String,
+    file: File,
+    /// It ends when what was handed over before is in it.
+    is_closing: bool,
+}
+
+/// A piece in its queue.
+struct Queued {
+    number: u64,
+    make: Piece,
+    /// It is on the terminal by other ways, and only kept.
+    is_for_log: bool,
+}
+
 /// Where a shell writes. Copies write to the same streams.
 #[derive(Clone)]
 pub struct Writer(Arc<Shared>);
@@ -45,6 +64,7 @@ pub struct Writer(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    log: Mutex<Option<Log>>,
     /// Answers go to standard output, which may be a terminal.
     is_standard: bool,
 }
@@ -53,8 +73,10 @@ struct Shared {
 struct State {
     streams: [Queue; 2],
     next: u64,
-    /// Shows what is no answer above a line that is being typed.
+    /// Shows texts above a line that is being typed.
     above_line: Option<ShowAbove>,
+    /// Where answers go once nobody reads them where they go.
+    fallback: Option<Box<dyn Write + Send>>,
     /// How often another was put there.
     changes: u64,
     /// A file that was asked for could not be written.
@@ -63,7 +85,7 @@ struct State {
 
 #[derive(Default)]
 struct Queue {
-    pieces: VecDeque<(u64, Piece)>,
+    pieces: VecDeque<Queued>,
     /// The piece that is being written.
     writing: Option<u64>,
     /// It was waited for in vain.
@@ -75,7 +97,7 @@ struct Queue {
 impl Queue {
     /// The oldest piece that is not written yet.
     fn oldest(&self) -> Option<u64> {
-        self.writing.or_else(|| self.pieces.front().map(|(number, _)| *number))
+        self.writing.or_else(|| self.pieces.front().map(|it| it.number))
     }
 }
 
@@ -98,7 +120,12 @@ impl Writer {
     }
 
     fn over(out: impl Write + Send + 'static, aside: impl Write + Send + 'static, is_standard: bool) -> Self {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), is_standard });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            log: Mutex::default(),
+            is_standard,
+        });
         let sinks: [(Stream, Box<dyn Write + Send>); 2] =
             [(Stream::Out, Box::new(out)), (Stream::Aside, Box::new(aside))];
         for (stream, sink) in sinks {
@@ -128,13 +155,23 @@ impl Writer {
         })
     }
 
+    /// True if answers are shown on a terminal.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.0.is_standard && io::stdout().is_terminal()
+    }
+
+    /// Shows answers on `terminal` once whoever reads them has gone.
+    pub(super) fn fall_back_to(&self, terminal: impl Write + Send + 'static) {
+        self.0.lock().fallback = Some(Box::new(terminal));
+    }
+
     pub(super) fn text(&self, stream: Stream, text: String) {
         self.put(stream, Box::new(|| text));
     }
 
     /// Writes what `make` returns; it is called by the thread that writes it.
     pub(super) fn put(&self, stream: Stream, make: Piece) {
-        self.0.lock().put(stream, make);
+        self.0.lock().put(stream, make, false);
         self.0.changed.notify_all();
     }
 
@@ -147,10 +184,46 @@ impl Writer {
     ) -> u64 {
         let mut state = self.0.lock();
         let is_next = last.is_some_and(|last| last + 1 == state.next);
-        let number = state.put(stream, Box::new(move || make(is_next)));
+        let number = state.put(stream, Box::new(move || make(is_next)), false);
         drop(state);
         self.0.changed.notify_all();
         number
+    }
+
+    /// Keeps a text that is shown by other ways in the log file, if there is one.
+    pub(super) fn to_log(&self, text: String) {
+        if self.log_file().is_some() {
+            self.0.lock().put(Stream::Aside, Box::new(|| text), true);
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// Keeps what is shown from now on in `file` too, instead of another. It is written by the threads that show it: a slow
+    /// disk keeps no machine standing still.
+    pub(super) fn log_to(&self, name: String, file: File) {
+        self.0.log().replace(Log { name, file, is_closing: false });
+    }
+
+    /// The log file's name, if there is one.
+    pub(super) fn log_file(&self) -> Option<String> {
+        self.0.log().as_ref().filter(|log| !log.is_closing).map(|log| log.name.clone())
+    }
+
+    /// Ends the log file once all is written that is to be in it; returns its name.
+    pub(super) fn close_log(&self) -> Option<String> {
+        let name = self.log_file()?;
+        if let Some(log) = self.0.log().as_mut() {
+            log.is_closing = true;
+        }
+        let shared = Arc::downgrade(&self.0);
+        let close = move || {
+            // Another may have been opened since.
+            shared.upgrade().and_then(|shared| shared.log().take_if(|log| log.is_closing));
+            String::new()
+        };
+        self.0.lock().put(Stream::Aside, Box::new(close), true);
+        self.0.changed.notify_all();
+        Some(name)
     }
 
     /// Why answers cannot be written, once that is known.
@@ -189,7 +262,7 @@ impl Writer {
         }
     }
 
-    /// Shows what is no answer by `show` from now on, which knows of the line that is being typed. Where it returns false,
+    /// Shows everything that goes to the terminal by `show` from now on, which knows of the line that is being typed. Where it returns false,
     /// standard error is used again.
     pub(super) fn show_above_line(&self, show: Option<ShowAbove>) {
         let mut state = self.0.lock();
@@ -200,14 +273,14 @@ impl Writer {
 
 impl State {
     /// Puts a piece at the end of a stream; its number among those of both.
-    fn put(&mut self, stream: Stream, make: Piece) -> u64 {
+    fn put(&mut self, stream: Stream, make: Piece, is_for_log: bool) -> u64 {
         let number = self.next;
         self.next += 1;
         let queue = &mut self.streams[stream as usize];
         if stream == Stream::Aside && queue.pieces.len() >= MAX_ASIDE {
             queue.left_out += 1;
         } else {
-            queue.pieces.push_back((number, make));
+            queue.pieces.push_back(Queued { number, make, is_for_log });
         }
         number
     }
@@ -223,17 +296,35 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn log(&self) -> MutexGuard<'_, Option<Log>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a text in the log file, if there is one. Why that ended, if it did.
+    fn keep(&self, text: &str) -> Option<String> {
+        let mut log = self.log();
+        let error = log.as_mut()?.file.write_all(text.as_bytes()).err()?;
+        let name = log.take()?.name;
+        self.lock().lacks_file = true;
+        Some(format!("cannot write the log file {name}, which ends here: {error}\n"))
+    }
+
     /// Writes piece after piece.
     fn write(&self, stream: Stream, mut sink: Box<dyn Write + Send>) {
         loop {
-            let (make, left_out, above_line) = self.next(stream);
-            let mut text = make();
+            let (piece, left_out, above_line) = self.next(stream);
+            let mut text = (piece.make)();
+            let lost_log = self.keep(&text);
+            if piece.is_for_log {
+                text.clear();
+            }
+            text.push_str(&lost_log.unwrap_or_default());
             if left_out > 0 {
                 text.insert_str(0, &format!("({left_out} lines were left out: nobody read them in time)\n"));
             }
             let written = match above_line {
                 Some((mut show, of_change)) => {
-                    let is_shown = show(text);
+                    let is_shown = text.is_empty() || show(text);
                     let mut state = self.lock();
                     // It may have been taken away meanwhile: what nobody looks at any more must not swallow the rest.
                     if is_shown && state.changes == of_change {
@@ -241,7 +332,18 @@ impl Shared {
                     }
                     Ok(())
                 }
-                None => sink.write_all(text.as_bytes()).and_then(|()| sink.flush()),
+                None => {
+                    let written = sink.write_all(text.as_bytes()).and_then(|()| sink.flush());
+                    let is_unread = stream == Stream::Out
+                        && matches!(&written, Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
+                    match is_unread.then(|| self.lock().fallback.take()).flatten() {
+                        Some(terminal) => {
+                            sink = terminal;
+                            sink.write_all(format!("{GONE}\n{text}").as_bytes()).and_then(|()| sink.flush())
+                        }
+                        None => written,
+                    }
+                }
             };
             let mut state = self.lock();
             let queue = &mut state.streams[stream as usize];
@@ -258,10 +360,10 @@ impl Shared {
     }
 
     /// The next piece of a stream, once it is its turn.
-    fn next(&self, stream: Stream) -> (Piece, u64, Option<(ShowAbove, u64)>) {
+    fn next(&self, stream: Stream) -> (Queued, u64, Option<(ShowAbove, u64)>) {
         let mut state = self.lock();
         loop {
-            let own = state.streams[stream as usize].pieces.front().map(|(number, _)| *number);
+            let own = state.streams[stream as usize].pieces.front().map(|it| it.number);
             let other = &state.streams[1 - stream as usize];
             let Some(number) = own else {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -269,13 +371,15 @@ impl Shared {
             };
             if other.oldest().is_none_or(|oldest| oldest > number) || other.is_stuck {
                 let queue = &mut state.streams[stream as usize];
-                let (number, make) = queue.pieces.pop_front().expect("it was seen above");
+                let piece = queue.pieces.pop_front().expect("it was seen above");
                 queue.writing = Some(number);
                 let left_out = std::mem::take(&mut queue.left_out);
                 let of_change = state.changes;
-                let above_line = (stream == Stream::Aside).then(|| state.above_line.take()).flatten();
+                // Answers too, where they are on that terminal: a line may be being typed by now.
+                let is_above = stream == Stream::Aside || self.is_standard && io::stdout().is_terminal();
+                let above_line = is_above.then(|| state.above_line.take()).flatten();
                 let above_line = above_line.map(|show| (show, of_change));
-                return (make, left_out, above_line);
+                return (piece, left_out, above_line);
             }
             let before = other.oldest();
             let (after, timeout) =

@@ -71,12 +71,12 @@ impl fmt::Display for WalkEnd {
     }
 }
 
-/// `"head"`, `"null"`, `"cycle"`, `"limit"` or `"unreadable"`.
+/// `"head"`, `"null_link"`, `"cycle"`, `"limit"` or `"unreadable"`.
 impl Serialize for WalkEnd {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(match self {
             Self::Head => "head",
-            Self::Null => "null",
+            Self::Null => "null_link",
             Self::Cycle(_) => "cycle",
             Self::Limit(_) => "limit",
             Self::Unreadable { .. } => "unreadable",
@@ -92,7 +92,7 @@ impl schemars::JsonSchema for WalkEnd {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "description": "How a walk ended; anything but head and null means that elements may be missing.",
-            "enum": ["head", "null", "cycle", "limit", "unreadable"],
+            "enum": ["head", "null_link", "cycle", "limit", "unreadable"],
         })
     }
 }

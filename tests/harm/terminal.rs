@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use pty_process::blocking::{Command as TerminalCommand, Pty};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{Termios, tcgetattr};
+use tempfile::TempDir;
 
 use crate::field::{PATIENCE, symbols, wait_until_suspended};
 
@@ -32,7 +33,7 @@ pub struct Person {
     reader: Option<JoinHandle<()>>,
     /// What was waited for lies before this.
     seen: usize,
-    _home: tempfile::TempDir,
+    _home: Arc<TempDir>,
 }
 
 /// How it ended.
@@ -51,25 +52,72 @@ struct Screen {
     is_closed: AtomicBool,
 }
 
+/// Where somebody sits down.
+pub struct Desk {
+    /// What is typed at the shell's prompt.
+    pub arguments: Vec<String>,
+    /// The program is run by a shell, with this behind it: `| tee log`.
+    pub behind: Option<String>,
+    /// Where the program keeps what it keeps.
+    pub home: Arc<TempDir>,
+    /// Columns of the window.
+    pub columns: u16,
+    pub environment: Vec<(&'static str, &'static str)>,
+}
+
+impl Desk {
+    /// Before the program at a port.
+    pub fn at(port: u16, options: &[&str]) -> Self {
+        let connection = format!("net:port={port},key=1.2.3.4");
+        let symbols = symbols().display().to_string();
+        Self::with(&[&["-k", &connection, "-y", &symbols], options].concat())
+    }
+
+    pub fn with(arguments: &[&str]) -> Self {
+        Self {
+            arguments: arguments.iter().map(|it| (*it).to_owned()).collect(),
+            behind: None,
+            home: Arc::new(tempfile::tempdir().unwrap()),
+            // Wide enough that nothing is broken into lines.
+            columns: 500,
+            environment: Vec::new(),
+        }
+    }
+
+    fn command(&self) -> TerminalCommand {
+        let program = env!("CARGO_BIN_EXE_verikd");
+        let command = match &self.behind {
+            None => TerminalCommand::new(program).args(&self.arguments),
+            Some(behind) => {
+                let arguments = self.arguments.iter().map(|it| format!("'{it}'"));
+                // The shell lives on at Ctrl+C, to tell how the program ended.
+                let line =
+                    format!("trap : INT; '{program}' {} {behind}", arguments.collect::<Vec<_>>().join(" "));
+                TerminalCommand::new("sh").args(["-c", &line])
+            }
+        };
+        let command = command
+            .env_remove("_NT_SYMBOL_PATH")
+            .env_remove("XDG_DATA_HOME")
+            .env_remove("NO_COLOR")
+            .env("HOME", self.home.path())
+            .env("TERM", "xterm");
+        self.environment.iter().fold(command, |command, (name, value)| command.env(name, value))
+    }
+}
+
 impl Person {
     /// Starts the program at the port, to prompt.
     pub fn at(port: u16, options: &[&str]) -> Self {
+        Self::sits_at(&Desk::at(port, options))
+    }
+
+    pub fn sits_at(desk: &Desk) -> Self {
         let (window, terminal) = pty_process::blocking::open().unwrap();
-        // Wide enough that nothing is broken into lines.
-        window.resize(pty_process::Size::new(50, 500)).unwrap();
+        window.resize(pty_process::Size::new(50, desk.columns)).unwrap();
         let held = terminal.as_fd().try_clone_to_owned().unwrap();
         let mode_before = tcgetattr(&held).unwrap();
-        let home = tempfile::tempdir().unwrap();
-        let child = TerminalCommand::new(env!("CARGO_BIN_EXE_verikd"))
-            .args(["-k", &format!("net:port={port},key=1.2.3.4"), "-y"])
-            .arg(symbols())
-            .args(options)
-            .env_remove("_NT_SYMBOL_PATH")
-            .env_remove("XDG_DATA_HOME")
-            .env("HOME", home.path())
-            .env("TERM", "xterm")
-            .spawn(terminal)
-            .expect("the program starts");
+        let child = desk.command().spawn(terminal).expect("the program starts");
         let window = Arc::new(window);
         let screen = Arc::new(Screen::default());
         let reader = {
@@ -84,7 +132,7 @@ impl Person {
             screen,
             reader,
             seen: 0,
-            _home: home,
+            _home: Arc::clone(&desk.home),
         }
     }
 
@@ -97,6 +145,12 @@ impl Person {
     pub fn enters(&mut self, line: &str) {
         self.types(&format!("{line}\r"));
         self.sees(&format!("{line}\n"));
+    }
+
+    /// Makes the window another size.
+    pub fn resizes(&self, columns: u16) {
+        let window = self.window.as_deref().expect("the window is open");
+        window.resize(pty_process::Size::new(50, columns)).unwrap();
     }
 
     /// Waits until this is on the screen, below what was waited for before; returns what came above it.
@@ -120,6 +174,11 @@ impl Person {
     pub fn asks(&mut self, command: &str) -> String {
         self.enters(command);
         self.sees("kd> ").rsplit_once('\n').map_or_else(String::new, |(answer, _)| answer.to_owned())
+    }
+
+    /// Everything that was on the screen so far, with what colours it and moves the cursor.
+    pub fn raw_screen(&self) -> String {
+        self.screen.text.lock().unwrap().clone()
     }
 
     /// Everything that was on the screen so far.

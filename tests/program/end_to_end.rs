@@ -112,7 +112,7 @@ fn kdstats_shows_what_each_command_cost_and_chose() {
     assert!(lines[0]["answer"]["session"]["requests"].as_u64().is_some_and(|it| it > 0), "{}", output.out);
     assert_eq!(lines[0]["stats"]["requests"], 0);
     let beside: Vec<_> =
-        lines[1..].iter().map(|line| (&line["of"], line["stats"]["requests"].as_u64())).collect();
+        lines[1..].iter().map(|line| (&line["command"], line["stats"]["requests"].as_u64())).collect();
     assert!(
         matches!(beside[..], [(stop, Some(1..)), (resume, Some(1..))]
         if stop == "(stop)" && resume == "(resume)"),

@@ -10,9 +10,11 @@ mod junk;
 mod keys;
 mod leaks;
 mod metrics;
+mod picture;
 mod pool;
 #[path = "../support/program.rs"]
 mod program;
+mod reflexes;
 #[path = "../support/reviewed.rs"]
 mod reviewed;
 mod run;
@@ -20,3 +22,4 @@ mod schemas;
 mod serial;
 mod simulator;
 mod trace;
+mod transcripts;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use verikd::commands::{COMMANDS, Schema, find};
 use verikd::debugger::SessionStats;
-use verikd::shell::{schema_of, schema_of_failure};
+use verikd::shell::{schema_of, schema_of_beside, schema_of_failure};
 
 use crate::program::Setup;
 
@@ -68,6 +68,16 @@ r rip, zf
 vertarget
 version
 .bugcheck
+.time
+.echotime
+.lastevent
+!running -i
+.logopen LOG
+.logfile
+.logclose
+.logappend LOG
+$<EMPTY
+.more
 .sympath
 .sympath+ /nowhere at all
 !sym
@@ -86,25 +96,35 @@ q
 fn every_command_answers_with_one_object_of_a_committed_schema() {
     let setup = Setup::new();
     let script = setup.folder.path().join("script");
-    std::fs::write(&script, LINES).unwrap();
+    let (log, empty) = (setup.folder.path().join("log"), setup.folder.path().join("empty"));
+    std::fs::write(&empty, "* nothing\n").unwrap();
+    let lines =
+        LINES.replace("LOG", &log.display().to_string()).replace("EMPTY", &empty.display().to_string());
+    std::fs::write(&script, &lines).unwrap();
     let _target = setup.target(&[]);
-    let mut lines = Vec::new();
+    let mut objects = Vec::new();
     let dump = format!(".dump /used {}", setup.folder.path().join("used.dmp").display());
-    for how in [["-cf", script.to_str().unwrap()], ["-c", &dump], ["-c", ".reboot"], ["-c", "g"]] {
+    for how in
+        [["-cf", script.to_str().unwrap()], ["-c", &dump], ["-c", ".restart"], ["-c", ".reboot"], ["-c", "g"]]
+    {
         let output = setup.debug(&["-b", "--json", how[0], how[1]]);
-        let objects = output.out.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
-        lines.extend(objects);
+        objects.extend(output.out.lines().map(|line| serde_json::from_str::<Value>(line).expect(line)));
     }
-    let typed = LINES.lines().filter(|line| !line.is_empty()).chain([dump.as_str(), ".reboot", "g"]);
-    let commands: Vec<&str> = lines.iter().map(|line| line["command"].as_str().unwrap()).collect();
+    let typed = lines.lines().filter(|line| !line.is_empty());
+    let typed = typed.chain([dump.as_str(), ".restart", ".reboot", "g"]);
+    let commands: Vec<&str> = objects.iter().map(|line| line["command"].as_str().unwrap()).collect();
     assert_eq!(commands, typed.collect::<Vec<_>>(), "one object a command, in order");
+    let beside = setup.debug(&["-b", "--json", "--stats", "-c", "r rip"]);
+    let beside: Vec<Value> = beside.out.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let of: Vec<&str> = beside.iter().map(|line| line["command"].as_str().unwrap()).collect();
+    assert_eq!(of, ["r rip", "(stop)", "(resume)"], "what was paid beside commands has their form");
 
     let schemas: BTreeMap<String, Value> = committed()
         .into_values()
         .map(|schema| (schema["title"].as_str().unwrap().to_owned(), schema))
         .collect();
     let mut seen = BTreeSet::new();
-    for line in &lines {
+    for line in objects.iter().chain(&beside) {
         let name = line["schema"].as_str().unwrap();
         let schema = schemas.get(name).unwrap_or_else(|| panic!("no schema is called {name}"));
         let validator = jsonschema::validator_for(schema).unwrap();
@@ -131,9 +151,12 @@ fn the_committed_schemas_are_those_of_the_program() {
     let mut expected: BTreeMap<String, Value> =
         every_schema().map(|it| (it.name.to_owned(), schema_of(it))).collect();
     expected.insert("failed".to_owned(), schema_of_failure());
+    expected.insert("beside".to_owned(), schema_of_beside());
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        let _ = std::fs::remove_dir_all(folder());
-        std::fs::create_dir(folder()).unwrap();
+        // Those of files, in a folder beside them, are written elsewhere.
+        for name in committed().keys() {
+            std::fs::remove_file(folder().join(format!("{name}.json"))).unwrap();
+        }
         for (name, schema) in &expected {
             let text = serde_json::to_string_pretty(schema).unwrap() + "\n";
             std::fs::write(folder().join(format!("{name}.json")), text).unwrap();

@@ -74,6 +74,8 @@ pub const LINES: &[&str] = &[
     ".reload",
     ".bugcheck",
     "vertarget",
+    ".time",
+    "!running -i",
     "? myfault!nosuch",
     "? poi(myfault!nosuch)",
     "r",
