@@ -4,7 +4,7 @@
     python3 images/layouts.py ../shared/data sim/src/windows
 
 `layouts.json` has the structures of Driver Verifier for every build; `isf/` has all types and symbols of some kernels, as
-volatility's symbol tables. A structure that `layouts.json` lacks is taken from the nearest earlier kernel of `isf/`; each
+volatility's symbol tables; `pool-layouts.json` has those of pool and of the memory manager up to Windows 11 21H2, and what changed later. A structure that `layouts.json` lacks is taken from the nearest earlier kernel of `isf/`; each
 section of what is written says from where. The result is committed: nobody needs the facts to build the project.
 
     common/types.toml       structures that all these builds have alike
@@ -46,6 +46,9 @@ SYSTEM = """_KLDR_DATA_TABLE_ENTRY _LDR_DATA_TABLE_ENTRY _DRIVER_OBJECT _OBJECT_
  _IMAGE_DOS_HEADER _IMAGE_NT_HEADERS64 _IMAGE_SECTION_HEADER _IMAGE_DEBUG_DIRECTORY _PEB_LDR_DATA _LIST_ENTRY
  _SINGLE_LIST_ENTRY _UNICODE_STRING _STRING _LARGE_INTEGER _ULARGE_INTEGER _GUID _CLIENT_ID _MDL _DISPATCHER_HEADER
  _EXCEPTION_RECORD""".split()
+POOL = """_RTLP_HP_HEAP_GLOBALS _EX_POOL_HEAP_MANAGER_STATE _EX_HEAP_POOL_NODE _SEGMENT_HEAP _HEAP_SEG_CONTEXT
+ _HEAP_PAGE_SEGMENT _HEAP_PAGE_RANGE_DESCRIPTOR _HEAP_VS_SUBSEGMENT _HEAP_VS_CHUNK_HEADER _HEAP_LFH_SUBSEGMENT _MI_PARTITION
+ _MI_VISIBLE_STATE _MI_SYSTEM_INFORMATION _MM_PAGED_POOL_INFO _MMPFNLIST _MMPAGING_FILE""".split()
 # Of the largest structures only what a debugger looks at when it attaches, lists and unwinds.
 CHOSEN = {
     "_KPRCB": """MxCsr LegacyNumber InterruptRequest IdleHalt CurrentThread NextThread IdleThread NestingLevel
@@ -73,6 +76,41 @@ CHOSEN = {
      NtMajorVersion NtMinorVersion ProcessorFeatures SuiteMask KdDebuggerEnabled NXSupportPolicy ActiveConsoleId
      NumberOfPhysicalPages SafeBootMode SharedDataFlags TickCount TickCountQuad Cookie ActiveProcessorCount
      ActiveGroupCount""",
+    "_SEGMENT_HEAP": "Signature SegContexts",
+    "_HEAP_SEG_CONTEXT": """SegmentMask UnitShift PagesPerUnitShift FirstDescriptorIndex MaxAllocationSize Heap SegmentListHead
+     SegmentCount""",
+    "_HEAP_PAGE_SEGMENT": "ListEntry Signature",
+    "_HEAP_PAGE_RANGE_DESCRIPTOR": "TreeSignature UnusedBytes RangeFlags CommittedPageCount UnitOffset UnitSize",
+    "_HEAP_VS_SUBSEGMENT": "ListEntry CommitBitmap Size Signature",
+    "_HEAP_VS_CHUNK_HEADER": "Sizes AllocatedChunkBits",
+    "_HEAP_VS_CHUNK_HEADER_SIZE": "HeaderBits MemoryCost UnsafeSize UnsafePrevSize Allocated",
+    "_HEAP_LFH_SUBSEGMENT": "ListEntry FreeCount BlockCount FreeHint BlockOffsets BlockBitmap",
+    "_RTLP_HP_HEAP_GLOBALS": "HeapKey LfhKey",
+    "_EX_HEAP_POOL_NODE": "Heaps",
+    "_EX_POOL_HEAP_MANAGER_STATE": "NumberOfPools PoolNode",
+    "_MI_PARTITION": "Vp",
+    "_MI_VISIBLE_PARTITION": """NumberOfPhysicalPages NumberOfPagingFiles PagingFile AvailablePages ResidentAvailablePages
+     TotalCommittedPages ModifiedPageListHead TotalCommitLimit SharedCommit""",
+    "_MI_VISIBLE_STATE": "PagedPoolInfo MaximumNonPagedPoolInPages SizeOfPagedPoolInPages SystemVaRegions SharedCommit",
+    "_MI_SYSTEM_INFORMATION": "Pools",
+    "_MI_POOL_STATE": "AllocatedNonPagedPool",
+    "_MI_SYSTEM_VA_ASSIGNMENT": "BaseAddress NumberOfBytes",
+    "_MM_PAGED_POOL_INFO": "AllocatedPagedPool FirstPteForPagedPool PagedPoolCommit",
+    "_MMPFNLIST": "Total",
+    "_MMPAGING_FILE": "Size MaximumSize MinimumSize FreeSpace PageFileName",
+}
+# What a source beyond the others says of one build: size, and where chosen fields are.
+LATER = {
+    "10.0.26200": {
+        "_HEAP_LFH_SUBSEGMENT": ("25H2", {
+            "ListEntry": "_LIST_ENTRY", "FreeCount": "unsigned short", "BlockCount": "unsigned short",
+            "FreeHint": "unsigned char", "BlockOffsets": "_HEAP_LFH_SUBSEGMENT_ENCODED_OFFSETS",
+            "BlockBitmap": "unsigned long long[1]",
+        }),
+        "_EX_POOL_HEAP_MANAGER_STATE": ("25H2", {
+            "NumberOfPools": "unsigned long", "PoolNode": "_EX_HEAP_POOL_NODE[64]",
+        }),
+    },
 }
 CHOSEN = {name: set(fields.split()) for name, fields in CHOSEN.items()}
 
@@ -80,11 +118,12 @@ CHOSEN = {name: set(fields.split()) for name, fields in CHOSEN.items()}
 def main():
     data, windows = Path(sys.argv[1]), Path(sys.argv[2])
     layouts = json.loads((data / "layouts.json").read_text())
+    pool = json.loads((data / "pool-layouts.json").read_text())
     tables = {path.name.split("-")[1]: path for path in sorted((data / "isf").glob("*.xz"))}
     tables = {version: json.loads(lzma.open(path).read()) for version, path in tables.items()}
     builds = {}
     for build, sources in BUILDS.items():
-        of_build = [reader for source in sources for reader in readers(source, layouts, tables)]
+        of_build = [reader for source in sources for reader in readers(source, layouts, tables, pool)]
         builds[build] = collect(of_build)
     common = {
         name: found for name, found in builds["8.1"].items()
@@ -206,7 +245,43 @@ class Layouts:
         return text.replace("function*", "void*").replace("void**", "void*")
 
 
-def readers(source, layouts, tables):
+class PoolLayouts(Layouts):
+    """One family of pool-layouts.json: those structures that this script asks it for, and of them the chosen fields."""
+
+    def __init__(self, family, pool):
+        structures = {}
+        for name, known in pool["structs"].items():
+            # It has a part of what a debugger looks at, too, which the other sources have whole.
+            if not name.startswith(("_EX_", "_HEAP_", "_MI_", "_MM", "_RTLP_", "_SEGMENT_")) or name not in CHOSEN:
+                continue
+            of_family = [layout for layout in known if family in layout.get("families", {})]
+            if of_family:
+                most = max(of_family, key=lambda layout: layout["families"][family])
+                fields = {
+                    path: at for path, at in most["fields"].items()
+                    if path.partition(".")[0] in CHOSEN.get(name, [path.partition(".")[0]])
+                }
+                structures[name] = {"kind": most["kind"], "size": most["size"], "fields": fields}
+        super().__init__(family, structures)
+        self.source = f"pool layouts of {family}"
+
+
+class Later(Layouts):
+    """What is known of one build from elsewhere."""
+
+    def __init__(self, build, pool):
+        structures = {}
+        for name, (edition, types) in LATER[build].items():
+            known = pool["external"][name][edition]
+            fields = {field: {"offset": known["fields"][field], "type": kind, "size": 0} for field, kind in types.items()}
+            structures[name] = {"kind": "struct", "size": known["size"], "fields": fields}
+        super().__init__(build, structures)
+        self.source = f"pool layouts of {build}, from another source"
+
+
+def readers(source, layouts, tables, pool):
+    if source in LATER:
+        yield Later(source, pool)
     for key, structures in layouts.items():
         if key.startswith(source):
             yield Layouts(key, structures)
@@ -214,6 +289,8 @@ def readers(source, layouts, tables):
     for version, table in tables.items():
         if version.startswith(source):
             yield Isf(version, table)
+    if any(build["family"] == source for build in pool["builds"].values()):
+        yield PoolLayouts(source, pool)
 
 
 def tidy(union, size, fields):
@@ -234,7 +311,7 @@ def tidy(union, size, fields):
 
 def collect(readers):
     """Every wanted structure and those inside them: name -> (structure, source)."""
-    types, wanted = {}, VERIFIER + SYSTEM
+    types, wanted = {}, VERIFIER + SYSTEM + POOL
     while wanted:
         name = wanted.pop()
         if name in types:

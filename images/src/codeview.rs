@@ -18,6 +18,10 @@ pub(crate) fn type_section(types: &Types) -> Vec<u8> {
     for (name, aggregate) in &types.aggregates {
         records.define(name, aggregate, None);
     }
+    // Those that no field has: a kernel's symbols list them all the same.
+    for name in types.enumerations.keys() {
+        records.enumeration(name);
+    }
     records.bytes
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::kernel::Kernel;
-use super::pool::trackers;
+use super::pool::{big, heap, pages, trackers};
 use super::pool_log::{self, Event};
 use super::scenario::Scenario;
 use super::verified::{Chosen, LEVEL_POOL_TRACKING, NETFILT};
@@ -49,11 +49,24 @@ impl Scenario {
             | Self::Torn
             | Self::BigLog
             | Self::PoolTorn
+            | Self::PoolSmall
+            | Self::PoolBig
+            | Self::PoolHeap
             | Self::BugcheckC462
             | Self::BugcheckC460
             | Self::BugcheckC4F6
             | Self::Bugcheck7e => {
                 start(kernel, tracking, self.chosen());
+                match self {
+                    Self::PoolSmall if !heap::is_there(kernel) => pages::furnish(kernel),
+                    Self::PoolSmall => heap::furnish(kernel),
+                    Self::PoolBig => big::furnish(kernel),
+                    Self::PoolHeap => {
+                        heap::furnish(kernel);
+                        heap::furnish_lfh(kernel);
+                    }
+                    _ => {}
+                }
                 let events = leak::until_first_stop(kernel, of_the_leak);
                 log(kernel, if self == Self::BigLog { BIG_LOG_LENGTH } else { length }, events);
             }

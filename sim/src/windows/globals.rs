@@ -39,6 +39,7 @@ pub(super) fn initialize(kernel: &mut Kernel) {
         ("MmLowestPhysicalPage", 1, 8),
         ("MmHighestPhysicalPage", pages - 1, 8),
         ("MmNonPagedPoolStart", NONPAGED_POOL_START.0, 8),
+        ("MiNonPagedPoolEnd", NONPAGED_POOL_START.0 + NONPAGED_POOL_SIZE, 8),
         ("MmMaximumNonPagedPoolInBytes", NONPAGED_POOL_SIZE, 8),
         ("MmPhysicalMemoryBlock", MEMORY_DESCRIPTOR.0, 8),
         ("MmTotalCommitLimit", pages * 2, 8),

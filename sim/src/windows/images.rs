@@ -134,7 +134,7 @@ pub static BUILDS: &[&Build] = &[
     ),
     &build!(
         "10-1607",
-        types: ["common/types.toml", "10-1607/types.toml"],
+        types: ["common/types.toml", "10-1607/types.toml", "common/regions-1607.toml"],
         nt: ["7sp1/nt.toml", "common/nt.toml", "10-1607/nt.toml"]
     ),
     &build!(

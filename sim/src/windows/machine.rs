@@ -12,8 +12,8 @@ use super::growth::Growth;
 use super::images::{Build, WINDOWS_7_SP1};
 use super::kernel::{Kernel, Layouts};
 use super::ledger::Outstanding;
-use super::pool::{big, code, trackers};
-use super::pool_account::TagUse;
+use super::pool::{big, code, counters, heap, trackers};
+use super::pool_account::{PoolBlock, TagUse};
 use super::processors::{self, Processor};
 use super::scenario::Scenario;
 use super::stops::{self, BUGCHECK_SECOND, Stop};
@@ -218,6 +218,7 @@ impl Machine {
             }
             if due == beat {
                 trackers::work(&mut self.kernel);
+                counters::publish(&mut self.kernel);
                 lines.push(self.beat());
             }
         }
@@ -331,6 +332,12 @@ impl Machine {
         self.kernel.pool.tags()
     }
 
+    /// Small blocks of the pool that the simulation knows one by one.
+    #[must_use]
+    pub fn pool_blocks(&self) -> &[PoolBlock] {
+        self.kernel.pool.blocks()
+    }
+
     /// Bytes of RAM that somebody wrote to, which is what the simulation keeps.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
@@ -363,7 +370,9 @@ impl Machine {
         processors::create(&mut kernel);
         trackers::start(&mut kernel);
         big::start(&mut kernel);
+        heap::start(&mut kernel);
         scenario.furnish(&mut kernel);
+        counters::start(&mut kernel);
         // Last, because each process gets a copy of the top page table with all of the kernel in it.
         processes::create(&mut kernel);
         let version = debugger_data::version(&kernel);

@@ -55,7 +55,7 @@ pub use growth::Growth;
 pub use images::{BUILDS, Build, FILTER_DRIVERS, Image, WINDOWS_7_SP1, WINDOWS_XP_X86};
 pub use ledger::Outstanding;
 pub use machine::Machine;
-pub use pool_account::{PoolUse, TagUse};
+pub use pool_account::{Pool, PoolBlock, PoolUse, TagUse};
 pub use processors::Processor;
 pub use scenario::{NoScenario, NotOnBuild, Scenario};
 pub use stops::{Chance, Stop};

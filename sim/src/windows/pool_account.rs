@@ -3,11 +3,30 @@
 
 use std::collections::BTreeMap;
 
+use kd_protocol::VirtAddr;
+
 /// One kind of pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pool {
+pub enum Pool {
+    /// May be paged out.
     Paged,
+    /// Always in memory.
     NonPaged,
+}
+
+/// A small block of the pool, as whoever made it knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolBlock {
+    /// What its owner was given.
+    pub address: VirtAddr,
+    /// Bytes, its header with it.
+    pub bytes: u64,
+    /// Its tag.
+    pub tag: [u8; 4],
+    /// Which pool it is of.
+    pub pool: Pool,
+    /// It is not freed.
+    pub is_allocated: bool,
 }
 
 /// What was allocated and freed with one tag in one kind of pool since the machine started.
@@ -34,6 +53,7 @@ pub struct TagUse {
 #[derive(Clone, Debug, Default)]
 pub(super) struct PoolAccount {
     tags: BTreeMap<[u8; 4], TagUse>,
+    blocks: Vec<PoolBlock>,
     turn: u64,
 }
 
@@ -51,6 +71,25 @@ impl PoolAccount {
     pub(super) const fn turn(&mut self) -> u64 {
         self.turn += 1;
         self.turn
+    }
+
+    /// Remembers a small block.
+    pub(super) fn lay(&mut self, block: PoolBlock) {
+        self.blocks.push(block);
+    }
+
+    /// Small blocks that are known one by one.
+    pub(super) fn blocks(&self) -> &[PoolBlock] {
+        &self.blocks
+    }
+
+    /// Bytes of one kind of pool that all tags hold.
+    pub(super) fn held(&self, pool: Pool) -> u64 {
+        let of = |tag: &TagUse| match pool {
+            Pool::Paged => tag.paged.bytes,
+            Pool::NonPaged => tag.nonpaged.bytes,
+        };
+        self.tags.values().map(of).fold(0, u64::saturating_add)
     }
 
     /// What every tag holds.

@@ -42,6 +42,12 @@ pub enum Scenario {
     Bugcheck7e,
     /// As `Myfault`, but the machine was stopped while the kernel made room for more pool tags; a seed says where in it.
     PoolTorn,
+    /// As `Myfault`, with small pool blocks that are known one by one, some of them freed.
+    PoolSmall,
+    /// As `Myfault`, with large pool blocks of many tags, some of them freed.
+    PoolBig,
+    /// As `PoolSmall`, with blocks of one size each beside them; of kernels whose pool is made of segment heaps.
+    PoolHeap,
 }
 
 const MYFAULT_LOADED: Chosen = Chosen { driver: &MYFAULT, loads: 1, unloads: 0 };
@@ -53,7 +59,7 @@ const STORFILT_NOT_LOADED: Chosen = Chosen { driver: &STORFILT, loads: 0, unload
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Myfault,
         Self::Many,
         Self::SpecialPool,
@@ -70,6 +76,9 @@ impl Scenario {
         Self::BugcheckC4F6,
         Self::Bugcheck7e,
         Self::PoolTorn,
+        Self::PoolSmall,
+        Self::PoolBig,
+        Self::PoolHeap,
     ];
 
     /// Its name: `special-pool`.
@@ -92,6 +101,9 @@ impl Scenario {
             Self::BugcheckC4F6 => "bugcheck-c4-f6",
             Self::Bugcheck7e => "bugcheck-7e",
             Self::PoolTorn => "pool-torn",
+            Self::PoolSmall => "pool-small",
+            Self::PoolBig => "pool-big",
+            Self::PoolHeap => "pool-heap",
         }
     }
 
@@ -108,6 +120,7 @@ impl Scenario {
         }
         let needed = match self {
             Self::AdvancedTracking => BLOCKS_TREE,
+            Self::PoolHeap => "ExPoolState",
             _ => return Ok(()),
         };
         let kernel = build.images[0].layout().expect("a test parses the committed files");
@@ -145,9 +158,15 @@ impl Scenario {
             Self::Many | Self::Corrupt => &[MYFAULT_LOADED, NETFILT_LOADED, STORFILT_LOADED],
             Self::Unloaded => &[MYFAULT_UNLOADED, NETFILT_RELOADED, STORFILT_NOT_LOADED],
             Self::AdvancedTracking => &[MYFAULT_LOADED, NETFILT_LOADED],
-            Self::Myfault | Self::SpecialPool | Self::Torn | Self::BigLog | Self::Logs | Self::PoolTorn => {
-                &[MYFAULT_LOADED]
-            }
+            Self::Myfault
+            | Self::SpecialPool
+            | Self::Torn
+            | Self::BigLog
+            | Self::Logs
+            | Self::PoolTorn
+            | Self::PoolSmall
+            | Self::PoolBig
+            | Self::PoolHeap => &[MYFAULT_LOADED],
             Self::BugcheckC462 | Self::BugcheckC460 | Self::BugcheckC4F6 | Self::Bugcheck7e => {
                 &[MYFAULT_LOADED]
             }

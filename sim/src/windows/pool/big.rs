@@ -7,9 +7,10 @@
 
 use kd_protocol::VirtAddr;
 
+use super::heap::allocated;
 use crate::paging::Access;
 use crate::windows::kernel::{Kernel, span};
-use crate::windows::pool_account::Pool;
+use crate::windows::pool_account::{Pool, PoolBlock};
 
 /// Entries, a power of two.
 const ENTRIES: u64 = 0x1000;
@@ -39,6 +40,26 @@ pub(in crate::windows) fn start(kernel: &mut Kernel) {
         insert(kernel, address, tag, pool, 0x1000 << (number % 4));
         // Every seventh was freed again.
         if number % 7 == 0 {
+            remove(kernel, address);
+        }
+    }
+}
+
+/// Allocates large blocks of both pools, some of which were freed again: their entries keep the tag.
+pub(in crate::windows) fn furnish(kernel: &mut Kernel) {
+    for number in 0..24 {
+        let (pool, base) = match number % 2 {
+            0 => (Pool::NonPaged, 0xffff_fa80_3800_0000),
+            _ => (Pool::Paged, 0xffff_f8a0_3800_0000),
+        };
+        let tag = if number % 3 == 0 { *b"Leak" } else { *b"Big " };
+        let (address, bytes) = (VirtAddr(base + number * 0x20_0000), 0x1000 << (number % 6));
+        // Those of the leak were all freed.
+        let is_allocated = number % 3 != 0 && number % 8 != 5;
+        insert(kernel, address, tag, pool, bytes);
+        if is_allocated {
+            allocated(kernel, PoolBlock { address, bytes, tag, pool, is_allocated });
+        } else {
             remove(kernel, address);
         }
     }

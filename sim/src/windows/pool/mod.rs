@@ -6,8 +6,12 @@
 //!                   `-> the others': a key is copied there when the processor first needs it
 //!  PoolTrackTableExpansion -> tags that found no room
 //!  PoolBigPageTable --> | Va, Key, NumberOfBytes | ...       a block of a page or more
+//!  ExPoolState, or pages of the old pool                      small blocks
 //! ```
 
 pub(super) mod big;
 pub(super) mod code;
+pub(super) mod counters;
+pub(super) mod heap;
+pub(super) mod pages;
 pub(super) mod trackers;
