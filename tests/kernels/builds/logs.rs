@@ -55,11 +55,15 @@ fn a_block_leaked_later_is_in_the_tree_too() {
 }
 
 #[test]
-fn only_builds_that_have_the_trees_can_be_in_that_scenario() {
+fn only_builds_that_have_the_structures_can_be_in_a_scenario_of_theirs() {
     let can = |build: &&&verikd_sim::windows::Build| Scenario::AdvancedTracking.check(build).is_ok();
     let names: Vec<_> = BUILDS.iter().filter(can).map(|build| build.name).collect();
     assert_eq!(names, ["2022", "11-21h2", "11-23h2", "11-24h2", "11-25h2"]);
-    for scenario in Scenario::ALL.into_iter().filter(|scenario| *scenario != Scenario::AdvancedTracking) {
+    let can = |build: &&&verikd_sim::windows::Build| Scenario::PoolHeap.check(build).is_ok();
+    let without: Vec<_> = BUILDS.iter().filter(|build| !can(build)).map(|build| build.name).collect();
+    assert_eq!(without, ["7sp1", "8.1", "10-1607"], "their small pool is made of pages");
+    let some = [Scenario::AdvancedTracking, Scenario::PoolHeap];
+    for scenario in Scenario::ALL.into_iter().filter(|scenario| !some.contains(scenario)) {
         assert!(BUILDS.iter().all(|build| scenario.check(build).is_ok()), "{scenario}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use verikd::commands::NoteKind;
 use verikd::memory::{CachedMemory, CountingMemory};
 use verikd::target::Target;
-use verikd_sim::windows::{BUILDS, Build, Growth, Machine, PoolUse, Scenario};
+use verikd_sim::windows::{BUILDS, Build, Growth, Machine, Pool, PoolBlock, PoolUse, Scenario};
 
 use super::scenarios::json;
 use super::stopped;
@@ -175,6 +175,148 @@ fn the_table_of_large_blocks_has_those_that_are_held_and_what_was_freed_is_marke
             machine.outstanding().iter().map(|block| (block.address.0, block.size)).collect();
         assert_eq!(blocks, expected, "{}", build.name);
         assert!(expected.len() == 12 && !free.is_empty(), "{}", build.name);
+    }
+}
+
+/// Blocks of a tag that are held in one pool, as the simulation knows them: address and bytes.
+fn blocks_of(machine: &Machine, tag: [u8; 4], pool: Pool) -> Vec<(u64, u64)> {
+    let is_meant = |block: &&PoolBlock| block.tag == tag && block.pool == pool && block.is_allocated;
+    let mut blocks: Vec<_> =
+        machine.pool_blocks().iter().filter(is_meant).map(|block| (block.address.0, block.bytes)).collect();
+    blocks.sort_unstable();
+    blocks
+}
+
+fn found_blocks(answer: &Value) -> Vec<(u64, u64)> {
+    let searches = answer["tags"][0]["searches"].as_array().unwrap();
+    let blocks = searches.iter().flat_map(|search| search["blocks"].as_array().unwrap());
+    let hex = |text: &Value| u64::from_str_radix(&text.as_str().unwrap()[2..], 16).unwrap();
+    let mut blocks: Vec<_> =
+        blocks.map(|block| (hex(&block["address"]), block["bytes"].as_u64().unwrap())).collect();
+    blocks.sort_unstable();
+    blocks
+}
+
+const POOL_SCENARIOS: [Scenario; 3] = [Scenario::PoolSmall, Scenario::PoolBig, Scenario::PoolHeap];
+
+#[test]
+fn every_block_that_is_held_is_found_by_its_tag_and_no_other() {
+    for build in BUILDS {
+        for scenario in POOL_SCENARIOS.into_iter().filter(|scenario| scenario.check(build).is_ok()) {
+            let (machine, kernel) = stopped(build, Machine::with_scenario(build, scenario, 0));
+            let target = Target::new(&machine, &kernel);
+            let (tag, which) =
+                if scenario == Scenario::PoolBig { ("Big ", "-large") } else { ("Smal", "-small") };
+            for (pool, option) in [(Pool::NonPaged, "-nonpaged"), (Pool::Paged, "-paged")] {
+                let line = format!("!poolfind {which} {option} \"{tag}\"");
+                let expected = blocks_of(&machine, tag.as_bytes().try_into().unwrap(), pool);
+                let answer = json(&target, &line);
+                assert!(!expected.is_empty());
+                assert_eq!(found_blocks(&answer), expected, "{} {scenario} {line}: {answer:#}", build.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_address_leads_to_its_block_and_a_free_one_is_told_from_one_in_use() {
+    for build in BUILDS {
+        for scenario in POOL_SCENARIOS.into_iter().filter(|scenario| scenario.check(build).is_ok()) {
+            let (machine, kernel) = stopped(build, Machine::with_scenario(build, scenario, 0));
+            let target = Target::new(&machine, &kernel);
+            for block in machine.pool_blocks() {
+                let line = format!(
+                    "!pool {:x}",
+                    block.address.0 + (block.bytes / 2).min(0x100).min(block.bytes - 0x11)
+                );
+                let answer = json(&target, &line);
+                let asked =
+                    answer["blocks"].as_array().unwrap().iter().find(|block| block["is_asked"] == true);
+                let asked = asked.unwrap_or_else(|| panic!("{} {scenario} {line}: {answer:#}", build.name));
+                let tag = String::from_utf8_lossy(&block.tag).into_owned();
+                let pool = if block.pool == Pool::Paged { "paged" } else { "nonpaged" };
+                assert_eq!(
+                    (&asked["tag"], &asked["is_allocated"], &answer["pool"], &asked["body"]),
+                    (
+                        &json!(tag),
+                        &json!(block.is_allocated),
+                        &json!(pool),
+                        &json!(format!("{:#x}", block.address.0))
+                    ),
+                    "{} {scenario} {line}: {answer:#}",
+                    build.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_machines_pool_is_what_its_tags_hold_and_a_little_more() {
+    for build in BUILDS {
+        let mut machine = machine(build, Scenario::Myfault, 2);
+        let (_, kernel) = stopped(build, machine.clone());
+        machine.break_in();
+        let mut last = 0;
+        for _ in 0..2 {
+            machine.run_for(Duration::from_secs(5));
+            machine.break_in();
+            let still = crate::support::machine::Still(machine.clone());
+            let answer = json(&Target::new(&still, &kernel), "!vm 1");
+            let bytes: i64 = held(&machine).values().map(|counts| counts[1]).sum();
+            let pages = answer["nonpaged_pool"].as_i64().unwrap();
+            assert!(
+                pages * 0x1000 >= bytes && pages * 0x1000 < bytes + 0x100_0000,
+                "{}: {pages}",
+                build.name
+            );
+            assert!(pages > last, "{}: the leak shows", build.name);
+            last = pages;
+            for counter in
+                ["physical", "available", "paged_pool", "committed", "commit_limit", "paged_pool_maximum"]
+            {
+                assert!(answer[counter].as_u64().unwrap() > 0, "{} {counter}", build.name);
+            }
+        }
+    }
+}
+
+/// Builds that print the same share a paragraph.
+#[test]
+fn what_is_printed_of_blocks_on_every_build_is_reviewed() {
+    for scenario in POOL_SCENARIOS {
+        let mut paragraphs: Vec<(Vec<&str>, String)> = Vec::new();
+        for build in BUILDS.iter().filter(|build| scenario.check(build).is_ok()) {
+            let (machine, kernel) = stopped(build, Machine::with_scenario(build, scenario, 0));
+            let target = Target::new(&machine, &kernel);
+            let tag = if scenario == Scenario::PoolBig { "\"Big \"" } else { "Smal" };
+            let of = |is_meant: &dyn Fn(&PoolBlock) -> bool| {
+                machine
+                    .pool_blocks()
+                    .iter()
+                    .find(|block| is_meant(block))
+                    .map(|block| format!("!pool {:x}", block.address.0 + 8))
+            };
+            let mut lines =
+                vec!["!vm 1".to_owned(), format!("!poolused 1 {tag}"), format!("!poolfind {tag}")];
+            lines.extend(of(&|block| block.is_allocated && block.pool == Pool::NonPaged));
+            lines.extend(of(&|block| !block.is_allocated));
+            lines.extend(machine.pool_blocks().last().map(|block| format!("!pool {:x} 3", block.address.0)));
+            let mut shown = String::new();
+            for line in &lines {
+                shown += &format!("kd> {line}\n{}", text(&target, line));
+                for note in notes(&target, line) {
+                    shown += &format!("{:?}: {}\n", note.kind, note.text);
+                }
+            }
+            match paragraphs.iter_mut().find(|(_, text)| *text == shown) {
+                Some((builds, _)) => builds.push(build.name),
+                None => paragraphs.push((vec![build.name], shown)),
+            }
+        }
+        let text: String =
+            paragraphs.iter().map(|(builds, text)| format!("=== {}\n{text}\n", builds.join(", "))).collect();
+        assert_reviewed("pool", scenario.name(), &text);
     }
 }
 
