@@ -7,7 +7,7 @@
 
 use kd_protocol::VirtAddr;
 
-use super::heap::allocated;
+use super::trackers::allocated;
 use crate::paging::Access;
 use crate::windows::kernel::{Kernel, span};
 use crate::windows::pool_account::{Pool, PoolBlock};

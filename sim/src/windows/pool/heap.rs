@@ -11,7 +11,7 @@
 use kd_protocol::VirtAddr;
 
 use super::pages::put_header;
-use super::trackers;
+use super::trackers::allocated;
 use crate::paging::Access;
 use crate::windows::kernel::{Kernel, span};
 use crate::windows::pool_account::{Pool, PoolBlock};
@@ -226,12 +226,4 @@ fn lfh(
         allocated(kernel, PoolBlock { address, bytes: size, tag: *tag, pool, is_allocated: *is_allocated });
     }
     kernel.write(start.offset(bitmap), &bits);
-}
-
-/// Keeps account of a block, and has it counted if it is held.
-pub(super) fn allocated(kernel: &mut Kernel, block: PoolBlock) {
-    if block.is_allocated {
-        trackers::charge(kernel, block.tag, block.pool, 1, block.bytes);
-    }
-    kernel.pool.lay(block);
 }

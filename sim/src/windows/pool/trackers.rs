@@ -10,7 +10,7 @@ use kd_protocol::VirtAddr;
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 use crate::windows::kernel::{Kernel, span};
-use crate::windows::pool_account::Pool;
+use crate::windows::pool_account::{Pool, PoolBlock};
 use crate::windows::processors;
 
 /// Entries of a table: a power of two, and one for what finds no room anywhere.
@@ -101,6 +101,14 @@ pub(in crate::windows) fn charge(kernel: &mut Kernel, tag: [u8; 4], pool: Pool, 
     let sum = kernel.pool.of(tag, pool);
     (sum.allocs, sum.bytes) = (sum.allocs + count, sum.bytes + bytes);
     by_turns(kernel, tag, pool, count, bytes, false);
+}
+
+/// Keeps account of a block, and has it counted if it is held.
+pub(super) fn allocated(kernel: &mut Kernel, block: PoolBlock) {
+    if block.is_allocated {
+        charge(kernel, block.tag, block.pool, 1, block.bytes);
+    }
+    kernel.pool.lay(block);
 }
 
 /// Counts that they were freed, each by the next processor: another than the one that allocated it, as likely as not.
