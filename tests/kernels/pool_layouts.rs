@@ -10,6 +10,7 @@ use verikd::symbols::table::TableSymbols;
 use verikd::symbols::{Guid, PdbIdentity};
 
 use crate::support::World;
+use crate::support::heap::*;
 use crate::support::kernels::shared;
 use crate::support::pool::{NT, NT_SIZE, put_counts, put_tables, put_tag};
 use crate::support::text::run;
@@ -76,6 +77,112 @@ fn check(known: &Value, build: &str, types: &str) {
         (&3.into(), &7.into()),
         "{version}"
     );
+}
+
+/// What small and large blocks are found by.
+const BLOCKS: &[&str] = &[
+    "_POOL_TRACKER_BIG_PAGES",
+    "_POOL_HEADER",
+    "_RTLP_HP_HEAP_GLOBALS",
+    "_EX_POOL_HEAP_MANAGER_STATE",
+    "_EX_HEAP_POOL_NODE",
+    "_SEGMENT_HEAP",
+    "_HEAP_SEG_CONTEXT",
+    "_HEAP_PAGE_SEGMENT",
+    "_HEAP_PAGE_RANGE_DESCRIPTOR",
+    "_HEAP_VS_SUBSEGMENT",
+    "_HEAP_VS_CHUNK_HEADER",
+    "_HEAP_LFH_SUBSEGMENT",
+];
+
+#[test]
+fn blocks_of_every_known_kernel_are_found_by_tag_and_from_their_addresses() {
+    let Some(shared) = shared() else { return };
+    let known: Value =
+        serde_json::from_slice(&std::fs::read(shared.join("data/pool-layouts.json")).unwrap()).unwrap();
+    for build in known["builds"].as_object().unwrap().keys() {
+        let of_build = |name: &&str| -> Option<String> {
+            let layouts = known["structs"][*name].as_array().unwrap();
+            let has = |layout: &&Value| {
+                layout["builds"].as_array().is_some_and(|builds| builds.iter().any(|it| it == build.as_str()))
+            };
+            layouts.iter().find(has).map(|layout| blob_types(name, layout))
+        };
+        let types: String = BLOCKS.iter().filter_map(of_build).collect();
+        check_blocks(&known, build, &types);
+    }
+}
+
+fn check_blocks(known: &Value, build: &str, types: &str) {
+    let version = known["builds"][build]["version"].as_str().unwrap();
+    let nt = TableSymbols::new(PdbIdentity::new("ntkrnlmp.pdb", Guid([7; 16]), 1));
+    let addresses = known["rva"][build].as_object().unwrap();
+    let nt = addresses
+        .iter()
+        .filter_map(|(name, rva)| Some((name, u32::try_from(rva.as_u64()?).ok()?)))
+        .fold(nt, |nt, (name, rva)| nt.symbol(name, rva));
+    let mut world = World::new(NT, NT_SIZE, Arc::new(nt.types(types)));
+    world.version.build = version.split('.').nth(2).unwrap().parse().unwrap();
+    put_big_table(&mut world);
+    let large = 0xffff_fa80_0a00_0000;
+    put_big(&mut world, 77, large, "Big ", true, 0x4000);
+    put_big(&mut world, 78, (large + 0x10_0000) | 1, "Big ", false, 0x4000);
+    let mut blocks = vec![(large, "Big ", true)];
+    let has_heaps = types.contains("_SEGMENT_HEAP");
+    assert_eq!(has_heaps, world.version.build >= 17763, "{version}");
+    if has_heaps {
+        put_heaps(&mut world);
+        let vs = [("File", 0x640, true), ("Smal", 0x90, true), ("Smal", 0x200, false), ("Smal", 0xb00, true)];
+        let headers = put_vs(&mut world, SEGMENTS[0], 4, &vs);
+        blocks.extend(headers.iter().zip(vs).map(|(at, (tag, _, held))| (at.0 + 0x10, tag, held)));
+        let lfh = [("Smal", true), ("Smal", false), ("File", true)];
+        let headers = put_lfh(&mut world, SEGMENTS[1], 1, 0x80, &lfh);
+        blocks.extend(headers.iter().zip(lfh).map(|(at, (tag, held))| (at.0 + 0x10, tag, held)));
+    } else {
+        let page = [("File", 0x90, 1), ("Smal", 0x170, 1), ("Free", 0x40, 0), ("Smal", 0xdc0, 1)];
+        let headers = put_page(&mut world, verikd::memory::VirtAddr(0xffff_fa80_0300_5000), &page);
+        blocks.extend(headers.iter().zip(page).map(|(at, (tag, _, ty))| (at.0 + 0x10, tag, ty != 0)));
+    }
+    let booted = world.boot();
+    let line = |line: &str| {
+        let answer = run(&booted.target(), line).unwrap_or_else(|error| panic!("{version}: {line}: {error}"));
+        answer.to_json().unwrap()
+    };
+    for (address, tag, is_held) in &blocks {
+        let answer = line(&format!("!pool {address:x}"));
+        let asked = answer["blocks"].as_array().unwrap().iter().find(|block| block["is_asked"] == true);
+        let asked = asked.unwrap_or_else(|| panic!("{version} {tag}: {answer:#}"));
+        assert_eq!(
+            (&asked["tag"], &asked["is_allocated"]),
+            (&(*tag).into(), &(*is_held).into()),
+            "{version}"
+        );
+    }
+    let found = |line: &Value| -> usize {
+        let searches = line["tags"][0]["searches"].as_array().unwrap();
+        searches.iter().map(|search| search["blocks"].as_array().unwrap().len()).sum()
+    };
+    assert_eq!(found(&line("!poolfind -large \"Big \"")), 1, "{version}");
+    if has_heaps {
+        assert_eq!(found(&line("!poolfind -small Smal")), 3, "{version}");
+    }
+}
+
+/// The same with fields that are no numbers as bytes.
+fn blob_types(name: &str, layout: &Value) -> String {
+    let number = |value: &Value| value.as_u64();
+    let mut text = format!("{name} {:x}\n", number(&layout["size"]).unwrap());
+    for (field, at) in layout["fields"].as_object().unwrap().iter().filter(|(field, _)| !field.contains('.'))
+    {
+        let (offset, Some(size)) = (number(&at["offset"]).unwrap(), number(&at["size"])) else { continue };
+        let ty = match (size, number(&at["bit_position"]), number(&at["bit_length"])) {
+            (1 | 2 | 4 | 8, Some(bit), Some(bits)) => format!("u{}:{bit:x},{bits:x}", size * 8),
+            (1 | 2 | 4 | 8, ..) => format!("u{}", size * 8),
+            _ => format!("u8[{size:x}]"),
+        };
+        text += &format!("  {field} {offset:x} {ty}\n");
+    }
+    text
 }
 
 /// A layout in the language of `symbols::table`.
