@@ -129,6 +129,8 @@ fn ranges(modules: &[Module]) -> Vec<Range<VirtAddr>> {
 #[derive(Default)]
 struct Hits {
     hits: Vec<(VirtAddr, Vec<u8>)>,
+    /// It was said why images were read instead of searched.
+    is_refusal_told: bool,
 }
 
 impl Hits {
@@ -144,6 +146,11 @@ impl Hits {
         while from < range.end && self.hits.len() < MAX_OF_ALL {
             let searched = target.search(from..range.end, &tag.bytes());
             let searched = searched.map_err(|error| TargetError::read("loaded images", error))?;
+            if let Some(cause) = searched.refusal.filter(|_| !self.is_refusal_told) {
+                self.is_refusal_told = true;
+                let text = format!("The target did not search its memory ({cause}), so images were read");
+                target.note(Note::remark(NoteCode::NotSearched, text));
+            }
             if let Some(at) = searched.given_up {
                 let text = format!("Images were not searched from {} on", target.shown(at));
                 target.note(Note::partial(NoteCode::Unreadable, text));

@@ -12,7 +12,7 @@ use crate::commands::pool::tag_file::{TagText, TagTexts};
 use crate::commands::schema::Schema;
 use crate::commands::verifier::{VerifierQuery, verified_images};
 use crate::output;
-use crate::target::{Note, NoteCode, Target};
+use crate::target::{Note, NoteCode, NoteKind, Target};
 
 const NAME: &str = "!pooltag";
 /// List drivers, and their allocations.
@@ -88,7 +88,8 @@ impl Query for OwnerQuery {
             }
             let (images, ranges) = images::search(target, tag, &list);
             let count = list.modules().len();
-            if images.is_empty() && target.over().is_none() {
+            let is_whole = target.over().is_none() && target.notes().worst() <= Some(NoteKind::Remark);
+            if images.is_empty() && is_whole {
                 let text = format!(
                     "The constant '{tag}' was found in none of {count} images. Paged-out code is not searched, and a tag may be made up at \
                      run time."
