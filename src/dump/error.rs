@@ -22,8 +22,8 @@ pub enum DumpError {
     Refused(String),
     /// Its beginning is none that is known.
     #[error(
-        "not a dump: it begins with {begins}. Crash dumps (PAGEDU64, PAGEDUMP), ELF cores of virtual machines and LiME images \
-         are known by their content"
+        "not a dump: it begins with {begins}. Crash dumps (PAGEDU64, PAGEDUMP), ELF cores of virtual machines, LiME images and \
+         VMware's states are known by their content, images of raw memory by the kernel in them, of which there is none"
     )]
     Unknown {
         /// The first bytes.

@@ -3,7 +3,8 @@
 //! ```text
 //!  PAGEDU64, PAGEDUMP --> header --> runs, bitmap, ranges --.
 //!                            `--> small dump: blocks         >-- page map --> page tables --> Memory --> ImageSource
-//!  ELF core, LiME -------------> loads, notes --------------'
+//!  ELF core, LiME, VMware -----> loads, notes, regions -----|
+//!  none of these: RAM as it is, if a kernel is in it -------'
 //! ```
 //! A file of any size is opened in a moment: headers and the index of its runs are read, pages when they are asked for. No
 //! byte of it is trusted: lengths are checked against the file, walks are bounded.
@@ -18,6 +19,7 @@ mod opened;
 mod processors;
 mod stop;
 mod triage;
+mod vmware;
 mod write;
 
 use std::path::Path;
@@ -28,13 +30,15 @@ use kd_protocol::MachineType;
 use self::header::{Header, LEN_64};
 use crate::memory::{Memory, Paging, PhysicalMemory, TranslatedMemory, VirtAddr};
 use crate::physical::{self, FilePages, PageMap, PositionedFile, Processor, Run};
-use crate::source::{ImageSource, KernelVersion};
+use crate::source::{ImageSource, KernelVersion, Source};
 
 pub use error::DumpError;
 pub use opened::Opened;
 pub(crate) use write::LIVE_SYSTEM_DUMP;
 pub use write::{DumpFacts, DumpForm, WriteError, Written, write};
 
+/// A machine of less memory is none.
+const LEAST_RAM: u64 = 1 << 20;
 /// What a dump is worth whose kernel is not found: it opens all the same.
 const ONLY_THE_HEADER: &str = "Only what its header says is known of this dump: .bugcheck, vertarget";
 
@@ -52,14 +56,51 @@ pub fn open(path: &Path, dtb: Option<u64>) -> Result<Opened, DumpError> {
         Some(b"PAGEDUMP") => crash_dump(&file, &Header::parse(&start, false)?, dtb),
         Some(begins) if begins.starts_with(b"\x7fELF") => {
             let (map, processors) = cores::elf(&file)?;
-            virtual_machine(&file, map, &processors, "core of a virtual machine", dtb)
+            virtual_machine(&file, map, &processors, &processors, "core of a virtual machine", dtb)
         }
         Some(begins) if begins.starts_with(b"EMiL") => {
             let map = cores::lime(&file)?;
-            virtual_machine(&file, map, &[], "LiME image", dtb)
+            virtual_machine(&file, map, &[], &[], "LiME image", dtb)
         }
-        Some(begins) => Err(refused(begins)),
+        Some(begins) if vmware::is_state(begins) => vmware_machine(&file, None, dtb),
+        Some(begins) => match refused(begins) {
+            Some(reason) => Err(DumpError::Refused(reason.into())),
+            None => memory_alone(&file, begins, dtb),
+        },
     }
+}
+
+/// Opens a file that does not say what it is: a machine's memory, if a kernel is found in it.
+fn memory_alone(file: &Arc<PositionedFile>, begins: &[u8], dtb: Option<u64>) -> Result<Opened, DumpError> {
+    if let Some(state) = vmware::state_beside(file.path()) {
+        return vmware_machine(&Arc::new(state), Some(file), dtb);
+    }
+    let unknown = || {
+        match begins {
+        [0, 0, 0, 0, 0, 0, 0, 0] => DumpError::Refused(
+            "a dump whose writing did not begin: it begins with zeros; nor is it an image of raw memory, since no kernel is \
+             found in it"
+                .into(),
+        ),
+        begins => DumpError::Unknown { begins: begins.escape_ascii().to_string() },
+    }
+    };
+    if file.len() < LEAST_RAM || !file.len().is_multiple_of(0x1000) {
+        return Err(unknown());
+    }
+    raw(file, dtb).map_err(|error| match error {
+        DumpError::NoKernel(_) => unknown(),
+        other => other,
+    })
+}
+
+fn vmware_machine(
+    state: &Arc<PositionedFile>,
+    memory: Option<&Arc<PositionedFile>>,
+    dtb: Option<u64>,
+) -> Result<Opened, DumpError> {
+    let vmware::State { memory, map, roots } = vmware::state(state, memory)?;
+    virtual_machine(&memory, map, &roots, &[], "memory of a VMware machine", dtb)
 }
 
 /// Opens a file whose bytes are physical memory from address 0 on: nothing in it says so, so that its reader has to.
@@ -69,14 +110,58 @@ pub fn open(path: &Path, dtb: Option<u64>) -> Result<Opened, DumpError> {
 pub fn open_raw(path: &Path, dtb: Option<u64>) -> Result<Opened, DumpError> {
     let failed = |source| DumpError::File { path: path.to_owned(), source };
     let file = Arc::new(PositionedFile::open(path).map_err(failed)?);
-    let mut map = PageMap::default();
-    map.push(Run { start: 0, len: file.len() & !0xfff, offset: 0 })?;
-    virtual_machine(&file, map, &[], "image of raw memory", dtb)
+    raw(&file, dtb)
 }
 
-/// Why a file with this beginning is none of ours.
-fn refused(begins: &[u8]) -> DumpError {
-    let known: &[(&[u8], &str)] = &[
+/// The file's bytes are those of RAM, in order; what lies where RAM has a hole is in it too, or is not.
+fn raw(file: &Arc<PositionedFile>, dtb: Option<u64>) -> Result<Opened, DumpError> {
+    const FOUR_GIB: u64 = 1 << 32;
+    let len = file.len() & !0xfff;
+    let map = |hole: u64| {
+        let mut map = PageMap::default();
+        map.push(Run { start: 0, len: len.min(hole), offset: 0 })?;
+        map.push(Run { start: FOUR_GIB, len: len.saturating_sub(hole), offset: hole })?;
+        Ok::<_, DumpError>(map)
+    };
+    let mut best: Option<(usize, Opened)> = None;
+    let mut why = None;
+    // The whole; without what firmware keeps below 4 GiB, as machines of QEMU and VMware are laid out.
+    for hole in
+        [u64::MAX, 0xc000_0000, 0x8000_0000].into_iter().filter(|hole| *hole == u64::MAX || len > *hole)
+    {
+        match virtual_machine(file, map(hole)?, &[], &[], "image of raw memory", dtb) {
+            Ok(opened) => {
+                let images = images(&opened);
+                if best.as_ref().is_none_or(|(most, _)| images > *most) {
+                    best = Some((images, opened));
+                }
+            }
+            Err(error) => why = why.or(Some(error)),
+        }
+    }
+    best.map(|(_, opened)| opened).ok_or_else(|| why.expect("there was one try at least"))
+}
+
+/// How many modules of its list have an image where the list says: with pages in the wrong places there are few.
+fn images(opened: &Opened) -> usize {
+    const MOST: usize = 1024;
+    let Ok(version) = opened.source.version() else { return 0 };
+    let memory = opened.source.memory();
+    let word = |at: VirtAddr| {
+        let mut value = [0; 8];
+        memory.read_virtual(at, &mut value).ok()?;
+        Some(VirtAddr(u64::from_le_bytes(value)))
+    };
+    let head = version.module_list;
+    let next = |at: &VirtAddr| word(*at).filter(|next| *next != head);
+    let entries = std::iter::successors(Some(head).filter(|head| !head.is_null()).and_then(word), next);
+    let bases = entries.take(MOST).filter_map(|entry| word(entry.offset(0x30)));
+    bases.filter(|base| physical::is_image(&*memory, *base)).count()
+}
+
+/// Why a file with this beginning is none of ours, if that is known.
+fn refused(begins: &[u8]) -> Option<&'static str> {
+    const KNOWN: &[(&[u8], &str)] = &[
         (b"MDMP", "a process's minidump: it holds no kernel memory"),
         (b"HIBR", "a hibernation file: start the machine, and make a kernel dump"),
         (b"hibr", "a hibernation file: start the machine, and make a kernel dump"),
@@ -87,20 +172,9 @@ fn refused(begins: &[u8]) -> DumpError {
         (b"Libv", "a saved state of libvirt: make a core of it (virsh dump --memory-only)"),
         (b"makedump", "a compressed core of QEMU: make one without -z, -l, -s"),
         (b"KDUMP   ", "a compressed core of QEMU: make one without -z, -l, -s"),
-        (b"\xd0\xbe\xd2\xbe", "VMware's state of a machine, which verikd does not read yet"),
-        (b"\xd1\xba\xd1\xba", "VMware's state of a machine, which verikd does not read yet"),
-        (b"\xd2\xbe\xd2\xbe", "VMware's state of a machine, which verikd does not read yet"),
-        (b"\xd3\xbe\xd3\xbe", "VMware's state of a machine, which verikd does not read yet"),
         (b"PAGE\0\0\0\0", "a dump whose writing did not finish"),
-        (
-            &[0; 8],
-            "a dump whose writing did not begin, or an image of raw memory (--vm raw:FILE opens those)",
-        ),
     ];
-    match known.iter().find(|(magic, _)| begins.starts_with(magic)) {
-        Some((_, what)) => DumpError::Refused((*what).to_owned()),
-        None => DumpError::Unknown { begins: begins.escape_ascii().to_string() },
-    }
+    KNOWN.iter().find(|(magic, _)| begins.starts_with(magic)).map(|(_, what)| *what)
 }
 
 fn crash_dump(file: &Arc<PositionedFile>, header: &Header, dtb: Option<u64>) -> Result<Opened, DumpError> {
@@ -185,9 +259,11 @@ fn opened(
     Opened { source, what, warnings }
 }
 
+/// A machine whose kernel is found through `leads`; of `processors` all registers are known.
 fn virtual_machine(
     file: &Arc<PositionedFile>,
     map: PageMap,
+    leads: &[Processor],
     processors: &[Processor],
     kind: &str,
     dtb: Option<u64>,
@@ -202,10 +278,10 @@ fn virtual_machine(
         ));
     }
     let pages: Arc<dyn PhysicalMemory> = Arc::new(FilePages { file: Arc::clone(file), map });
-    let found = physical::find(&pages, processors, dtb)?;
+    let found = physical::find(&pages, leads, dtb)?;
     let context = processors.first().map(Processor::context);
     let at = processors.first().map_or(0, |cpu| cpu.rip);
-    let stop = physical::exception(0x8000_0003, at, (0, processors.len().max(1) as u32));
+    let stop = physical::exception(0x8000_0003, at, (0, leads.len().max(1) as u32));
     let name = file.path().display().to_string();
     let contexts = processors.iter().map(Processor::context).collect();
     let source = ImageSource::new(name, found.memory, found.version, stop, context).with_contexts(contexts);

@@ -32,6 +32,8 @@ const MAX_EXPORTS: usize = 1 << 20;
 const LA57: u64 = 1 << 12;
 /// Pages of the kernel's region that are looked at for the beginning of its image: 8 GiB of what is mapped.
 const MAX_PROBED: u32 = 1 << 21;
+/// A page that nobody has written to.
+const NOTHING: &[u8] = &[0; PAGE as usize];
 /// Bytes that are looked through at a time.
 const SCAN_PIECE: usize = 1 << 20;
 
@@ -186,6 +188,10 @@ fn scan(physical: &Arc<dyn PhysicalMemory>) -> Result<Found, NoKernel> {
                 Err(_) => continue,
             }
             for (at, page) in (start..).step_by(PAGE as usize).zip(piece.chunks_exact(PAGE as usize)) {
+                // Most of a machine's pages, and all holes of a file.
+                if page == NOTHING {
+                    continue;
+                }
                 for paging in [Paging::Long4, Paging::Arm64] {
                     if is_top_table(page, at, paging)
                         && let Some(memory) = with_root(physical, at, paging)

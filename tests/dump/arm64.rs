@@ -7,7 +7,7 @@
 //! Source: Arm Architecture Reference Manual, D8.3 (4 KiB granule); docs/dumps.md 2, 4 and 7.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use kd_protocol::MachineType;
@@ -92,8 +92,13 @@ impl Ram {
     }
 }
 
-/// A machine whose kernel has an image's header, a debugger data block and a list of two modules; its root.
 fn machine() -> (Ram, u64) {
+    machine_with(None)
+}
+
+/// A machine whose kernel has an image's header, a debugger data block and a list of two modules; its root. The driver's image
+/// lies in a frame that may be chosen.
+fn machine_with(driver: Option<u64>) -> (Ram, u64) {
     let mut ram = Ram::default();
     let root = ram.take();
     // The kernel's own way to its tables: entry 0x1ed of the top one leads to itself.
@@ -111,7 +116,14 @@ fn machine() -> (Ram, u64) {
     ram.set(root, BASE, 21, block << 12 | ATTRIBUTES | 1);
     ram.pages.insert(block, Box::new([0; PAGE]));
     image(&mut ram, block);
-    let driver = ram.map(root, DRIVER);
+    let driver = match driver {
+        None => ram.map(root, DRIVER),
+        Some(frame) => {
+            ram.pages.insert(frame, Box::new([0; PAGE]));
+            ram.set(root, DRIVER, 12, frame << 12 | ATTRIBUTES | 3);
+            frame
+        }
+    };
     image(&mut ram, driver);
     let moved = ram.take();
     ram.put(moved, 0, b"still here");
@@ -163,15 +175,24 @@ fn image(ram: &mut Ram, frame: u64) {
     ram.put(frame, 0x98, &0x20b_u16.to_le_bytes());
     ram.put(frame, 0x98 + 112, &0x400_u32.to_le_bytes());
     ram.put(frame, 0x98 + 116, &0x100_u32.to_le_bytes());
-    // One address (0x428), one name (0x42c, ordinal at 0x430): the number itself lies at 0x600.
-    for (at, value) in
-        [(0x410, 1_u32), (0x414, 1), (0x418, 1), (0x41c, 0x428), (0x420, 0x42c), (0x424, 0x430)]
-    {
+    // Two addresses (0x440), their names (0x448) and ordinals (0x450): the build, which lies at 0x600, and the list of modules.
+    for (at, value) in [
+        (0x410, 1_u32),
+        (0x414, 2),
+        (0x418, 2),
+        (0x41c, 0x440),
+        (0x420, 0x448),
+        (0x424, 0x450),
+        (0x440, 0x600),
+        (0x444, (DATA + 0x900 - BASE) as u32),
+        (0x448, 0x458),
+        (0x44c, 0x470),
+        (0x450, 1 << 16),
+    ] {
         ram.put(frame, at, &value.to_le_bytes());
     }
-    ram.put(frame, 0x428, &0x600_u32.to_le_bytes());
-    ram.put(frame, 0x42c, &0x434_u32.to_le_bytes());
-    ram.put(frame, 0x434, b"NtBuildNumber\0");
+    ram.put(frame, 0x458, b"NtBuildNumber\0");
+    ram.put(frame, 0x470, b"PsLoadedModuleList\0");
     ram.put(frame, 0x600, &(22000 | 0xf000_0000_u32).to_le_bytes());
 }
 
@@ -337,4 +358,29 @@ fn an_arm64_dump_without_symbols_says_what_it_can() {
     let refused = program::run(&["-z", &place, "-y", "/nowhere", "-c", "!verifier 3"]);
     assert_ne!(refused.code, 0, "{}", refused.out);
     assert!(refused.err.contains("symbols"), "{}", refused.err);
+}
+
+/// What firmware keeps below 4 GiB is in some images and not in others: nothing says so but what the pages are.
+#[test]
+fn a_raw_image_without_its_hole_is_laid_out_as_its_machine() {
+    const FOUR_GIB: u64 = 0x10_0000;
+    let (ram, root) = machine_with(Some(FOUR_GIB + 5));
+    for hole in [None, Some(0xc_0000), Some(0x8_1000)] {
+        let place = |frame: u64| match hole {
+            Some(hole) if frame >= FOUR_GIB => frame - FOUR_GIB + hole,
+            _ => frame,
+        };
+        let path = write("squeezed.raw");
+        let mut file = std::fs::File::create(&path).unwrap();
+        for (frame, page) in &ram.pages {
+            file.seek(SeekFrom::Start(place(*frame) * PAGE as u64)).unwrap();
+            file.write_all(&page[..]).unwrap();
+        }
+        file.set_len(place(FOUR_GIB + 0x100) * PAGE as u64).unwrap();
+        let opened = dump::open(&path, Some(root << 12)).unwrap();
+        let read = opened.source.memory().read_virtual(VirtAddr(DRIVER), &mut [0; PAGE]);
+        // 2 GiB and 16 MiB is no machine's.
+        assert_eq!(read.is_ok(), hole != Some(0x8_1000), "{hole:x?}");
+        std::fs::remove_file(path).unwrap();
+    }
 }

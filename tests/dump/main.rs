@@ -13,6 +13,7 @@ mod hostile;
 mod opening;
 mod processors;
 mod small;
+mod vmware;
 mod witness;
 mod writing;
 mod x86;
@@ -162,7 +163,7 @@ fn a_lime_image_is_found_by_its_tables() {
     assert!(registers.contains("the CPU's context is not available here"), "{registers}");
 }
 
-/// Nothing in it says what it is: whoever opens it does.
+/// Nothing in it says what it is but the kernel that is found.
 #[test]
 fn an_image_of_raw_memory_is_found_by_its_tables() {
     let build = &WINDOWS_7_SP1;
@@ -177,16 +178,21 @@ fn an_image_of_raw_memory_is_found_by_its_tables() {
         file.seek(SeekFrom::Start(frame * 0x1000)).unwrap();
         file.write_all(&page).unwrap();
     }
-    let refused = dump::open(&path, None).unwrap_err().to_string();
-    assert!(refused.contains("--vm raw:FILE"), "{refused}");
     let place = format!("raw:{}", path.display());
     let found = folder("symbols").join("raw");
     export_symbols(build, &found).unwrap();
     let found = found.display().to_string();
-    let ended = program::run(&["--vm", &place, "-y", &found, "-c", "!verifier 3 myfault.sys"]);
-    assert_eq!(ended.code, 0, "{}", ended.err);
-    let told = program::normalized(&ended.out);
-    assert!(program::golden().starts_with(&told) && told.len() > 20, "{told:#?}");
+    for file in [["--vm", &place], ["-z", &path.display().to_string()]] {
+        let asked = [&file[..], &["-y", &found, "-c", "!verifier 3 myfault.sys"]].concat();
+        let ended = program::run(&asked);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        let told = program::normalized(&ended.out);
+        assert!(program::golden().starts_with(&told) && told.len() > 20, "{told:#?}");
+    }
+    let zeros = folder("raw").join("zeros");
+    std::fs::File::create(&zeros).unwrap().set_len(4 << 20).unwrap();
+    let refused = dump::open(&zeros, None).unwrap_err().to_string();
+    assert!(refused.contains("no kernel is found in it"), "{refused}");
 }
 
 /// A page that this kind of dump does not have is a gap that is named, not "not mapped".
