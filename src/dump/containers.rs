@@ -14,6 +14,10 @@ use crate::physical::{BadRun, PageMap, PositionedFile, Run};
 const PAGE: u64 = 0x1000;
 /// Bytes of a bitmap that are read at a time.
 const PIECE: usize = 0x1_0000;
+/// Bytes of it that are compared at once with what most of it is.
+const ALIKE: usize = 0x100;
+const ALL: [u8; ALIKE] = [0xff; ALIKE];
+const NONE: [u8; ALIKE] = [0; ALIKE];
 /// What debuggers write again and again into a page that they could not read.
 const UNREAD: [u8; 4] = 0xdead_feed_u32.to_le_bytes();
 /// A machine's highest frame, and then some: 4 PiB.
@@ -113,22 +117,29 @@ fn of_bits(
     }
     let mut map = PageMap::default();
     let (mut frame, mut offset, mut at) = (0_u64, first_page, bitmap);
+    let mut piece = vec![0; PIECE.min(len as usize)];
     while at < end {
-        let piece = read(file, at, PIECE.min((end - at) as usize))?;
-        if piece.is_empty() {
-            return Err(DumpError::Truncated { what: "bitmap", has: file.len(), needs: end });
-        }
+        let piece = &mut piece[..PIECE.min((end - at) as usize)];
+        file.read_exact_at(at, piece)
+            .map_err(|source| DumpError::File { path: file.path().to_owned(), source })?;
         at += piece.len() as u64;
-        for byte in piece {
-            // Most bytes are all or nothing.
-            if byte == 0xff && frame + 8 <= bits {
-                offset = push_pages(&mut map, frame, 8, offset)?;
-            } else if byte != 0 {
-                for bit in (0..8).filter(|bit| byte >> bit & 1 == 1 && frame + bit < bits) {
-                    offset = push_pages(&mut map, frame + bit, 1, offset)?;
+        for bytes in piece.chunks(ALIKE) {
+            let covered = 8 * bytes.len() as u64;
+            // A machine's memory is mostly all there or not at all: most of the map is one of both for long.
+            if bytes == &ALL[..bytes.len()] && frame + covered <= bits {
+                offset = push_pages(&mut map, frame, covered, offset)?;
+            } else if bytes != &NONE[..bytes.len()] {
+                for (byte, frame) in bytes.iter().copied().zip((frame..).step_by(8)) {
+                    if byte == 0xff && frame + 8 <= bits {
+                        offset = push_pages(&mut map, frame, 8, offset)?;
+                    } else if byte != 0 {
+                        for bit in (0..8).filter(|bit| byte >> bit & 1 == 1 && frame + bit < bits) {
+                            offset = push_pages(&mut map, frame + bit, 1, offset)?;
+                        }
+                    }
                 }
             }
-            frame += 8;
+            frame += covered;
         }
     }
     let total = map.total() / PAGE;

@@ -29,7 +29,7 @@ use kd_protocol::MachineType;
 
 use self::header::{Header, LEN_64};
 use crate::memory::{Memory, Paging, PhysicalMemory, TranslatedMemory, VirtAddr};
-use crate::physical::{self, FilePages, PageMap, PositionedFile, Processor, Run};
+use crate::physical::{self, FilePages, KeptPages, PageMap, PositionedFile, Processor, Run};
 use crate::source::{ImageSource, KernelVersion, Source};
 
 pub use error::DumpError;
@@ -195,7 +195,7 @@ fn crash_dump(file: &Arc<PositionedFile>, header: &Header, dtb: Option<u64>) -> 
             map.file_end()
         ));
     }
-    let pages: Arc<dyn PhysicalMemory> = Arc::new(FilePages { file: Arc::clone(file), map });
+    let pages: Arc<dyn PhysicalMemory> = Arc::new(KeptPages::new(FilePages { file: Arc::clone(file), map }));
     let root = dtb.unwrap_or(header.directory_table_base);
     let pagings: &[Paging] = match (header.machine, header.is_pae) {
         (MachineType::ARM64, _) => &[Paging::Arm64],
@@ -277,7 +277,7 @@ fn virtual_machine(
             map.file_end()
         ));
     }
-    let pages: Arc<dyn PhysicalMemory> = Arc::new(FilePages { file: Arc::clone(file), map });
+    let pages: Arc<dyn PhysicalMemory> = Arc::new(KeptPages::new(FilePages { file: Arc::clone(file), map }));
     let found = physical::find(&pages, leads, dtb)?;
     let context = processors.first().map(Processor::context);
     let at = processors.first().map_or(0, |cpu| cpu.rip);

@@ -151,6 +151,8 @@ const FRAME_ARM64: u64 = 0x0003_ffff_ffff_f000;
 /// What the kernel sets in frames of entries that are not valid, so that processors do not speculate on them.
 const INVALID_PTE_MASK: u64 = 1 << 45;
 const PAGE: u64 = 0x1000;
+/// Pages whose place is remembered.
+const RECENT: usize = 1024;
 /// Table pages kept, 8 MiB.
 const MAX_TABLES: usize = 2048;
 
@@ -164,23 +166,44 @@ pub struct Translator {
     paging: Paging,
     /// Those that were looked at, by frame.
     tables: Mutex<HashMap<u64, Table>>,
+    /// Where pages were found lately, each in the place that the lower bits of its number say.
+    recent: Mutex<Vec<Found>>,
 }
+
+/// A page that is mapped: its number, where it is, and how many bytes from its start on lie there together.
+type Found = Option<(u64, u64, u64)>;
 
 impl Translator {
     /// The tables that a processor with this `cr3` uses.
     #[must_use]
     pub fn new(cr3: u64, paging: Paging) -> Self {
-        Self { root: cr3 & paging.root_mask(), paging, tables: Mutex::default() }
+        let recent = Mutex::new(vec![None; RECENT]);
+        Self { root: cr3 & paging.root_mask(), paging, tables: Mutex::default(), recent }
     }
 
     /// Forgets every table that was looked at: the machine has run.
     pub fn forget(&self) {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).fill(None);
     }
 
     /// Where `address` leads.
     pub fn translate(&self, physical: &dyn PhysicalMemory, address: VirtAddr) -> Translation {
-        self.walk(physical, address, true)
+        let (number, into) = (address.0 / PAGE, address.0 % PAGE);
+        let place = number as usize % RECENT;
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, at, together)) = recent()[place]
+            && of == number
+        {
+            return Translation::Mapped { at: PhysAddr(at + into), left: together - into };
+        }
+        let found = self.walk(physical, address, true);
+        if let Translation::Mapped { at: PhysAddr(at), left } = found
+            && let Some(start) = at.checked_sub(into)
+        {
+            recent()[place] = Some((number, start, left + into));
+        }
+        found
     }
 
     fn walk(&self, physical: &dyn PhysicalMemory, address: VirtAddr, follows: bool) -> Translation {
