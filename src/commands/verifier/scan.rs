@@ -139,10 +139,20 @@ impl<'a> Scan<'a> {
                 if let Some(end) = self.look_at(slots, look) {
                     return end;
                 }
-                self.target.advance("log entries", self.parsed, self.ring.length);
+                self.target.advance("log entries", self.parsed, self.expected());
             }
         }
         End::Through
+    }
+
+    /// Records that will have been looked at in the end, as far as that is known: whoever wants some of a long log does not
+    /// wait for all of it.
+    fn expected(&self) -> u64 {
+        match self.filter {
+            Filter::Newest(quantity) => quantity.saturating_add(self.unused).min(self.ring.length),
+            _ => self.ring.length,
+        }
+        .max(self.parsed)
     }
 
     /// Records that are read together: not more than are wanted, but for whoever has met unused ones, who has to look further; not

@@ -196,15 +196,34 @@ fn a_newest_slot_that_is_taken_and_still_empty_is_said_so() {
     assert!(noted.contains("The record in slot 0x2 may be torn: it has no thread or no stack"), "{noted}");
 }
 
+struct Told(std::cell::RefCell<Vec<(u64, u64)>>);
+
+impl verikd::target::Progress for Told {
+    fn advance(&self, what: &'static str, done: u64, total: u64) {
+        assert_eq!(what, "log entries");
+        self.0.borrow_mut().push((done, total));
+    }
+}
+
+/// The time that is left is that of what was asked for, not of the whole log.
+#[test]
+fn a_read_of_some_entries_tells_how_far_it_has_come_with_them() {
+    let mut world = kernel(Build::Windows7);
+    add_log(&mut world, 0x1_0000, 0x2000);
+    for slot in 0..=0x2000 {
+        log_entry(&mut world, slot, 0xffff_fa80_0000_0000 + slot * 0x100, 0x80, &[]);
+    }
+    let booted = world.boot();
+    let told = Told(std::cell::RefCell::default());
+    let target = booted.target().with_progress(&told);
+    crate::support::text::run(&target, "!verifier 80 0n800").unwrap();
+    let told = told.0.into_inner();
+    assert!(!told.is_empty() && told.iter().all(|(done, total)| done <= total), "{told:?}");
+    assert!(told.iter().all(|(_, total)| *total < 0x1_0000), "{told:?}");
+}
+
 #[test]
 fn a_long_read_tells_how_far_it_has_come() {
-    struct Told(std::cell::RefCell<Vec<(u64, u64)>>);
-    impl verikd::target::Progress for Told {
-        fn advance(&self, what: &'static str, done: u64, total: u64) {
-            assert_eq!(what, "log entries");
-            self.0.borrow_mut().push((done, total));
-        }
-    }
     let booted = leak(Build::Windows7).boot_blind(ReadCause::Unsupported("search"));
     let told = Told(std::cell::RefCell::default());
     let target = booted.target().with_progress(&told);
