@@ -553,6 +553,7 @@ pub(super) fn news_of_waiting(
 ) -> Result<Peer, AttachError> {
     let start = Instant::now();
     let mut has_hinted = false;
+    let mut has_told_absence = false;
     loop {
         let left = timeout.map(|it| it.saturating_sub(start.elapsed()));
         let to_hint = (!has_hinted).then(|| HINT_AFTER.saturating_sub(start.elapsed()));
@@ -561,7 +562,16 @@ pub(super) fn news_of_waiting(
         session.watcher().take_news_before_target().iter().for_each(|news| report.news(news));
         match result {
             Err(hint) if hint.is_passing() && timeout.is_none_or(|it| start.elapsed() < it) => {
-                if !has_hinted && start.elapsed() >= HINT_AFTER {
+                // Whoever has mistyped its name need not wait in order to be told.
+                if let AttachError::NoLine { line, why, advice, .. } = &hint
+                    && !has_told_absence
+                {
+                    report.status(&format!(
+                        "{line} is not there: {why}.\n{advice}\nWaiting for it; Ctrl+C ends"
+                    ));
+                    has_told_absence = true;
+                }
+                if !has_hinted && !has_told_absence && start.elapsed() >= HINT_AFTER {
                     report.status(&format!("{hint}\nStill waiting; Ctrl+C ends. {DOCTOR}"));
                     has_hinted = true;
                 }

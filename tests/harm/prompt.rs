@@ -264,7 +264,30 @@ fn ctrl_c_ends_a_query_and_leaves_the_machine_stopped() {
     person.sees("kd> ");
     assert_eq!(target.state(), MachineState::Stopped);
     assert!(person.asks("r rip").contains("rip="), "{}", person.screen());
+    let told = count(&person.screen(), "interrupted");
+    assert_eq!(told, 1, "one word for it:\n{}", person.screen());
     quits_with(3, person, &target);
+}
+
+/// Whatever is asked, that it was ended is one sentence.
+#[test]
+fn a_query_that_ctrl_c_ended_is_told_so_once() {
+    for query in ["!leaks -v", "!verifier 3", "!verifier 7cf", "!verifier 80 0n4000"] {
+        let network = Faults { round_trip: Duration::from_millis(100), ..Faults::default() };
+        let (mut person, target) = at_the_stopped_prompt_over(network, &[]);
+        let before = target.requests();
+        person.enters(query);
+        while target.requests() < before + 3 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        person.types(CTRL_C);
+        let above = person.sees("0: kd> ");
+        let told: Vec<&str> = above.lines().filter(|line| line.contains("interrupted")).collect();
+        assert_eq!(told.len(), 1, "{query}:\n{above}");
+        assert_eq!(target.state(), MachineState::Stopped);
+        person.signal("TERM");
+        is_out(&person.leaves(), 143, &target);
+    }
 }
 
 #[test]

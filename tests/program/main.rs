@@ -19,6 +19,7 @@ mod reflexes;
 mod reviewed;
 mod run;
 mod schemas;
+mod scripts;
 mod serial;
 mod simulator;
 mod trace;
