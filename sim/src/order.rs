@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use super::network::Faults;
-use super::windows::{Build, Stop};
+use super::windows::{Build, Outstanding, Stop};
 
 /// What a machine does as soon as it has started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(super) enum Order {
     Happen(Happening),
     /// Print this many lines a second while it runs.
     Flood(u32),
+    /// Say what was outstanding when the pool log's index was this.
+    Account(u32, mpsc::Sender<Option<Vec<Outstanding>>>),
     SetFaults {
         to_host: Faults,
         to_target: Faults,

@@ -17,7 +17,7 @@ use super::serial::{self, Listener};
 use super::status::{MachineState, Status};
 use super::target::Target;
 use super::udp;
-use super::windows::{Build, NotOnBuild, Scenario, Stop};
+use super::windows::{Build, NotOnBuild, Outstanding, Scenario, Stop};
 
 /// KDNET version byte of Windows 10 2004.
 const KDNET_VERSION: u8 = 5;
@@ -130,6 +130,26 @@ impl Simulator {
     #[must_use]
     pub fn resumes(&self) -> u64 {
         self.status.read(|snapshot| snapshot.resumes)
+    }
+
+    /// How long it stood still in the longest stop that is over, from when it stopped to when it ran again.
+    #[must_use]
+    pub fn longest_stop(&self) -> Duration {
+        self.status.read(|snapshot| snapshot.longest_stop)
+    }
+
+    /// Forgets the stops so far: what [`Self::longest_stop`] says then is of later ones.
+    pub fn forget_longest_stop(&self) {
+        self.status.publish(|snapshot| snapshot.longest_stop = Duration::ZERO);
+    }
+
+    /// What verified drivers held when the pool log's index was this, by address: the simulation's own account. Nothing if
+    /// that is longer ago than it remembers, or the machine's thread has ended.
+    #[must_use]
+    pub fn outstanding_at(&self, event: u32) -> Option<Vec<Outstanding>> {
+        let (to, from) = mpsc::channel();
+        self.order(Order::Account(event, to));
+        from.try_recv().ok().flatten()
     }
 
     /// Manipulate requests that it has carried out.

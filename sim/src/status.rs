@@ -30,6 +30,26 @@ pub(super) struct Snapshot {
     pub(super) requests: u64,
     pub(super) written: u64,
     pub(super) answers: Vec<String>,
+    /// Since when it has been stopped.
+    pub(super) stopped_at: Option<Instant>,
+    /// How long it stood still in the longest stop that is over.
+    pub(super) longest_stop: Duration,
+}
+
+impl Snapshot {
+    /// It stops for its debugger.
+    pub(super) fn stop(&mut self, now: Instant) {
+        self.stops += 1;
+        self.stopped_at.get_or_insert(now);
+    }
+
+    /// Such a stop ends.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.resumes += 1;
+        if let Some(at) = self.stopped_at.take() {
+            self.longest_stop = self.longest_stop.max(now.saturating_duration_since(at));
+        }
+    }
 }
 
 /// The first boot, of which nothing is known yet.
@@ -43,6 +63,8 @@ impl Default for Snapshot {
             requests: 0,
             written: 0,
             answers: Vec::new(),
+            stopped_at: None,
+            longest_stop: Duration::ZERO,
         }
     }
 }

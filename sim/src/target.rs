@@ -258,6 +258,10 @@ impl Target {
                 let every = Duration::from_secs(1) / lines_per_second;
                 self.flood = Some(Flood { every, next_at: self.clock.machine(now), lines: 0 });
             }
+            Order::Account(event, to) => {
+                // Whoever asked may have gone away.
+                let _ = to.send(self.debuggee.machine.outstanding_at(event));
+            }
             Order::PowerOn | Order::SetFaults { .. } => {}
         }
     }
@@ -345,7 +349,7 @@ impl Target {
         self.requests_of_stop = 0;
         self.break_in_at = None;
         self.link.stop(now, change);
-        self.status.publish(|snapshot| snapshot.stops += 1);
+        self.status.publish(|snapshot| snapshot.stop(now));
         self.watch(SimulatorEvent::Stopped);
     }
 
@@ -353,19 +357,19 @@ impl Target {
         match self.debuggee.resume(status) {
             Resumed::Runs if self.stops_again() => {
                 self.has_stopped_again = true;
-                self.status.publish(|snapshot| snapshot.resumes += 1);
+                self.status.publish(|snapshot| snapshot.resume(now));
                 self.stop_by_itself(now, Stop::Breakpoint);
             }
             Resumed::Runs => self.resumed(now),
             Resumed::Stops(change) => {
                 self.status.publish(|snapshot| {
-                    snapshot.resumes += 1;
-                    snapshot.stops += 1;
+                    snapshot.resume(now);
+                    snapshot.stop(now);
                 });
                 self.link.stop(now, *change);
             }
             Resumed::BugChecks(stop) => {
-                self.status.publish(|snapshot| snapshot.resumes += 1);
+                self.status.publish(|snapshot| snapshot.resume(now));
                 self.stop_by_itself(now, stop);
             }
             Resumed::Restarts => self.boot(now, AtBoot::Runs, None),
@@ -375,7 +379,7 @@ impl Target {
     fn resumed(&mut self, now: Instant) {
         self.has_stopped_again = false;
         self.ticked_at = now;
-        self.status.publish(|snapshot| snapshot.resumes += 1);
+        self.status.publish(|snapshot| snapshot.resume(now));
         self.watch(SimulatorEvent::Resumed);
     }
 
@@ -404,6 +408,7 @@ impl Target {
             snapshot.boot += 1;
             // A restart ends a stop as well.
             snapshot.resumes = snapshot.stops;
+            snapshot.stopped_at = None;
         });
         self.watch(SimulatorEvent::Rebooted);
     }

@@ -338,6 +338,12 @@ impl Machine {
         self.kernel.pool.blocks()
     }
 
+    /// The same when `VfPoolTracesIndex` was this; nothing if that is longer ago than the simulation remembers.
+    #[must_use]
+    pub fn outstanding_at(&self, event: u32) -> Option<Vec<Outstanding>> {
+        self.kernel.ledger.blocks_at(event)
+    }
+
     /// Bytes of RAM that somebody wrote to, which is what the simulation keeps.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {

@@ -58,6 +58,11 @@ pub(super) fn start(kernel: &mut Kernel, length: u32, remarkable: Vec<(u32, Even
     ]);
 }
 
+/// How many events were logged.
+pub(super) fn index(kernel: &Kernel) -> u32 {
+    kernel.read_u32(kernel.symbol("VfPoolTracesIndex"))
+}
+
 /// Logs an event in the slot behind the newest.
 pub(super) fn append(kernel: &mut Kernel, event: &Event) {
     let bytes = Record::of(kernel).encoded(event);

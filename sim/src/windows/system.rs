@@ -9,6 +9,7 @@ use kd_protocol::{PhysAddr, VirtAddr};
 use super::debugger_data::Version;
 use super::growth::Growth;
 use super::images::Build;
+use super::ledger::Outstanding;
 use super::machine::Machine;
 use super::processors::Processor;
 use super::scenario::Scenario;
@@ -52,6 +53,15 @@ impl System {
     pub fn leak_every(&mut self, interval: Duration) {
         if let Self::X64(machine) = self {
             machine.leak_every(interval);
+        }
+    }
+
+    /// Nothing on a 32-bit machine, of which no such account is kept.
+    #[must_use]
+    pub fn outstanding_at(&self, event: u32) -> Option<Vec<Outstanding>> {
+        match self {
+            Self::X64(machine) => machine.outstanding_at(event),
+            Self::X86(_) => None,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::windows::kernel::{Kernel, span};
 use crate::windows::ledger::Outstanding;
 use crate::windows::pool::{big, trackers as tags};
 use crate::windows::pool_account::Pool;
+use crate::windows::pool_log;
 use crate::windows::verified::Driver;
 
 /// Tracker pages that a driver may have.
@@ -115,9 +116,10 @@ pub(in crate::windows) fn allocated_many(
 }
 
 fn took(kernel: &mut Kernel, driver: &Driver, allocations: &[Allocation], slots: &[Slot]) {
+    let index = pool_log::index(kernel);
     for (&Allocation { address, size, tag, caller, .. }, slot) in allocations.iter().zip(slots) {
         let block = Outstanding { driver: driver.module, address, size, tag, caller };
-        kernel.ledger.took(slot.0, block);
+        kernel.ledger.took(index, slot.0, block);
     }
 }
 
@@ -133,7 +135,8 @@ pub(in crate::windows) fn failed(kernel: &mut Kernel, driver: &Driver) {
 pub(in crate::windows) fn freed(kernel: &mut Kernel, driver: &Driver, pool: Pool, slot: Slot) {
     let size = kernel.get(slot.0, ENTRY, "InUse.NumberOfBytes");
     kernel.set(slot.0, ENTRY, "InUse.NumberOfBytes", size | FREE);
-    if let Some(block) = kernel.ledger.gave_back(slot.0) {
+    let index = pool_log::index(kernel);
+    if let Some(block) = kernel.ledger.gave_back(index, slot.0) {
         tags::discharge(kernel, block.tag.unwrap_or(NO_TAG), pool, 1, charged(block.size));
         big::remove(kernel, block.address);
     }
