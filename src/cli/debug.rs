@@ -10,7 +10,7 @@ use bytes::Bytes;
 use kd_protocol::link::Peer;
 use verikd::check::Occasion;
 use verikd::commands::{Style, VerifierFormat, text_of};
-use verikd::debugger::{DebugError, Debugger};
+use verikd::debugger::{DebugError, Debugger, ShortStops};
 use verikd::dump::{self, DumpError, Opened};
 use verikd::key::KeyText;
 use verikd::session::{
@@ -94,6 +94,13 @@ pub(super) struct Options {
     /// Let the target run when a stop has taken this long, and say what was left undone
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     freeze_budget: Option<Duration>,
+    /// Let no stop of a long question take longer than this: the target runs in between, and what !leaks and !verifier 3
+    /// list is of one moment all the same
+    #[arg(long, value_name = "TIME", value_parser = some_time)]
+    max_stop: Option<Duration>,
+    /// How long the target runs between two such stops; 200ms
+    #[arg(long, value_name = "TIME", requires = "max_stop", value_parser = humantime::parse_duration)]
+    breathe: Option<Duration>,
     /// What a script answers when the target prompts, as a failed assertion does: i ignores, b breaks
     #[arg(long, value_name = "ANSWER", value_enum, default_value_t)]
     prompt_answer: PromptAnswer,
@@ -410,6 +417,12 @@ fn run_live(options: &Options, connection: Connection, work: &Work) -> u8 {
 }
 
 /// Asks `source` what the script says, or a person. How the worst command went, and what ended it before its time.
+/// A time that is not nothing.
+fn some_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time.is_zero() { Err("nothing can be read in no time".to_owned()) } else { Ok(time) }
+}
+
 fn debug(
     options: &Options,
     source: Arc<impl Source + 'static>,
@@ -420,7 +433,9 @@ fn debug(
     let deadlines = &options.deadlines;
     let watch = Box::new(TerminalWatch::new(watcher.clone()));
     let symbols = Arc::new(SymbolSource::watched(symbol_path(options, report), Limits::default(), watch));
-    let debugger = Debugger::new(source, symbols, deadlines.break_timeout);
+    let mut debugger = Debugger::new(source, symbols, deadlines.break_timeout);
+    let breath = options.breathe.unwrap_or(ShortStops::BREATH);
+    debugger.set_short_stops(options.max_stop.map(|longest| ShortStops { longest, breath }));
     let style = Style { verifier: options.verifier_format, ..Style::default() };
     let mut shell = Shell::new(debugger, watcher.clone(), report.clone()).with_style(style);
     // Neither a file nor a virtual machine is stopped for longer by a break-in.

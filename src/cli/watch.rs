@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use verikd::commands::verifier::leaks::LeakQuery;
-use verikd::leaks::Look;
+use verikd::leaks::{Look, StoodStill};
 use verikd::metrics::{Endpoint, EndpointError, Figures, MOST_GROUPS};
 use verikd::shell::watch::{Onlooker, Watch};
 
@@ -85,9 +85,9 @@ impl Served {
 }
 
 impl Onlooker for Served {
-    fn looked(&self, look: Look<'_>, frozen: Duration) {
+    fn looked(&self, look: Look<'_>, stood_still: StoodStill) {
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        figures.look(look, frozen);
+        figures.look(look, stood_still);
         self.endpoint.show(figures.text());
     }
 }

@@ -4,7 +4,8 @@ use super::error::QueryError;
 use super::spec::{CommandSpec, Effect, Takes};
 use super::{
     bugcheck, control, dt, dump, echo, evaluate, examine, help, known, last_event, log, memory, modules,
-    more, pool, processor, registers, reload, running, script, symbol_path, time, verifier, version,
+    more, pool, processor, registers, reload, running, script, short_stops, symbol_path, time, verifier,
+    version,
 };
 
 /// Every command, in the order in which `.help` lists them.
@@ -65,6 +66,7 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &control::GO,
     &control::REBOOT,
     &control::RESTART,
+    &short_stops::COMMAND,
     &control::QUIT,
     &control::QUIT_DETACH,
 ];

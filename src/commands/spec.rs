@@ -38,6 +38,7 @@ impl CommandSpec {
             | Run::Control(
                 ControlCommand::Statistics
                 | ControlCommand::VerifierFormat
+                | ControlCommand::ShortStops
                 | ControlCommand::File
                 | ControlCommand::LastEvent
                 | ControlCommand::EchoTime
@@ -205,4 +206,6 @@ pub enum ControlCommand {
     LogClose,
     /// Shows whether there is one.
     LogFile,
+    /// Shows or chooses how long one stop of a question may take.
+    ShortStops,
 }

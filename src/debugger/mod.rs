@@ -8,14 +8,17 @@
 //!                                |
 //!   go, leave <------------------'    the target runs, or it is said that nobody knows
 //! ```
-//! Every question is pinned to the stop that it was asked in. A target that restarts, or runs on, in the middle of it
-//! answers it no more, whoever stops it next.
+//! Every question is pinned to the stop that it was asked in, or, where stops are to be short ([`breathing`]), to each of
+//! its stops in turn. A target that restarts, or is let run by anybody else, in the middle of it answers it no more,
+//! whoever stops it next.
 
 mod answered;
+mod breathing;
 mod cost;
 mod error;
 mod stop;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,24 +26,33 @@ use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::{RequestError, RunState};
 
 use crate::commands::verifier::verified_images;
-use crate::commands::{Answer, Facts, Found, NoteKind, Query, QueryError, SymbolCommand, told};
+use crate::commands::{
+    Answer, BugCheckQuery, Facts, Found, NoteKind, Query, QueryError, SymbolCommand, told,
+};
 use crate::memory::{CachedMemory, Memory, Need, VirtAddr};
 use crate::source::{
     BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Wait,
 };
 use crate::symbols::PdbIdentity;
 use crate::symbols::store::SymbolSource;
-use crate::target::{Image, Kernel, Notes, Progress, Target, TargetError};
+use crate::target::{Image, Kernel, Note, NoteCode, Notes, Progress, Target, TargetError};
 
 pub use answered::{Answered, Stamp};
+pub use breathing::{ShortStops, StopsOver};
 pub use cost::{Costs, SessionStats, Stats};
 pub use error::{AskError, DebugError, ErrorCode};
 pub use stop::Stop;
+
+use breathing::Stops;
 
 /// Drivers whose symbols are fetched before the first command; who verifies all drivers has a hundred and more.
 const MAX_FETCHED: usize = 16;
 /// Boots that one attempt to stop a target follows: each begins as a new target.
 const MAX_BOOTS: usize = 4;
+
+/// Why a machine is not let run in the middle of a question, although stops are to be short.
+const STOPPED_BY_ITSELF: &str = "The target stopped by itself, so that it is not let run in the middle of a question: this \
+                                 stop takes as long as the question";
 
 /// What a front end is told while the debugger works, and what it is asked.
 pub trait Observer {
@@ -85,6 +97,8 @@ pub struct Debugger {
     symbols: Arc<SymbolSource>,
     known: Option<Known>,
     break_in_timeout: Duration,
+    short_stops: Option<ShortStops>,
+    stops_over: Cell<StopsOver>,
     costs: Costs,
 }
 
@@ -110,6 +124,8 @@ impl Debugger {
             symbols: symbols.into(),
             known: None,
             break_in_timeout,
+            short_stops: None,
+            stops_over: Cell::default(),
             costs: Costs::default(),
         }
     }
@@ -124,6 +140,24 @@ impl Debugger {
     #[must_use]
     pub fn control(&self) -> Option<&dyn Control> {
         self.source.control()
+    }
+
+    /// How long one stop of a question may take, if it may not take as long as it needs.
+    #[must_use]
+    pub const fn short_stops(&self) -> Option<ShortStops> {
+        self.short_stops
+    }
+
+    /// Lets questions that take long let the target run in between, as far as they can bear it, or lets each have one stop
+    /// until its end.
+    pub const fn set_short_stops(&mut self, short_stops: Option<ShortStops>) {
+        self.short_stops = short_stops;
+    }
+
+    /// The stops of the last question that were over before it was answered, or could not be.
+    #[must_use]
+    pub const fn stops_over(&self) -> StopsOver {
+        self.stops_over.get()
     }
 
     /// Where symbols are looked for.
@@ -360,10 +394,25 @@ impl Debugger {
         progress: &dyn Progress,
     ) -> Result<Answered<F>, AskError> {
         let before = self.stats();
+        self.stops_over.take();
         let Some(target) = self.target() else { return Err(self.why_not_stopped()) };
         self.memory.inner().take_failure();
-        let target = target.with_progress(progress);
-        let answer = told(question(&target), &target);
+        let look = || Some(BugCheckQuery.run(&self.target()?).is_ok_and(|it| it.happened()));
+        let stops = self.short_stops.zip(self.control()).map(|(limits, control)| {
+            Stops::new(&*self.source, control, limits, self.break_in_timeout, &look)
+        });
+        let mut target = target.with_progress(progress);
+        match &stops {
+            Some(stops) if stops.may_let_run() => target = target.with_breathing(stops),
+            Some(_) => target.note(Note::remark(NoteCode::ShortStops, STOPPED_BY_ITSELF)),
+            None => {}
+        }
+        let found = question(&target);
+        if let Some(stops) = &stops {
+            stops.note(&target);
+            self.stops_over.set(stops.over());
+        }
+        let answer = told(found, &target);
         let Some(cause) = self.memory.inner().take_failure() else {
             return Ok(self.answered(answer?, before));
         };

@@ -34,7 +34,7 @@ pub use file::{SnapshotError, read, write};
 pub use folded::write_folded;
 #[cfg(feature = "pictures")]
 pub use html::{PageError, write_html};
-pub use look::Look;
+pub use look::{Look, StoodStill};
 pub use picture::{FileKind, write_as, write_page};
 pub use snapshot::{
     Blocks, BootIdentity, Held, HexNumber, LogState, SavedBlock, SavedDriver, SavedFrame, SavedGroup,

@@ -1,9 +1,9 @@
 //! How comparisons and verdicts print.
 
 use std::fmt::{self, Write};
-use std::time::Duration;
 
 use super::diff::{Comparison, Difference, GroupDiff, compare};
+use super::look::StoodStill;
 use super::snapshot::{Held, Snapshot};
 use super::stack::{cut, text as escaped};
 use super::verdict::{Growing, LEAST, Verdict};
@@ -65,7 +65,7 @@ impl Default for Room {
 /// The writer's.
 pub fn write_watched(
     snapshots: &[Snapshot],
-    frozen: Duration,
+    stood_still: StoodStill,
     room: Option<Room>,
     out: &mut dyn Write,
 ) -> fmt::Result {
@@ -78,7 +78,7 @@ pub fn write_watched(
         Err(error) => return writeln!(out, "{time}  {}\n  {error}", total(held)),
     };
     if let Some(room) = room {
-        let mut lines = format!("{time}  {}; stood still for {frozen:.1?}\n", total(held));
+        let mut lines = format!("{time}  {}; {stood_still}\n", total(held));
         if let Some(last) = last {
             let (since_last, since_first) =
                 (signed(last.bytes, held.bytes), signed(at_first.bytes, held.bytes));
@@ -92,7 +92,7 @@ pub fn write_watched(
     if let Some(last) = last {
         write!(out, ", {} bytes since the last look", signed(last.bytes, held.bytes))?;
     }
-    writeln!(out, "; stood still for {frozen:.1?}")?;
+    writeln!(out, "; {stood_still}")?;
     let grown = groups.iter().find(|group| group.new.bytes > group.old.bytes);
     if let Some(group) = grown {
         let grown = signed(group.old.bytes, group.new.bytes);

@@ -73,6 +73,15 @@ pub enum ReadCause {
     /// The target runs; it can be read only while it is stopped.
     #[error("the target is running; break in first (Ctrl+C)")]
     TargetRunning,
+    /// It stopped by itself while it was let run between two stops of one question.
+    #[error("the target stopped by itself while it was let run between two short stops")]
+    StoppedByItself,
+    /// It was let run between two stops of one question, and may stand still: nobody knows.
+    #[error("the target was let run between two short stops, and may still stand still: {0}")]
+    MayBeStopped(Box<str>),
+    /// It was let run between two stops of one question, and could not be stopped again.
+    #[error("the target was let run between two short stops, and was not stopped again: {0}")]
+    NotStoppedAgain(Box<str>),
     /// Whether the target runs is not known; it can be read only while it is stopped.
     #[error("whether the target runs is not known; break in first (Ctrl+C)")]
     NotKnown,
@@ -118,6 +127,9 @@ impl ReadCause {
             | Self::FreezeBudget
             | Self::TargetRunning
             | Self::NotKnown
+            | Self::StoppedByItself
+            | Self::MayBeStopped(_)
+            | Self::NotStoppedAgain(_)
             | Self::TargetRestarted
             | Self::Disconnected
             | Self::NoAnswer { .. }

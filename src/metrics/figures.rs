@@ -6,7 +6,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::time::Duration;
 
 use crc32fast::Hasher;
 use prometheus_client::collector::Collector;
@@ -17,7 +16,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::leaks::{Held, Look, SavedGroup, Snapshot};
+use crate::leaks::{Held, Look, SavedGroup, Snapshot, StoodStill};
 use crate::output::Escaped;
 
 /// Groups with series of their own, unless told otherwise.
@@ -41,8 +40,7 @@ pub struct Figures {
     taken: u64,
     failed: u64,
     broken_off: u64,
-    frozen: Duration,
-    longest: Duration,
+    stood_still: StoodStill,
     is_up: bool,
     last: Option<Last>,
 }
@@ -76,8 +74,7 @@ impl Figures {
             taken: 0,
             failed: 0,
             broken_off: 0,
-            frozen: Duration::ZERO,
-            longest: Duration::ZERO,
+            stood_still: StoodStill::default(),
             is_up: false,
             last: None,
         }
@@ -85,9 +82,8 @@ impl Figures {
 
     /// Counts a look, for which the target stood still this long. What one that was not taken would have found stays as the last
     /// one has it.
-    pub fn look(&mut self, look: Look<'_>, frozen: Duration) {
-        self.frozen += frozen;
-        self.longest = self.longest.max(frozen);
+    pub fn look(&mut self, look: Look<'_>, stood_still: StoodStill) {
+        self.stood_still = self.stood_still.and(stood_still);
         match look {
             Look::Taken(snapshot) => {
                 self.taken += 1;
@@ -183,13 +179,13 @@ impl Figures {
                 name: "verikd_frozen_seconds",
                 help: "Time that the target stood still for all looks, whatever became of them.",
                 kind: Counter,
-                samples: alone(Measure(self.frozen.as_secs_f64())),
+                samples: alone(Measure(self.stood_still.total.as_secs_f64())),
             },
             Metric {
                 name: "verikd_longest_frozen_seconds",
-                help: "Time that the target stood still for the look that took the longest.",
+                help: "The longest stop of the target for a look.",
                 kind: Gauge,
-                samples: alone(Measure(self.longest.as_secs_f64())),
+                samples: alone(Measure(self.stood_still.longest.as_secs_f64())),
             },
         ];
         let Some(last) = &self.last else { return metrics };
@@ -359,6 +355,8 @@ fn cut(text: &str, longest: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::leaks::{HexNumber, SavedBlock, SavedFrame};
 
@@ -396,8 +394,14 @@ mod tests {
 
     fn after(groups: Vec<SavedGroup>, most_groups: usize) -> String {
         let mut figures = Figures::new("lab-7", most_groups);
-        figures.look(Look::Taken(&snapshot(groups)), Duration::from_millis(250));
+        figures.look(Look::Taken(&snapshot(groups)), still(250));
         figures.text()
+    }
+
+    /// One stop.
+    fn still(milliseconds: u64) -> StoodStill {
+        let stop = Duration::from_millis(milliseconds);
+        StoodStill { stops: 1, total: stop, longest: stop }
     }
 
     /// The sum of a metric over all its series.
@@ -432,12 +436,11 @@ mod tests {
         let mut figures = Figures::new("lab-7", 20);
         assert!(figures.text().contains("verikd_up{target=\"lab-7\"} 0\n"), "nothing was seen yet");
         assert!(!figures.text().contains("verikd_last_look_timestamp_seconds"), "and no time is made up");
-        figures.look(
-            Look::Taken(&snapshot(vec![group("a.sys", &["a!F"], &[("Tag1", 7)])])),
-            Duration::from_secs(1),
-        );
-        figures.look(Look::Failed, Duration::from_secs(2));
-        figures.look(Look::BrokenOff, Duration::from_millis(500));
+        figures.look(Look::Taken(&snapshot(vec![group("a.sys", &["a!F"], &[("Tag1", 7)])])), still(1000));
+        figures.look(Look::Failed, still(2000));
+        let cut =
+            StoodStill { stops: 5, total: Duration::from_millis(500), longest: Duration::from_millis(120) };
+        figures.look(Look::BrokenOff, cut);
         let text = figures.text();
         for line in [
             "verikd_up{target=\"lab-7\"} 0",

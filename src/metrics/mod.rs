@@ -5,7 +5,7 @@
 //! ```
 //! A scrape gets the text of the last look: it asks no target anything, and breaks into no machine.
 //!
-//! What each figure means: leaks.md 5.
+//! What each figure means: leaks.md 7.
 
 mod endpoint;
 mod figures;

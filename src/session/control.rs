@@ -66,6 +66,10 @@ impl Source for Session {
         self.monitor.get(|state| state.counters)
     }
 
+    fn stopped_for(&self) -> Duration {
+        self.monitor.stopped_for()
+    }
+
     fn frozen(&self) -> Duration {
         self.monitor.frozen()
     }
@@ -79,6 +83,10 @@ impl Control for Session {
 
     fn cancel_break_in(&self) {
         self.give_up_break_in();
+    }
+
+    fn is_break_in(&self) -> bool {
+        self.monitor.get(|state| state.stopped.is_some() && state.is_break_in)
     }
 
     fn gave_up_break_in(&self, wait: Wait<()>, after: Duration) -> BreakInError {

@@ -438,6 +438,11 @@ impl Monitor {
         self.freeze_deadline().is_some_and(|at| at <= Instant::now())
     }
 
+    /// How long the present stop has taken so far.
+    pub(super) fn stopped_for(&self) -> Duration {
+        self.lock().stopped_at.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
     /// How long the target has stood still, over all stops.
     pub(super) fn frozen(&self) -> Duration {
         let state = self.lock();

@@ -119,6 +119,7 @@ fn look(shell: &mut Shell, check: &Check) -> Result<Gate, NoGate> {
         shell.teller.tell();
         let bug_check = stopped.map_err(NoGate::Debug)?.bug_check;
         let asked = shell.debugger.ask_for(&check.query, &ReadProgress::new(&shell.report));
+        shell.see_last_stop();
         let resumed = shell.go();
         let answered = asked.map_err(NoGate::Ask)?;
         let mut missing: Vec<String> = answered

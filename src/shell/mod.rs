@@ -45,10 +45,12 @@ use kd_protocol::link::RunState;
 use crate::commands::line::Line;
 use crate::commands::verifier::{self, FormatInForce};
 use crate::commands::{
-    self, ControlCommand, Facts, FileRead, LastEvent, LetGo, LogFile, LogState, More, NoteKind, OwnTime,
-    QueryError, Restarting, Run, SessionEnds, Style, named_file, text_of,
+    self, ControlCommand, Facts, FileRead, LastEvent, LetGo, LogFile, LogState, MaxStop, More, NoteKind,
+    OwnTime, QueryError, Restarting, Run, SessionEnds, StopsInForce, Style, named_file, text_of,
 };
-use crate::debugger::{Answered, AskError, DebugError, Debugger, Notice, Observer, Stats};
+use crate::debugger::{
+    Answered, AskError, DebugError, Debugger, Notice, Observer, ShortStops, Stats, StopsOver,
+};
 use crate::memory::StopId;
 use crate::session::{Quit, Watcher};
 use crate::source::{BootId, Control, IGNORE, Resumed, Source};
@@ -309,9 +311,27 @@ impl Shell {
             Run::Control(control) => return self.carry_out_control(command, control, arguments, before),
             Run::Local(run) => self.debugger.answer_alone(run(arguments, commands::COMMANDS)?, before),
             Run::Symbols(run) => self.debugger.ask_symbols(run, arguments)?,
-            Run::Query(run) => self.debugger.ask(run, arguments, &ReadProgress::new(&self.report))?,
+            Run::Query(run) => {
+                let asked = self.debugger.ask(run, arguments, &ReadProgress::new(&self.report));
+                self.see_last_stop();
+                asked?
+            }
         };
         Ok((answered, After::Next))
+    }
+
+    /// A question whose stops were short ends in another stop than it was asked in. That is no news if it was broken in for
+    /// the question; a machine that stopped by itself has something to say.
+    fn see_last_stop(&mut self) {
+        match self.debugger.stops_over() {
+            StopsOver { stops: 0, .. } => {}
+            StopsOver { by_itself: false, .. } => self.announced = Some(self.place()),
+            StopsOver { by_itself: true, .. } => {
+                if let Err(error) = self.announce_stop() {
+                    self.report.status(&format!("error: {error}"));
+                }
+            }
+        }
     }
 
     /// Shows an answer; returns what it remarks.
@@ -358,6 +378,18 @@ impl Shell {
             ControlCommand::VerifierFormat => {
                 self.style.verifier = verifier::chosen(arguments)?.unwrap_or(self.style.verifier);
                 (Box::new(FormatInForce { format: self.style.verifier }), After::Next)
+            }
+            ControlCommand::ShortStops => {
+                match MaxStop::parse(arguments)? {
+                    MaxStop::Show => {}
+                    MaxStop::Off => self.debugger.set_short_stops(None),
+                    MaxStop::Within(longest, breath) => {
+                        let breath = breath.unwrap_or(ShortStops::BREATH);
+                        self.debugger.set_short_stops(Some(ShortStops { longest, breath }));
+                    }
+                }
+                let in_force = self.debugger.short_stops().map(|it| (it.longest, it.breath));
+                (Box::new(StopsInForce::new(in_force)), After::Next)
             }
             ControlCommand::Statistics => {
                 (Box::new(self.debugger.costs().with_totals(self.debugger.stats())), After::Next)

@@ -19,8 +19,8 @@ use super::writer::Stream;
 use super::{Shell, ShellObserver};
 use crate::commands::NoteCode;
 use crate::commands::verifier::leaks::{LeakQuery, LeakReport};
-use crate::debugger::{Answered, AskError, DebugError, Stats};
-use crate::leaks::{Look, Snapshot, carry, judge, write_page, write_verdict, write_watched};
+use crate::debugger::{Answered, AskError, DebugError, Stats, StopsOver};
+use crate::leaks::{Look, Snapshot, StoodStill, carry, judge, write_page, write_verdict, write_watched};
 use crate::output;
 use crate::session::{Quit, Signal};
 use crate::source::{BreakInError, Resumed, Wait};
@@ -57,7 +57,7 @@ pub struct Watch {
 /// Is told of each look, and shows it to others.
 pub trait Onlooker: fmt::Debug {
     /// A look is over, for which the target stood still this long. It runs again, if it can.
-    fn looked(&self, look: Look<'_>, frozen: Duration);
+    fn looked(&self, look: Look<'_>, stood_still: StoodStill);
 }
 
 /// Nothing is shown of a stop that is over in a moment.
@@ -88,9 +88,7 @@ pub fn watch(shell: &mut Shell, watch: &Watch) -> Result<(), ShellError> {
 struct Seen {
     /// Of the present boot.
     snapshots: Vec<Snapshot>,
-    stops: u64,
-    frozen: Duration,
-    longest: Duration,
+    stood_still: StoodStill,
     table: Option<Table>,
 }
 
@@ -117,10 +115,16 @@ fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Re
     for look in 1.. {
         let before = shell.debugger.stats();
         let asked = stop_and_ask(shell, watch);
+        let over = shell.debugger.stops_over();
+        shell.see_last_stop();
         let resumed = shell.go();
         let cost = shell.debugger.stats().since(before);
         let is_told_to_end = shell.watcher.interrupts() != interrupts || shell.watcher.quit().is_some();
-        if !seen.take(asked, cost, is_told_to_end, watch, shell)? {
+        if !seen.take(asked, cost, stood_still(cost, over), is_told_to_end, watch, shell)? {
+            return Ok(());
+        }
+        if over.by_itself {
+            shell.report.status("The machine stopped by itself. The watch ends, and lets it run");
             return Ok(());
         }
         match resumed {
@@ -206,24 +210,22 @@ impl Seen {
         &mut self,
         asked: Asked,
         cost: Stats,
+        stood_still: StoodStill,
         is_told_to_end: bool,
         watch: &Watch,
         shell: &mut Shell,
     ) -> Result<bool, ShellError> {
-        let frozen = Duration::from_micros(cost.frozen_us);
-        self.stops += u64::from(!frozen.is_zero());
-        self.frozen += frozen;
-        self.longest = self.longest.max(frozen);
+        self.stood_still = self.stood_still.and(stood_still);
         let tell = |look: Look<'_>| {
             if let Some(onlooker) = &watch.onlooker {
-                onlooker.looked(look, frozen);
+                onlooker.looked(look, stood_still);
             }
         };
         match asked {
             Asked::Answered(answered) if !is_broken_off(&answered) => {
                 let snapshot = answered.facts.snapshot(&answered.moment());
                 shell.worst = shell.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
-                self.add(snapshot, cost, watch, shell);
+                self.add(snapshot, cost, stood_still, watch, shell);
                 tell(Look::Taken(self.snapshots.last().expect("it was just added")));
             }
             Asked::BugCheck(announcement) => {
@@ -265,7 +267,14 @@ impl Seen {
         Ok(true)
     }
 
-    fn add(&mut self, mut snapshot: Snapshot, cost: Stats, watch: &Watch, shell: &Shell) {
+    fn add(
+        &mut self,
+        mut snapshot: Snapshot,
+        cost: Stats,
+        stood_still: StoodStill,
+        watch: &Watch,
+        shell: &Shell,
+    ) {
         if self.snapshots.last().is_some_and(|last| last.boot != snapshot.boot) {
             shell.report.status(
                 "The target has restarted: what was seen before is of another boot, and is not compared",
@@ -281,13 +290,16 @@ impl Seen {
         let writer = shell.report.writer();
         if shell.report.format() == Format::Json {
             let snapshot = self.snapshots.last();
-            let line = json!({ "snapshot": snapshot, "stats": cost });
+            let StoodStill { stops, longest, .. } = stood_still;
+            let longest_us = longest.as_micros() as u64;
+            let line = json!({
+                "snapshot": snapshot, "stats": cost, "stops": stops, "longest_frozen_us": longest_us
+            });
             return writer.text(Stream::Out, format!("{line}\n"));
         }
         let room = watch.in_place.then(|| writer.room());
-        let frozen = Duration::from_micros(cost.frozen_us);
         let mut text = String::new();
-        write_watched(&self.snapshots, frozen, room, &mut text).expect("a String takes any text");
+        write_watched(&self.snapshots, stood_still, room, &mut text).expect("a String takes any text");
         let text = output::screened(&text);
         let lines = text.lines().count();
         let last = self.table.take();
@@ -303,7 +315,7 @@ impl Seen {
 
     /// Says what leaks, and for how long the machine stood still for it.
     fn conclude(self, shell: &mut Shell, watch: &Watch) {
-        let Self { snapshots, stops, frozen, longest, .. } = self;
+        let Self { snapshots, stood_still: StoodStill { stops, total: frozen, longest }, .. } = self;
         let writer = shell.report.writer();
         let is_json = shell.report.format() == Format::Json;
         let verdict = if snapshots.len() < 2 {
@@ -350,6 +362,13 @@ impl Seen {
             shell.ended_by = shell.watcher.quit().or(Some(Quit::Signal(Signal::Interrupt)));
         }
     }
+}
+
+/// All stops of a look: those of its question that were over before the last, which ended with the look.
+fn stood_still(cost: Stats, over: StopsOver) -> StoodStill {
+    let total = Duration::from_micros(cost.frozen_us);
+    let last = total.saturating_sub(over.total);
+    StoodStill { stops: over.stops + u64::from(!last.is_zero()), total, longest: over.longest.max(last) }
 }
 
 fn is_broken_off(answered: &Answered<LeakReport>) -> bool {

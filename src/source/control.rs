@@ -131,6 +131,10 @@ pub trait Control: Send + Sync {
     /// Gives up stopping the target. One that stops all the same is let run.
     fn cancel_break_in(&self);
 
+    /// True if the present stop came of a break-in: it is nobody's but this side's. A machine that stopped by itself has
+    /// something to say, and is not let run before somebody says so.
+    fn is_break_in(&self) -> bool;
+
     /// Gives up a break-in that has not stopped the target: why, for whoever wanted it.
     fn gave_up_break_in(&self, wait: Wait<()>, after: Duration) -> BreakInError;
 

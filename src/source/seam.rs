@@ -50,6 +50,11 @@ pub trait Source: fmt::Debug + Send + Sync {
         LinkCounters::default()
     }
 
+    /// How long the present stop has taken so far; nothing while the machine runs, or where none stands still.
+    fn stopped_for(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// How long a machine has stood still for this, over all stops.
     fn frozen(&self) -> Duration {
         Duration::ZERO

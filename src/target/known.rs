@@ -50,6 +50,14 @@ impl Loaded {
     }
 }
 
+/// What came of looking.
+pub(super) enum Looked<T> {
+    Found(T),
+    Absent,
+    /// There was room for no more.
+    Unfinished,
+}
+
 /// The list of modules as far as it was read from its ends.
 #[derive(Debug)]
 pub(super) struct Ends {
@@ -79,23 +87,29 @@ impl Ends {
         }
     }
 
-    /// The entry of the module that `address` lies in; nothing if the whole list has to be read to say.
+    /// The entry of the module that `address` lies in, after `room` steps at the most; absent if the whole list has to be read
+    /// to say.
     pub(super) fn find(
         &mut self,
         memory: &dyn Memory,
         offsets: &Offsets,
         address: VirtAddr,
-    ) -> Option<&Entry> {
+        room: u64,
+    ) -> Looked<&Entry> {
         let has = |entry: &Entry| address.since(entry.base) < u64::from(entry.size);
         if let Some(place) = self.seen.iter().position(has) {
-            return self.seen.get(place);
+            return Looked::Found(&self.seen[place]);
         }
-        while let Some(entry) = self.step(memory, offsets) {
-            if has(entry) {
-                return self.seen.last();
+        for _ in 0..room {
+            match self.step(memory, offsets) {
+                None => return Looked::Absent,
+                Some(entry) if has(entry) => {
+                    return self.seen.last().map_or(Looked::Absent, Looked::Found);
+                }
+                Some(_) => {}
             }
         }
-        None
+        Looked::Unfinished
     }
 
     /// Reads one more entry; nothing if both ends have met, or cannot be followed.

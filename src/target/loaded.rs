@@ -19,12 +19,15 @@ use std::sync::Arc;
 
 use super::Target;
 use super::error::TargetError;
-use super::known::{Ends, Loaded, Mark};
+use super::known::{Ends, Loaded, Looked, Mark};
 use super::modules::{Entry, Offsets};
 use super::modules::{Module, ModuleList};
 use super::unloaded_module::UnloadedModule;
 use crate::memory::{Memory, VirtAddr};
 use crate::symbols::Symbols;
+
+/// How often the list is read of a target that breathes, if it changes meanwhile.
+const READINGS: usize = 3;
 
 impl Target<'_> {
     /// The module that `address` lies in, if that is known or can be read.
@@ -46,13 +49,19 @@ impl Target<'_> {
     pub fn find_module(&self, fits: impl Fn(&Module) -> bool) -> Option<Module> {
         let from_ends = || {
             let (offsets, version) = (self.entry_offsets(), self.kernel.version());
-            self.with_ends(|ends| {
+            self.look_from_ends(|ends, room| {
                 let module = |entry: &Entry| entry.module(&self.memory, &offsets, version.base);
-                let known = ends.seen.iter().map(module).find(&fits);
-                known.or_else(|| {
-                    let mut next = || ends.step(&self.memory, &offsets).map(module);
-                    std::iter::from_fn(&mut next).find(&fits)
-                })
+                if let Some(known) = ends.seen.iter().map(module).find(&fits) {
+                    return Looked::Found(known);
+                }
+                for _ in 0..room {
+                    match ends.step(&self.memory, &offsets).map(module) {
+                        Some(found) if fits(&found) => return Looked::Found(found),
+                        Some(_) => {}
+                        None => return Looked::Absent,
+                    }
+                }
+                Looked::Unfinished
             })
         };
         let found = if self.modules.get().is_none() { from_ends() } else { None };
@@ -69,19 +78,30 @@ impl Target<'_> {
     }
 
     fn read_modules(&self) -> Result<Arc<ModuleList>, TargetError> {
-        let (known, mark) = self.with_loaded(|loaded| (loaded.whole.clone(), loaded.mark));
-        if let Some(whole) = known {
-            return Ok(whole);
-        }
         let version = self.kernel.version();
-        let (first, offsets) = (mark.map(|mark| mark.first), self.entry_offsets());
-        let list = ModuleList::read(&self.memory, version.module_list, version.base, first, &offsets)?;
-        let list = Arc::new(list);
-        // A list that broke off is worth another try in the next command.
-        if list.end().is_complete() {
-            self.with_loaded(|loaded| loaded.whole = Some(Arc::clone(&list)));
+        let mut readings = 0;
+        loop {
+            let (known, mark) = self.with_loaded(|loaded| (loaded.whole.clone(), loaded.mark));
+            if let Some(whole) = known {
+                return Ok(whole);
+            }
+            let (first, offsets) = (mark.map(|mark| mark.first), self.entry_offsets());
+            let breaths = self.breaths();
+            let breathe = || self.breathe_if_full(1);
+            let list =
+                ModuleList::read(&self.memory, version.module_list, version.base, first, &offsets, &breathe)?;
+            readings += 1;
+            let has_changed = breaths != self.breaths() && self.with_loaded(|loaded| loaded.mark) != mark;
+            if has_changed && readings < READINGS {
+                continue;
+            }
+            let list = Arc::new(list);
+            // A list that broke off is worth another try in the next command.
+            if list.end().is_complete() && !has_changed {
+                self.with_loaded(|loaded| loaded.whole = Some(Arc::clone(&list)));
+            }
+            return Ok(list);
         }
-        Ok(list)
     }
 
     /// The drivers that were unloaded, the last first; read at most once per stop. None if the kernel does not say.
@@ -100,10 +120,33 @@ impl Target<'_> {
 
     fn find_from_ends(&self, address: VirtAddr) -> Option<Module> {
         let (offsets, version) = (self.entry_offsets(), self.kernel.version());
-        self.with_ends(|ends| {
-            let entry = ends.find(&self.memory, &offsets, address)?;
-            Some(entry.module(&self.memory, &offsets, version.base))
+        self.look_from_ends(|ends, room| match ends.find(&self.memory, &offsets, address, room) {
+            Looked::Found(entry) => Looked::Found(entry.module(&self.memory, &offsets, version.base)),
+            Looked::Absent => Looked::Absent,
+            Looked::Unfinished => Looked::Unfinished,
         })
+    }
+
+    /// Looks at the list from its ends for so many entries at a time as fit into a stop; at the next, what is known of it is
+    /// held against the kernel's. Where that cannot be done, the list is looked at in one stop.
+    fn look_from_ends<T>(&self, look: impl Fn(&mut Ends, u64) -> Looked<T>) -> Option<T> {
+        let mut seen = 0;
+        loop {
+            let room = self.room().max(2);
+            let looked = self.with_ends(|ends| {
+                let room = if ends.seen.len() < seen { u64::MAX } else { room };
+                let looked = look(ends, room);
+                seen = ends.seen.len();
+                Some(looked)
+            });
+            match looked? {
+                Looked::Found(found) => return Some(found),
+                Looked::Absent => return None,
+                Looked::Unfinished => {
+                    self.make_room(1).ok()?;
+                }
+            }
+        }
     }
 
     /// Looks at the list from its ends; nothing if it is known whole, or not even its ends are.

@@ -8,6 +8,7 @@
 //! Requests are what a stopped machine pays with, so structures are read whole and once, neighbouring variables in one
 //! read, the list of modules once per stop, and an image's headers when its symbols are first needed.
 
+mod breathing;
 mod built_in;
 mod debugger_data;
 mod error;
@@ -42,6 +43,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use crate::source::KernelVersion;
+pub use breathing::Breathing;
 pub use debugger_data::DebuggerData;
 use debugger_data::Encoding;
 pub use error::{MissingSymbols, OfLink, TargetError, Trouble};
@@ -83,6 +85,8 @@ pub struct Target<'a> {
     kernel: &'a Kernel,
     cpu: Option<&'a dyn StoppedCpu>,
     progress: Option<&'a dyn Progress>,
+    breathing: Option<&'a dyn Breathing>,
+    breaths: Cell<u64>,
     registers: OnceCell<Result<Registers, ReadCause>>,
     modules: OnceCell<Result<Arc<ModuleList>, TargetError>>,
     unloaded: OnceCell<Result<Arc<[UnloadedModule]>, TargetError>>,
@@ -101,6 +105,8 @@ impl<'a> Target<'a> {
             kernel,
             cpu: None,
             progress: None,
+            breathing: None,
+            breaths: Cell::new(0),
             registers: OnceCell::new(),
             modules: OnceCell::new(),
             unloaded: OnceCell::new(),
@@ -122,6 +128,62 @@ impl<'a> Target<'a> {
     pub const fn with_progress(mut self, progress: &'a dyn Progress) -> Self {
         self.progress = Some(progress);
         self
+    }
+
+    /// The same target, which is let run in the middle of questions that can bear it.
+    #[must_use]
+    pub const fn with_breathing(mut self, breathing: &'a dyn Breathing) -> Self {
+        self.breathing = Some(breathing);
+        self
+    }
+
+    /// True if it is let run in the middle of questions that can bear it.
+    #[must_use]
+    pub const fn breathes(&self) -> bool {
+        self.breathing.is_some()
+    }
+
+    /// Requests that still fit into the present stop: without number where it lasts until the question's end.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.breathing.map_or(u64::MAX, Breathing::room)
+    }
+
+    /// Sees to it that the next `requests` fit into the present stop, or into one of their own: true if the target was let
+    /// run for that, so that what was read before is of another moment.
+    ///
+    /// # Errors
+    /// Why it does not stand still as it did. Nothing can be read of it any more by this question.
+    pub fn make_room(&self, requests: u64) -> Result<bool, ReadCause> {
+        if requests <= self.room() {
+            return Ok(false);
+        }
+        self.breathe().map(|()| true)
+    }
+
+    /// The same for whoever reads on in either case: what has become of a target that does not stand still is what every
+    /// read fails with.
+    pub fn breathe_if_full(&self, requests: u64) {
+        let _ = self.make_room(requests);
+    }
+
+    /// Lets it run for a breath, and stops it again, if it is let run in the middle of questions.
+    ///
+    /// # Errors
+    /// As [`make_room`](Self::make_room).
+    pub fn breathe(&self) -> Result<(), ReadCause> {
+        let Some(breathing) = self.breathing else { return Ok(()) };
+        if let Some(cause) = self.over() {
+            return Err(cause.clone());
+        }
+        self.breaths.set(self.breaths.get() + 1);
+        breathing.breathe().inspect_err(|cause| self.memory.end(cause))
+    }
+
+    /// How often it was let run since the question began: what was read before another number is of another moment.
+    #[must_use]
+    pub const fn breaths(&self) -> u64 {
+        self.breaths.get()
     }
 
     /// Tells how far a long read has come.

@@ -107,13 +107,15 @@ impl ModuleList {
         self.modules.iter().find(|module| module.is_called(name))
     }
 
-    /// Walks the list whose head is at `head`, and leads to `first` if that was read already.
+    /// Walks the list whose head is at `head`, and leads to `first` if that was read already; `prepare` is called before each
+    /// entry is read.
     pub(super) fn read(
         memory: &dyn Memory,
         head: VirtAddr,
         kernel_base: VirtAddr,
         first: Option<VirtAddr>,
         offsets: &Offsets,
+        prepare: &dyn Fn(),
     ) -> Result<Self, TargetError> {
         let read_first = || {
             let mut first = [0; 8];
@@ -127,6 +129,7 @@ impl ModuleList {
         let mut paths = HashMap::new();
         let mut last = None;
         let end = walk::list(offsets.pointer, head, first, MAX_MODULES, |at| {
+            prepare();
             let entry = Entry::read(memory, at, offsets)?;
             last = Some((at, entry.base));
             if !entry.base.is_null() {

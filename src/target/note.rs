@@ -123,6 +123,12 @@ pub enum NoteCode {
     SymbolPathFolder,
     /// No target is stopped.
     NoTarget,
+    /// In how many stops it was read, and of which moment it is.
+    ShortStops,
+    /// Of some blocks less is known than of the others, because they came while the target was let run.
+    FromLogAlone,
+    /// Of some blocks it is not known whether they are there.
+    Undecided,
     /// User mode is not looked at.
     UserMode,
     /// What to ask next.

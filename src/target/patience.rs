@@ -27,6 +27,11 @@ impl<'a> Patience<'a> {
         self.over.get()
     }
 
+    /// Reads nothing any more, for `cause`.
+    pub(super) fn end(&self, cause: &ReadCause) {
+        self.over.get_or_init(|| cause.clone());
+    }
+
     fn ask<T>(
         &self,
         address: Address,

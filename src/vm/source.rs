@@ -141,6 +141,10 @@ impl Source for VmSource {
         }
     }
 
+    fn stopped_for(&self) -> Duration {
+        self.machine().held_for()
+    }
+
     fn frozen(&self) -> Duration {
         self.machine().frozen()
     }
@@ -153,6 +157,10 @@ impl Control for VmSource {
 
     fn cancel_break_in(&self) {
         self.machine().let_go();
+    }
+
+    fn is_break_in(&self) -> bool {
+        self.machine().is_held_by_us()
     }
 
     fn gave_up_break_in(&self, wait: Wait<()>, after: Duration) -> BreakInError {

@@ -197,6 +197,17 @@ impl Machine {
         self.state().boot
     }
 
+    /// How long the present pause has taken so far.
+    pub(super) fn held_for(&self) -> Duration {
+        let state = self.state();
+        state.held.as_ref().filter(|held| held.is_ours).map_or(Duration::ZERO, |held| held.since.elapsed())
+    }
+
+    /// False for a machine that somebody else has paused: it does not run when it is let go.
+    pub(super) fn is_held_by_us(&self) -> bool {
+        self.state().held.as_ref().is_none_or(|held| held.is_ours)
+    }
+
     /// How long it has stood still for us.
     pub(super) fn frozen(&self) -> Duration {
         let state = self.state();

@@ -21,6 +21,7 @@ mod run;
 mod schemas;
 mod scripts;
 mod serial;
+mod short_stops;
 mod simulator;
 mod trace;
 mod transcripts;

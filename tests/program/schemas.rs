@@ -31,6 +31,7 @@ const LINES: &str = "
 !pooltag Leak
 !vm 1
 .verifierformat new
+.maxstop
 lm
 lmv m nt
 lmf

@@ -26,14 +26,14 @@ use super::run_ahead::{PAGE, RunAhead};
 
 use crate::output;
 use crate::target::{
-    Layout, Note, NoteCode, OfLink, Place, Record, SListHead, SymbolAt, Target, TargetError, VirtAddr,
-    WalkEnd, walk,
+    Layout, Note, NoteCode, OfLink, Place, ReadError, Record, SListHead, SymbolAt, Target, TargetError,
+    VirtAddr, WalkEnd, walk,
 };
 
 /// `_VI_POOL_PAGE_HEADER.Signature`, in every build.
 const PAGE_SIGNATURE: u64 = 0x2132_1345;
 /// Most pages of one driver: `Depth` wraps there.
-const MAX_PAGES: usize = 0x1_0000;
+pub(super) const MAX_PAGES: usize = 0x1_0000;
 /// In a tag's last character: the block may be freed with its tag only.
 const PROTECTED_POOL: u32 = 0x8000_0000;
 
@@ -147,6 +147,23 @@ impl Allocations {
         target.note(Note::partial(NoteCode::CountsDiffer, text));
     }
 
+    /// Says what is missing of pages that were read over several stops.
+    pub(super) fn note_over_stops(
+        &mut self,
+        target: &Target<'_>,
+        driver: &Driver,
+        cut: usize,
+        under_way: usize,
+    ) {
+        let expected = driver.pool_pages.map_or(0, |head| head.depth);
+        let (order, end) = (vec![VirtAddr(0); self.pages], self.pages_end.clone());
+        let pages = Pages { order, end, expected, cut, ..Pages::none() };
+        // The list of free trackers is of one moment, and was not walked.
+        let free_end = std::mem::replace(&mut self.free_end, WalkEnd::Null);
+        self.note_gaps(target, driver, &pages, under_way);
+        self.free_end = free_end;
+    }
+
     fn note_gaps(&mut self, target: &Target<'_>, driver: &Driver, pages: &Pages, implausible: usize) {
         let name = driver.shown_name();
         let expected = usize::from(pages.expected);
@@ -204,10 +221,10 @@ fn broken_list(text: String, end: &WalkEnd) -> Note {
 }
 
 /// Where a tracker's fields are.
-struct SlotLayout {
-    size: usize,
+pub(super) struct SlotLayout {
+    pub(super) size: usize,
     header: Layout,
-    next_free: Place,
+    pub(super) next_free: Place,
     address: Place,
     caller: Place,
     bytes: Place,
@@ -215,7 +232,7 @@ struct SlotLayout {
 }
 
 impl SlotLayout {
-    fn find(target: &Target<'_>) -> Result<Self, TargetError> {
+    pub(super) fn find(target: &Target<'_>) -> Result<Self, TargetError> {
         let entry = target.layout("nt!_VI_POOL_ENTRY")?;
         let in_use = |field: &str| entry.place(&format!("InUse.{field}"));
         let size = entry.size();
@@ -235,14 +252,45 @@ impl SlotLayout {
         })
     }
 
+    /// The page behind the one at `at`, if that is one of `owner`'s; `missing` says why its end is not there.
+    pub(super) fn next_page(
+        &self,
+        target: &Target<'_>,
+        at: VirtAddr,
+        bytes: &[u8],
+        missing: Option<&ReadError>,
+        owner: VirtAddr,
+    ) -> Result<VirtAddr, TargetError> {
+        let cause = missing.map(|error| error.cause.clone());
+        let header = Record::new(self.header.clone(), at, bytes.into(), cause);
+        let (signature, verifier_entry) = (header.uint("Signature")?, header.pointer("VerifierEntry")?);
+        let unexpected =
+            |wrong| TargetError::Unexpected { what: "tracker page", address: target.shown(at), wrong };
+        if signature != PAGE_SIGNATURE {
+            return Err(unexpected(format!("its signature is {signature:#x}, not {PAGE_SIGNATURE:#x}")));
+        }
+        if verifier_entry != owner {
+            return Err(unexpected(format!(
+                "it belongs to {}, not to {}",
+                target.shown(verifier_entry),
+                target.shown(owner)
+            )));
+        }
+        header.pointer("NextPage")
+    }
+
     /// The slots of a page but for the first, which holds the page's header.
-    fn of_page<'a>(&self, page: VirtAddr, bytes: &'a [u8]) -> impl Iterator<Item = (VirtAddr, &'a [u8])> {
+    pub(super) fn of_page<'a>(
+        &self,
+        page: VirtAddr,
+        bytes: &'a [u8],
+    ) -> impl Iterator<Item = (VirtAddr, &'a [u8])> + use<'a> {
         let size = self.size as u64;
         let slots = (0..).zip(bytes.chunks_exact(self.size)).skip(1);
         slots.map(move |(index, slot): (u64, _)| (page.offset(index * size), slot))
     }
 
-    fn block(&self, tracker: VirtAddr, slot: &[u8]) -> Option<Block> {
+    pub(super) fn block(&self, tracker: VirtAddr, slot: &[u8]) -> Option<Block> {
         let size = self.bytes.uint(slot)?;
         Some(Block {
             // The kernel sets bit 0 for the time of a special-pool allocation.
@@ -305,22 +353,7 @@ impl Pages {
     ) -> Result<VirtAddr, TargetError> {
         let left = usize::from(self.expected).saturating_sub(self.order.len());
         let (bytes, missing) = self.run_ahead.read(target, at, left);
-        let cause = missing.as_ref().map(|error| error.cause.clone());
-        let header = Record::new(slots.header.clone(), at, (&bytes[..]).into(), cause);
-        let (signature, verifier_entry) = (header.uint("Signature")?, header.pointer("VerifierEntry")?);
-        let unexpected =
-            |wrong| TargetError::Unexpected { what: "tracker page", address: target.shown(at), wrong };
-        if signature != PAGE_SIGNATURE {
-            return Err(unexpected(format!("its signature is {signature:#x}, not {PAGE_SIGNATURE:#x}")));
-        }
-        if verifier_entry != owner {
-            return Err(unexpected(format!(
-                "it belongs to {}, not to {}",
-                target.shown(verifier_entry),
-                target.shown(owner)
-            )));
-        }
-        let next = header.pointer("NextPage")?;
+        let next = slots.next_page(target, at, &bytes, missing.as_ref(), owner)?;
         self.cut += usize::from(missing.is_some());
         self.order.push(at);
         self.bytes.insert(at, bytes);

@@ -31,6 +31,10 @@ const MAX_TABLES: u64 = 0x400;
 const MAX_DRIVERS: usize = 0x1_0000;
 /// So few drivers are all read, whichever is wanted: what is wrong with the others is worth knowing.
 const FEW_DRIVERS: u64 = 8;
+/// Requests that a driver takes: its data, its entry among the chosen ones, its name.
+const REQUESTS: u64 = 3;
+/// How often the tree is read of a target that breathes, if it changes meanwhile.
+const READINGS: usize = 3;
 /// No tree of that many drivers is as deep.
 const MAX_DEPTH: u32 = 64;
 const ROOT: &str = "RtlTable.BalancedRoot.RightChild";
@@ -101,12 +105,31 @@ impl Driver {
         state(self.loads.value(), self.unloads.value())
     }
 
+    /// Reads anew what changes while the driver works: its counters and the heads of its lists. One request.
+    pub(super) fn read_again(&mut self, target: &Target<'_>) -> Result<(), TargetError> {
+        let data = target.record("nt!_VF_TARGET_VERIFIED_DRIVER_DATA", self.verified_data)?;
+        let signature = data.uint("Signature")?;
+        if signature != VERIFIED_DATA_SIGNATURE {
+            let wrong = format!("its signature is {signature:#x}: the driver was unloaded meanwhile");
+            let address = target.shown(self.verified_data);
+            return Err(TargetError::Unexpected { what: "verifier data", address, wrong });
+        }
+        let optional = |path| data.has(path).then(|| Reading::of(data.uint(path)));
+        self.pool = PoolCounters::of(&data);
+        self.contiguous_memory_bytes = optional("ContiguousMemoryBytes");
+        self.peak_contiguous_memory_bytes = optional("PeakContiguousMemoryBytes");
+        self.pool_pages = Some(SListHead::read(&data, "PoolPageHeaders")?);
+        self.free_trackers = Some(SListHead::read(&data, "PoolTrackers")?);
+        Ok(())
+    }
+
     fn read(
         target: &Target<'_>,
         layouts: &Layouts,
         node: &Record<'_>,
         data: VirtAddr,
     ) -> Result<Self, TargetError> {
+        target.breathe_if_full(REQUESTS);
         let data = target.record_of(&layouts.data, data)?;
         let at = data.address();
         match data.uint("Signature") {
@@ -209,8 +232,21 @@ impl DriverTree {
     ///
     /// # Errors
     /// [`TargetError`] if symbols are missing or the tree's head cannot be read.
+    ///
+    /// A target that breathes is let run between two drivers, each of which is of its own moment then.
     pub fn read(target: &Target<'_>, name: Option<&str>) -> Result<Self, TargetError> {
         let layouts = Layouts::find(target)?;
+        for _ in 1..READINGS {
+            let (before, breaths) = (layouts.shape(target), target.breaths());
+            let tree = Self::read_once(target, &layouts, name)?;
+            if breaths == target.breaths() || before == layouts.shape(target) {
+                return Ok(tree);
+            }
+        }
+        Self::read_once(target, &layouts, name)
+    }
+
+    fn read_once(target: &Target<'_>, layouts: &Layouts, name: Option<&str>) -> Result<Self, TargetError> {
         let mut all = Self { drivers: Vec::new(), end: WalkEnd::Null, unread: 0 };
         let Some(tables) = layouts.tables(target)? else {
             target.note(Note::remark(
@@ -224,7 +260,7 @@ impl DriverTree {
             return Ok(all);
         }
         for table in tables.iter() {
-            all.add_table(target, &layouts, &table);
+            all.add_table(target, layouts, &table);
         }
         if !all.end.is_complete() {
             let text = format!("the tree of verified drivers is not whole: {}", all.end);
@@ -311,6 +347,13 @@ impl Layouts {
         Ok(Some(target.records(&self.table, tables_at, count as usize)))
     }
 
+    /// What changes whenever a driver comes or goes; nothing if it cannot be read, or of a target that does not breathe.
+    fn shape(&self, target: &Target<'_>) -> Option<Vec<(Option<u64>, Option<VirtAddr>)>> {
+        let tables = target.breathes().then(|| self.tables(target))?.ok()??;
+        let count = |table: &Record<'_>| table.uint("RtlTable.NumberGenericTableElements").ok();
+        Some(tables.iter().map(|table| (count(&table), table.pointer(ROOT).ok())).collect())
+    }
+
     /// The nodes of a table in order, and how the walk along them ended.
     fn nodes(&self, target: &Target<'_>, table: &Record<'_>) -> (Vec<Record<'static>>, WalkEnd) {
         match table.pointer(ROOT) {
@@ -364,6 +407,7 @@ impl Layouts {
 
     /// A node: links, then the driver's entry, in one read.
     fn read_node(&self, target: &Target<'_>, at: VirtAddr) -> Result<AvlNode<Record<'static>>, TargetError> {
+        target.breathe_if_full(1);
         let node = target.record_and_tail(&self.links, at, self.driver.size())?;
         let size = self.links.size();
         let entry = node.bytes().get(size..).unwrap_or_default().to_vec();
@@ -407,6 +451,7 @@ impl Suspects {
         let links = layout.offset("Links")?;
         let first = target.record("nt!_LIST_ENTRY", head)?.pointer("Flink")?;
         Ok(walk::list(target.pointer_size(), head, first, MAX_DRIVERS, |at| {
+            target.breathe_if_full(1);
             let entry = target.record_and_tail(&layout, VirtAddr(at.0.wrapping_sub(links)), NAME_READ)?;
             match target.file_name(&entry, "BaseName") {
                 Ok(name) => suspects.push((name.text, entry.uint("Loads")?, entry.uint("Unloads")?)),

@@ -10,6 +10,10 @@ use super::drivers::Driver;
 use crate::output;
 use crate::target::{Note, NoteCode, SymbolAt, Target, VirtAddr};
 
+/// Requests that the first name in a module takes at the most: its headers, what says where its symbols are. What is named
+/// is the same at every stop.
+const NAMING_ONE: u64 = 4;
+
 /// One return address of a stack.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Frame {
@@ -90,6 +94,7 @@ impl<'a> Names<'a> {
         if let Some(known) = self.known.get(&address) {
             return known.clone();
         }
+        self.target.breathe_if_full(NAMING_ONE);
         self.remember(self.target.symbol_at(address))
     }
 
@@ -97,6 +102,7 @@ impl<'a> Names<'a> {
     pub(super) fn of_driver(&mut self, address: VirtAddr, driver: &Driver) -> Option<Arc<SymbolAt>> {
         match driver.module().filter(|module| module.contains(address)) {
             Some(module) if !self.known.contains_key(&address) => {
+                self.target.breathe_if_full(NAMING_ONE);
                 self.remember(self.target.symbol_in(address, &module))
             }
             _ => self.of(address),

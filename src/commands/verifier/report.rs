@@ -1,5 +1,7 @@
 //! Level, counters, verified drivers and their allocations: what `!verifier` shows without a log.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::advanced::Tracked;
@@ -10,12 +12,13 @@ use super::frames::Names;
 use super::pool_log::{PoolLog, PoolLogQuery};
 use super::ring::Wanted;
 use super::settings::{LEVEL_POOL_TRACKING, OPTION_ADVANCED_POOL_TRACKING, Settings};
+use super::stops::{Logged, OneMoment, gather};
 use super::traces::{TRACES, TraceLog, TraceQuery};
 use super::watched::{WatchedQuery, WatchedRequests};
 use crate::commands::answer::Query;
 use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
-use crate::target::{Note, NoteCode, NoteKind, OfLink, Target, WalkEnd};
+use crate::target::{Note, NoteCode, NoteKind, OfLink, Target, VirtAddr, WalkEnd};
 
 /// Asks for level, counters, drivers and allocations.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +38,12 @@ pub struct VerifierReport {
     pub drivers: Option<Vec<DriverReport>>,
     /// How the walk through the tree of drivers ended; at null where one was found without the others.
     pub drivers_end: Option<WalkEnd>,
+    /// Of which moment the allocations are, if they were read over several stops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moment: Option<OneMoment>,
+    /// The allocations that the pool log told of meanwhile.
+    #[serde(skip)]
+    pub(super) logged: HashMap<VirtAddr, Logged>,
     /// The logs that were asked for along with it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<Log>,
@@ -66,14 +75,26 @@ impl Query for VerifierQuery {
     type Facts = VerifierReport;
 
     fn run(&self, target: &Target<'_>) -> Result<VerifierReport, QueryError> {
-        self.read(target)
+        self.read_of(target, self.driver.as_slice())
     }
 }
 
 impl VerifierQuery {
-    fn read(&self, target: &Target<'_>) -> Result<VerifierReport, QueryError> {
+    /// The same of the drivers with these `names`, all at one moment; of all if there are none.
+    pub(super) fn read_of(
+        &self,
+        target: &Target<'_>,
+        names: &[String],
+    ) -> Result<VerifierReport, QueryError> {
         let settings = Settings::read(target).map_err(failed)?;
-        let mut report = VerifierReport { settings, drivers: None, drivers_end: None, logs: Vec::new() };
+        let mut report = VerifierReport {
+            settings,
+            drivers: None,
+            drivers_end: None,
+            moment: None,
+            logged: HashMap::new(),
+            logs: Vec::new(),
+        };
         if let Some(missing) = &report.settings.without_symbols {
             let wants_drivers = self.flags & FLAG_DRIVERS != 0;
             let text = format!(
@@ -88,7 +109,7 @@ impl VerifierQuery {
         if report.settings.level == 0 {
             let note = "Driver Verifier is off (Level 0): no driver is verified and nothing is counted. Turn it on with \
                         verifier.exe on the target and restart it.";
-            let wanted = self.driver.is_some() || self.flags & FLAG_DRIVERS != 0;
+            let wanted = !names.is_empty() || self.flags & FLAG_DRIVERS != 0;
             let kind = if wanted { NoteKind::Failed } else { NoteKind::Remark };
             target.note(Note::new(kind, NoteCode::VerifierOff, note));
             return Ok(report);
@@ -100,7 +121,7 @@ impl VerifierQuery {
             )));
         }
         if self.flags & FLAG_DRIVERS != 0 {
-            self.add_drivers(target, &mut report)?;
+            self.add_drivers(target, names, &mut report)?;
         }
         self.add_logs(target, &mut report);
         Ok(report)
@@ -128,14 +149,24 @@ impl VerifierQuery {
         }
     }
 
-    fn add_drivers(&self, target: &Target<'_>, report: &mut VerifierReport) -> Result<(), QueryError> {
+    fn add_drivers(
+        &self,
+        target: &Target<'_>,
+        names: &[String],
+        report: &mut VerifierReport,
+    ) -> Result<(), QueryError> {
         // Where allocations are kept in one tree of all, every driver is needed to tell whose is which.
-        let name = self.driver.as_deref().filter(|_| !is_advanced(&report.settings));
+        let name = match names {
+            [name] if !is_advanced(&report.settings) => Some(&**name),
+            _ => None,
+        };
+        let breaths = target.breaths();
         let tree = DriverTree::read(target, name).map_err(failed)?;
         let is_whole = tree.end.is_complete() && tree.unread == 0;
-        let wanted = |driver: &Driver| self.driver.as_ref().is_none_or(|name| driver.is_called(name));
+        let is_named = |driver: &Driver| names.iter().any(|name| driver.is_called(name));
+        let wanted = |driver: &Driver| names.is_empty() || is_named(driver);
         let (chosen, others): (Vec<_>, Vec<_>) = tree.drivers.into_iter().partition(wanted);
-        if let (true, Some(name)) = (chosen.is_empty(), &self.driver) {
+        for name in names.iter().filter(|name| !chosen.iter().any(|driver| driver.is_called(name))) {
             let suspects = Suspects::read(target);
             let text = suspects.explain(name, &others, is_whole);
             target.note(Note::failed(NoteCode::DriverNotVerified, text));
@@ -147,11 +178,26 @@ impl VerifierQuery {
         let mut names = Names::new(target);
         let all: Vec<_> = chosen.iter().chain(&others).collect();
         let mut tracked = self.tracked(target, &all, &mut names, report);
+        let mut read = Vec::new();
+        if !with_allocations {
+            read = chosen.into_iter().map(|driver| (driver, None)).collect();
+        } else if target.breathes() && !is_advanced(&report.settings) {
+            let gathered = gather(target, chosen, &others, breaths)?;
+            read = gathered.drivers.into_iter().map(|(driver, found)| (driver, Some(found))).collect();
+            (report.moment, report.logged) = (gathered.moment, gathered.logged);
+            if let Some(settings) = gathered.settings {
+                report.settings = settings;
+            }
+        } else {
+            for driver in chosen {
+                let found = Allocations::read(target, &driver).map_err(failed)?;
+                read.push((driver, Some(found)));
+            }
+        }
         let mut drivers = Vec::new();
-        for driver in chosen {
+        for (driver, found) in read {
             let mut allocations = None;
-            if with_allocations {
-                let mut found = Allocations::read(target, &driver).map_err(failed)?;
+            if let Some(mut found) = found {
                 for block in &mut found.blocks {
                     block.caller_symbol = names.of_driver(block.caller, &driver);
                 }

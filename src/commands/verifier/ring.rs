@@ -15,7 +15,7 @@ use super::common::{NAME, failed, usage};
 
 use crate::commands::error::QueryError;
 use crate::memory::PIECE;
-use crate::target::{Note, NoteCode, ReadCause, Target, TargetError, VirtAddr, is_over};
+use crate::target::{Note, NoteCode, ReadCause, ReadError, Target, TargetError, VirtAddr, is_over};
 
 /// Longest ring that any kernel makes, in records.
 const MAX_LENGTH: u64 = 0x80_0000;
@@ -70,6 +70,10 @@ pub(super) struct Ring {
     pub(super) start: VirtAddr,
     pub(super) length: u64,
     pub(super) index: u32,
+    /// The kernel's variable that it is.
+    pub(super) index_at: VirtAddr,
+    /// Events since: so many of the oldest records were written over by then.
+    pub(super) since: u64,
     /// Bytes of a record.
     pub(super) size: u64,
     pub(super) pointer_size: usize,
@@ -112,7 +116,33 @@ impl Ring {
         if !(1..=PIECE).contains(&size) {
             return Err(unexpected(format!("the symbols say that an entry has {size:#x} bytes")));
         }
-        Ok(Some(Self { start: VirtAddr(start), length, index: index as u32, size, pointer_size }))
+        let (start, index, index_at) = (VirtAddr(start), index as u32, ranges[1].0);
+        Ok(Some(Self { start, length, index, index_at, since: 0, size, pointer_size }))
+    }
+
+    /// Reads the index anew, of a target that was let run.
+    pub(super) fn read_index(&self, target: &Target<'_>) -> Result<u32, ReadError> {
+        let bytes = target.read_ranges(&[(self.index_at, 4)]).pop().expect("one answer per range")?;
+        Ok(bytes.try_into().map_or(self.index, u32::from_le_bytes))
+    }
+
+    /// Learns how many events came since, of a target that was let run.
+    pub(super) fn catch_up(&mut self, target: &Target<'_>) -> Result<(), ReadError> {
+        self.since = events_since(self.index, self.read_index(target)?);
+        Ok(())
+    }
+
+    /// Records that hold what they held when the index was as it is here; those that may be being written over are none.
+    pub(super) fn kept(&self) -> u64 {
+        match self.since {
+            0 => self.length,
+            since => self.length.saturating_sub(since + USUAL_UNSETTLED),
+        }
+    }
+
+    /// The slot of the record that was written so many events before the newest.
+    pub(super) fn slot_of(&self, age: u64) -> u64 {
+        self.newest().wrapping_sub(age) & (self.length - 1)
     }
 
     /// What `wanted` means for this ring; `usual` is how many are shown if nothing says how many.
@@ -163,15 +193,29 @@ impl Ring {
         u64::from(self.index).wrapping_sub(slot) & (self.length - 1)
     }
 
-    /// The slots in the order of a scan: down from the newest, and from the last down to it.
+    /// The slots in the order of a scan: down from the newest, and from the last down to the oldest that is
+    /// [kept](Self::kept).
     pub(super) fn parts(&self) -> [Range<u64>; 2] {
-        [0..self.newest() + 1, self.newest() + 1..self.length]
+        let (newest, gone) = (self.newest(), self.length - self.kept());
+        [
+            gone.saturating_sub(self.length - newest - 1)..newest + 1,
+            (newest + 1 + gone).min(self.length)..self.length,
+        ]
     }
 
     /// Reads some slots.
     pub(super) fn piece(&self, target: &Target<'_>, slots: &Range<u64>) -> Piece {
         Piece::read(target, self.at(slots.start), (slots.end - slots.start) * self.size)
     }
+}
+
+/// Events from one index to a later one. A kernel takes a slot back whose event it cannot log, so that an index may be a
+/// little less than it was.
+///
+/// Source: verifier.md 4.1.
+pub(super) const fn events_since(earlier: u32, later: u32) -> u64 {
+    let events = later.wrapping_sub(earlier);
+    if events.wrapping_neg() as u64 <= USUAL_UNSETTLED { 0 } else { events as u64 }
 }
 
 /// Says that the slot of the newest record has nothing in it.

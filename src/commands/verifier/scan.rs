@@ -6,7 +6,8 @@
 //!                        other, kept           the newest that are wanted are kept, or those about an address
 //!                        enough                there is no room for more
 //! ```
-//! Holes are passed over, up to [`MAX_HOLES`] pages: a wild pointer is not followed for a hundred thousand.
+//! A target that breathes is let run between two pieces: what is written over meanwhile is not looked at, and said. Holes
+//! are passed over, up to [`MAX_HOLES`] pages: a wild pointer is not followed for a hundred thousand.
 
 use std::ops::Range;
 
@@ -44,6 +45,8 @@ pub(super) enum End {
     Enough,
     /// Going on would cost more requests than are allowed.
     Allowance,
+    /// So many of the oldest records were written over while the target was let run.
+    Overtaken(u64),
     /// So many pages could not be read that the rest was left alone.
     Holes(usize),
     /// Reading anything more is pointless.
@@ -55,6 +58,13 @@ impl End {
     pub(super) fn note(self, target: &Target<'_>) {
         let (code, text) = match self {
             Self::Through | Self::Enough | Self::Allowance => return,
+            Self::Overtaken(records) => (
+                NoteCode::ShortStops,
+                format!(
+                    "{records:#x} of the oldest entries were written over while the target was let run in between, and were not \
+                     read"
+                ),
+            ),
             Self::Holes(pages) => {
                 (NoteCode::Unreadable, format!("Reading the log was given up after {pages} unreadable pages"))
             }
@@ -66,7 +76,8 @@ impl End {
 
 /// A scan, and what it has met.
 pub(super) struct Scan<'a> {
-    ring: &'a Ring,
+    /// As it was when the scan began, and how many events came since.
+    ring: Ring,
     target: &'a Target<'a>,
     filter: Filter,
     /// Whether a run of unused slots ends it.
@@ -91,9 +102,9 @@ pub(super) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// Of `ring`, for what `filter` lets through.
-    pub(super) const fn new(ring: &'a Ring, target: &'a Target<'a>, filter: Filter) -> Self {
+    pub(super) const fn new(ring: &Ring, target: &'a Target<'a>, filter: Filter) -> Self {
         Self {
-            ring,
+            ring: *ring,
             target,
             filter,
             ends_at_unused: true,
@@ -127,22 +138,35 @@ impl<'a> Scan<'a> {
     /// Looks at the ring's records, until there are enough: `look` gets a slot and its bytes, up to the first that cannot be
     /// read.
     pub(super) fn run(&mut self, look: &mut dyn FnMut(u64, &[u8]) -> Seen) -> End {
-        for part in self.ring.parts() {
-            let mut end = part.end;
-            while end > part.start {
-                let at_once = self.at_once();
-                if at_once == 0 {
-                    return End::Allowance;
-                }
-                let slots = end.saturating_sub(at_once).max(part.start)..end;
-                end = slots.start;
-                if let Some(end) = self.look_at(slots, look) {
-                    return end;
-                }
-                self.target.advance("log entries", self.parsed, self.expected());
+        let mut age = 0;
+        while age < self.ring.kept() {
+            if let Err(cause) = self.make_room() {
+                return End::Over(cause);
             }
+            if age >= self.ring.kept() {
+                break;
+            }
+            let end = self.ring.slot_of(age) + 1;
+            let at_once = self.at_once().min(self.ring.kept() - age);
+            if at_once == 0 {
+                return End::Allowance;
+            }
+            let slots = end.saturating_sub(at_once)..end;
+            age += slots.end - slots.start;
+            if let Some(end) = self.look_at(slots, look) {
+                return end;
+            }
+            self.target.advance("log entries", self.parsed, self.expected());
         }
-        End::Through
+        if age < self.ring.length { End::Overtaken(self.ring.length - age) } else { End::Through }
+    }
+
+    /// Lets the target run where nothing more fits into its stop, and learns what was written over meanwhile.
+    fn make_room(&mut self) -> Result<(), ReadCause> {
+        if self.target.make_room(1)? {
+            self.ring.catch_up(self.target).map_err(|error| error.cause)?;
+        }
+        Ok(())
     }
 
     /// Records that will have been looked at in the end, as far as that is known: whoever wants some of a long log does not
@@ -158,10 +182,12 @@ impl<'a> Scan<'a> {
     /// Records that are read together: not more than are wanted, but for whoever has met unused ones, who has to look further; not
     /// more than is allowed.
     fn at_once(&self) -> u64 {
-        let left = self.allowed.saturating_sub(self.requests);
+        let left = self.allowed.saturating_sub(self.requests).min(self.target.room().max(1));
         let affordable = match self.target.memory().request_len() {
             0 => u64::MAX,
-            reply => left.saturating_mul(reply as u64) / self.ring.size,
+            // A record that is longer than a reply is read whole all the same.
+            reply if left > 0 => (left.saturating_mul(reply as u64) / self.ring.size).max(1),
+            _ => 0,
         };
         let whole = PIECE / self.ring.size;
         let wanted = match self.filter {

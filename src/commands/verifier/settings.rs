@@ -98,6 +98,20 @@ impl PoolCounters {
             peak_nonpaged_bytes: read("PeakNonPagedBytes"),
         }
     }
+
+    /// The same without what is of another moment than what it would be held against.
+    pub(super) fn of_another_moment(&mut self) {
+        let why =
+            || Reading::Unreadable("it was read at another stop than the moment of the list".to_owned());
+        for reading in [
+            &mut self.current_paged_allocations,
+            &mut self.current_nonpaged_allocations,
+            &mut self.paged_bytes,
+            &mut self.nonpaged_bytes,
+        ] {
+            *reading = why();
+        }
+    }
 }
 
 impl Settings {

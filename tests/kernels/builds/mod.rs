@@ -7,6 +7,7 @@ mod logs;
 mod matrix;
 mod pool;
 mod scenarios;
+mod short_stops;
 use std::path::{Path, PathBuf};
 
 use crate::support::machine::{Still, version_of};

@@ -66,6 +66,7 @@ pub(super) fn report(
         tag: query.tag.clone(),
         blocks: held.len() as u64,
         bytes,
+        moment: None,
         log: lookup.log,
         groups: shown,
         left_out,

@@ -19,6 +19,9 @@
 //! What is said of a block was read of it: a block whose allocation the log holds no more keeps the caller that its tracker
 //! has, and is counted as such. Where not every stack is asked for, a group says of how many blocks its stack is.
 //!
+//! A target whose stops are to be short is let run in between: what is listed is of one moment all the same, and stacks are
+//! looked up in the log behind it.
+//!
 //! Source: verifier.md 3.2, 4.
 
 mod group;
@@ -29,12 +32,12 @@ mod snapshot;
 mod stacks;
 mod text;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use self::options::{By, LeakQuery};
 pub use self::report::{DriverTotal, Group, LeakReport, LeakedBlock, LogUse, Stacks};
-use self::stacks::{Held, Lookup};
+use self::stacks::{Held, Known, Lookup};
 use super::report::{VerifierQuery, VerifierReport};
 use super::settings::OPTION_ADVANCED_POOL_TRACKING;
 use crate::commands::answer::{Found, Query, answer};
@@ -154,7 +157,10 @@ impl Query for LeakQuery {
 
     fn run(&self, target: &Target<'_>) -> Result<LeakReport, QueryError> {
         let (mut held, mut drivers) = (Vec::new(), Vec::new());
+        let (mut moment, mut logged) = (None, HashMap::new());
         for report in self.reports(target)? {
+            moment = moment.or(report.moment);
+            logged.extend(report.logged);
             let is_advanced =
                 report.settings.option_flags.is_some_and(|flags| flags & OPTION_ADVANCED_POOL_TRACKING != 0);
             for driver in report.drivers.into_iter().flatten() {
@@ -169,9 +175,10 @@ impl Query for LeakQuery {
             }
         }
         self.keep_tag(&mut held, target);
-        let lookup = Lookup::of(target, &held, self.needs_stacks(), self.all)?;
+        let known = Known { event: moment.as_ref().and_then(|moment| moment.event), logged };
+        let lookup = Lookup::of(target, &held, self.needs_stacks(), self.all, &known)?;
         let boot = report::boot_of(target, self.keep_blocks || !self.files.is_empty());
-        Ok(group::report(self, boot, drivers, &held, lookup))
+        Ok(LeakReport { moment, ..group::report(self, boot, drivers, &held, lookup) })
     }
 }
 
@@ -179,8 +186,9 @@ impl LeakQuery {
     /// What `!verifier 3` says of each driver that is asked about.
     fn reports(&self, target: &Target<'_>) -> Result<Vec<VerifierReport>, QueryError> {
         let about = |driver| VerifierQuery { flags: 3, driver }.run(target);
-        if self.drivers.is_empty() {
-            return Ok(vec![about(None)?]);
+        // What several drivers hold at one moment is read together.
+        if self.drivers.is_empty() || target.breathes() {
+            return Ok(vec![VerifierQuery { flags: 3, driver: None }.read_of(target, &self.drivers)?]);
         }
         let mut reports = Vec::new();
         let mut known = BTreeSet::new();

@@ -11,12 +11,15 @@
 use std::ops::Range;
 
 use super::super::pool_log::Log;
+use super::super::ring::Ring;
 use crate::memory::{ReadError, searches};
 use crate::target::{Target, VirtAddr};
 
 /// Searches in a log, and what they came to.
 pub(super) struct Newest<'a> {
     pub(super) log: &'a Log,
+    /// Where it is now.
+    pub(super) ring: Ring,
     pub(super) target: &'a Target<'a>,
     /// Requests so far.
     pub(super) requests: u64,
@@ -28,7 +31,7 @@ impl Newest<'_> {
     /// # Errors
     /// [`ReadError`] if the target did not search.
     pub(super) fn slot(&mut self, address: VirtAddr) -> Result<Option<u64>, ReadError> {
-        for part in self.log.ring.parts() {
+        for part in self.ring.parts() {
             let last = self.last_in(part, address)?;
             if last.is_some() {
                 return Ok(last);
@@ -52,7 +55,7 @@ impl Newest<'_> {
     }
 
     fn first_in(&mut self, mut slots: Range<u64>, address: VirtAddr) -> Result<Option<u64>, ReadError> {
-        let ring = &self.log.ring;
+        let ring = &self.ring;
         let field = self.log.entry.address.offset;
         let bytes = address.0.to_le_bytes();
         while !slots.is_empty() {

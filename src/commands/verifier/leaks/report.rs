@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::super::allocations::Block;
 use super::super::drivers::Driver;
 use super::super::frames::Frame;
+use super::super::stops::OneMoment;
 use super::options::By;
 use crate::commands::schema::Schema;
 use crate::leaks::{BootIdentity, FileKind, HexNumber, Weight};
@@ -26,6 +27,9 @@ pub struct LeakReport {
     pub blocks: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Of which moment it is, if it was read over several stops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moment: Option<OneMoment>,
     /// How the pool log was used; nothing if it was not needed, or is not there.
     pub log: Option<LogUse>,
     /// The groups that are shown.

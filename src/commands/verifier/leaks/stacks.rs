@@ -18,8 +18,9 @@ use std::sync::Arc;
 use super::super::allocations::Block;
 use super::super::frames::{Frame, Names};
 use super::super::pool_log::Log;
-use super::super::ring::Filter;
+use super::super::ring::{Filter, Ring, events_since};
 use super::super::scan::{self, End, Scan};
+use super::super::stops::{Logged, NAMING};
 use super::newest::Newest;
 use super::report::{LogUse, Method, sum};
 use crate::commands::error::QueryError;
@@ -66,6 +67,15 @@ pub(super) struct Entry {
     pub(super) stack: usize,
 }
 
+/// What was known before: of a list that was read over several stops.
+#[derive(Default)]
+pub(super) struct Known {
+    /// `VfPoolTracesIndex` at the moment that the list is of; the present one, if nothing says so.
+    pub(super) event: Option<u32>,
+    /// Entries that made blocks of the list.
+    pub(super) logged: HashMap<VirtAddr, Logged>,
+}
+
 /// What was found out.
 pub(super) struct Lookup {
     /// Of each block.
@@ -84,6 +94,7 @@ impl Lookup {
         held: &[Held],
         needs_stacks: bool,
         all: bool,
+        known: &Known,
     ) -> Result<Self, QueryError> {
         let mut stacks = Stacks::default();
         let in_tracker = |it: &Held| match &it.block.stack {
@@ -98,8 +109,14 @@ impl Lookup {
         let (mut classes, mut log_use) = (Vec::new(), None);
         if needs_stacks && !wanted.is_empty() {
             match Log::read(target) {
-                Ok(log) => {
+                Ok(mut log) => {
+                    if let Some(event) = known.event {
+                        // What was logged behind the moment is not about its blocks.
+                        log.ring.since = events_since(event, log.ring.index);
+                        log.ring.index = event;
+                    }
                     let mut search = Search::new(target, &log, held, wanted, &mut stacks);
+                    search.take_known(&known.logged);
                     classes = search.run(all);
                     log_use = Some(search.log_use());
                     search.note();
@@ -117,6 +134,7 @@ impl Lookup {
                 }
             }
         }
+        target.make_room(NAMING).map_err(QueryError::Lost)?;
         let mut names = Names::new(target);
         let mut stacks: Vec<Vec<Frame>> = stacks.frames;
         names.name_all(stacks.iter_mut().flatten());
@@ -173,6 +191,8 @@ enum Plan {
 struct Search<'a> {
     target: &'a Target<'a>,
     log: &'a Log,
+    /// Where it is now: a target that breathes writes it on.
+    ring: Ring,
     held: &'a [Held],
     /// Which of them, in the order of their lists.
     wanted: Vec<usize>,
@@ -201,6 +221,7 @@ impl<'a> Search<'a> {
         Self {
             target,
             log,
+            ring: log.ring,
             held,
             wanted,
             stacks,
@@ -214,9 +235,21 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// What needs not be looked up.
+    fn take_known(&mut self, logged: &HashMap<VirtAddr, Logged>) {
+        for at in &self.wanted {
+            let address = self.held[*at].block.address;
+            let Some(Logged { event, thread, stack }) = logged.get(&address) else { continue };
+            let age = events_since(*event, self.ring.index);
+            let number = self.stacks.number(stack.clone());
+            let entry = Entry { age, event: *event, thread: *thread, stack: number };
+            self.seen.insert(address, Seen::Entry { entry, stack: stack.clone() });
+        }
+    }
+
     /// Requests that a block's search takes: to its entry and on to the end, and the entry.
     const fn cost_of_one(&self) -> u64 {
-        searches(self.log.ring.bytes()) + 2
+        searches(self.ring.bytes()) + 2
     }
 
     fn plan(&self, all: bool) -> Plan {
@@ -333,7 +366,10 @@ impl<'a> Search<'a> {
         if self.seen.contains_key(&address) {
             return Ok(());
         }
-        let mut newest = Newest { log: self.log, target: self.target, requests: 0 };
+        if self.target.make_room(self.cost_of_one())? {
+            self.ring.catch_up(self.target).map_err(|error| error.cause)?;
+        }
+        let mut newest = Newest { log: self.log, ring: self.ring, target: self.target, requests: 0 };
         let slot = newest.slot(address);
         self.requests += newest.requests;
         let seen = match slot.map_err(|error| error.cause)? {
@@ -346,13 +382,13 @@ impl<'a> Search<'a> {
     }
 
     fn entry(&mut self, slot: u64) -> Result<Seen, ReadCause> {
-        let piece = self.log.ring.piece(self.target, &(slot..slot + 1));
+        let piece = self.ring.piece(self.target, &(slot..slot + 1));
         self.requests += 1;
         self.read += 1;
         if let Some(cause) = piece.over {
             return Err(cause);
         }
-        Ok(self.seen_at(slot, piece.entry(0, self.log.ring.size)))
+        Ok(self.seen_at(slot, piece.entry(0, self.ring.size)))
     }
 
     /// What the bytes of an entry say.
@@ -360,8 +396,8 @@ impl<'a> Search<'a> {
         let Some((.., thread)) = self.log.entry.head(bytes) else { return Seen::Unreadable };
         let frames = self.log.entry.stack(bytes);
         let stack: Vec<_> = frames.iter().map(|frame| frame.address).collect();
-        let age = self.log.ring.age(slot);
-        let event = self.log.ring.index.wrapping_sub(age as u32);
+        let age = self.ring.age(slot);
+        let event = self.ring.index.wrapping_sub(age as u32);
         let number = self.stacks.number(stack.clone());
         Seen::Entry { entry: Entry { age, event, thread, stack: number }, stack }
     }
@@ -371,7 +407,7 @@ impl<'a> Search<'a> {
         let log = self.log;
         let wanted: HashSet<_> = self.wanted.iter().map(|at| self.held[*at].block.address).collect();
         let allowed = allowed.saturating_sub(self.requests);
-        let mut scan = Scan::new(&log.ring, self.target, Filter::All).within(allowed);
+        let mut scan = Scan::new(&self.ring, self.target, Filter::All).within(allowed);
         let end = scan.run(&mut |slot, bytes| {
             let Some((address, size, thread)) = log.entry.head(bytes) else { return scan::Seen::Unreadable };
             // The first that is met is the newest.
@@ -401,6 +437,11 @@ impl<'a> Search<'a> {
                 true
             }
             End::Allowance => true,
+            // Whoever is not met may have been written over: the log holds their allocation no more.
+            End::Overtaken(_) => {
+                end.note(self.target);
+                false
+            }
             End::Through | End::Enough => false,
         };
         self.method = if cut { Method::Newest } else { Method::Read };
@@ -426,8 +467,8 @@ impl<'a> Search<'a> {
 
     fn log_use(&self) -> LogUse {
         LogUse {
-            length: self.log.ring.length,
-            index: self.log.ring.index,
+            length: self.ring.length,
+            index: self.ring.index,
             method: self.method,
             entries_read: self.read,
             looked_up: self.seen.len() as u64,

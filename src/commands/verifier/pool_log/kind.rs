@@ -50,7 +50,7 @@ pub enum Kind {
 
 impl Kind {
     /// What a stack says.
-    pub(super) fn of(stack: &[Frame]) -> Self {
+    pub(in super::super) fn of(stack: &[Frame]) -> Self {
         for (depth, frame) in stack.iter().enumerate() {
             match Routine::of(frame) {
                 None => return Self::Unknown,
@@ -106,7 +106,7 @@ impl<'a> Routine<'a> {
 }
 
 /// What the routine that logged the event did with pool: nothing if it isn't known by name, or logged anything else.
-pub(super) fn begins(stack: &[Frame]) -> Option<Kind> {
+pub(in super::super) fn begins(stack: &[Frame]) -> Option<Kind> {
     match Routine::of(stack.first()?)? {
         Routine::Allocates(routine) if routine.contains("Pool") => Some(Kind::Allocation),
         Routine::Frees => Some(Kind::Free),
@@ -114,11 +114,16 @@ pub(super) fn begins(stack: &[Frame]) -> Option<Kind> {
     }
 }
 
+/// True if a frame is known to be one of those that stand between a driver and the log.
+pub(in super::super) fn is_of_kernel(frame: &Frame) -> bool {
+    !matches!(Routine::of(frame), None | Some(Routine::Driver))
+}
+
 /// True if a stack begins as an allocation's or a free's and goes on as another event's.
 ///
 /// Between whoever allocates and the driver stand Driver Verifier's own routines; of the kernel's other routines none does,
 /// and none that frees. No free is made on behalf of an allocation.
-pub(super) fn is_mixed(stack: &[Frame]) -> bool {
+pub(in super::super) fn is_mixed(stack: &[Frame]) -> bool {
     let mut routines = stack.iter().map_while(Routine::of);
     match routines.next() {
         Some(Routine::Allocates(_)) => {

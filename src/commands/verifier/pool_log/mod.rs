@@ -18,6 +18,7 @@ mod source;
 mod torn;
 
 pub use self::kind::Kind;
+pub(super) use self::kind::{begins, is_mixed, is_of_kernel};
 pub use self::log::{Method, PoolLog, PoolLogEntry, TornSign};
 pub(super) use self::source::Log;
 use super::format::Era;

@@ -106,7 +106,15 @@ mod tests {
     const FREE: &[&str] = &["nt!ExFreePoolWithTag", "ndis!NdisFreeMemory"];
 
     /// A ring of 8 whose newest is slot 5.
-    const RING: Ring = Ring { start: VirtAddr(0x1000), length: 8, index: 5, size: 0x80, pointer_size: 8 };
+    const RING: Ring = Ring {
+        start: VirtAddr(0x1000),
+        length: 8,
+        index: 5,
+        index_at: VirtAddr(0x800),
+        since: 0,
+        size: 0x80,
+        pointer_size: 8,
+    };
 
     fn entry(slot: u64, address: u64, size: u64, stack: &[&str]) -> PoolLogEntry {
         let frame = |name: &&str| Frame::called(name);
