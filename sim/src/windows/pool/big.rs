@@ -82,7 +82,10 @@ pub(in crate::windows) fn insert(kernel: &mut Kernel, block: VirtAddr, tag: [u8;
 
 /// Marks the entry of a block as free, if it has one.
 pub(in crate::windows) fn remove(kernel: &mut Kernel, block: VirtAddr) {
-    if let Some(at) = places(kernel, block).find(|at| kernel.read_u64(*at) == block.0) {
+    // Behind an entry that was never used there is none that was moved on from its place: most blocks are small, and in no
+    // entry at all.
+    let mut used = places(kernel, block).take_while(|at| kernel.read_u64(*at) != FREE);
+    if let Some(at) = used.find(|at| kernel.read_u64(*at) == block.0) {
         kernel.write_u64(at, block.0 | FREE);
     }
 }
