@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kd_protocol::kd::{DebugIo, NtStatus, StateChange};
 use kd_protocol::link::{LinkCounters, RequestError, RunState};
-use verikd::commands::verifier::VerifierQuery;
 use verikd::commands::verifier::leaks::{LeakQuery, LeakReport};
+use verikd::commands::verifier::{OneMoment, VerifierQuery};
 use verikd::commands::{NoteCode, NoteKind, QueryError};
 use verikd::debugger::{Answered, AskError, Debugger, Notice, Observer, ShortStops};
 use verikd::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, StoppedCpu, VirtAddr};
@@ -473,7 +473,7 @@ fn seeds(usual: u64) -> u64 {
 fn no_stop_is_longer_than_it_may_be_and_what_is_listed_is_of_one_moment() {
     let ready = ["7sp1", "10-22h2", "11-23h2"].map(Ready::of);
     let mut machines = BTreeMap::new();
-    let (mut unsure, mut stops, mut longest, seeds) = (0, 0, Duration::ZERO, seeds(4));
+    let (mut unsure, mut stops, mut overtaken, mut longest, seeds) = (0, 0, 0, Duration::ZERO, seeds(4));
     for seed in 0..seeds {
         let mut random = fastrand::Rng::with_seed(seed);
         let ready = &ready[random.usize(0..ready.len())];
@@ -491,17 +491,26 @@ fn no_stop_is_longer_than_it_may_be_and_what_is_listed_is_of_one_moment() {
         assert!(state.longest <= LONGEST, "{what}: {:?}", state.longest);
         longest = longest.max(state.longest);
         let moment = answered.facts.moment.as_ref().unwrap();
-        assert!(moment.stops > 10 && moment.lost == 0 && moment.replayed > 0, "{what}: {moment:?}");
+        // Who writes the log faster than it can be read loses some of it; that is said.
+        let OneMoment { stops: own, lost, replayed, undecided, .. } = moment;
+        assert!(*own > 10 && *replayed > 0, "{what}: {own} stops, {replayed} entries");
+        assert!(*lost == 0 || busy > 500, "{what}: {lost} entries are lost");
+        overtaken += u64::from(*lost > 0);
         stops += state.stop;
         let blocks = answered.facts.blocks;
         for driver in &answered.facts.drivers {
             let counted = driver.counted_paged_blocks.value().unwrap()
                 + driver.counted_nonpaged_blocks.value().unwrap();
-            assert_eq!(driver.blocks, counted, "{what}: {} of {blocks}", driver.name);
+            assert!(
+                driver.blocks == counted || *lost > 0 || !undecided.is_empty(),
+                "{what}: {counted} of {blocks} are {}'s",
+                driver.name
+            );
         }
     }
     println!(
-        "{seeds} schedules: {stops} stops, the longest {longest:?}; {unsure} blocks known in part, each named"
+        "{seeds} schedules: {stops} stops, the longest {longest:?}; {unsure} blocks known in part, each named, most of them \
+         of the {overtaken} in which the log was overtaken"
     );
 }
 
