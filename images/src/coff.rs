@@ -1,7 +1,7 @@
 //! The COFF object that the linker turns into an image and a PDB.
 //!
 //! It has every section of the image, zero-filled and of the right size, every symbol at its place in them, the types as
-//! `.debug$T`, and the exports as linker directives.
+//! `.debug$T`, the tables for unwinding at the start of the linker's section, and the exports as linker directives.
 
 use object::pe;
 use object::write::{Object, SectionId, Symbol, SymbolSection};
@@ -12,12 +12,12 @@ use verikd_sim::windows::layout::{ImageLayout, Section, SectionKind as Kind, Typ
 
 use crate::codeview;
 
-/// The object file of an image. `linker_fill` bytes of zeros are put into the section that the linker fills, so that it
-/// reaches its size together with what the linker puts there.
+/// The object file of an image. `linker_fill` is put into the section that the linker fills, so that it reaches its size
+/// together with what the linker puts there.
 pub(crate) fn object_file(
     image: &ImageLayout,
     types: Option<&Types>,
-    linker_fill: u32,
+    linker_fill: &[u8],
 ) -> Result<Vec<u8>, object::write::Error> {
     let debug = pe::IMAGE_SCN_CNT_INITIALIZED_DATA | pe::IMAGE_SCN_MEM_DISCARDABLE | pe::IMAGE_SCN_MEM_READ;
     let directives = pe::IMAGE_SCN_LNK_INFO | pe::IMAGE_SCN_LNK_REMOVE;
@@ -26,9 +26,9 @@ pub(crate) fn object_file(
     let architecture = if is_32_bit { Architecture::I386 } else { Architecture::X86_64 };
     let mut object = Object::new(BinaryFormat::Coff, architecture, Endianness::Little);
     for section in &image.sections {
-        let size = if section.kind == Kind::Linker { linker_fill } else { section.size };
-        let zeros = vec![0; size as usize];
-        let id = add(&mut object, &section.name, characteristics(section), &zeros, 16);
+        let zeros = vec![0; section.size as usize];
+        let data = if section.kind == Kind::Linker { linker_fill } else { &zeros };
+        let id = add(&mut object, &section.name, characteristics(section), data, 16);
         for (at, name) in &section.symbols {
             object.add_symbol(symbol(section, id, *at, name));
         }

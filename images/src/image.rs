@@ -3,7 +3,7 @@
 use object::pe::{self, ImageDebugDirectory, ImageDosHeader, ImageNtHeaders64, ImageSectionHeader};
 use object::read::pe::{DataDirectories, ImageNtHeaders};
 use object::{LittleEndian as LE, pod};
-use verikd_sim::windows::layout::ImageLayout;
+use verikd_sim::windows::layout::{ImageLayout, UnwindTables};
 
 /// How a linked image differs from what its layout says.
 #[derive(Debug, thiserror::Error)]
@@ -23,10 +23,18 @@ pub enum ImageError {
         wanted: String,
     },
     /// The linker's own section is larger than the layout makes it.
-    #[error("the linker needs {used:#x} bytes in its section; give it as many, in whole pages")]
+    #[error(
+        "the linker and the tables for unwinding need {used:#x} bytes in its section; give it as many, in whole pages"
+    )]
     LinkerSection {
-        /// Bytes that it takes.
+        /// Bytes that they take.
         used: u32,
+    },
+    /// The tables for unwinding are not where the section begins.
+    #[error("the tables for unwinding are not at {at:#x}")]
+    UnwindTables {
+        /// Where they should be.
+        at: u32,
     },
     /// The image's or PDB's identity is not there exactly once.
     #[error("the identity is not once in the image and once in the PDB")]
@@ -95,6 +103,22 @@ pub(crate) fn without_trailing_zeros(image: &[u8]) -> Result<Vec<u8>, ImageError
         }
     }
     Ok(out)
+}
+
+/// Says in the image's headers where its table of functions is.
+pub(crate) fn set_exception_directory(image: &mut [u8], tables: &UnwindTables) -> Result<(), ImageError> {
+    let (_, directories, sections) = headers(image)?;
+    let place = sections.iter().find_map(|section| section.pe_file_range_at(tables.at));
+    let found = place.and_then(|(at, _)| image.get(at as usize..)?.get(..tables.bytes.len()));
+    if found != Some(&tables.bytes[..]) {
+        return Err(ImageError::UnwindTables { at: tables.at });
+    }
+    let missing = ImageError::UnwindTables { at: tables.at };
+    let entry = directories.iter().nth(pe::IMAGE_DIRECTORY_ENTRY_EXCEPTION).ok_or(missing)?;
+    let at = std::ptr::from_ref(entry).addr() - image.as_ptr().addr();
+    image[at..at + 4].copy_from_slice(&tables.at.to_le_bytes());
+    image[at + 4..at + 8].copy_from_slice(&tables.functions_size.to_le_bytes());
+    Ok(())
 }
 
 /// Gives image and PDB the identity `guid`, in place of the one that the linker made.

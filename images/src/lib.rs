@@ -1,7 +1,7 @@
 //! Makes the simulated target's images and PDBs from their layout files.
 //!
 //! ```text
-//!  nt.toml, types.toml --> COFF object: zero-filled sections, every symbol at its place, `.debug$T` types
+//!  nt.toml, types.toml --> COFF object: zero-filled sections, every symbol at its place, `.debug$T` types, unwind tables
 //!                      --> rust-lld -flavor link: a PE image and a PDB as genuine as any linker's
 //!                      --> trailing zeros of sections left out of the file, identity made from the object's hash
 //! ```
@@ -123,23 +123,31 @@ fn build_file(linker: &Linker, directory: &Path, path: &Path) -> Result<Built, B
 /// # Errors
 /// [`BuildError`].
 pub fn build(linker: &Linker, layout: ImageLayout, types: Option<&Types>) -> Result<Built, BuildError> {
-    let object = |fill| {
+    let object = |fill: &[u8]| {
         let object = coff::object_file(&layout, types, fill);
         object.map_err(|source| BuildError::Object { file: layout.file.clone(), source })
     };
     let wrong = |source| BuildError::Image { file: layout.file.clone(), source };
 
     // Linked twice: how much the linker puts into its section is known only once it has done so.
-    let no_fill = object(0)?;
+    let no_fill = object(&[])?;
     let (measured, _) = linker.link(&layout, &no_fill, Machine::X64)?;
-    let mut fill = 0;
+    let tables = layout.unwind_tables();
+    let mut fill = tables.as_ref().map_or_else(Vec::new, |tables| tables.bytes.clone());
     for section in layout.sections.iter().filter(|section| section.kind == SectionKind::Linker) {
         let used = image::virtual_size(&measured, &section.name).map_err(wrong)?;
-        fill = section.size.checked_sub(used).ok_or_else(|| wrong(ImageError::LinkerSection { used }))?;
+        let free = section.size.saturating_sub(used) as usize & !0xf;
+        if free < fill.len() || used > section.size {
+            return Err(wrong(ImageError::LinkerSection { used: used + fill.len() as u32 }));
+        }
+        fill.resize(free, 0);
     }
-    let (image, mut pdb) = linker.link(&layout, &object(fill & !0xf)?, Machine::X64)?;
+    let (image, mut pdb) = linker.link(&layout, &object(&fill)?, Machine::X64)?;
     image::check(&image, &layout).map_err(wrong)?;
     let mut image = image::without_trailing_zeros(&image).map_err(wrong)?;
+    if let Some(tables) = &tables {
+        image::set_exception_directory(&mut image, tables).map_err(wrong)?;
+    }
     image::set_identity(&mut image, &mut pdb, identity(&no_fill)).map_err(wrong)?;
     Ok(Built { layout, image, pdb })
 }
@@ -151,7 +159,7 @@ pub fn build(linker: &Linker, layout: ImageLayout, types: Option<&Types>) -> Res
 /// # Errors
 /// [`BuildError`].
 pub fn build_pdb(linker: &Linker, layout: &ImageLayout, types: &Types) -> Result<Vec<u8>, BuildError> {
-    let object = coff::object_file(layout, Some(types), 0);
+    let object = coff::object_file(layout, Some(types), &[]);
     let object = object.map_err(|source| BuildError::Object { file: layout.file.clone(), source })?;
     let machine = if types.pointer_size == 4 { Machine::X86 } else { Machine::X64 };
     let (_, pdb) = linker.link(layout, &object, machine)?;

@@ -3,7 +3,7 @@
 use kd_protocol::VirtAddr;
 
 use super::kernel::Kernel;
-use super::processors::{KERNEL_CODE, KERNEL_DATA, TASK_STATE, USER_CODE, USER_DATA, USER_TEB_32};
+use super::segments::{KERNEL_CODE, KERNEL_DATA, TASK_STATE, USER_CODE, USER_DATA, USER_TEB_32};
 
 /// What the target answers to GetVersion (`DBGKD_GET_VERSION64`, without its unused fields).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

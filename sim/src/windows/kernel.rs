@@ -12,7 +12,7 @@ use kd_protocol::VirtAddr;
 use super::growth;
 use super::growth::Growth;
 use super::images::{Build, Image};
-use super::layout::{ImageLayout, Release, Type, Types};
+use super::layout::{ImageLayout, Release, Step, Type, Types};
 use super::ledger::Ledger;
 use super::pool_account::PoolAccount;
 use crate::paging::{Access, VirtualMemory};
@@ -129,6 +129,19 @@ impl Kernel {
             .filter(|(module, name, _)| self.image(module).symbol(name).is_some())
             .map(|(module, name, displacement)| self.address_in(module, name, *displacement))
             .collect()
+    }
+
+    /// What of its routine's prolog a processor has done at `address`; nothing for a leaf.
+    ///
+    /// Panics if no image has a routine there: every place where a processor stands is one of ours.
+    pub(super) fn prolog_at(&self, address: VirtAddr) -> &'static [Step] {
+        let images = self.layouts.images.iter().map(|(_, layout)| layout);
+        let routine = images.into_iter().find_map(|image| {
+            let rva = u32::try_from(address.0.checked_sub(image.base)?).ok()?;
+            let routine = image.routines().into_iter().find(|it| (it.begin..it.end).contains(&rva))?;
+            Some(routine.done_at(rva))
+        });
+        routine.unwrap_or_else(|| panic!("no routine at {address:?}"))
     }
 
     /// Bytes of a structure.

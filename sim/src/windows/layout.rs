@@ -18,10 +18,14 @@ use serde::Deserialize;
 mod address;
 mod error;
 mod release;
+mod routine;
+mod section;
 mod types;
 
 pub use error::LayoutError;
 pub use release::Release;
+pub use routine::{Register, Routine, Step, UnwindTables};
+pub use section::{Section, SectionKind};
 pub use types::{Aggregate, BaseType, Enumeration, Field, Type, Types};
 
 /// One image: `nt.toml` and its like.
@@ -47,40 +51,6 @@ pub struct ImageLayout {
     pub exports: Vec<String>,
     /// Sections by address, without a hole between them; the first starts at 0x1000.
     pub sections: Vec<Section>,
-}
-
-/// One section of an image.
-///
-/// The linker puts `.text`, `.rdata` and `.data` first, discardable sections last, and others between by name.
-#[derive(Clone, Debug)]
-pub struct Section {
-    /// Its name, at most eight characters.
-    pub name: String,
-    /// First byte, relative to the image base.
-    pub at: u32,
-    /// Bytes, a multiple of the page size.
-    pub size: u32,
-    /// What it holds.
-    pub kind: SectionKind,
-    /// Address relative to the image base, and name, by address.
-    pub symbols: Vec<(u32, String)>,
-}
-
-/// What a section holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum SectionKind {
-    /// Routines.
-    #[serde(rename = "code")]
-    Code,
-    /// Routines that only initialisation needs.
-    #[serde(rename = "discardable code")]
-    DiscardableCode,
-    /// Variables.
-    #[serde(rename = "data")]
-    Data,
-    /// What the linker makes: export directory, debug directory. Has no symbols of ours.
-    #[serde(rename = "linker")]
-    Linker,
 }
 
 impl ImageLayout {
@@ -128,6 +98,18 @@ impl ImageLayout {
             .flat_map(|section| &section.symbols)
             .map(|(at, name)| (name.as_str(), *at))
             .collect()
+    }
+
+    /// Its routines by address.
+    #[must_use]
+    pub fn routines(&self) -> Vec<Routine> {
+        routine::routines(&self.sections)
+    }
+
+    /// The tables by which its routines are unwound, for the start of the linker's section; nothing without one.
+    #[must_use]
+    pub fn unwind_tables(&self) -> Option<UnwindTables> {
+        UnwindTables::of(&self.sections)
     }
 
     fn check(&self) -> Result<(), LayoutError> {

@@ -106,7 +106,8 @@ impl Machine {
 
     /// Stops the machine as a break-in does: the first processor stands at `nt!DbgBreakPointWithStatus`.
     pub fn break_in(&mut self) {
-        let processors = processors::break_in(&mut self.kernel);
+        let place = stops::break_in_place(&self.kernel, self.scenario);
+        let processors = processors::stop_at(&mut self.kernel, &place);
         self.stopped(processors);
     }
 
@@ -383,7 +384,8 @@ impl Machine {
         processes::create(&mut kernel);
         let version = debugger_data::version(&kernel);
         debugger_data::publish(&mut kernel, &version);
-        let processors = processors::break_in(&mut kernel);
+        let place = stops::break_in_place(&kernel, scenario);
+        let processors = processors::stop_at(&mut kernel, &place);
         kernel.furnished = true;
         scenario.damage(&mut kernel, seed);
         Self {

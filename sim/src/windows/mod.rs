@@ -9,7 +9,7 @@
 //!            ^
 //!   leak, flood, special_pool, traces, damage: what drivers did with it
 //!            ^
-//!   furnish --> machine <-- stops: where and why it stops by itself
+//!   furnish --> machine <-- stops: where and why it stops by itself --> calls: what is on a stack then
 //!      ^           `--> system: a machine of either width <-- x86: Windows XP with PAE
 //!   scenario, growth, verified: what is to be on it; known to all of these
 //! ```
@@ -20,6 +20,7 @@
 //! symbol is there.
 
 mod breathing;
+mod calls;
 mod damage;
 mod debugger_data;
 mod flood;
@@ -42,6 +43,7 @@ mod pool_log;
 mod processes;
 mod processors;
 mod scenario;
+mod segments;
 mod special_pool;
 mod stops;
 mod system;
@@ -55,6 +57,7 @@ pub use growth::Growth;
 pub use images::{BUILDS, Build, FILTER_DRIVERS, Image, WINDOWS_7_SP1, WINDOWS_XP_X86};
 pub use ledger::Outstanding;
 pub use machine::Machine;
+pub use place::CallFrame;
 pub use pool_account::{Pool, PoolBlock, PoolUse, TagUse};
 pub use processors::Processor;
 pub use scenario::{NoScenario, NotOnBuild, Scenario};

@@ -2,10 +2,14 @@
 
 use kd_protocol::VirtAddr;
 
+use super::calls::{self, Called, RSP};
 use super::growth::Growth;
 use super::kernel::{Kernel, Site, span};
-use super::place::Place;
+use super::place::{CallFrame, Place};
 use super::processes::{RUNNING, STACK_SIZE, initialize_process, initialize_thread};
+use super::segments::{
+    KERNEL_CODE, KERNEL_DATA, TASK_STATE, USER_CODE, USER_CODE_32, USER_DATA, USER_TEB_32,
+};
 use crate::paging::Access;
 
 /// A processor as a debugger sees it while the machine is stopped.
@@ -21,6 +25,8 @@ pub struct Processor {
     pub context: Vec<u8>,
     /// Its `_KSPECIAL_REGISTERS`: 0xd8 bytes on Windows 7, more on later builds.
     pub special_registers: Vec<u8>,
+    /// What is on its stack, the frame that runs first.
+    pub frames: Vec<CallFrame>,
 }
 
 /// Where the tables and stacks of a processor are.
@@ -42,14 +48,6 @@ pub(super) const FIRST_STACK: VirtAddr = VirtAddr(0xffff_f800_00ba_3000);
 
 const GDT_SIZE: u64 = 0x80;
 const IDT_SIZE: u64 = 0x1000;
-/// Offset of the task state segment's descriptor in the GDT, and of the segments of a 64-bit Windows.
-pub(super) const KERNEL_CODE: u64 = 0x10;
-pub(super) const KERNEL_DATA: u64 = 0x18;
-pub(super) const USER_CODE_32: u64 = 0x20;
-pub(super) const USER_DATA: u64 = 0x28;
-pub(super) const USER_CODE: u64 = 0x30;
-pub(super) const TASK_STATE: u64 = 0x40;
-pub(super) const USER_TEB_32: u64 = 0x50;
 
 /// How many processors the machine has.
 pub(super) fn count(kernel: &Kernel) -> usize {
@@ -85,23 +83,16 @@ pub(super) fn create(kernel: &mut Kernel) {
     }
 }
 
-/// Every processor as it is when the machine was just broken into: the first stands on the breakpoint instruction of
-/// `nt!DbgBreakPointWithStatus`, below the clock interrupt that noticed the debugger; the others idle.
+/// Every processor as it is when the machine was just stopped, the first at a place, the others idle.
 ///
 /// Also writes their state into their `_KPRCB`s, as a kernel does when it freezes its processors.
-pub(super) fn break_in(kernel: &mut Kernel) -> Vec<Processor> {
-    const DBG_STATUS_CONTROL_C: u64 = 1;
-    let place = Place {
-        rip: kernel.symbol("DbgBreakPointWithStatus"),
-        rcx: DBG_STATUS_CONTROL_C,
-        stack: kernel.stack(BREAK_IN_STACK),
-    };
-    stop_at(kernel, &place)
-}
-
-/// The same with the first processor at another place.
 pub(super) fn stop_at(kernel: &mut Kernel, place: &Place) -> Vec<Processor> {
-    (0..count(kernel)).map(|number| stopped(kernel, number, place)).collect()
+    let [(module, routine, displacement), ..] = IDLE_STACK;
+    let rip = kernel.address_in(module, routine, displacement);
+    let idle = Place { rip, rcx: 0, stack: kernel.stack(&IDLE_STACK[1..]), user: None };
+    (0..count(kernel))
+        .map(|number| stopped(kernel, number, if number == 0 { place } else { &idle }))
+        .collect()
 }
 
 fn stopped(kernel: &mut Kernel, number: usize, place: &Place) -> Processor {
@@ -115,11 +106,9 @@ fn stopped(kernel: &mut Kernel, number: usize, place: &Place) -> Processor {
     kernel.write(context_at, &vec![0; context_size]);
     kernel.write(special_at, &vec![0; special_size]);
 
-    let (rip, rsp, rcx) = if number == 0 {
-        (place.rip, push_stack(kernel, places.stack, &place.stack), place.rcx)
-    } else {
-        (kernel.address_in("hal", "HalProcessorIdle", 0x9), VirtAddr(places.stack.0 - 0x38), 0)
-    };
+    let mut registers = [0; 16];
+    registers[RBX] = kprcb.0;
+    let Called { registers, frames } = calls::lay_out(kernel, places.stack, place, registers);
     const CONTEXT_ALL: u64 = 0x10_001f;
     let data = USER_DATA | 3;
     let fields = [
@@ -134,12 +123,12 @@ fn stopped(kernel: &mut Kernel, number: usize, place: &Place) -> Processor {
         ("EFlags", if number == 0 { 0x246 } else { 0x286 }),
         ("Dr6", 0xffff_0ff0),
         ("Dr7", 0x400),
-        ("Rcx", rcx),
-        ("Rbx", kprcb.0),
-        ("Rsp", rsp.0),
-        ("Rip", rip.0),
+        ("Rcx", place.rcx),
+        ("Rip", place.rip.0),
     ];
     kernel.set_all(context_at, "_CONTEXT", &fields);
+    let preserved = PRESERVED.map(|(name, number)| (name, registers[number]));
+    kernel.set_all(context_at, "_CONTEXT", &preserved);
     let fields = [
         ("Cr0", 0x8005_0031),
         ("Cr3", kernel.memory.root().0),
@@ -166,28 +155,25 @@ fn stopped(kernel: &mut Kernel, number: usize, place: &Place) -> Processor {
     let (mut context, mut special_registers) = (vec![0; context_size], vec![0; special_size]);
     kernel.memory.read(context_at, &mut context);
     kernel.memory.read(special_at, &mut special_registers);
-    Processor { kpcr: places.kpcr, kprcb, thread: places.idle_thread, context, special_registers }
+    Processor { kpcr: places.kpcr, kprcb, thread: places.idle_thread, context, special_registers, frames }
 }
 
-/// Return addresses under the breakpoint, innermost first: the clock interrupt sees that the debugger wants the machine.
-const BREAK_IN_STACK: &[Site] = &[
-    ("nt", "KdCheckForDebugBreak", 0x3b),
-    ("nt", "KeUpdateRunTime", 0x142),
-    ("nt", "KeUpdateSystemTime", 0x17a),
-    ("hal", "HalpClockInterrupt", 0x8b),
-    ("nt", "KiInterruptDispatch", 0x12c),
-    ("hal", "HalProcessorIdle", 0x9),
-    ("nt", "KiIdleLoop", 0x10d),
+const RBX: usize = 3;
+/// Registers that calls preserve, and their numbers.
+const PRESERVED: [(&str, usize); 9] = [
+    ("Rbx", RBX),
+    ("Rsp", RSP),
+    ("Rbp", 5),
+    ("Rsi", 6),
+    ("Rdi", 7),
+    ("R12", 12),
+    ("R13", 13),
+    ("R14", 14),
+    ("R15", 15),
 ];
 
-fn push_stack(kernel: &mut Kernel, top: VirtAddr, return_addresses: &[VirtAddr]) -> VirtAddr {
-    const FRAME_SIZE: u64 = 0x60;
-    let bottom = VirtAddr(top.0 - return_addresses.len() as u64 * FRAME_SIZE);
-    for (depth, return_address) in (0..).zip(return_addresses) {
-        kernel.write_u64(bottom.offset(depth * FRAME_SIZE), return_address.0);
-    }
-    bottom
-}
+/// Where a processor is that has nothing to do.
+pub(super) const IDLE_STACK: [Site; 2] = [("hal", "HalProcessorIdle", 0x9), ("nt", "KiIdleLoop", 0x10d)];
 
 fn control_region(kernel: &mut Kernel, number: usize, places: &Places) {
     let kpcr = places.kpcr;
@@ -307,16 +293,5 @@ fn places(kernel: &Kernel, number: usize) -> Places {
                 stack: room.offset(0x3_0000),
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::windows::kernel::assert_sites_lie_in_their_routines;
-
-    #[test]
-    fn the_break_in_stack_lies_in_its_routines() {
-        assert_sites_lie_in_their_routines(BREAK_IN_STACK);
     }
 }

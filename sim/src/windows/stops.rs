@@ -5,7 +5,7 @@
 use kd_protocol::VirtAddr;
 
 use super::kernel::{Kernel, Site};
-use super::place::Place;
+use super::place::{CallFrame, Place};
 use super::scenario::Scenario;
 use super::{leak, modules, processes, processors, verified};
 
@@ -52,13 +52,32 @@ pub(super) const BUGCHECK_SECOND: u64 = 4;
 /// A parameter that says where a driver was, for the bug checks that have one: code, number of the parameter.
 const PLACES_OF_BUG_CHECKS: [(u32, usize); 5] = [(0xa, 3), (0xd1, 3), (0x1e, 1), (0x3b, 1), (0x7e, 1)];
 
+/// Where the first processor is when the machine was just broken into: on the breakpoint instruction of
+/// `nt!DbgBreakPointWithStatus`, below the clock interrupt that noticed the debugger. It broke into the idle loop, or, where
+/// drivers have much to do, into one that had interrupted another.
+pub(super) fn break_in_place(kernel: &Kernel, scenario: Scenario) -> Place {
+    const DBG_STATUS_CONTROL_C: u64 = 1;
+    let is_there = |driver: &str| {
+        let images = kernel.layouts.images.iter();
+        scenario.is_loaded(driver) && images.map(|(_, layout)| layout).any(|layout| layout.module == driver)
+    };
+    let is_busy = is_there("myfault") && is_there("netfilt");
+    let (interrupted, user) = if is_busy {
+        let below = PACKET_STACK.iter().take(PACKET_IN_DPC).chain(&[DPC]).chain(REQUEST_STACK);
+        (below.copied().collect(), Place::USER)
+    } else {
+        (processors::IDLE_STACK.to_vec(), None)
+    };
+    let stack = kernel.stack(&[CLOCK_STACK, &interrupted].concat());
+    Place { rip: kernel.symbol("DbgBreakPointWithStatus"), rcx: DBG_STATUS_CONTROL_C, stack, user }
+}
+
 /// Where the first processor is when the machine stops by itself. Puts the instruction there that makes it stop.
 pub(super) fn place(kernel: &mut Kernel, scenario: Scenario, stop: Stop) -> Place {
-    let at = driver_code(kernel, scenario);
-    let of_driver = vec![at.offset(0x40)];
     let mut in_driver = |instruction: &[u8], rcx| {
-        kernel.write(at, instruction);
-        Place { rip: at, rcx, stack: of_driver.clone() }
+        let place = driver_place(kernel, scenario);
+        kernel.write(place.rip, instruction);
+        Place { rcx, ..place }
     };
     match stop {
         Stop::Breakpoint => in_driver(&[0xcc], 0),
@@ -68,7 +87,7 @@ pub(super) fn place(kernel: &mut Kernel, scenario: Scenario, stop: Stop) -> Plac
         Stop::SingleStep => in_driver(&[0x90], 0),
         Stop::LoadSymbols | Stop::UnloadSymbols | Stop::Restart => {
             let stack = kernel.stack(LOAD_STACK);
-            Place { rip: kernel.symbol("DbgLoadImageSymbols"), rcx: 0, stack }
+            Place { rip: kernel.symbol("DbgLoadImageSymbols"), rcx: 0, stack, user: None }
         }
         Stop::BugCheck { code, parameters } => {
             note_bug_check(kernel, code, parameters);
@@ -79,9 +98,11 @@ pub(super) fn place(kernel: &mut Kernel, scenario: Scenario, stop: Stop) -> Plac
 
 /// Where the first processor is when a bug-checked machine stops with this `DBG_STATUS`.
 pub(super) fn bug_check_place(kernel: &Kernel, scenario: Scenario, status: u64) -> Place {
+    let driver = driver_place(kernel, scenario);
     let mut stack = kernel.stack(BUG_CHECK_STACK);
-    stack.push(driver_code(kernel, scenario));
-    Place { rip: kernel.symbol("DbgBreakPointWithStatus"), rcx: status, stack }
+    stack.push(driver.rip);
+    stack.extend(driver.stack);
+    Place { rip: kernel.symbol("DbgBreakPointWithStatus"), rcx: status, stack, ..driver }
 }
 
 /// What `KeBugCheckEx` prints, each line with its end.
@@ -191,18 +212,64 @@ fn driver_code(kernel: &Kernel, scenario: Scenario) -> VirtAddr {
     kernel.address_in(module, routine, displacement)
 }
 
-/// A routine of a driver that the scenario has loaded.
-fn driver(scenario: Scenario) -> Site {
-    DRIVERS
-        .into_iter()
-        .find(|(module, ..)| scenario.is_loaded(module))
-        .expect("every scenario loads one of them")
+/// A driver's code, and who called it: a program's request, or a packet that has come.
+fn driver_place(kernel: &Kernel, scenario: Scenario) -> Place {
+    let (sites, user) = driver_stack(scenario);
+    Place { rip: driver_code(kernel, scenario), rcx: 0, stack: kernel.stack(&sites[1..]), user }
 }
 
-const DRIVERS: [Site; 2] =
-    [("myfault", "MyfaultDeviceControl", 0x1e0), ("netfilt", "FilterReceiveNetBufferLists", 0x120)];
+/// A routine of a driver that the scenario has loaded.
+fn driver(scenario: Scenario) -> Site {
+    driver_stack(scenario).0[0]
+}
 
-const LOAD_STACK: &[Site] = &[("nt", "IopLoadDriver", 0x3a), ("nt", "IopLoadUnloadDriver", 0x55)];
+/// The same with its callers, and the program that called the kernel.
+fn driver_stack(scenario: Scenario) -> (&'static [Site], Option<CallFrame>) {
+    let (sites, user) =
+        if scenario.is_loaded("myfault") { (REQUEST_STACK, Place::USER) } else { (PACKET_STACK, None) };
+    assert!(scenario.is_loaded(sites[0].0), "every scenario loads one of them");
+    (sites, user)
+}
+
+const REQUEST_STACK: &[Site] = &[
+    ("myfault", "MyfaultDeviceControl", 0x1e0),
+    ("myfault", "MyfaultDispatch", 0xb7),
+    ("nt", "IovCallDriver", 0xa0),
+    ("nt", "IopXxxControlFile", 0x607),
+    ("nt", "NtDeviceIoControlFile", 0x56),
+    ("nt", "KiSystemServiceCopyEnd", 0x13),
+];
+
+const PACKET_STACK: &[Site] = &[
+    ("netfilt", "FilterReceiveNetBufferLists", 0x120),
+    ("ndis", "ndisMIndicateNetBufferListsToOpen", 0x8c),
+    ("ndis", "ndisMDispatchReceiveNetBufferLists", 0x1d2),
+    ("ndis", "NdisMIndicateReceiveNetBufferLists", 0x64),
+    ("ndis", "ndisInterruptDpc", 0x155),
+    ("nt", "KiRetireDpcList", 0x1bc),
+    ("nt", "KiIdleLoop", 0x5a),
+];
+
+/// How many of those run at the interrupt level of deferred calls, from which others can be interrupted.
+const PACKET_IN_DPC: usize = 6;
+const DPC: Site = ("nt", "KiDpcInterrupt", 0x16d);
+
+/// The clock interrupt sees that the debugger wants the machine.
+const CLOCK_STACK: &[Site] = &[
+    ("nt", "KdCheckForDebugBreak", 0x3b),
+    ("nt", "KeUpdateRunTime", 0x142),
+    ("nt", "KeUpdateSystemTime", 0x17a),
+    ("hal", "HalpClockInterrupt", 0x8b),
+    ("nt", "KiInterruptDispatch", 0x12c),
+];
+
+const LOAD_STACK: &[Site] = &[
+    ("nt", "IopLoadDriver", 0x3a),
+    ("nt", "IopLoadUnloadDriver", 0x55),
+    ("nt", "ExpWorkerThread", 0x111),
+    ("nt", "PspSystemThreadStartup", 0x5a),
+    ("nt", "KiStartSystemThread", 0x16),
+];
 
 const BUG_CHECK_STACK: &[Site] = &[("nt", "KeBugCheck2", 0x5d1), ("nt", "KeBugCheckEx", 0x104)];
 
@@ -213,6 +280,15 @@ mod tests {
 
     #[test]
     fn stops_lie_in_their_routines() {
-        assert_sites_lie_in_their_routines(DRIVERS.iter().chain(LOAD_STACK).chain(BUG_CHECK_STACK));
+        let stacks = [
+            REQUEST_STACK,
+            PACKET_STACK,
+            CLOCK_STACK,
+            &[DPC],
+            LOAD_STACK,
+            BUG_CHECK_STACK,
+            &processors::IDLE_STACK,
+        ];
+        assert_sites_lie_in_their_routines(stacks.into_iter().flatten());
     }
 }

@@ -388,6 +388,7 @@ impl X86Machine {
             thread: extended(IDLE_THREAD),
             context,
             special_registers,
+            frames: Vec::new(),
         }];
     }
 
