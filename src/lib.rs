@@ -9,6 +9,7 @@
 //!
 //! ```text
 //! main (cli) --> shell --> debugger --> commands --> target --> memory   (leaf)
+//!   |    |         |          |            |            |-----> unwind   (leaf: from a frame's registers to its caller's)
 //!   |    |         |          |            |            |-----> symbols --> output
 //!   |    |         |          |            `------------`-----> output   (leaf: how text of the target's is shown)
 //!   |    |         |          `--> source --> memory
@@ -72,4 +73,5 @@ pub mod symbols;
 pub mod target;
 #[cfg(feature = "capture")]
 pub mod trace;
+pub mod unwind;
 pub mod vm;

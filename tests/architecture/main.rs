@@ -83,7 +83,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Snapshots and pictures: files of any source, told without a target.
     ("leaks", &["output"]),
     // A CONTEXT, where registers come from, is laid out by KD. Errors name what the target calls itself: escaped.
-    ("target", &["symbols", "output", "source", "memory", "protocol", "protocol::kd", "protocol::wire"]),
+    (
+        "target",
+        &["unwind", "symbols", "output", "source", "memory", "protocol", "protocol::kd", "protocol::wire"],
+    ),
+    // A step up a stack: registers and bytes, whosever they are.
+    ("unwind", &[]),
     ("symbols", &["output", "protocol", "protocol::wire"]),
     // An address is part of what is printed; memory gives it its name outside of protocol.
     ("output", &["memory", "protocol"]),

@@ -1,0 +1,6 @@
+//! Stacks of x64 code: against the truth, against another unwinder, against nonsense.
+
+mod image;
+mod native;
+mod nonsense;
+mod oracle;
