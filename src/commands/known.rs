@@ -6,9 +6,10 @@ use super::spec::CommandSpec;
 
 /// Names, and what is said of them. A name that ends in `*` stands for all that begin so.
 const KNOWN: &[(&[&str], &str)] = &[
+    (&["kd"], "`k` shows the stack; `dps @$csp L40` its words and what they point to"),
     (
-        &["k", "kb", "kc", "kd", "kf", "kl", "kn", "kp", "kv", "!stacks", "!findstack"],
-        "there is no stack walk here yet; `dps @$csp L40` shows what looks like return addresses",
+        &["!stacks", "!findstack"],
+        "the stacks of other threads are not looked at; `k` shows that of the processor that stopped",
     ),
     (
         &["u", "ub", "uf", "up", "ur", "ux"],

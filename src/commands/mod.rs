@@ -41,6 +41,7 @@ mod schema;
 mod script;
 mod short_stops;
 mod spec;
+mod stack;
 mod symbol_path;
 mod time;
 pub mod verifier;

@@ -4,8 +4,8 @@ use super::error::QueryError;
 use super::spec::{CommandSpec, Effect, Takes};
 use super::{
     bugcheck, control, dt, dump, echo, evaluate, examine, help, known, last_event, log, memory, modules,
-    more, pool, processor, registers, reload, running, script, short_stops, symbol_path, time, verifier,
-    version,
+    more, pool, processor, registers, reload, running, script, short_stops, stack, symbol_path, time,
+    verifier, version,
 };
 
 /// Every command, in the order in which `.help` lists them.
@@ -39,6 +39,12 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &memory::S,
     &registers::COMMAND,
     &processor::COMMAND,
+    &stack::K,
+    &stack::KB,
+    &stack::KC,
+    &stack::KF,
+    &stack::KN,
+    &stack::KV,
     &evaluate::EVALUATE,
     &evaluate::FORMATS,
     &echo::COMMAND,
@@ -164,6 +170,10 @@ mod tests {
             ("s-d nt L4 1", "s", "-d nt L4 1"),
             ("!verifier/?", "!verifier", "/?"),
             ("dS nt", "dS", "nt"),
+            ("kb5", "kb", "5"),
+            ("KVL 5", "kv", "5"),
+            ("k b", "k", "b"),
+            ("k=1 2", "k", "=1 2"),
             ("ds nt", "ds", "nt"),
             ("DD nt", "dd", "nt"),
         ] {
@@ -184,7 +194,7 @@ mod tests {
             "unknown command !verifer (is !verifier meant?); .help lists the commands"
         );
         assert!(error("?? 1").starts_with("??: C++ expressions"));
-        assert!(error("kb").contains("no stack walk here yet; `dps @$csp L40`"));
+        assert!(error("kd").contains("`k` shows the stack; `dps @$csp L40`"));
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub enum Glued {
     Slash,
     /// Those with a dash too: `s-d`.
     Dash,
+    /// A number or an equals sign: `k5`, `k=`.
+    Number,
     /// Anything: `?1+2`, `lmvm`.
     Anything,
 }
@@ -85,6 +87,7 @@ impl Takes {
         match self {
             Self::Arguments(Glued::Anything) => true,
             Self::Arguments(Glued::Dash) => rest.starts_with(['-', '/']),
+            Self::Arguments(Glued::Number) => rest.starts_with(|c: char| c == '=' || c.is_ascii_digit()),
             Self::Arguments(Glued::Slash) | Self::Command | Self::Path | Self::Nothing => {
                 rest.starts_with('/')
             }

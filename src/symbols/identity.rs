@@ -75,13 +75,45 @@ impl PdbIdentity {
     /// The name comes from the target's memory, so it may hold anything.
     #[must_use]
     pub fn has_file_name(&self) -> bool {
-        let hostile =
-            |c: char| is_hazard(c) || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
-        !self.name.is_empty()
-            && self.name.len() <= 255
-            && self.name != "."
-            && self.name != ".."
-            && !self.name.contains(hostile)
+        is_file_name(&self.name)
+    }
+}
+
+fn is_file_name(name: &str) -> bool {
+    let hostile = |c: char| is_hazard(c) || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
+    !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains(hostile)
+}
+
+/// The identity of an image: what its headers say, and what symbol stores keep it under.
+///
+/// Prints as the folder name in a symbol store: `5B7A2E4Bc8000`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ImageIdentity {
+    /// File name without folders: `myfault.sys`.
+    pub name: String,
+    /// `TimeDateStamp`.
+    pub timestamp: u32,
+    /// `SizeOfImage`.
+    pub size: u32,
+}
+
+impl ImageIdentity {
+    /// The identity of the image that is called `name`.
+    #[must_use]
+    pub fn new(name: &str, timestamp: u32, size: u32) -> Self {
+        Self { name: name.to_owned(), timestamp, size }
+    }
+
+    /// True if the name can be used in a path: it comes from the target's memory, so it may hold anything.
+    #[must_use]
+    pub fn has_file_name(&self) -> bool {
+        is_file_name(&self.name)
+    }
+}
+
+impl fmt::Display for ImageIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08X}{:x}", self.timestamp, self.size)
     }
 }
 

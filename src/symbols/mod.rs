@@ -5,6 +5,7 @@
 //!  RSDS: name, GUID, age --> store finds the file --> Symbols: name -> RVA, RVA -> name,
 //!                              pdb or isf reads it              type -> layout, path -> place
 //!  its export table, where there is no file ---------> ExportSymbols: names only
+//!  name, timestamp, size --------> store finds the image itself --> ImageFile: bytes of it that the target need not send
 //! ```
 //! Knows neither the target's memory nor where an image is loaded: every address here is relative to it.
 
@@ -13,6 +14,7 @@ mod default_store;
 mod error;
 mod exports;
 mod identity;
+mod image_file;
 mod index;
 pub mod isf;
 mod layout;
@@ -26,7 +28,8 @@ mod word;
 
 pub use error::SymbolError;
 pub use exports::ExportSymbols;
-pub use identity::{Guid, NoGuid, PdbIdentity};
+pub use identity::{Guid, ImageIdentity, NoGuid, PdbIdentity};
+pub use image_file::ImageFile;
 pub use layout::{BaseKind, Bits, Field, Place, Type, TypeId, TypeLayout};
 pub use symbol::{Constant, Rva, Symbol, SymbolKind, Symbols};
 pub use undecorate::undecorate;

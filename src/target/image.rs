@@ -30,6 +30,7 @@ const SECTION_HEADER: usize = 40;
 const TO_DIRECTORIES: usize = 24 + 112;
 
 pub(super) const IMAGE_DIRECTORY_ENTRY_EXPORT: u32 = 0;
+pub(super) const IMAGE_DIRECTORY_ENTRY_EXCEPTION: u32 = 3;
 const IMAGE_DIRECTORY_ENTRY_DEBUG: u32 = 6;
 const IMAGE_DEBUG_TYPE_CODEVIEW: u32 = 2;
 const PE32: u16 = 0x10b;

@@ -9,7 +9,7 @@ use super::image::{Image, ImageError};
 use super::known::Loaded;
 use super::modules::Module;
 use super::width::Width;
-use crate::memory::{Memory, ReadCause, VirtAddr};
+use crate::memory::{Memory, ReadCause, StopId, VirtAddr};
 use crate::source::KernelVersion;
 use crate::symbols::store::{SymbolPath, SymbolSource};
 use crate::symbols::{ExportSymbols, Symbols};
@@ -26,10 +26,18 @@ pub struct Kernel {
     display: Mutex<Option<DisplayPosition>>,
     /// The processor whose registers are asked for, if it is not the one that stopped.
     processor: Mutex<Option<u16>>,
+    contexts: Mutex<Contexts>,
     /// Why its memory is read instead of searched.
     no_search: OnceLock<ReadCause>,
     /// What queries keep from one stop to the next, one thing of each type.
     kept: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+}
+
+/// Registers of processors that were asked for in one stop; by number, or of the one that stopped.
+#[derive(Debug, Default)]
+struct Contexts {
+    stop: Option<StopId>,
+    known: HashMap<Option<u16>, Vec<u8>>,
 }
 
 /// Where the last command that displays memory ended: the next one without an address goes on there.
@@ -87,6 +95,7 @@ impl Kernel {
             loaded: Mutex::default(),
             display: Mutex::default(),
             processor: Mutex::default(),
+            contexts: Mutex::default(),
             no_search: OnceLock::new(),
             kept: Mutex::default(),
         }
@@ -137,6 +146,27 @@ impl Kernel {
         let thing = Arc::new(thing);
         lock(&self.kept).insert(TypeId::of::<T>(), Arc::<T>::clone(&thing));
         thing
+    }
+
+    /// The `CONTEXT` of a processor, asked for once in a stop.
+    pub(super) fn context(
+        &self,
+        stop: StopId,
+        processor: Option<u16>,
+        ask: impl FnOnce() -> Result<Vec<u8>, ReadCause>,
+    ) -> Result<Vec<u8>, ReadCause> {
+        let known = |contexts: &Contexts| contexts.known.get(&processor).cloned();
+        let kept = Some(lock(&self.contexts)).filter(|it| it.stop == Some(stop)).and_then(|it| known(&it));
+        if let Some(context) = kept {
+            return Ok(context);
+        }
+        let context = ask()?;
+        let mut contexts = lock(&self.contexts);
+        if contexts.stop != Some(stop) {
+            *contexts = Contexts { stop: Some(stop), known: HashMap::new() };
+        }
+        contexts.known.insert(processor, context.clone());
+        Ok(context)
     }
 
     /// Why this kernel's memory is read instead of searched; nothing as long as it was not found to refuse a search.

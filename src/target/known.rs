@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::image_bytes::ImageBytes;
 use super::modules::{Entry, MAX_MODULES, ModuleList, Offsets};
 use super::unloaded_module::UnloadedModule;
 use crate::memory::{Memory, StopId, VirtAddr};
@@ -19,6 +20,8 @@ pub(super) struct Loaded {
     pub(super) whole: Option<Arc<ModuleList>>,
     pub(super) ends: Option<Ends>,
     pub(super) unloaded: Option<Arc<[UnloadedModule]>>,
+    /// What was read of their images that does not change while they are loaded.
+    pub(super) images: ImageBytes,
 }
 
 /// What changes when a module is loaded or unloaded.

@@ -165,7 +165,7 @@ impl Target<'_> {
     }
 
     /// Looks at what is known, of which nothing is left that does not hold in this stop. `look` must not come back here.
-    fn with_loaded<T>(&self, look: impl FnOnce(&mut Loaded) -> T) -> T {
+    pub(super) fn with_loaded<T>(&self, look: impl FnOnce(&mut Loaded) -> T) -> T {
         let symbols = self.module_symbols("nt").ok();
         let symbols = symbols.as_ref().map(|(_, symbols)| &**symbols);
         let mut loaded = self.kernel.loaded();
@@ -174,7 +174,9 @@ impl Target<'_> {
             let mark = self.read_mark(symbols);
             let holds = mark.is_some() && mark == loaded.mark && self.still_holds(&loaded, symbols);
             if !holds {
-                *loaded = Loaded::default();
+                let mut images = std::mem::take(&mut loaded.images);
+                images.retain(self.kernel.version().base);
+                *loaded = Loaded { images, ..Loaded::default() };
             }
             (loaded.stop, loaded.mark) = (stop, mark);
         }

@@ -10,12 +10,14 @@
 
 mod breathing;
 mod built_in;
+mod call_stack;
 mod debugger_data;
 mod error;
 mod exports;
 mod fallback;
 mod file_name;
 mod image;
+mod image_bytes;
 mod kernel;
 mod known;
 mod loaded;
@@ -30,6 +32,7 @@ mod scatter;
 mod search;
 mod searched;
 mod sparse;
+mod stack;
 mod symbol_at;
 mod unloaded;
 mod unloaded_module;
@@ -44,6 +47,7 @@ use std::sync::Arc;
 
 pub use crate::source::KernelVersion;
 pub use breathing::Breathing;
+pub use call_stack::{CallStack, FrameKind, StackEnd, StackFrame, StackStart, StackTrouble};
 pub use debugger_data::DebuggerData;
 use debugger_data::Encoding;
 pub use error::{MissingSymbols, OfLink, TargetError, Trouble};
@@ -205,7 +209,8 @@ impl<'a> Target<'a> {
     /// # Errors
     /// Why there is none.
     pub fn context(&self) -> Result<Vec<u8>, ReadCause> {
-        self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?.context()
+        let cpu = self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?;
+        self.kernel.context(self.memory.stop(), None, || cpu.context())
     }
 
     /// What was written down with the stop beside its memory: by a crash dump's header.
@@ -326,10 +331,12 @@ impl<'a> Target<'a> {
             return Err(ReadCause::Unsupported("the context of a machine that is neither x64 nor x86"));
         }
         let context = match processor {
-            None => cpu.context()?,
-            Some(number) => cpu.context_of(number).or_else(|cause| match cause {
-                ReadCause::Unsupported(_) => self.context_in_memory(number).ok_or(cause),
-                cause => Err(cause),
+            None => self.context()?,
+            Some(number) => self.kernel.context(self.memory.stop(), processor, || {
+                cpu.context_of(number).or_else(|cause| match cause {
+                    ReadCause::Unsupported(_) => self.context_in_memory(number).ok_or(cause),
+                    cause => Err(cause),
+                })
             })?,
         };
         Registers::decode(machine, &context).ok_or(ReadCause::Unsupported("a whole CONTEXT"))

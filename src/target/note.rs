@@ -133,6 +133,10 @@ pub enum NoteCode {
     UserMode,
     /// What to ask next.
     NextStep,
+    /// A stack ends where its caller cannot be found.
+    StackBreaksOff,
+    /// Code that calls has no unwind information, so that the frames behind it may be wrong.
+    NoUnwindInformation,
 }
 
 /// Notes, in the order in which they were made.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::error::MissingSymbols;
 use super::modules::Module;
+use super::note::{Note, NoteCode};
 use super::record::Layout;
 use crate::memory::VirtAddr;
 use crate::output::{Escaped, Pointer};
@@ -43,6 +44,26 @@ impl SymbolAt {
     #[must_use]
     pub const fn start(&self) -> SymbolStart<'_> {
         SymbolStart(self)
+    }
+
+    /// What is to be said of a name that no symbol file gave.
+    #[must_use]
+    pub fn missing_note(&self) -> Option<Note> {
+        let (module, why) = self.module.as_ref().zip(self.missing.as_ref())?;
+        let (code, has) = match self.symbol {
+            Some(_) => (NoteCode::ExportSymbols, "only export symbols"),
+            None => (NoteCode::NoSymbols, "no symbols"),
+        };
+        Some(Note::remark(code, format!("{module} has {has}: {why}")))
+    }
+
+    /// The code that it lies in begins at `begin`: an export below that names other code. Symbol files name every function,
+    /// and are believed as WinDbg believes them.
+    pub(super) fn begins_at(&mut self, begin: VirtAddr, base: VirtAddr) {
+        let is_below = self.address.since(begin) < self.displacement;
+        if is_below && self.missing.is_some() && self.symbol.take().is_some() {
+            self.displacement = self.address.since(base);
+        }
     }
 
     pub(super) fn new(

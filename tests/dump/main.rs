@@ -51,6 +51,8 @@ const QUESTIONS: &[&str] = &[
     ".bugcheck",
     "r",
     "dps @rsp L10",
+    "kv",
+    "kf",
 ];
 /// A machine with more pages in use is written as one kind of one build: the kinds differ in the page map only.
 const MANY_PAGES: usize = 0x8000;

@@ -39,6 +39,7 @@ fn each_processor_has_the_registers_that_the_live_machine_tells() {
         for processor in ["~0s", "~1s", "~0s"] {
             assert_eq!((asked(processor), asked_live(processor)), (String::new(), String::new()));
             assert_eq!(asked("r"), asked_live("r"), "{processor} of {}", build.name);
+            assert_eq!(asked("k"), asked_live("k"), "{processor} of {}", build.name);
             seen.push(asked("r"));
         }
         assert!(seen[0] == seen[2] && seen[0] != seen[1], "{seen:#?}");

@@ -62,6 +62,13 @@ s -[1]b nt L100 4d 5a
 r
 r rip, zf
 ~1s
+k
+kb 2
+kc
+kf
+kn
+kv
+k = 1000 1000
 ? nt
 ? 1/0
 .formats 1c407e62

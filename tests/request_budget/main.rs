@@ -12,6 +12,7 @@ use live::{Live, PATIENCE};
 use verikd::debugger::{Debugger, Notice, Observer};
 use verikd::memory::{CachedMemory, Memory};
 use verikd::session::Session;
+use verikd::shell::Shell;
 use verikd::source::{Control, Resumed, Source};
 use verikd::symbols::store::SymbolPath;
 use verikd_sim::export_isf;
@@ -42,6 +43,32 @@ fn attach_and_each_query_stay_within_their_bars() {
     ] {
         shell.run(command);
         cost(command, bar, &live.session);
+    }
+}
+
+/// Tables of functions are read as far as a stack needs them, and kept over stops.
+#[test]
+fn a_stack_costs_its_frames_once() {
+    for (scenario, frames, first, later) in [(Scenario::Many, 20, 40, 12), (Scenario::Myfault, 8, 20, 8)] {
+        let live = Live::of(&WINDOWS_7_SP1, scenario);
+        let (mut shell, out) = live.shell();
+        let cost = |shell: &mut Shell, command: &str| {
+            let before = live.session.counters().requests;
+            shell.run(command);
+            live.session.counters().requests - before
+        };
+        shell.break_in().unwrap();
+        let costs = ["k 20", "k 20", "kv 20"].map(|line| cost(&mut shell, line));
+        assert!(costs[0] <= first, "{costs:?} requests for {frames} frames, at most {first} are allowed");
+        assert_eq!(costs[1..], [0, 0], "the same stack in the same stop");
+        let printed = out();
+        let lines = printed.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+        assert_eq!(lines.count(), 3 * frames, "{printed}");
+        assert_eq!(live.session.go(), Resumed::Running);
+        shell.break_in().unwrap();
+        let again = cost(&mut shell, "k 20");
+        println!("{frames} frames: {} requests, {again} in a later stop", costs[0]);
+        assert!(again <= later, "{again} requests for a stack that is known, at most {later} are allowed");
     }
 }
 

@@ -4,3 +4,6 @@ mod image;
 mod native;
 mod nonsense;
 mod oracle;
+mod simulated;
+#[path = "../support/mod.rs"]
+mod support;

@@ -74,7 +74,7 @@ pub(super) struct Names<'a> {
     target: &'a Target<'a>,
     known: HashMap<VirtAddr, Option<Arc<SymbolAt>>>,
     /// What is said of a module that has no symbol file.
-    missing: BTreeMap<Arc<str>, (NoteCode, String)>,
+    missing: BTreeMap<Arc<str>, Note>,
 }
 
 impl<'a> Names<'a> {
@@ -110,13 +110,8 @@ impl<'a> Names<'a> {
     }
 
     fn remember(&mut self, at: SymbolAt) -> Option<Arc<SymbolAt>> {
-        if let (Some(module), Some(why)) = (&at.module, &at.missing) {
-            let (code, has) = match at.symbol {
-                Some(_) => (NoteCode::ExportSymbols, "only export symbols"),
-                None => (NoteCode::NoSymbols, "no symbols"),
-            };
-            let text = || (code, format!("{module} has {has}: {why}"));
-            self.missing.entry(Arc::clone(module)).or_insert_with(text);
+        if let (Some(module), Some(note)) = (&at.module, at.missing_note()) {
+            self.missing.entry(Arc::clone(module)).or_insert(note);
         }
         let address = at.address;
         let named = at.is_named().then(|| Arc::new(at));
@@ -126,8 +121,8 @@ impl<'a> Names<'a> {
 
     /// Notes what stood in the way of names.
     pub(super) fn tell(self) {
-        for (code, text) in self.missing.into_values() {
-            self.target.note(Note::remark(code, text));
+        for note in self.missing.into_values() {
+            self.target.note(note);
         }
         let is_missing =
             |(address, name): (&VirtAddr, &Option<_>)| name.is_none() && self.target.is_kernel(*address);

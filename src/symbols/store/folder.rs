@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{Attempt, Miss};
-use crate::symbols::identity::PdbIdentity;
+use crate::symbols::identity::{ImageIdentity, PdbIdentity};
 use crate::symbols::pdb::PdbFile;
 use crate::symbols::symbol::Symbols;
 
@@ -58,20 +58,31 @@ pub(super) fn read(file: &Path, wanted: &PdbIdentity) -> Result<Arc<dyn Symbols>
     Ok(Arc::new(symbols))
 }
 
-/// Files that may be the wanted one.
-fn candidates(folder: &Path, flat: bool, wanted: &PdbIdentity) -> Vec<PathBuf> {
+/// Files that may be the wanted image.
+pub(super) fn images(folder: &Path, flat: bool, wanted: &ImageIdentity) -> Vec<PathBuf> {
+    named(folder, flat, &wanted.name, &wanted.to_string())
+}
+
+/// Files called `name`, in a store below `key`.
+fn named(folder: &Path, flat: bool, name: &str, key: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let named = child(folder, &wanted.name);
+    let named = child(folder, name);
     if flat {
         let symbols = child(folder, "symbols");
         let kinds = [Some(folder), symbols.as_deref()].into_iter().flatten();
         let below = kinds.flat_map(|folder| IMAGE_KINDS.iter().filter_map(|kind| child(folder, kind)));
         files.extend(named.clone());
-        files.extend(below.filter_map(|folder| child(&folder, &wanted.name)));
+        files.extend(below.filter_map(|folder| child(&folder, name)));
         files.retain(|path| path.is_file());
     }
-    let in_store = named.and_then(|name| child(&name, &wanted.to_string()));
-    files.extend(in_store.and_then(|key| child(&key, &wanted.name)));
+    let in_store = named.and_then(|named| child(&named, key));
+    files.extend(in_store.and_then(|key| child(&key, name)));
+    files
+}
+
+/// Files that may be the wanted one.
+fn candidates(folder: &Path, flat: bool, wanted: &PdbIdentity) -> Vec<PathBuf> {
+    let mut files = named(folder, flat, &wanted.name, &wanted.to_string());
     if let Some((_, Pointer::Path(to))) = pointer(folder, wanted) {
         files.extend(Some(to).filter(|to| to.is_file()));
     }

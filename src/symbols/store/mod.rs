@@ -40,7 +40,8 @@ pub use crate::symbols::default_store::default_store;
 
 use self::isf::{IsfFiles, Look};
 use self::server::Servers;
-use super::identity::PdbIdentity;
+use super::identity::{ImageIdentity, PdbIdentity};
+use super::image_file::ImageFile;
 use super::symbol::Symbols;
 use crate::output::Escaped;
 
@@ -138,6 +139,28 @@ impl SymbolSource {
             });
         }
         found.ok_or_else(|| NotFound { wanted: wanted.clone(), tried })
+    }
+
+    /// The file of an image, if a folder of the path has it; no server is asked.
+    #[must_use]
+    pub fn image(&self, wanted: &ImageIdentity) -> Option<ImageFile> {
+        if !wanted.has_file_name() {
+            return None;
+        }
+        let path = self.path();
+        let mut folders = Vec::new();
+        for part in path.parts() {
+            match part {
+                Part::Folder(folder) => folders.push((folder.clone(), true)),
+                Part::Cache(folder) => folders.push((folder.clone(), false)),
+                Part::Chain(stores) => folders.extend(stores.iter().map(|store| match store {
+                    Store::Folder(folder) => (folder.clone(), false),
+                    Store::Server(_) => (default_store(), false),
+                })),
+            }
+        }
+        let files = folders.iter().flat_map(|(folder, flat)| folder::images(folder, *flat, wanted));
+        files.into_iter().find_map(|file| ImageFile::open(&file, wanted))
     }
 
     /// True if finding `wanted` would mean asking a server: better done while the target runs.
