@@ -40,7 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
                 let word = BASE + u64::from(u16::from_le_bytes([found[0], found[1]]));
                 buf.copy_from_slice(&word.to_le_bytes());
             }
-            Ok(())
+            Ok::<(), ()>(())
         };
         let Ok(taken) = step(&image, &registers, counter, &mut read) else { return };
         assert!(reads < MOST_READS, "{reads} reads");
