@@ -32,6 +32,18 @@ fn is_golden(ended: &Finished) {
 }
 
 #[test]
+fn a_question_in_short_stops_pauses_the_machine_again_and_again() {
+    let Some(mut guest) = Guest::start(Backing::Shared, Line::Unix) else { return };
+    let short = ["--max-stop", "1us", "--breathe", "20ms", "--json"];
+    let ended = ask(&guest, &[&["-c", "!leaks myfault.sys"][..], &short].concat());
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let answer: serde_json::Value = serde_json::from_str(ended.out.trim()).unwrap();
+    assert_eq!(answer["answer"]["blocks"], 10, "{answer:#}");
+    assert!(answer["answer"]["moment"]["stops"].as_u64().is_some_and(|stops| stops > 1), "{answer:#}");
+    assert_eq!(guest.status(), "running");
+}
+
+#[test]
 fn a_running_machine_gives_the_published_texts_out_of_its_shared_file_and_runs() {
     let Some(mut guest) = Guest::start(Backing::Shared, Line::Unix) else { return };
     let ended = ask(&guest, &["-c", QUESTIONS, "--stats"]);
