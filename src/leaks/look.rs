@@ -43,6 +43,9 @@ impl StoodStill {
 impl fmt::Display for StoodStill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stops, total, longest } = self;
+        if *stops == 0 {
+            return f.write_str("nothing stood still for it");
+        }
         write!(f, "stood still for {total:.1?}")?;
         if *stops > 1 { write!(f, " in {stops} stops, {longest:.1?} at the longest") } else { Ok(()) }
     }

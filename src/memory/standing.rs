@@ -100,6 +100,11 @@ pub trait StoppedCpu: Send + Sync {
         Err(ReadCause::Unsupported("the context of another processor"))
     }
 
+    /// True if the stop is over: what is read was kept of it, some time ago.
+    fn is_kept(&self) -> bool {
+        false
+    }
+
     /// What was written down with the stop beside the memory.
     fn noted(&self) -> Noted {
         Noted::default()

@@ -343,8 +343,11 @@ impl Seen {
                 write_verdict(verdict, &mut text).expect("a String takes any text");
             }
             let s = if stops == 1 { "" } else { "s" };
-            text += &format!("\nThe machine stood still for {frozen:.3?} in {stops} stop{s}");
-            text += &if stops > 1 { format!(", {longest:.3?} at the longest.\n") } else { ".\n".to_owned() };
+            if stops > 0 {
+                text += &format!("\nThe machine stood still for {frozen:.3?} in {stops} stop{s}");
+                text +=
+                    &if stops > 1 { format!(", {longest:.3?} at the longest.\n") } else { ".\n".to_owned() };
+            }
             writer.text(Stream::Out, output::screened(&text));
         }
         if let Some(page) = watch.page.clone().filter(|_| !snapshots.is_empty()) {

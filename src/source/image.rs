@@ -150,6 +150,10 @@ impl StoppedCpu for StandingStill {
         context.ok_or(ReadCause::Unsupported("the context of another processor"))
     }
 
+    fn is_kept(&self) -> bool {
+        true
+    }
+
     fn noted(&self) -> Noted {
         self.noted
     }

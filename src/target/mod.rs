@@ -213,6 +213,12 @@ impl<'a> Target<'a> {
         self.kernel.context(self.memory.stop(), None, || cpu.context())
     }
 
+    /// True of a file: its machine stood so when the file was written, not now.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.cpu.is_some_and(StoppedCpu::is_kept)
+    }
+
     /// What was written down with the stop beside its memory: by a crash dump's header.
     #[must_use]
     pub fn noted(&self) -> Noted {

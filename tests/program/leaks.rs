@@ -116,6 +116,32 @@ fn two_boots_compare_by_symbol_wherever_the_kernel_was_loaded() {
 }
 
 #[test]
+fn a_snapshot_of_a_dump_is_of_the_time_at_which_the_machine_stood_so() {
+    let setup = Setup::new();
+    let file = |name: &str| setup.folder.path().join(name).display().to_string();
+    let symbols = setup.symbols().display().to_string();
+    for kind in ["kernel", "elf"] {
+        let dump = file(kind);
+        let written =
+            verikd(&["sim", "--export-symbols", &symbols, "--write-dump", &dump, "--dump-type", kind]);
+        assert_eq!(written.code, 0, "{}", written.err);
+        let time = |name: &str| {
+            let saved = verikd(&["leaks", "-z", &dump, "-y", &symbols, "--save", &file(name)]);
+            assert_eq!(saved.code, 0, "{}", saved.err);
+            verikd::leaks::read(std::path::Path::new(&file(name))).unwrap().unix_ms
+        };
+        let (one, other) = (time("one.json"), time("other.json"));
+        assert_eq!(one, other, "{kind}: whenever it is looked at");
+        let compared = verikd(&["diff", "--json", &file("one.json"), &file("other.json")]);
+        let compared: Value = serde_json::from_str(compared.out.trim()).unwrap();
+        assert_eq!((&compared["elapsed_ms"], &compared["is_same_boot"]), (&0.into(), &true.into()));
+        let told = verikd(&["-z", &dump, "-y", &symbols, "-c", "vertarget"]);
+        let year = 1970 + one / 31_556_952_000;
+        assert!(told.out.contains(&format!(" {year} (UTC")), "{kind}: {one}\n{}", told.out);
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_said_with_its_exit_code() {
     let setup = Setup::new();
     let file = |name: &str, text: &str| {

@@ -77,6 +77,7 @@ pub(super) fn report(
         weight: query.weight,
         skip: query.skip.clone(),
         boot,
+        kept_unix_ms: None,
     }
 }
 

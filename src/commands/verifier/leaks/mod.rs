@@ -177,8 +177,10 @@ impl Query for LeakQuery {
         self.keep_tag(&mut held, target);
         let known = Known { event: moment.as_ref().and_then(|moment| moment.event), logged };
         let lookup = Lookup::of(target, &held, self.needs_stacks(), self.all, &known)?;
-        let boot = report::boot_of(target, self.keep_blocks || !self.files.is_empty());
-        Ok(LeakReport { moment, ..group::report(self, boot, drivers, &held, lookup) })
+        let is_saved = self.keep_blocks || !self.files.is_empty();
+        let boot = report::boot_of(target, is_saved);
+        let kept_unix_ms = is_saved.then(|| report::kept_at(target)).flatten();
+        Ok(LeakReport { moment, kept_unix_ms, ..group::report(self, boot, drivers, &held, lookup) })
     }
 }
 

@@ -10,6 +10,7 @@ use super::super::frames::Frame;
 use super::super::stops::OneMoment;
 use super::options::By;
 use crate::commands::schema::Schema;
+use crate::commands::version::Clocks;
 use crate::leaks::{BootIdentity, FileKind, HexNumber, Weight};
 use crate::output::{self, Reading};
 use crate::target::{Note, NoteCode, Target, VirtAddr};
@@ -57,6 +58,9 @@ pub struct LeakReport {
     /// Which boot it is of.
     #[serde(skip)]
     pub(super) boot: BootIdentity,
+    /// When it was so, in milliseconds since 1970, if that is not the time at which it was asked.
+    #[serde(skip)]
+    pub(super) kept_unix_ms: Option<u64>,
 }
 
 /// Groups that are not shown.
@@ -245,6 +249,23 @@ pub(super) fn boot_of(target: &Target<'_>, asks_time: bool) -> BootIdentity {
         kernel_base: HexNumber(target.address(version.base.0).0),
         boot_time: boot_time.map(HexNumber),
     }
+}
+
+/// When the memory was kept that a file has, by the machine's own clock. Nothing of a machine that stands still at this time:
+/// a comparison of two files tells growth an hour by the times that they are of, whenever they are looked at.
+pub(super) fn kept_at(target: &Target<'_>) -> Option<u64> {
+    /// Milliseconds from 1601 to 1970.
+    const EPOCH: u64 = 11_644_473_600_000;
+    if !target.is_kept() {
+        return None;
+    }
+    let time = Clocks::read(target).system_time.and_then(|time| (time / 10_000).checked_sub(EPOCH));
+    if time.is_none() {
+        let text = "When this memory was kept is not known: a snapshot has the time at which it was looked at, and what \
+                    grows an hour cannot be told from it";
+        target.note(Note::partial(NoteCode::Unreadable, text));
+    }
+    time
 }
 
 /// A sum of what a target says, which may be any number.

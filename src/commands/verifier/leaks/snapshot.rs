@@ -26,7 +26,7 @@ fn snapshot(report: &LeakReport, moment: &Moment<'_>) -> Snapshot {
     };
     let missing = moment.notes.iter().filter(|note| note.kind != NoteKind::Remark);
     Snapshot {
-        unix_ms: moment.unix_ms,
+        unix_ms: report.kept_unix_ms.unwrap_or(moment.unix_ms),
         boot: report.boot.clone(),
         pointer_size: moment.pointer_size as u32,
         tag: report.tag.clone(),
