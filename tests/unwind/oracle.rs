@@ -83,6 +83,12 @@ fn excuse(loaded: &Loaded, begin: u32, end: u32, info: u32, at: &Instruction) ->
     if matches!(at.mnemonic(), Mnemonic::Add | Mnemonic::Lea) && at.op0_register() == Operand::R12 {
         return Some("r12 is not the stack pointer");
     }
+    // A table of jumps has where these lead to, inside the function, in words of four bytes: it is no code.
+    let word = ((at.ip() - BASE) as usize) & !3;
+    let word = u32::from_le_bytes(std::array::from_fn(|byte| loaded.bytes[word + byte]));
+    if inside.contains(&word.into()) {
+        return Some("a table between code");
+    }
     if loaded.bytes[info as usize] & 7 == 2 {
         return Some("epilogs of version 2");
     }
