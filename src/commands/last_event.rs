@@ -52,7 +52,7 @@ impl LastEvent {
 
     /// One that is announced at `unix_ms`, milliseconds since 1970.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         event: String,
         processor: u16,
         program_counter: VirtAddr,

@@ -101,7 +101,7 @@ impl OwnTime {
 
     /// A time in milliseconds since 1970.
     #[must_use]
-    pub const fn of_unix_ms(unix_ms: u64) -> Self {
+    pub fn of_unix_ms(unix_ms: u64) -> Self {
         Self { debugger_time: TargetTime::of_unix_ms(unix_ms) }
     }
 }

@@ -65,7 +65,7 @@ fn json_has_the_facts_of_the_text_with_addresses_as_strings() {
     let driver = &report["drivers"][0];
     assert_eq!(driver["entry"], "0xfffffa80031b5830");
     assert_eq!((&driver["name"], &driver["loads"]), (&json!("myfault.sys"), &json!(1)));
-    assert_eq!(driver["allocations"]["pages_end"], "null");
+    assert_eq!(driver["allocations"]["pages_end"], "null_link");
     let block = json!({
         "address": "0xfffffa8005400000", "size": 0xf_b000, "tag": "Leak",
             "tag_number": "0x6b61654c", "caller": "0xfffff8800447d634",
