@@ -99,6 +99,11 @@ impl Watcher {
         self.0.signalled(Signal::Interrupt);
     }
 
+    /// Ends the program, as SIGHUP does: whoever sat at the terminal has closed it.
+    pub fn hang_up(&self) {
+        self.0.signalled(Signal::HangUp);
+    }
+
     /// How often Ctrl+C was pressed.
     #[must_use]
     pub fn interrupts(&self) -> u64 {

@@ -271,7 +271,7 @@ impl Talk<'_> {
             self.typist.completes(number, found);
             return Goes::On;
         }
-        if is_answer && !matches!(typed, Typed::Failed(_)) {
+        if is_answer && !matches!(typed, Typed::Failed(_)) && !self.typist.is_closed() {
             return self.answer(typed);
         }
         match typed {
@@ -284,6 +284,11 @@ impl Talk<'_> {
                 Goes::On
             }
             Typed::Interrupted => self.interrupted(),
+            // The signal that says so may come after the end of the input.
+            Typed::End | Typed::Failed(_) if self.typist.is_closed() => {
+                self.watcher.hang_up();
+                Goes::On
+            }
             Typed::End => Goes::Ends,
             Typed::Failed(error) => {
                 self.shell.report.status(&format!("the terminal: {error}"));

@@ -8,7 +8,8 @@
 //! A line that was begun as a command stays one: what somebody types must not become the answer to a question that came
 //! meanwhile. Only an empty line changes its kind. The texts are of one width, because the editor has placed the line by it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustyline::Prompt;
 
@@ -28,10 +29,12 @@ pub(super) enum Kind {
 const NUMBERED: u16 = 1000;
 /// Characters of each prompt.
 const WIDTH: usize = 7;
+/// The editor takes the terminal within this, or has none.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shared by whoever knows the target and whoever reads the line.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LineState(Arc<Mutex<State>>);
+pub(super) struct LineState(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Debug)]
 struct State {
@@ -39,17 +42,28 @@ struct State {
     shown: Kind,
     is_empty: bool,
     is_answer: bool,
+    /// The editor is about to take the terminal, which it has done when it draws its prompt.
+    begins: bool,
+    /// Nobody wants a line any more.
+    is_over: bool,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { wanted: Kind::Busy, shown: Kind::Busy, is_empty: true, is_answer: false }
+        Self {
+            wanted: Kind::Busy,
+            shown: Kind::Busy,
+            is_empty: true,
+            is_answer: false,
+            begins: false,
+            is_over: false,
+        }
     }
 }
 
 impl LineState {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How the target stands. It is shown when the line is drawn the next time.
@@ -65,6 +79,26 @@ impl LineState {
     /// True if the line is an answer to the target.
     pub(super) fn is_answer(&self) -> bool {
         self.lock().is_answer
+    }
+
+    /// False if the editor must not take the terminal any more.
+    pub(super) fn may_begin(&self) -> bool {
+        let mut state = self.lock();
+        state.begins = !state.is_over;
+        state.begins
+    }
+
+    /// The editor has taken the terminal, or has given it back.
+    pub(super) fn has_begun(&self) {
+        self.lock().begins = false;
+        self.0.1.notify_all();
+    }
+
+    /// From now on the editor does not take the terminal; if it is about to, waits until it has.
+    pub(super) fn is_over(&self) {
+        let mut state = self.lock();
+        state.is_over = true;
+        drop(self.0.1.wait_timeout_while(state, PATIENCE, |state| state.begins));
     }
 
     /// What is shown from now on.
@@ -104,6 +138,7 @@ fn numbered(processor: u16) -> String {
 
 impl Prompt for LivePrompt {
     fn raw(&self) -> &str {
+        self.state.has_begun();
         let place = match self.state.settled() {
             Kind::Busy => 0,
             Kind::Asks => 1,
@@ -126,6 +161,20 @@ mod tests {
         assert_eq!(prompt.raw(), "3: kd> ");
         prompt.state.stands(Kind::Stopped(u16::MAX));
         assert_eq!(prompt.raw().trim(), "kd>");
+    }
+
+    #[test]
+    fn the_terminal_is_not_taken_any_more_once_nobody_wants_a_line() {
+        let state = LineState::default();
+        assert!(state.may_begin());
+        let editor = {
+            let prompt = LivePrompt::new(&state);
+            std::thread::spawn(move || prompt.raw().to_owned())
+        };
+        state.is_over();
+        assert!(!state.lock().begins, "it was waited for");
+        assert!(!state.may_begin());
+        editor.join().unwrap();
     }
 
     #[test]

@@ -24,6 +24,14 @@ impl Terminal {
         }
     }
 
+    /// True if there was one, which has been closed.
+    pub(super) fn is_closed(&self) -> bool {
+        #[cfg(unix)]
+        return self.mode.is_some() && rustix::termios::tcgetattr(io::stdin()).is_err();
+        #[cfg(not(unix))]
+        false
+    }
+
     pub(super) fn restore(&self) {
         #[cfg(unix)]
         if let Some(mode) = &self.mode {

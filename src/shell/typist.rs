@@ -210,6 +210,11 @@ impl Typist {
         self.state.stands(kind);
     }
 
+    /// True if nobody can type any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.terminal.is_closed()
+    }
+
     /// Asks for a line, unless one is being typed.
     pub(super) fn ask(&mut self) {
         if !self.is_typing {
@@ -238,16 +243,19 @@ impl Typist {
 
 impl Drop for Typist {
     fn drop(&mut self) {
-        // A line may still be being typed, in the editor's own mode of the terminal.
+        // A line may still be being typed, in the editor's own mode of the terminal, or be about to.
+        self.state.is_over();
         self.terminal.restore();
     }
 }
 
 fn read_line(editor: &mut LineEditor, state: &LineState, suspended: &Suspended, watcher: &Watcher) -> Typed {
     let mut begun = (String::new(), String::new());
-    loop {
+    while state.may_begin() {
         let prompt = LivePrompt::new(state);
-        match editor.readline_with_initial(&prompt, (&begun.0, &begun.1)) {
+        let line = editor.readline_with_initial(&prompt, (&begun.0, &begun.1));
+        state.has_begun();
+        match line {
             Ok(line) => return Typed::Line(line),
             Err(ReadlineError::Interrupted) => match suspended.take() {
                 Some(line) => begun = line,
@@ -257,7 +265,10 @@ fn read_line(editor: &mut LineEditor, state: &LineState, suspended: &Suspended, 
             Err(error) => return Typed::Failed(terminal_error(error)),
         }
         watcher.suspend();
+        // The target was let run for it; whoever knows better says so.
+        state.stands(Kind::Busy);
     }
+    Typed::End
 }
 
 /// The line that was being typed when Ctrl+Z was pressed, before and behind the cursor.

@@ -402,7 +402,8 @@ fn a_line_that_is_being_typed_outlives_a_suspension() {
         person.sees(".echo the line");
         person.types(" is whole\r");
         person.sees(" is whole\nthe line is whole\n");
-        assert!(person.screen().contains(RUNNING), "{}", person.screen());
+        // Told above the line or below its answer, whichever comes first.
+        person.has_on_the_screen(RUNNING);
         person.signal("TERM");
         is_out(&person.leaves(), 143, &target);
     }
@@ -704,7 +705,9 @@ fn tee_that_ends_at_ctrl_c_does_not_end_the_session() {
     person.sees("Waiting for a target");
     let target = machine(port, slow());
     person.sees("kd> ");
-    assert!(person.asks(".echo kept").contains("kept"), "{}", person.screen());
+    // What `tee` shows comes when it comes: above the next prompt or behind it.
+    person.enters(".echo kept");
+    person.sees("kept\n");
     let before = target.requests();
     person.enters(LONG);
     while target.requests() < before + 20 {
@@ -712,12 +715,14 @@ fn tee_that_ends_at_ctrl_c_does_not_end_the_session() {
     }
     person.types(CTRL_C);
     person.sees("interrupted");
-    person.sees("kd> ");
     assert_eq!(target.state(), MachineState::Stopped);
-    person.enters(".echo shown here");
-    person.sees("shown here\n");
-    assert!(person.screen().contains(".logopen FILE"), "{}", person.screen());
-    person.sees("kd> ");
+    // Until `tee` gets to its own end it shows what it is given.
+    let is_told = (0..20).any(|_| {
+        person.enters(".echo shown here");
+        person.sees("shown here\n");
+        person.screen().contains(".logopen FILE")
+    });
+    assert!(is_told, "{}", person.screen());
     person.enters("q");
     person.leaves();
     assert!(runs(&target));
@@ -878,12 +883,8 @@ fn help_is_broken_between_words_at_80_columns() {
 #[test]
 fn commands_of_the_command_line_can_be_followed_by_the_prompt() {
     let (mut person, target) = at_the_stopped_prompt(&["-c", ".echo first; .echo second", "--stay"]);
+    person.sees(".echo first\nfirst\n0: kd> .echo second\nsecond\n");
     person.sees("kd> ");
-    assert!(
-        person.screen().contains("0: kd> .echo first\nfirst\n0: kd> .echo second\nsecond\n"),
-        "{}",
-        person.screen()
-    );
     assert_eq!(target.state(), MachineState::Stopped);
     quits(person, &target);
 }

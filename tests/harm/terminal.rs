@@ -170,6 +170,17 @@ impl Person {
         }
     }
 
+    /// Waits until this is anywhere on the screen.
+    pub fn has_on_the_screen(&self, wanted: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut text = self.screen.text.lock().unwrap();
+        while !plain(&text).contains(wanted) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "never saw {wanted:?}, but:\n{}", plain(&text));
+            text = self.screen.changed.wait_timeout(text, left).unwrap().0;
+        }
+    }
+
     /// Types a command at the prompt of the stopped target; returns its answer.
     pub fn asks(&mut self, command: &str) -> String {
         self.enters(command);
