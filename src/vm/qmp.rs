@@ -61,6 +61,8 @@ pub(super) struct Qmp {
     resets: u64,
     /// How often it stopped, whoever stopped it.
     stops: u64,
+    /// How often it was let run, whoever let it.
+    resumes: u64,
     /// Why nothing can be said to it any more.
     gone: Option<QmpError>,
     version: String,
@@ -86,6 +88,7 @@ impl Qmp {
             counters: QmpCounters::default(),
             resets: 0,
             stops: 0,
+            resumes: 0,
             gone: None,
             version: String::new(),
         };
@@ -165,6 +168,7 @@ impl Qmp {
         match event.as_str() {
             Some("RESET") => self.resets += 1,
             Some("STOP") => self.stops += 1,
+            Some("RESUME") => self.resumes += 1,
             _ => {}
         }
         Ok(None)
@@ -243,6 +247,10 @@ impl Qmp {
 
     pub(super) const fn stops(&self) -> u64 {
         self.stops
+    }
+
+    pub(super) const fn resumes(&self) -> u64 {
+        self.resumes
     }
 
     pub(super) fn gone(&self) -> Option<String> {

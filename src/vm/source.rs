@@ -299,7 +299,8 @@ impl VmMemory {
 
 impl SourceMemory for VmMemory {
     fn take_failure(&self) -> Option<ReadCause> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failure.or_else(|| self.machine.has_stood_still().err())
     }
 }
 

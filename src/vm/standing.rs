@@ -39,6 +39,8 @@ struct Held {
     since: Instant,
     /// We stopped it, so that we let it run.
     is_ours: bool,
+    /// How often it had been let run when the pause began.
+    resumes: u64,
     processors: Vec<Processor>,
 }
 
@@ -135,8 +137,8 @@ impl Machine {
         let since = Instant::now();
         let deadline = self.config.freeze_budget.filter(|_| is_running).map(|budget| since + budget);
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
-        state.held = Some(Held { since, is_ours: is_running, processors: Vec::new() });
-        let resets = monitor.qmp.resets();
+        let (resets, resumes) = (monitor.qmp.resets(), monitor.qmp.resumes());
+        state.held = Some(Held { since, is_ours: is_running, resumes, processors: Vec::new() });
         drop(monitor);
         let is_reset = resets != std::mem::replace(&mut state.resets, resets);
         if state.kernel.as_ref().is_some_and(|kernel| is_reset || !kernel.is_still_there()) {
@@ -163,6 +165,27 @@ impl Machine {
         self.release(&mut state);
         state.questions += 1;
         state.is_spent = false;
+    }
+
+    /// Fails if somebody else has let it run since this pause began: what was read then is of no one moment. Whether it
+    /// stands still is somebody else's from then on.
+    pub(super) fn has_stood_still(&self) -> Result<(), ReadCause> {
+        let mut state = self.state();
+        let Some(held) = &state.held else { return Ok(()) };
+        let resumes = held.resumes;
+        let mut monitor = self.monitor();
+        // Events come before the answer that follows them.
+        let (is_running, _) = monitor.is_running()?;
+        let has_run = is_running || monitor.qmp.resumes() != resumes;
+        drop(monitor);
+        if !has_run {
+            return Ok(());
+        }
+        if let Some(held) = state.held.take().filter(|held| held.is_ours) {
+            state.frozen += held.since.elapsed();
+        }
+        state.questions += 1;
+        Err(ReadCause::TargetRunning)
     }
 
     /// Nobody wants it stopped any more. Why it may stand still all the same, if it may.

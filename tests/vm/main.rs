@@ -156,6 +156,38 @@ fn a_freeze_budget_ends_a_pause() {
     assert_eq!(guest.status(), "running");
 }
 
+/// What was read while it ran is of no one moment; whoever let it run may have stopped it again for himself.
+#[test]
+fn a_machine_that_somebody_else_lets_run_meanwhile_gives_no_answer() {
+    let Some(mut guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
+    for (is_theirs, ends) in [(false, "running"), (true, "running"), (false, "paused")] {
+        guest.execute(if is_theirs { "stop" } else { "cont" }, json!({}));
+        let mut debugger = start(&guest, &["-c", LONG]);
+        debugger.wait_for("kd> s -b");
+        guest.wait_until("paused");
+        guest.execute("cont", json!({}));
+        if ends == "paused" {
+            guest.execute("stop", json!({}));
+        }
+        let ended = debugger.finish();
+        assert_ne!(ended.code, 0, "{}", ended.err);
+        assert!(ended.err.contains("the target ran on in the middle of it"), "{}", ended.err);
+        assert!(!ended.err.contains("not found"), "{}", ended.err);
+        assert_eq!(guest.status(), ends, "{}", ended.err);
+    }
+}
+
+/// The budget is for what stands still for us.
+#[test]
+fn a_machine_that_somebody_else_has_paused_has_no_freeze_budget() {
+    let Some(mut guest) = Guest::start(Backing::Shared, Line::Unix) else { return };
+    guest.execute("stop", json!({}));
+    let ended = ask(&guest, &["-c", QUESTIONS, "--freeze-budget", "1us", "--stats"]);
+    is_golden(&ended);
+    assert!(ended.err.contains("target frozen 0.000 s"), "{}", ended.err);
+    assert_eq!(guest.status(), "paused");
+}
+
 /// `g` waits until the machine is stopped by somebody else, who has the right to.
 #[test]
 fn after_g_the_next_stop_is_somebody_elses() {
