@@ -4,8 +4,6 @@
 
 /// `DRIVER_VERIFIER_DETECTED_VIOLATION`.
 const DRIVER_VERIFIER_DETECTED_VIOLATION: u32 = 0xc4;
-/// Its first parameter for a driver that was unloaded and left pool allocations behind.
-const LEAKED_AT_UNLOAD: u64 = 0x62;
 
 const CODES: &[(u32, &str)] = &[
     (0x0a, "IRQL_NOT_LESS_OR_EQUAL"),
@@ -55,13 +53,6 @@ pub fn decoded(code: u32, parameters: Option<[u64; 4]>, driver: Option<&str>) ->
     text
 }
 
-/// Where the name of the driver is that was unloaded and left allocations behind: an address of UTF-16 text.
-#[must_use]
-pub fn leaked_driver_name(code: u32, parameters: Option<[u64; 4]>) -> Option<u64> {
-    let [violation, name, ..] = parameters?;
-    (code == DRIVER_VERIFIER_DETECTED_VIOLATION && violation == LEAKED_AT_UNLOAD).then_some(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,8 +65,6 @@ mod tests {
             "Bug check 0xc4, DRIVER_VERIFIER_DETECTED_VIOLATION, 0x62: a driver was unloaded and left pool allocations \
              behind; the driver is myfault.sys"
         );
-        assert_eq!(leaked_driver_name(0xc4, parameters), Some(0xffff_fa80_0000_1000));
-        assert_eq!(leaked_driver_name(0xd1, parameters), None);
         assert_eq!(decoded(0xabc, None, None), "Bug check 0xabc, an unknown code");
     }
 }

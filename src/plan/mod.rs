@@ -29,7 +29,7 @@ mod document;
 mod error;
 mod place;
 
-pub use bug_check::{decoded, leaked_driver_name};
+pub use bug_check::decoded;
 pub use checked::{
     Dump, Happening, Plan, Planned, PlannedTarget, Then, check_commands, interval, is_name, time,
 };

@@ -23,8 +23,7 @@ use super::worst::Worst;
 use super::{Shell, ShellObserver};
 use crate::commands::NoteKind;
 use crate::debugger::{AskError, DebugError, Stop};
-use crate::memory::VirtAddr;
-use crate::plan::{Happening, Plan, Planned, PlannedTarget, Then, decoded, leaked_driver_name};
+use crate::plan::{Happening, Plan, Planned, PlannedTarget, Then, decoded};
 use crate::session::{Quit, Signal};
 use crate::source::{BootId, BreakInError, Resumed, Wait};
 
@@ -32,8 +31,6 @@ use crate::source::{BootId, BreakInError, Resumed, Wait};
 const LOOK: Duration = Duration::from_millis(250);
 /// Status of a failed assertion: `STATUS_ASSERTION_FAILURE`.
 const ASSERTION_FAILURE: NtStatus = NtStatus(0xc000_0420);
-/// Most bytes of a driver's name.
-const LONGEST_NAME: usize = 256;
 
 /// How a plan went for a target.
 #[derive(Clone, Debug)]
@@ -277,7 +274,7 @@ impl Running<'_> {
         match self.target.on.iter().position(is_kind).filter(|_| !is_again) {
             Some(planned) => {
                 let detail = match &stop.bug_check {
-                    Some(it) => decoded(it.code, it.parameters, self.driver_at_fault(&stop).as_deref()),
+                    Some(it) => decoded(it.code, it.parameters, stop.driver_at_fault.as_deref()),
                     None => format!("stopped at {}", stop.symbol),
                 };
                 if stop.bug_check.is_some() {
@@ -293,18 +290,6 @@ impl Running<'_> {
                 self.go().map(|()| None)
             }
         }
-    }
-
-    /// The driver that a bug check names, if its name can be read.
-    fn driver_at_fault(&self, stop: &Stop) -> Option<String> {
-        let bug_check = stop.bug_check.as_ref()?;
-        let at = leaked_driver_name(bug_check.code, bug_check.parameters)?;
-        let (bytes, _) = self.shell.debugger.target()?.read_some(VirtAddr(at), LONGEST_NAME);
-        let units = bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
-        let units: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
-        let name = String::from_utf16(&units).ok()?;
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_. ".contains(c);
-        (!name.is_empty() && name.chars().all(is_plain)).then_some(name)
     }
 
     fn break_in_for(&mut self, occurrence: Occurrence) -> Result<(), Ended> {
@@ -399,7 +384,7 @@ impl Running<'_> {
         let mut commands = Vec::new();
         if let Some(stop) = stop.filter(|stop| stop.bug_check.is_some()) {
             commands.push(".bugcheck".to_owned());
-            if let Some(driver) = self.driver_at_fault(stop) {
+            if let Some(driver) = &stop.driver_at_fault {
                 commands.push(format!("!verifier 3 \"{driver}\""));
             }
         }
