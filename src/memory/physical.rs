@@ -18,6 +18,12 @@ pub trait PhysicalMemory: Send + Sync {
     /// What can be looked through quickly, from the lowest address on: a search for page tables reads it all.
     fn ranges(&self) -> Vec<Range<u64>>;
 
+    /// Where, from `address` on, the next byte lies that may be other than 0, or is not kept: in between is a hole of a file,
+    /// which is not worth a read.
+    fn next_written(&self, address: PhysAddr) -> PhysAddr {
+        address
+    }
+
     /// The first byte behind the last that is kept: a frame number beyond it is none.
     fn end(&self) -> PhysAddr;
 }

@@ -59,6 +59,23 @@ impl PositionedFile {
         Ok(bytes)
     }
 
+    /// Where, from `offset` on, the first byte lies that somebody wrote; nothing if all to the end is a hole.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn next_written(&self, offset: u64) -> Option<u64> {
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(at) => Some(at),
+            Err(rustix::io::Errno::NXIO) => None,
+            // A file system that does not know of holes.
+            Err(_) => Some(offset),
+        }
+    }
+
+    /// Where, from `offset` on, the first byte lies that somebody may have written.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) const fn next_written(&self, offset: u64) -> Option<u64> {
+        Some(offset)
+    }
+
     #[cfg(unix)]
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         std::os::unix::fs::FileExt::read_at(&self.file, buf, offset)

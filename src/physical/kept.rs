@@ -71,6 +71,10 @@ impl<P: PhysicalMemory> PhysicalMemory for KeptPages<P> {
         self.inner.ranges()
     }
 
+    fn next_written(&self, address: PhysAddr) -> PhysAddr {
+        self.inner.next_written(address)
+    }
+
     fn end(&self) -> PhysAddr {
         self.inner.end()
     }

@@ -180,13 +180,21 @@ pub(crate) fn any_kernel(memory: &TranslatedMemory) -> Option<VirtAddr> {
 fn scan(physical: &Arc<dyn PhysicalMemory>) -> Result<Found, NoKernel> {
     let mut piece = vec![0; SCAN_PIECE];
     for range in physical.ranges() {
-        for start in range.clone().step_by(SCAN_PIECE) {
-            let piece = &mut piece[..(range.end - start).min(SCAN_PIECE as u64) as usize];
-            match physical.read(PhysAddr(start), piece) {
-                Ok(()) => {}
-                Err((_, cause)) if cause.is_of_link() => return Err(NoKernel(cause.to_string())),
-                Err(_) => continue,
+        let mut next = range.start.next_multiple_of(PAGE);
+        while next < range.end {
+            let start = next.max(physical.next_written(PhysAddr(next)).0 & !(PAGE - 1));
+            if start >= range.end {
+                break;
             }
+            let len = (range.end - start).min(SCAN_PIECE as u64) as usize;
+            let got = match physical.read(PhysAddr(start), &mut piece[..len]) {
+                Ok(()) => len,
+                Err((_, cause)) if cause.is_of_link() => return Err(NoKernel(cause.to_string())),
+                Err((got, _)) => got,
+            };
+            // A page that cannot be read is passed over.
+            next = start + if got == len { len as u64 } else { (got as u64 & !(PAGE - 1)) + PAGE };
+            let piece = &piece[..got];
             for (at, page) in (start..).step_by(PAGE as usize).zip(piece.chunks_exact(PAGE as usize)) {
                 // Most of a machine's pages, and all holes of a file.
                 if page == NOTHING {

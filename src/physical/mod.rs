@@ -19,4 +19,4 @@ pub(crate) use kept::KeptPages;
 pub(crate) use kernel::{Found, NoKernel, any_kernel, find, is_image, shared_build, with_root};
 pub(crate) use pages::{BadRun, FilePages, PageMap, Run};
 pub(crate) use processor::Processor;
-pub(crate) use stop::exception;
+pub(crate) use stop::{exception, stood_somewhere};

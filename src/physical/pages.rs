@@ -160,6 +160,13 @@ impl PhysicalMemory for FilePages {
         self.map.runs.iter().map(|run| run.start..run.start + there(run)).collect()
     }
 
+    fn next_written(&self, address: PhysAddr) -> PhysAddr {
+        let Some((run, into)) = self.map.find(address.0) else { return address };
+        let written = self.file.next_written(run.offset + into);
+        let into = written.map_or(run.len, |at| (at - run.offset).min(run.len));
+        PhysAddr(run.start + into)
+    }
+
     fn end(&self) -> PhysAddr {
         PhysAddr(self.map.runs.last().map_or(0, |run| run.start + run.len))
     }
@@ -209,6 +216,24 @@ mod tests {
         map.push(run(0x5000, 0x1000, 0)).unwrap();
         let pages = FilePages { file: Arc::clone(&pages.file), map };
         assert_eq!(pages.read(PhysAddr(0x5000), &mut [0; 8]), Ok(()), "another writer's data");
+    }
+
+    /// What nobody wrote to is not looked through.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_hole_of_the_file_is_passed_over() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(64 << 30).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(file.as_file(), &[7; 0x1000], 8 << 30).unwrap();
+        let mut map = PageMap::default();
+        map.push(run(0x1000, 64 << 30, 0)).unwrap();
+        let pages = FilePages { file: Arc::new(PositionedFile::open(file.path()).unwrap()), map };
+        let next = |at| pages.next_written(PhysAddr(at)).0;
+        assert_eq!((next(0), next(1 << 52)), (0, 1 << 52), "outside of what is kept");
+        let written = (8 << 30) + 0x1000;
+        assert!((written - (1 << 20)..=written).contains(&next(0x1000)), "{:#x}", next(0x1000));
+        assert_eq!((next(written), next(written + 0xfff)), (written, written + 0xfff));
+        assert_eq!(next(written + (1 << 20)), (64 << 30) + 0x1000);
     }
 
     #[test]

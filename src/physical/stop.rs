@@ -11,6 +11,14 @@ const EXCEPTION_ADDRESS: usize = 48;
 /// `FirstChance`, behind the exception record: not 0, since what a dump was made for is over.
 const FIRST_CHANCE: usize = 32 + 152;
 
+/// The code of no exception.
+const NONE: u32 = 0;
+
+/// The stop of a machine of whose `processors` no registers are known.
+pub(crate) fn stood_somewhere(processors: u32) -> StateChange {
+    exception(NONE, 0, (0, processors))
+}
+
 /// A stop of a processor, the first being 0, of `processors` at `at`.
 pub(crate) fn exception(code: u32, at: u64, (processor, processors): (u16, u32)) -> StateChange {
     let mut bytes = vec![0; StateChange::LEN];

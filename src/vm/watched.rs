@@ -33,6 +33,10 @@ impl PhysicalMemory for Watched {
         self.physical.ranges()
     }
 
+    fn next_written(&self, address: PhysAddr) -> PhysAddr {
+        self.physical.next_written(address)
+    }
+
     fn end(&self) -> PhysAddr {
         self.physical.end()
     }
