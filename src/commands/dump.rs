@@ -208,7 +208,7 @@ fn facts(target: &Target<'_>) -> DumpFacts {
         machine: version.machine,
         root: 0,
         is_pae: false,
-        module_list: version.module_list,
+        module_list: target.module_list().unwrap_or_default(),
         process_list: block.as_ref().and_then(DebuggerData::ps_active_process_head).unwrap_or_default(),
         debugger_data: block.as_ref().map_or(VirtAddr(0), |block| block.address()),
         processors: processor_blocks(target).len() as u32,

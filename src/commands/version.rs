@@ -74,6 +74,7 @@ pub struct TargetVersion {
     #[serde(serialize_with = "output::address")]
     #[schemars(with = "output::Hex")]
     kernel_base: VirtAddr,
+    /// 0 where it is not known.
     #[serde(serialize_with = "output::address")]
     #[schemars(with = "output::Hex")]
     loaded_module_list: VirtAddr,
@@ -128,7 +129,7 @@ impl Query for Version {
             },
             built_by,
             kernel_base: version.base,
-            loaded_module_list: version.module_list,
+            loaded_module_list: target.module_list().unwrap_or_default(),
             system_time: clocks.system_time.and_then(TargetTime::of_filetime),
             uptime_ms: clocks.up_time.map(TargetUptime::of_hundreds),
         })
@@ -188,8 +189,11 @@ impl Facts for TargetVersion {
             writeln!(out, "Built by: {built_by}")?;
         }
         let shown = |address| context.address(address);
-        let (base, list) = (shown(self.kernel_base), shown(self.loaded_module_list));
-        writeln!(out, "Kernel base = 0x{base} PsLoadedModuleList = 0x{list}")?;
+        write!(out, "Kernel base = 0x{} PsLoadedModuleList = ", shown(self.kernel_base))?;
+        match self.loaded_module_list {
+            list if list.is_null() => writeln!(out, "not known")?,
+            list => writeln!(out, "0x{}", shown(list))?,
+        }
         match &self.system_time {
             Some(time) => writeln!(out, "Debug session time: {time}")?,
             None => writeln!(out, "Debug session time: not available")?,

@@ -41,6 +41,15 @@ pub(super) fn pages(file: &PositionedFile, header: &Header) -> Result<PageMap, D
         _ if is_bitmap => bitmap(file, header, &start),
         _ if is_ranges && header.is_64_bit => ranges(file, header, &start),
         3 => Err(DumpError::Refused("a header without pages".into())),
+        2 | 5..=10 if file.len() < header.len() + 0x40 => {
+            Err(DumpError::Truncated { what: "list of pages", has: file.len(), needs: header.len() + 0x40 })
+        }
+        2 | 5..=10 => Err(DumpError::Damaged(format!(
+            "its type {:#x} has a list of pages (SDMPDUMP, FDMPDUMP or RDMPDUMP) at {:#x}, where this one has {}",
+            header.dump_type,
+            header.len(),
+            start.get(..12).unwrap_or_default().escape_ascii()
+        ))),
         other => {
             Err(DumpError::field("DumpType", if header.is_64_bit { 0xf98 } else { 0xf88 }, other.into()))
         }

@@ -63,7 +63,7 @@ pub fn open(path: &Path, dtb: Option<u64>) -> Result<Opened, DumpError> {
             virtual_machine(&file, map, &[], &[], "LiME image", dtb)
         }
         Some(begins) if vmware::is_state(begins) => vmware_machine(&file, None, dtb),
-        Some(begins) => match refused(begins) {
+        Some(begins) => match refused(&start) {
             Some(reason) => Err(DumpError::Refused(reason.into())),
             None => memory_alone(&file, begins, dtb),
         },
@@ -82,6 +82,8 @@ fn memory_alone(file: &Arc<PositionedFile>, begins: &[u8], dtb: Option<u64>) -> 
              found in it"
                 .into(),
         ),
+        // Two bytes only, which memory may begin with by chance.
+        [b'M', b'Z', ..] => DumpError::Refused("a program, a driver or a library".into()),
         begins => DumpError::Unknown { begins: begins.escape_ascii().to_string() },
     }
     };
@@ -161,6 +163,8 @@ fn images(opened: &Opened) -> usize {
 
 /// Why a file with this beginning is none of ours, if that is known.
 fn refused(begins: &[u8]) -> Option<&'static str> {
+    const DISK: &str = "a virtual machine's disk, which holds no memory: what Windows wrote is in it (Windows\\MEMORY.DMP), and --vm reads the \
+         machine while it runs";
     const KNOWN: &[(&[u8], &str)] = &[
         (b"MDMP", "a process's minidump: it holds no kernel memory"),
         (b"HIBR", "a hibernation file: start the machine, and make a kernel dump"),
@@ -173,6 +177,21 @@ fn refused(begins: &[u8]) -> Option<&'static str> {
         (b"makedump", "a compressed core of QEMU: make one without -z, -l, -s"),
         (b"KDUMP   ", "a compressed core of QEMU: make one without -z, -l, -s"),
         (b"PAGE\0\0\0\0", "a dump whose writing did not finish"),
+        (b"\x1f\x8b\x08", "compressed with gzip: unpack it first (gzip -d)"),
+        (b"PK\x03\x04", "a zip archive: unpack the dump first (unzip)"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive: unpack the dump first (7z x)"),
+        (b"Rar!\x1a\x07", "a RAR archive: unpack the dump first (unrar x)"),
+        (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first (zstd -d)"),
+        (b"\xfd7zXZ\0", "compressed with xz: unpack it first (xz -d)"),
+        (b"BZh", "compressed with bzip2: unpack it first (bzip2 -d)"),
+        (b"QFI\xfb", DISK),
+        (b"KDMV", DISK),
+        (b"# Disk DescriptorFile", DISK),
+        (b"vhdxfile", DISK),
+        (b"conectix", DISK),
+        (b"<<< Oracle VM VirtualBox Disk Image", DISK),
+        (b"Microsoft C/C++ MSF 7.00", "a symbol file (PDB), which goes into the folder that -y names"),
+        (b"EGAP", "a dump whose bytes are in another order: it was swapped word by word on its way"),
     ];
     KNOWN.iter().find(|(magic, _)| begins.starts_with(magic)).map(|(_, what)| *what)
 }
@@ -280,8 +299,11 @@ fn virtual_machine(
     let pages: Arc<dyn PhysicalMemory> = Arc::new(KeptPages::new(FilePages { file: Arc::clone(file), map }));
     let found = physical::find(&pages, leads, dtb)?;
     let context = processors.first().map(Processor::context);
-    let at = processors.first().map_or(0, |cpu| cpu.rip);
-    let stop = physical::exception(0x8000_0003, at, (0, leads.len().max(1) as u32));
+    let count = leads.len().max(1) as u32;
+    let stop = match processors.first() {
+        Some(cpu) => physical::exception(0x8000_0003, cpu.rip, (0, count)),
+        None => physical::stood_somewhere(count),
+    };
     let name = file.path().display().to_string();
     let contexts = processors.iter().map(Processor::context).collect();
     let source = ImageSource::new(name, found.memory, found.version, stop, context).with_contexts(contexts);

@@ -4,7 +4,7 @@ use kd_protocol::MachineType;
 use kd_protocol::kd::StateChange;
 
 use super::header::Header;
-use crate::physical::exception;
+use crate::physical::{exception, stood_somewhere};
 
 /// A machine that was stopped by whoever made the dump.
 const BREAKPOINT: u32 = 0x8000_0003;
@@ -25,6 +25,9 @@ pub(super) fn program_counter(machine: MachineType, context: &[u8]) -> u64 {
 
 /// The stop of a dump with this header, by this processor.
 pub(super) fn of_header(header: &Header, processor: u16) -> StateChange {
+    if header.exception.is_none() && header.context.is_none() {
+        return stood_somewhere(header.processors);
+    }
     let (code, address) = header.exception.unwrap_or((BREAKPOINT, 0));
     let at = header.context.as_deref().map_or(address, |context| program_counter(header.machine, context));
     exception(code, at, (processor, header.processors))

@@ -189,11 +189,11 @@ impl Report {
             if is_live { "at" } else { "in" },
             if is_64_bit { "TRUE" } else { "FALSE" }
         ));
-        self.status(&format!(
-            "Kernel base = {} PsLoadedModuleList = {}",
-            address(version.base),
-            address(version.module_list)
-        ));
+        let list = match version.module_list {
+            list if list.is_null() => "not known".to_owned(),
+            list => address(list).to_string(),
+        };
+        self.status(&format!("Kernel base = {} PsLoadedModuleList = {list}", address(version.base)));
     }
 
     /// Says why and where the target stopped. The kernel may have printed its bug check itself.
@@ -208,6 +208,9 @@ impl Report {
         }
         if matches!(stop.change.detail, StateDetail::Exception(_)) {
             self.status(&event_of(stop));
+        }
+        if is_nowhere(stop) {
+            return;
         }
         let at = output::Address { address: stop.program_counter, pointer_size: stop.pointer_size };
         self.status(&format!("{}:\n{at}", stop.symbol));
@@ -285,9 +288,18 @@ impl Report {
     }
 }
 
+/// True for a file that has no processor's registers.
+fn is_nowhere(stop: &Stop) -> bool {
+    let is_none = |it: &StateDetail| matches!(it, StateDetail::Exception(it) if it.exception_code.0 == 0);
+    stop.program_counter.is_null() && is_none(&stop.change.detail)
+}
+
 /// A stop in WinDbg's words.
 pub(super) fn event_of(stop: &Stop) -> String {
     match &stop.change.detail {
+        _ if is_nowhere(stop) => {
+            "No processor's registers are in it: where the machine stood is not known".into()
+        }
         StateDetail::Exception(exception) => {
             let chance = if exception.first_chance == 0 { "!!! second chance !!!" } else { "first chance" };
             format!("{} ({chance})", output::exception(exception.exception_code.0))

@@ -77,8 +77,18 @@ impl Target<'_> {
         self.modules.get_or_init(|| self.read_modules()).clone()
     }
 
+    /// Where the head of the list of loaded modules is: `nt!PsLoadedModuleList`. A source that does not know it leaves it to
+    /// the kernel's symbols, which may be found later than the kernel.
+    ///
+    /// # Errors
+    /// Those of [`address_of`](Self::address_of).
+    pub fn module_list(&self) -> Result<VirtAddr, TargetError> {
+        let known = self.kernel.version().module_list;
+        if known.is_null() { self.address_of("nt!PsLoadedModuleList") } else { Ok(known) }
+    }
+
     fn read_modules(&self) -> Result<Arc<ModuleList>, TargetError> {
-        let version = self.kernel.version();
+        let (version, head) = (self.kernel.version(), self.module_list()?);
         let mut readings = 0;
         loop {
             let (known, mark) = self.with_loaded(|loaded| (loaded.whole.clone(), loaded.mark));
@@ -88,8 +98,7 @@ impl Target<'_> {
             let (first, offsets) = (mark.map(|mark| mark.first), self.entry_offsets());
             let breaths = self.breaths();
             let breathe = || self.breathe_if_full(1);
-            let list =
-                ModuleList::read(&self.memory, version.module_list, version.base, first, &offsets, &breathe)?;
+            let list = ModuleList::read(&self.memory, head, version.base, first, &offsets, &breathe)?;
             readings += 1;
             let has_changed = breaths != self.breaths() && self.with_loaded(|loaded| loaded.mark) != mark;
             if has_changed && readings < READINGS {
@@ -151,7 +160,7 @@ impl Target<'_> {
 
     /// Looks at the list from its ends; nothing if it is known whole, or not even its ends are.
     fn with_ends<T>(&self, look: impl FnOnce(&mut Ends) -> Option<T>) -> Option<T> {
-        let head = self.kernel.version().module_list;
+        let head = self.module_list().ok()?;
         self.with_loaded(|loaded| {
             let mark = loaded.mark.filter(|_| loaded.whole.is_none())?;
             look(loaded.ends.get_or_insert_with(|| Ends::new(head, mark.first, mark.last)))
@@ -168,10 +177,11 @@ impl Target<'_> {
     pub(super) fn with_loaded<T>(&self, look: impl FnOnce(&mut Loaded) -> T) -> T {
         let symbols = self.module_symbols("nt").ok();
         let symbols = symbols.as_ref().map(|(_, symbols)| &**symbols);
+        let head = self.module_list().ok();
         let mut loaded = self.kernel.loaded();
         let stop = Some(self.memory.stop());
         if loaded.stop != stop {
-            let mark = self.read_mark(symbols);
+            let mark = head.and_then(|head| self.read_mark(head, symbols));
             let holds = mark.is_some() && mark == loaded.mark && self.still_holds(&loaded, symbols);
             if !holds {
                 let mut images = std::mem::take(&mut loaded.images);
@@ -184,9 +194,9 @@ impl Target<'_> {
     }
 
     /// Reads what changes with the list. In most kernels it lies in one reply.
-    fn read_mark(&self, symbols: Option<&dyn Symbols>) -> Option<Mark> {
+    fn read_mark(&self, head: VirtAddr, symbols: Option<&dyn Symbols>) -> Option<Mark> {
         let pointer = self.pointer_size();
-        let mut ranges = vec![(self.kernel.version().module_list, 2 * pointer)];
+        let mut ranges = vec![(head, 2 * pointer)];
         ranges.extend(self.variable(symbols, "MmLastUnloadedDriver").map(|at| (at, 4)));
         let mut answers = self.read_ranges(&ranges).into_iter();
         let links = answers.next()?.ok()?;
