@@ -93,7 +93,12 @@ impl Desk {
                 // The shell lives on at Ctrl+C, to tell how the program ended.
                 let line =
                     format!("trap : INT; '{program}' {} {behind}", arguments.collect::<Vec<_>>().join(" "));
-                TerminalCommand::new("sh").args(["-c", &line])
+                // What is started in the background of a script ignores Ctrl+C, and so would all that it starts.
+                if cfg!(target_os = "linux") {
+                    TerminalCommand::new("env").args(["--default-signal=INT", "sh", "-c", &line])
+                } else {
+                    TerminalCommand::new("sh").args(["-c", &line])
+                }
             }
         };
         let command = command
