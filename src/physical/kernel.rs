@@ -13,15 +13,12 @@ use kd_protocol::MachineType;
 use object::read::pe::ExportTable;
 
 use super::processor::Processor;
-use crate::memory::{Memory, Paging, PhysAddr, PhysicalMemory, TranslatedMemory, Translation, VirtAddr};
+use crate::memory::{
+    Memory, Paging, PhysAddr, PhysicalMemory, SharedData, TranslatedMemory, Translation, VirtAddr,
+};
 use crate::source::KernelVersion;
 
 const PAGE: u64 = 0x1000;
-/// `KUSER_SHARED_DATA`, at the same address in every process.
-const KUSER_64: VirtAddr = VirtAddr(0xffff_f780_0000_0000);
-const KUSER_32: VirtAddr = VirtAddr(0xffdf_0000);
-/// Its `NtMajorVersion`.
-const NT_MAJOR_VERSION: u64 = 0x26c;
 /// The kernel's image begins at most this far below its code.
 const MAX_IMAGE: u64 = 32 << 20;
 /// Where the KPCR of an x64 kernel with KVA shadow keeps the kernel's own root: 7601; 9600 to 18362; 19041 and later.
@@ -57,9 +54,9 @@ pub(crate) fn with_root(
     paging: Paging,
 ) -> Option<TranslatedMemory> {
     let memory = TranslatedMemory::new(Arc::clone(physical), cr3, paging);
-    let shared = if matches!(paging, Paging::Pae | Paging::X86) { KUSER_32 } else { KUSER_64 };
+    let shared = SharedData::address(!matches!(paging, Paging::Pae | Paging::X86));
     let mut major = [0; 4];
-    memory.read_virtual(shared.offset(NT_MAJOR_VERSION), &mut major).ok()?;
+    memory.read_virtual(shared.offset(SharedData::NT_MAJOR_VERSION), &mut major).ok()?;
     matches!(u32::from_le_bytes(major), 5 | 6 | 10).then_some(memory)
 }
 
@@ -239,14 +236,14 @@ fn is_top_table(page: &[u8], at: u64, paging: Paging) -> bool {
 
 /// The build that `KUSER_SHARED_DATA` says; kernels before 10 have no place for it there.
 pub(crate) fn shared_build(memory: &dyn Memory, is_64_bit: bool) -> Option<u16> {
-    const NT_BUILD_NUMBER: u64 = 0x260;
-    let shared = if is_64_bit { KUSER_64 } else { KUSER_32 };
+    let shared = SharedData::address(is_64_bit);
     let word = |at: u64| {
         let mut value = [0; 4];
         memory.read_virtual(shared.offset(at), &mut value).ok()?;
         Some(u32::from_le_bytes(value))
     };
-    let build = (word(NT_MAJOR_VERSION)? == 10).then(|| word(NT_BUILD_NUMBER)).flatten()?;
+    let build =
+        (word(SharedData::NT_MAJOR_VERSION)? == 10).then(|| word(SharedData::NT_BUILD_NUMBER)).flatten()?;
     // The upper half says whether it is a free build.
     Some(build as u16).filter(|build| *build != 0)
 }
