@@ -28,6 +28,7 @@ mod patience;
 mod progress;
 mod record;
 mod registers;
+mod registers_arm64;
 mod scatter;
 mod search;
 mod searched;
@@ -334,7 +335,9 @@ impl<'a> Target<'a> {
         let cpu = self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?;
         let machine = self.kernel.version().machine;
         if !Registers::knows(machine) {
-            return Err(ReadCause::Unsupported("the context of a machine that is neither x64 nor x86"));
+            return Err(ReadCause::Unsupported(
+                "the context of a machine that is neither x64, x86 nor ARM64",
+            ));
         }
         let context = match processor {
             None => self.context()?,
