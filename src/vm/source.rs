@@ -346,7 +346,9 @@ impl StoppedCpu for VmMemory {
 
     fn context_of(&self, processor: u16) -> Result<Vec<u8>, ReadCause> {
         let cpu = self.machine.processor(processor.into()).map_err(|cause| self.failed(cause))?;
-        cpu.map(|cpu| cpu.context()).ok_or(ReadCause::Unsupported("a processor of that number"))
+        let machine = self.machine.read(|kernel| kernel.found.version.machine);
+        let machine = machine.map_err(|cause| self.failed(cause))?;
+        cpu.map(|cpu| cpu.context(machine)).ok_or(ReadCause::Unsupported("a processor of that number"))
     }
 }
 

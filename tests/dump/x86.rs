@@ -65,8 +65,8 @@ impl Tables {
     }
 }
 
-/// A dump of type 1 whose kernel has an image's header, a debugger data block and a list of one module.
-pub(crate) fn write(name: &str, is_pae: bool) -> PathBuf {
+/// A machine whose kernel has an image's header, a debugger data block and a list of one module.
+fn machine(is_pae: bool) -> (Frames, u32) {
     let mut frames = Frames(Vec::new());
     let root = frames.take();
     let tables = Tables { is_pae, root };
@@ -96,6 +96,14 @@ pub(crate) fn write(name: &str, is_pae: bool) -> PathBuf {
     frames.put(data, 0x800, &DATA.to_le_bytes());
     frames.put(data, 0x804, &DATA.to_le_bytes());
 
+    // KiDivideErrorFault, as its gate has it.
+    frames.put(data, 0xa00, &[0x23, 0x05, 8, 0, 0, 0x8e, 0x40, 0x80]);
+    (frames, root)
+}
+
+/// A dump of type 1 of it.
+pub(crate) fn write(name: &str, is_pae: bool) -> PathBuf {
+    let (frames, root) = machine(is_pae);
     let header = header(root, is_pae, frames.0.len() as u32);
     let path = folder("x86").join(name);
     let mut file = std::fs::File::create(&path).unwrap();
@@ -275,5 +283,59 @@ fn a_small_dump_of_a_32_bit_machine_opens_for_what_it_has() {
         assert!(text(&target, "da 8c000010 L8").contains("a block."), "{}", text(&target, "da 8c000010 L8"));
         let verifier = text(&target, "!verifier 3");
         assert!(verifier.contains("a small memory dump does not hold it"), "{verifier}");
+    }
+}
+
+/// A core as QEMU writes it of a machine that is not in long mode: its note leads to the tables and to the kernel.
+#[test]
+fn a_core_of_a_32_bit_machine_is_found_through_its_processor() {
+    for is_pae in [true, false] {
+        let (frames, root) = machine(is_pae);
+        let mut state = vec![0; 0x1b8];
+        let mut put = |at: usize, value: u32| state[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        for (at, value) in
+            [(0, 1), (4, 0x1b8), (8, 0xeaea), (0x38, 0x8a00_1f00), (0x88, BASE + 0x123), (0x90, 0x246)]
+        {
+            put(at, value);
+        }
+        // cs; IDT; CR3, CR4.
+        for (at, value) in
+            [(0x98, 8), (0x180, DATA + 0xa00), (0x1a0, root << 12), (0x1a8, if is_pae { 0x20 } else { 0 })]
+        {
+            put(at, value);
+        }
+        let mut note: Vec<u8> = [5_u32, 0x1b8, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+        note.extend(b"QEMU\0\0\0\0");
+        note.extend(&state);
+        let mut core = b"\x7fELF\x01\x01\x01".to_vec();
+        core.resize(52 + 2 * 32, 0);
+        core[16..24].copy_from_slice(&[4, 0, 3, 0, 1, 0, 0, 0]);
+        core[28] = 52;
+        core[40..46].copy_from_slice(&[52, 0, 32, 0, 2, 0]);
+        let notes_at = core.len() as u32;
+        let len = (frames.0.len() * PAGE) as u32;
+        // Type, offset, virtual and physical address, bytes in the file and in memory.
+        let segments = [
+            [4, notes_at, 0, 0, note.len() as u32, 0],
+            [1, notes_at + note.len() as u32, 0, PAGE as u32, len, len],
+        ];
+        for (index, segment) in segments.iter().enumerate() {
+            let bytes: Vec<u8> = segment.iter().flat_map(|word| word.to_le_bytes()).collect();
+            core[52 + 32 * index..][..24].copy_from_slice(&bytes);
+        }
+        core.extend(note);
+        frames.0.iter().for_each(|frame| core.extend(frame));
+        let path = folder("x86").join(if is_pae { "pae.core" } else { "plain.core" });
+        std::fs::write(&path, core).unwrap();
+        let opened = dump::open(&path, None).unwrap_or_else(|error| panic!("{is_pae}: {error}"));
+        let version = opened.source.version().unwrap();
+        assert_eq!(
+            (version.base, version.machine, version.is_64_bit()),
+            (VirtAddr(BASE.into()), MachineType::I386, false)
+        );
+        let opened = debugger(&path, &symbols(&WINDOWS_7_SP1));
+        let target = opened.target().unwrap();
+        assert_eq!(text(&target, "r eax, esp, eip, cs"), "eax=0000eaea esp=8a001f00 eip=80400123 cs=0008\n");
+        assert!(text(&target, &format!("da {IN_TRANSITION:x} L8")).contains("still he"));
     }
 }
