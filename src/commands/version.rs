@@ -180,7 +180,8 @@ impl Facts for TargetVersion {
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let processors = if self.multiprocessor { "MP" } else { "UP" };
         let kind = if self.free { "Free" } else { "Checked" };
-        writeln!(out, "Windows Kernel Version {} {processors} {kind} {}", self.build, self.machine)?;
+        let build = if self.build == 0 { "not known".to_owned() } else { self.build.to_string() };
+        writeln!(out, "Windows Kernel Version {build} {processors} {kind} {}", self.machine)?;
         if let Some(built_by) = &self.built_by {
             writeln!(out, "Built by: {built_by}")?;
         }

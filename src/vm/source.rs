@@ -243,6 +243,11 @@ impl Control for VmSource {
         self.go()
     }
 
+    /// Whoever attaches to a machine that is paused leaves it so.
+    fn last_resort(&self) -> &'static str {
+        "tell its monitor cont (virsh resume, or cont at QEMU's own prompt); a machine that is off needs nothing"
+    }
+
     fn hurry(&self) {}
 
     fn reboot(&self) -> Result<(), RequestError> {
