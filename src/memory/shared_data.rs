@@ -2,7 +2,7 @@
 //!
 //! Source: docs/dumps.md 2 and 6; `_KUSER_SHARED_DATA` in the symbols of kernels from 7601 to 19041.
 
-use super::VirtAddr;
+use kd_protocol::VirtAddr;
 
 /// Where it is, and what stands where in it.
 #[derive(Clone, Copy, Debug)]

@@ -94,7 +94,7 @@ impl Registers {
     pub fn get(&self, name: &str) -> Option<Register> {
         let name = name.to_ascii_lowercase();
         if let Kind::Arm64(registers) = &self.0 {
-            return registers.get(&name);
+            return registers.get(&name).map(|(value, bits)| Register { value, bits });
         }
         if let Some(value) = self.general(&name) {
             return Some(Register { value, bits: self.bits() });

@@ -8,8 +8,6 @@
 
 use kd_protocol::wire::{DecodeError, Reader};
 
-use super::registers::Register;
-
 /// A CPU's registers but for its vectors and breakpoints.
 #[derive(Clone, Debug)]
 pub(super) struct RegistersArm64 {
@@ -43,14 +41,14 @@ impl RegistersArm64 {
         Ok(Self { cpsr, x, sp, pc, fpcr, fpsr })
     }
 
-    /// The register called `name`, in lower case: `x0`, `fp`, `lr`, `sp`, `pc`, `w0`, `psr`.
-    pub(super) fn get(&self, name: &str) -> Option<Register> {
+    /// The value and the bits of the register called `name`, in lower case: `x0`, `fp`, `lr`, `sp`, `pc`, `w0`, `psr`.
+    pub(super) fn get(&self, name: &str) -> Option<(u64, u32)> {
         let numbered = |digits: &str| {
             let number: usize =
                 digits.parse().ok().filter(|_| digits == "0" || !digits.starts_with(['0', '+']))?;
             self.x.get(number).copied()
         };
-        let (value, bits) = match name {
+        Some(match name {
             "fp" => (self.x[29], 64),
             "lr" => (self.x[30], 64),
             "sp" => (self.sp, 64),
@@ -63,7 +61,6 @@ impl RegistersArm64 {
                 (_, Some(digits)) => (numbered(digits)? & 0xffff_ffff, 32),
                 _ => return None,
             },
-        };
-        Some(Register { value, bits })
+        })
     }
 }
