@@ -15,6 +15,7 @@ mod clock;
 mod complete;
 mod context;
 mod control;
+mod disassemble;
 mod dt;
 mod dump;
 mod echo;

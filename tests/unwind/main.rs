@@ -1,6 +1,7 @@
 //! Stacks of x64 code: against the truth, against another unwinder, against nonsense.
 
 mod image;
+mod instructions;
 mod native;
 mod nonsense;
 mod oracle;
