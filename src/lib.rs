@@ -10,7 +10,6 @@
 //! ```text
 //! main (cli) --> shell --> debugger --> commands --> target --> memory   (leaf)
 //!   |    |         |          |            |            |-----> unwind   (leaf: from a frame's registers to its caller's)
-//!   |    |         |          |            |-----> disassembly (leaf: from bytes to what WinDbg writes)
 //!   |    |         |          |            |            |-----> symbols --> output
 //!   |    |         |          |            `------------`-----> output   (leaf: how text of the target's is shown)
 //!   |    |         |          `--> source --> memory
@@ -55,7 +54,6 @@ pub mod capture;
 pub mod check;
 pub mod commands;
 pub mod debugger;
-pub mod disassembly;
 pub mod doctor;
 pub mod dump;
 pub mod key;

@@ -10,7 +10,7 @@ use kd_protocol::kd::{
 use kd_protocol::{PhysAddr, VirtAddr};
 
 use super::quirks::{Quirk, Quirks};
-use super::windows::{Chance, Stop, System};
+use super::windows::{Chance, PoolHit, Stop, System};
 
 /// Slots of the kernel's breakpoint table.
 const BREAKPOINTS: usize = 32;
@@ -81,6 +81,8 @@ pub struct Debuggee {
     quirks: Quirks,
     /// The processor that reported the stop.
     processor: usize,
+    /// The one that has stopped the others, which goes on from there.
+    stopped_by: usize,
     cause: Cause,
     /// Where the machine stood when it stopped.
     stopped_at: VirtAddr,
@@ -108,6 +110,7 @@ impl Debuggee {
             quirks,
             breakpoints: [None; BREAKPOINTS],
             processor: 0,
+            stopped_by: 0,
             cause: Cause::BreakIn,
             stopped_at: VirtAddr(0),
             written: 0,
@@ -140,6 +143,15 @@ impl Debuggee {
         })
     }
 
+    /// Stops the machine if somebody has just used the tag in `nt!PoolHitTag`, and says what to announce.
+    pub fn stop_at_pool_hit(&mut self) -> Option<(PoolHit, StateChange)> {
+        let hit = self.machine.stop_at_pool_hit()?;
+        let cause =
+            Cause::Exception { code: NtStatus::BREAKPOINT, chance: Chance::First, parameters: [0; 2] };
+        let change = self.stopped_on(hit.processor, cause);
+        Some((hit, change))
+    }
+
     /// Lets the machine go on. `status` says whether its exception was handled: failure if not.
     ///
     /// A processor that still stands on the instruction that stopped it stops there again.
@@ -163,7 +175,7 @@ impl Debuggee {
             _ => {}
         }
         // The others idle.
-        self.processor = 0;
+        self.processor = self.stopped_by;
         let rip = self.machine.program_counter(self.processor);
         let mut instruction = [0; 2];
         let read = self.machine.read_virtual(rip, &mut instruction);
@@ -183,7 +195,12 @@ impl Debuggee {
     }
 
     fn stopped(&mut self, cause: Cause) -> StateChange {
-        self.processor = 0;
+        self.stopped_on(0, cause)
+    }
+
+    fn stopped_on(&mut self, processor: usize, cause: Cause) -> StateChange {
+        self.processor = processor;
+        self.stopped_by = processor;
         self.cause = cause;
         self.stopped_at = self.machine.program_counter(self.processor);
         self.report()
@@ -273,6 +290,7 @@ impl Debuggee {
         }
         self.breakpoints = [None; BREAKPOINTS];
         self.processor = 0;
+        self.stopped_by = 0;
         self.cause = Cause::BreakIn;
         self.is_context_read = false;
         self.pending_context.clear();

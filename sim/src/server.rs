@@ -17,7 +17,7 @@ use super::serial::{self, Listener};
 use super::status::{MachineState, Status};
 use super::target::Target;
 use super::udp;
-use super::windows::{Build, NotOnBuild, Outstanding, Scenario, Stop};
+use super::windows::{Build, NotOnBuild, Outstanding, PoolHit, Scenario, Stop};
 
 /// KDNET version byte of Windows 10 2004.
 const KDNET_VERSION: u8 = 5;
@@ -168,6 +168,18 @@ impl Simulator {
     #[must_use]
     pub fn answers(&self) -> Vec<String> {
         self.status.read(|snapshot| snapshot.answers.clone())
+    }
+
+    /// The stops at blocks of the tag in `nt!PoolHitTag` that it has reported, over all boots: the simulation's own account.
+    #[must_use]
+    pub fn pool_hits(&self) -> Vec<PoolHit> {
+        self.status.read(|snapshot| snapshot.pool_hits.clone())
+    }
+
+    /// The tag that a debugger has written to `nt!PoolHitTag` and not taken away, in memory order.
+    #[must_use]
+    pub fn pool_hit_tag(&self) -> Option<[u8; 4]> {
+        self.status.read(|snapshot| snapshot.pool_hit_tag)
     }
 
     /// Starts the machine anew, without a word to its debugger. It is switched on then.

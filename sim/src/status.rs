@@ -3,6 +3,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::windows::PoolHit;
+
 /// What a simulated machine is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MachineState {
@@ -30,6 +32,10 @@ pub(super) struct Snapshot {
     pub(super) requests: u64,
     pub(super) written: u64,
     pub(super) answers: Vec<String>,
+    /// Stops at blocks of a tag.
+    pub(super) pool_hits: Vec<PoolHit>,
+    /// The tag whose blocks it stops at.
+    pub(super) pool_hit_tag: Option<[u8; 4]>,
     /// Since when it has been stopped.
     pub(super) stopped_at: Option<Instant>,
     /// How long it stood still in the longest stop that is over.
@@ -63,6 +69,8 @@ impl Default for Snapshot {
             requests: 0,
             written: 0,
             answers: Vec::new(),
+            pool_hits: Vec::new(),
+            pool_hit_tag: None,
             stopped_at: None,
             longest_stop: Duration::ZERO,
         }

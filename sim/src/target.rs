@@ -24,6 +24,8 @@ use super::windows::{Build, Growth, Scenario, Stop, System};
 
 /// A running machine's time advances in steps of this.
 const TICK: Duration = Duration::from_millis(50);
+/// The same while a tag is watched for: what it stops at comes when it comes.
+const WATCHED_TICK: Duration = Duration::from_millis(1);
 /// Room for the answer to a prompt, as RtlAssert has it.
 const ANSWER_SIZE: u32 = 2;
 
@@ -146,7 +148,7 @@ impl Target {
             return None;
         }
         let running = self.runs();
-        let tick = running.then_some(self.ticked_at + TICK);
+        let tick = running.then_some(self.ticked_at + self.tick());
         let break_in = self.break_in_at.filter(|_| running);
         let line = self.flood.as_ref().filter(|_| running).map(|flood| flood.next_at);
         let due = tick.into_iter().chain(line).chain(break_in).chain(self.link.poll_timeout()).min()?;
@@ -164,11 +166,12 @@ impl Target {
         }
         if !self.runs() {
             self.ticked_at = now;
-        } else if now - self.ticked_at >= TICK {
+        } else if now - self.ticked_at >= self.tick() {
             for line in self.debuggee.machine.run_for(now - self.ticked_at) {
                 self.print(now, line);
             }
             self.ticked_at = now;
+            self.stop_at_pool_hit(now);
         }
         self.print_flood(now);
         if self.runs() && self.break_in_at.take_if(|at| *at <= now).is_some() {
@@ -192,9 +195,11 @@ impl Target {
             }
         }
         let (state, written) = (self.state(), self.debuggee.written());
+        let watched = self.debuggee.machine.pool_hit_tag();
         self.status.publish(|snapshot| {
             snapshot.state = state;
             snapshot.written = written;
+            snapshot.pool_hit_tag = watched;
         });
     }
 
@@ -291,6 +296,11 @@ impl Target {
         self.link.is_running() && self.request.is_none()
     }
 
+    /// How often its time is brought up to date.
+    fn tick(&self) -> Duration {
+        if self.debuggee.machine.pool_hit_tag().is_some() { WATCHED_TICK } else { TICK }
+    }
+
     /// Switched on, and not suspended.
     fn is_up(&self) -> bool {
         !self.is_off && !self.clock.is_still()
@@ -337,6 +347,12 @@ impl Target {
             }
         }
         let change = self.debuggee.stop_by_itself(stop);
+        self.stop(now, change);
+    }
+
+    fn stop_at_pool_hit(&mut self, now: Instant) {
+        let Some((hit, change)) = self.debuggee.stop_at_pool_hit() else { return };
+        self.status.publish(|snapshot| snapshot.pool_hits.push(hit));
         self.stop(now, change);
     }
 
@@ -513,6 +529,8 @@ fn slide(seed: u64) -> u16 {
 
 #[cfg(test)]
 mod growth_tests;
+#[cfg(test)]
+mod pool_hit_tests;
 #[cfg(test)]
 mod quirk_tests;
 #[cfg(test)]

@@ -58,7 +58,8 @@ pub(super) struct Options {
     #[arg(short = 'z', value_name = "FILE", conflicts_with_all = ["connection", "trace", "reattach"])]
     dump: Option<PathBuf>,
     /// Read a virtual machine that was never booted for debugging, through QEMU's monitor: qmp:PATH, unix:PATH or
-    /// tcp:HOST:PORT, as its -qmp has it. It stands still only while it is read. raw:FILE opens an image of its memory
+    /// tcp:HOST:PORT, as its -qmp has it. It stands still only while it is read. raw:FILE opens an image of its
+    /// memory, elf:FILE a core of it, as -z does
     #[arg(long, value_name = "PLACE", conflicts_with_all = ["connection", "dump", "trace", "reattach"])]
     vm: Option<String>,
     /// The physical address of the kernel's page tables, for a file or a virtual machine that does not say it
@@ -272,11 +273,17 @@ fn with_target(options: &Options, connection: Option<Connection>, work: &Work) -
     match (connection, &options.dump, &options.vm) {
         (Some(connection), _, _) => run_live(options, connection, work),
         (None, Some(file), _) => run_file(options, file, dump::open(file, options.dtb), work),
-        (None, None, Some(place)) if place.starts_with("raw:") => {
-            let file = Path::new(&place["raw:".len()..]);
-            run_file(options, file, dump::open_raw(file, options.dtb), work)
-        }
-        (None, None, Some(place)) => run_vm(options, place, work),
+        (None, None, Some(place)) => match place.split_once(':') {
+            Some(("raw", file)) => {
+                let file = Path::new(file);
+                run_file(options, file, dump::open_raw(file, options.dtb), work)
+            }
+            Some(("elf", file)) => {
+                let file = Path::new(file);
+                run_file(options, file, dump::open(file, options.dtb), work)
+            }
+            _ => run_vm(options, place, work),
+        },
         (None, None, None) => unreachable!("the argument parser asks for -k, -z or --vm"),
     }
 }

@@ -58,6 +58,9 @@ pub(super) struct Options {
     /// How many processors it has, up to 64
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(Growth::MOST_PROCESSORS)))]
     processors: u8,
+    /// By how many call paths myfault.sys leaks while the machine runs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(Growth::MOST_CALLERS)))]
+    callers: u8,
     /// Send from this address; any free port otherwise
     #[arg(long, value_name = "ADDR:PORT")]
     source: Option<SocketAddr>,
@@ -121,6 +124,7 @@ pub(super) fn run(options: &Options) -> u8 {
         reuse: options.reuse,
         busy: options.busy,
         processors: options.processors,
+        callers: options.callers,
     };
     if let Some(path) = &options.write_dump {
         if options.windows.is_32_bit() {

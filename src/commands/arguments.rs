@@ -142,19 +142,6 @@ impl<'a> Arguments<'a> {
         Ok(TypedRange { start, len: Some(len) })
     }
 
-    /// True if the next argument is a length and no name that begins like one: `L10`.
-    pub(super) fn begins_with_length(&self) -> bool {
-        let digits = self.peek().and_then(|word| word.strip_prefix(['L', 'l']));
-        digits.is_some_and(|digits| digits.is_empty() || number(digits).is_some())
-    }
-
-    /// Passes over the `L` of a length. True if one comes next.
-    pub(super) fn skip_length(&mut self) -> bool {
-        let after = self.length_text();
-        self.rest = after.unwrap_or(self.rest);
-        after.is_some()
-    }
-
     /// What follows the `L` of a length; nothing if the next argument is none.
     fn length_text(&self) -> Option<&'a str> {
         let after = self.rest.strip_prefix(['L', 'l'])?;

@@ -24,7 +24,9 @@ use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Run, Takes};
 use super::version::Clocks;
 use crate::dump::{self, DumpFacts, DumpForm};
-use crate::memory::{Frames, Memory, Paging, PhysAddr, PhysicalMemory, ReadCause, Translation, Translator};
+use crate::memory::{
+    Frames, Memory, Paging, PhysAddr, PhysicalMemory, ReadCause, SharedData, Translation, Translator,
+};
 use crate::target::{DebuggerData, Image, Note, NoteCode, Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
@@ -47,8 +49,6 @@ const PAGE: u64 = 0x1000;
 /// Where a kernel's addresses begin, of 64-bit machines and of 32-bit ones, and where they end.
 const KERNEL: [(VirtAddr, VirtAddr); 2] =
     [(VirtAddr(0xffff_8000_0000_0000), VirtAddr(u64::MAX)), (VirtAddr(0x8000_0000), VirtAddr(0xffff_ffff))];
-/// The same in every process; whoever opens a dump without more looks there.
-const KUSER_SHARED_DATA: [VirtAddr; 2] = [VirtAddr(0xffff_f780_0000_0000), VirtAddr(0xffdf_0000)];
 /// Bytes of a processor's block that are kept.
 const KPRCB: usize = 0x8000;
 /// No machine has more processors.
@@ -243,7 +243,8 @@ fn processor_blocks(target: &Target<'_>) -> Vec<VirtAddr> {
 /// Reads what whoever opens a dump looks at first, so that it is among what was read; what lies in no page that is kept by
 /// reading is returned.
 fn read_what_readers_want(target: &Target<'_>, facts: &DumpFacts) -> Vec<VirtAddr> {
-    let mut pages = vec![KUSER_SHARED_DATA[usize::from(is_32_bit(target))]];
+    // Whoever opens a dump without more looks there.
+    let mut pages = vec![SharedData::address(!is_32_bit(target))];
     let read = |at: VirtAddr, len: usize| drop(target.read_some(at, len));
     read(facts.module_list, 16);
     if let Ok(modules) = target.modules() {

@@ -12,8 +12,8 @@ const KNOWN: &[(&[&str], &str)] = &[
         "the stacks of other threads are not looked at; `k` shows that of the processor that stopped",
     ),
     (
-        &["up", "ur", "ux", "uu"],
-        "`u ADDRESS` shows the instructions at a virtual address, `ub` those before it, `uf` a function's",
+        &["u", "ub", "uf", "up", "ur", "ux"],
+        "there is no disassembler here yet; `db` shows the bytes, `ln` the symbol",
     ),
     (
         &["bp", "bu", "bm", "ba", "bl", "bc", "bd", "be", "br", "bs", "bsc"],

@@ -15,7 +15,6 @@ mod clock;
 mod complete;
 mod context;
 mod control;
-mod disassemble;
 mod dt;
 mod dump;
 mod echo;

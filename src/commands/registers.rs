@@ -19,10 +19,20 @@
 //! nt+0x4fbdc:
 //! 80527bdc
 //! ```
+//! Of an ARM64 one:
+//! ```text
+//!  x0=0000000000000000   x1=0000000000000001   x2=ffffffffffffff80   x3=fffff803f3a36aa0
+//! ..
+//! x28=0000000000000000   fp=ffffe00e0e4bc4a0   lr=0000000000000000   sp=ffffe00e0e4bc4a0
+//!  pc=fffff803f32de014  psr=80000144 N--- EL1
+//! nt+0x4de014:
+//! fffff803`f32de014
+//! ```
 //! Reads only: a register is not written.
 
 use std::fmt;
 
+use kd_protocol::MachineType;
 use serde::Serialize;
 
 use super::answer::{Facts, Found};
@@ -56,6 +66,14 @@ const GENERAL: [&[&str]; 6] = [
 ];
 /// The same on x86, where the flags stand behind the last of them.
 const GENERAL_X86: [&[&str]; 2] = [&["eax", "ebx", "ecx", "edx", "esi", "edi"], &["eip", "esp", "ebp"]];
+/// ARM64's, in lines of four.
+const GENERAL_ARM64: [&str; 32] = [
+    "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15",
+    "x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "fp", "lr",
+    "sp",
+];
+/// The flags of its psr, from bit 31 down, and where the level is.
+const FLAGS_ARM64: [(char, u32); 4] = [('N', 31), ('Z', 30), ('C', 29), ('V', 28)];
 const SEGMENTS: [&str; 6] = ["cs", "ss", "ds", "es", "fs", "gs"];
 /// Each flag and how it is called when set and when clear.
 const FLAGS: [(&str, &str, &str); 8] = [
@@ -77,7 +95,7 @@ pub(super) struct RegisterView {
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
     #[serde(skip)]
-    is_64_bit: bool,
+    machine: MachineType,
 }
 
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
@@ -109,28 +127,40 @@ impl RegisterView {
     }
 
     fn write_all(&self, at: &str, out: &mut dyn fmt::Write) -> fmt::Result {
-        let lines = general(self.is_64_bit);
-        let width = if self.is_64_bit { 16 } else { 8 };
+        if self.machine == MachineType::ARM64 {
+            return self.write_all_arm64(at, out);
+        }
+        let is_64_bit = self.machine == MachineType::AMD64;
+        let lines: &[&[&str]] = if is_64_bit { &GENERAL } else { &GENERAL_X86 };
+        let width = if is_64_bit { 16 } else { 8 };
         for (number, names) in lines.iter().enumerate() {
             // r8 and r9 stand under the others' two-digit names.
             let shown: Vec<_> =
                 names.iter().map(|name| format!("{name:>3}={:0width$x}", self.value(name))).collect();
-            let is_followed = !self.is_64_bit && number + 1 == lines.len();
+            let is_followed = !is_64_bit && number + 1 == lines.len();
             write!(out, "{}{}", shown.join(" "), if is_followed { " " } else { "\n" })?;
         }
         let flags = FLAGS.map(|(flag, set, clear)| if self.value(flag) == 1 { set } else { clear });
         writeln!(out, "iopl={:x}         {}", self.value("iopl"), flags.join(" "))?;
         let segments = SEGMENTS.map(|name| format!("{name}={:04x}", self.value(name)));
         writeln!(out, "{}             efl={:08x}", segments.join("  "), self.value("efl"))?;
-        let program_counter = VirtAddr(self.value(if self.is_64_bit { "rip" } else { "eip" }));
-        let here = Address { address: program_counter, pointer_size: if self.is_64_bit { 8 } else { 4 } };
+        let program_counter = VirtAddr(self.value(if is_64_bit { "rip" } else { "eip" }));
+        let here = Address { address: program_counter, pointer_size: if is_64_bit { 8 } else { 4 } };
         writeln!(out, "{at}:\n{here}")
     }
-}
 
-/// The general registers of a CPU, line by line.
-const fn general(is_64_bit: bool) -> &'static [&'static [&'static str]] {
-    if is_64_bit { &GENERAL } else { &GENERAL_X86 }
+    fn write_all_arm64(&self, at: &str, out: &mut dyn fmt::Write) -> fmt::Result {
+        for names in GENERAL_ARM64.chunks(4) {
+            let shown: Vec<_> =
+                names.iter().map(|name| format!("{name:>3}={:016x}", self.value(name))).collect();
+            writeln!(out, "{}", shown.join("  "))?;
+        }
+        let (pc, psr) = (self.value("pc"), self.value("psr"));
+        let flags = FLAGS_ARM64.map(|(flag, bit)| if psr >> bit & 1 == 1 { flag } else { '-' });
+        let flags: String = flags.iter().collect();
+        writeln!(out, " pc={pc:016x}  psr={psr:08x} {flags} EL{}", psr >> 2 & 3)?;
+        writeln!(out, "{at}:\n{}", Address { address: VirtAddr(pc), pointer_size: 8 })
+    }
 }
 
 impl RegisterView {
@@ -161,18 +191,20 @@ fn run(text: &str, target: &Target<'_>) -> Found {
     if arguments.is_empty() {
         return Ok(Box::new(all(registers, target)));
     }
-    let is_64_bit = registers.is_64_bit();
-    let mut view = RegisterView { registers: Vec::new(), at: None, is_64_bit };
+    let mut view = RegisterView { registers: Vec::new(), at: None, machine: registers.machine() };
     for name in
         text.split([',', ' ']).map(|name| name.trim().trim_start_matches('@')).filter(|name| !name.is_empty())
     {
         let name = name.to_ascii_lowercase();
         let Some(register) = registers.get(&name) else {
-            let known =
-                if is_64_bit { "rax to r15, their parts, rip" } else { "eax to ebp, their parts, eip" };
-            return Err(arguments.usage(format!(
-                "`{name}` is none of the registers that a CONTEXT has; {known}, efl and its flags, segments and dr0 to dr7 are"
-            )));
+            const FLAGS: &str = "efl and its flags, segments and dr0 to dr7";
+            let known = match view.machine {
+                MachineType::ARM64 => "x0 to x28, w0 to w28, fp, lr, sp, pc, psr, fpcr and fpsr".to_owned(),
+                MachineType::I386 => format!("eax to ebp, their parts, eip, {FLAGS}"),
+                _ => format!("rax to r15, their parts, rip, {FLAGS}"),
+            };
+            let problem = format!("`{name}` is none of the registers that a CONTEXT has; {known} are");
+            return Err(arguments.usage(problem));
         };
         view.registers.push(Shown::new(&name, register));
     }
@@ -180,10 +212,16 @@ fn run(text: &str, target: &Target<'_>) -> Found {
 }
 
 fn all(registers: &Registers, target: &Target<'_>) -> RegisterView {
-    let is_64_bit = registers.is_64_bit();
-    let general = general(is_64_bit).iter().copied().flatten().copied();
-    let names = general.chain(SEGMENTS).chain(["efl", "iopl"]).chain(FLAGS.map(|(name, ..)| name));
+    let machine = registers.machine();
+    let general: Vec<&str> = match machine {
+        MachineType::ARM64 => GENERAL_ARM64.into_iter().chain(["pc", "psr"]).collect(),
+        MachineType::I386 => GENERAL_X86.concat(),
+        _ => GENERAL.concat(),
+    };
+    // Of those an ARM64 CPU has none.
+    let flags = SEGMENTS.into_iter().chain(["efl", "iopl"]).chain(FLAGS.map(|(name, ..)| name));
+    let names = general.into_iter().chain(flags);
     let shown = names.filter_map(|name| Some(Shown::new(name, registers.get(name)?)));
     let at = target.symbol_at(registers.program_counter()).to_string();
-    RegisterView { registers: shown.collect(), at: Some(at), is_64_bit }
+    RegisterView { registers: shown.collect(), at: Some(at), machine }
 }

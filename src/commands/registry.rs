@@ -3,9 +3,9 @@
 use super::error::QueryError;
 use super::spec::{CommandSpec, Effect, Takes};
 use super::{
-    bugcheck, control, disassemble, dt, dump, echo, evaluate, examine, help, known, last_event, log, memory,
-    modules, more, pool, processor, registers, reload, running, script, short_stops, stack, symbol_path,
-    time, verifier, version,
+    bugcheck, control, dt, dump, echo, evaluate, examine, help, known, last_event, log, memory, modules,
+    more, pool, processor, registers, reload, running, script, short_stops, stack, symbol_path, time,
+    verifier, version,
 };
 
 /// Every command, in the order in which `.help` lists them.
@@ -45,9 +45,6 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &stack::KF,
     &stack::KN,
     &stack::KV,
-    &disassemble::U,
-    &disassemble::UB,
-    &disassemble::UF,
     &evaluate::EVALUATE,
     &evaluate::FORMATS,
     &echo::COMMAND,

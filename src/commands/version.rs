@@ -23,6 +23,7 @@ use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Run, Takes};
+use crate::memory::SharedData;
 use crate::output;
 use crate::target::{Note, NoteCode, Notes, OfLink, ReadError, SymbolSource, Target, VirtAddr};
 
@@ -48,11 +49,6 @@ pub(super) static VERSION: CommandSpec = CommandSpec {
     run: Run::Symbols(both),
 };
 
-/// `KUSER_SHARED_DATA`, at the same address in every process: of 64-bit kernels, of 32-bit ones.
-const KUSER_SHARED_DATA: [VirtAddr; 2] = [VirtAddr(0xffff_f780_0000_0000), VirtAddr(0xffdf_0000)];
-/// Its `InterruptTime` and `SystemTime`, each a `_KSYSTEM_TIME` {LowPart, High1Time, High2Time}.
-const INTERRUPT_TIME: usize = 0x8;
-const SYSTEM_TIME: usize = 0x14;
 /// The end of the latter.
 const CLOCKS_END: usize = 0x20;
 /// Longest build text read; the kernel's own array has 128 bytes.
@@ -153,11 +149,11 @@ impl Clocks {
         if system_time.is_some() && up_time.is_some() {
             return Self { system_time, up_time, missing: None };
         }
-        let page = KUSER_SHARED_DATA[usize::from(target.pointer_size() == 4)];
+        let page = SharedData::address(target.pointer_size() != 4);
         let (bytes, missing) = target.read_some(page, CLOCKS_END);
         Self {
-            system_time: system_time.or_else(|| system_time_at(&bytes, SYSTEM_TIME)),
-            up_time: up_time.or_else(|| system_time_at(&bytes, INTERRUPT_TIME)),
+            system_time: system_time.or_else(|| system_time_at(&bytes, SharedData::SYSTEM_TIME)),
+            up_time: up_time.or_else(|| system_time_at(&bytes, SharedData::INTERRUPT_TIME)),
             missing,
         }
     }
@@ -184,7 +180,8 @@ impl Facts for TargetVersion {
     fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
         let processors = if self.multiprocessor { "MP" } else { "UP" };
         let kind = if self.free { "Free" } else { "Checked" };
-        writeln!(out, "Windows Kernel Version {} {processors} {kind} {}", self.build, self.machine)?;
+        let build = if self.build == 0 { "not known".to_owned() } else { self.build.to_string() };
+        writeln!(out, "Windows Kernel Version {build} {processors} {kind} {}", self.machine)?;
         if let Some(built_by) = &self.built_by {
             writeln!(out, "Built by: {built_by}")?;
         }

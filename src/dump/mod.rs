@@ -298,14 +298,15 @@ fn virtual_machine(
     }
     let pages: Arc<dyn PhysicalMemory> = Arc::new(KeptPages::new(FilePages { file: Arc::clone(file), map }));
     let found = physical::find(&pages, leads, dtb)?;
-    let context = processors.first().map(Processor::context);
+    let machine = found.version.machine;
+    let contexts: Vec<_> = processors.iter().map(|cpu| cpu.context(machine)).collect();
+    let context = contexts.first().cloned();
     let count = leads.len().max(1) as u32;
     let stop = match processors.first() {
         Some(cpu) => physical::exception(0x8000_0003, cpu.rip, (0, count)),
         None => physical::stood_somewhere(count),
     };
     let name = file.path().display().to_string();
-    let contexts = processors.iter().map(Processor::context).collect();
     let source = ImageSource::new(name, found.memory, found.version, stop, context).with_contexts(contexts);
     Ok(Opened { source, what, warnings })
 }

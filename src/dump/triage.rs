@@ -1,7 +1,7 @@
 //! Small memory dumps: a stack, a few blocks, the lists of drivers, and none of the records that a pool leak is found by.
 //!
 //! ```text
-//!  header | TRIAGE_DUMP64 | context | exception | .. | drivers | unloaded drivers | names | debugger data | blocks
+//!  header | TRIAGE_DUMP64, TRIAGE_DUMP32 | context | exception | .. | drivers | unloaded drivers | names | debugger data | blocks
 //! ```
 //! The lists are no kernel structures in such a file. They are written as such into memory that is made here, at addresses
 //! that the dump has nothing at but for the list's head and the block, so that whoever reads a kernel's lists reads these.
@@ -14,14 +14,14 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use super::error::DumpError;
-use super::header::{Header, LEN_64};
+use super::header::{CONTEXT_X64, CONTEXT_X86, Header, LEN_32, LEN_64};
 use super::opened::Opened;
 use super::stop;
 use crate::memory::{Address, ImageMemory, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
 use crate::physical::PositionedFile;
 use crate::source::{ImageSource, KernelVersion};
 
-/// `TRIAGE_DUMP64`, behind the header.
+/// `TRIAGE_DUMP64` and `TRIAGE_DUMP32`, behind the header: where their fields are that both have.
 mod at {
     pub(super) const VALID_OFFSET: usize = 0x08;
     pub(super) const CONTEXT: usize = 0x0c;
@@ -32,13 +32,90 @@ mod at {
     pub(super) const DRIVERS: usize = 0x30;
     pub(super) const DRIVER_COUNT: usize = 0x34;
     pub(super) const TOP_OF_STACK: usize = 0x48;
-    pub(super) const DATA_PAGE_ADDRESS: usize = 0x60;
-    pub(super) const DATA_PAGE: usize = 0x68;
-    pub(super) const DATA_PAGE_SIZE: usize = 0x6c;
-    pub(super) const DEBUGGER_DATA: usize = 0x70;
-    pub(super) const DEBUGGER_DATA_SIZE: usize = 0x74;
-    pub(super) const BLOCKS: usize = 0x78;
-    pub(super) const BLOCK_COUNT: usize = 0x7c;
+}
+
+/// What differs between the two.
+struct Form {
+    is_64_bit: bool,
+    header: usize,
+    data_page_address: usize,
+    data_page: usize,
+    data_page_size: usize,
+    debugger_data: usize,
+    debugger_data_size: usize,
+    blocks: usize,
+    block_count: usize,
+    /// Bytes of a block's entry: address, offset, size.
+    block: usize,
+    /// Bytes of a driver's entry: its name's place, then what the kernel had in its list.
+    driver: usize,
+    /// `DllBase`, `FullDllName`, `BaseDllName` in the latter.
+    base: usize,
+    names: [usize; 2],
+    /// Bytes of an unloaded driver's: UNICODE_STRING, 12 characters, start, end.
+    unloaded: usize,
+    /// Where what is made here lies: where no kernel has anything else that a small dump holds.
+    made: u64,
+}
+
+const FORM_64: Form = Form {
+    is_64_bit: true,
+    header: LEN_64,
+    data_page_address: 0x60,
+    data_page: 0x68,
+    data_page_size: 0x6c,
+    debugger_data: 0x70,
+    debugger_data_size: 0x74,
+    blocks: 0x78,
+    block_count: 0x7c,
+    block: 16,
+    driver: 0x90,
+    base: 0x30,
+    names: [0x48, 0x58],
+    unloaded: 0x38,
+    // Above everything that a kernel maps.
+    made: 0xffff_ffff_c000_0000,
+};
+
+const FORM_32: Form = Form {
+    is_64_bit: false,
+    header: LEN_32,
+    data_page_address: 0x4c,
+    data_page: 0x50,
+    data_page_size: 0x54,
+    debugger_data: 0x58,
+    debugger_data_size: 0x5c,
+    blocks: 0x60,
+    block_count: 0x64,
+    block: 12,
+    driver: 0x4c,
+    base: 0x18,
+    names: [0x24, 0x2c],
+    unloaded: 0x28,
+    // Its page tables.
+    made: 0xc000_0000,
+};
+
+impl Form {
+    /// Bytes of a pointer.
+    const fn pointer(&self) -> usize {
+        if self.is_64_bit { 8 } else { 4 }
+    }
+
+    /// A number as wide as a pointer.
+    fn bytes(&self, value: u64) -> Vec<u8> {
+        value.to_le_bytes()[..self.pointer()].to_vec()
+    }
+
+    /// `UNICODE_STRING` of `len` bytes of text at `at`.
+    fn unicode_string(&self, len: usize, at: u64) -> Vec<u8> {
+        let len = u16::try_from(len).unwrap_or(0xfffe);
+        let mut bytes = vec![0; 2 * self.pointer()];
+        bytes[..2].copy_from_slice(&len.to_le_bytes());
+        bytes[2..4].copy_from_slice(&len.saturating_add(2).to_le_bytes());
+        bytes[self.pointer()..].copy_from_slice(&self.bytes(at));
+        bytes
+    }
 }
 
 /// A small dump is a few MiB at most; what is larger is none.
@@ -49,37 +126,25 @@ const MAX_BLOCKS: u32 = 0x1_0000;
 const MAX_UNLOADED: usize = 50;
 /// Characters of a path.
 const MAX_NAME: usize = 260;
-/// Bytes of a driver's entry: its name's place, then what the kernel had in its list.
-const DRIVER_ENTRY: usize = 0x90;
-/// Bytes of an unloaded driver's: UNICODE_STRING, 12 characters, start, end.
-const UNLOADED_ENTRY: usize = 0x38;
-
-/// Where what is made here lies: above everything that a kernel maps.
-const MADE: u64 = 0xffff_ffff_c000_0000;
 /// Bytes for one module's entry, larger than any kernel's.
 const MADE_ENTRY: u64 = 0x200;
 
 /// Opens a small dump.
 pub(super) fn open(file: &Arc<PositionedFile>, header: &Header) -> Result<Opened, DumpError> {
-    if !header.is_64_bit {
-        return Err(DumpError::Refused(
-            "a small memory dump of a 32-bit machine, which verikd does not read; a kernel dump it does"
-                .into(),
-        ));
-    }
+    let form = if header.is_64_bit { &FORM_64 } else { &FORM_32 };
     if file.len() > MAX_FILE {
         return Err(DumpError::Damaged(format!("a small dump of {:#x} bytes is none", file.len())));
     }
     let bytes = file.read_some(0, file.len() as usize);
     let bytes = bytes.map_err(|source| DumpError::File { path: file.path().to_owned(), source })?;
-    let dump = Triage { bytes };
+    let dump = Triage { bytes, form };
     let valid = dump.word(at::VALID_OFFSET);
     if dump.slice(valid as usize, 4) != Some(b"TRGD") {
         return Err(DumpError::Damaged(format!(
             "no TRGD at the end of the small dump (ValidOffset {valid:#x}): its writing did not finish, or it was cut"
         )));
     }
-    let mut made = Made { memory: ImageMemory::new(), taken: Vec::new(), next: MADE };
+    let mut made = Made { memory: ImageMemory::new(), taken: Vec::new(), next: form.made };
     // Where the header has no list, one is made somewhere else.
     let module_list = if header.module_list.is_null() { VirtAddr(made.take(16)) } else { header.module_list };
     dump.make_modules(&mut made, module_list);
@@ -88,7 +153,7 @@ pub(super) fn open(file: &Arc<PositionedFile>, header: &Header) -> Result<Opened
     let version = KernelVersion {
         major: header.major,
         build: header.build,
-        flags: KernelVersion::PTR64 | 1,
+        flags: 1 | if form.is_64_bit { KernelVersion::PTR64 } else { 0 },
         machine: header.machine,
         base,
         module_list,
@@ -116,6 +181,7 @@ pub(super) fn open(file: &Arc<PositionedFile>, header: &Header) -> Result<Opened
 /// The whole file: it is small.
 struct Triage {
     bytes: Vec<u8>,
+    form: &'static Form,
 }
 
 struct Driver<'a> {
@@ -139,15 +205,21 @@ impl Triage {
         self.slice(at, 8).map_or(0, |it| u64::from_le_bytes(it.try_into().expect("eight bytes")))
     }
 
-    /// A field of `TRIAGE_DUMP64`.
+    /// A number as wide as a pointer.
+    fn pointer(&self, at: usize) -> u64 {
+        if self.form.is_64_bit { self.u64(at) } else { self.u32(at).into() }
+    }
+
+    /// A field of `TRIAGE_DUMP64` or `TRIAGE_DUMP32`.
     fn word(&self, at: usize) -> u32 {
-        self.u32(LEN_64 + at)
+        self.u32(self.form.header + at)
     }
 
     fn context(&self) -> Option<Vec<u8>> {
         // x64's is the longer one; what lies behind ARM64's is not read.
         let at = self.word(at::CONTEXT) as usize;
-        (at != 0).then(|| self.slice(at, 0x4d0).map(<[u8]>::to_vec)).flatten()
+        let len = if self.form.is_64_bit { CONTEXT_X64 } else { CONTEXT_X86 };
+        (at != 0).then(|| self.slice(at, len).map(<[u8]>::to_vec)).flatten()
     }
 
     /// `DUMP_MM_STORAGE64.MmVerifyDriverLevel`, if it is kept.
@@ -164,13 +236,14 @@ impl Triage {
         let first = self.word(at::DRIVERS) as usize;
         let count = self.word(at::DRIVER_COUNT).min(MAX_DRIVERS) as usize;
         (0..count).map_while(move |index| {
-            let entry = self.slice(first.checked_add(index * DRIVER_ENTRY)?, DRIVER_ENTRY)?;
-            let name_at = u32::from_le_bytes(entry[..4].try_into().expect("four bytes")) as usize;
-            let base = u64::from_le_bytes(entry[0x38..0x40].try_into().expect("eight bytes"));
+            let at = first.checked_add(index * self.form.driver)?;
+            let entry = self.slice(at, self.form.driver)?;
+            let name_at = self.u32(at) as usize;
+            let base = self.pointer(at + self.form.pointer() + self.form.base);
             // A count of characters, then as many and a NUL.
             Some(Driver {
                 base: VirtAddr(base),
-                entry: &entry[8..],
+                entry: &entry[self.form.pointer()..],
                 name: self.text(name_at.saturating_add(4)),
             })
         })
@@ -184,12 +257,13 @@ impl Triage {
     }
 
     fn blocks(&self) -> impl Iterator<Item = Piece> + '_ {
-        let first = self.word(at::BLOCKS) as usize;
-        let count = self.word(at::BLOCK_COUNT).min(MAX_BLOCKS) as usize;
+        let first = self.word(self.form.blocks) as usize;
+        let count = self.word(self.form.block_count).min(MAX_BLOCKS) as usize;
+        let pointer = self.form.pointer();
         (0..count).map_while(move |index| {
-            let entry = first.checked_add(index * 16)?;
-            self.slice(entry, 16)?;
-            self.piece(self.u64(entry), self.u32(entry + 8), self.u32(entry + 12))
+            let entry = first.checked_add(index * self.form.block)?;
+            self.slice(entry, self.form.block)?;
+            self.piece(self.pointer(entry), self.u32(entry + pointer), self.u32(entry + pointer + 4))
         })
     }
 
@@ -203,14 +277,14 @@ impl Triage {
 
     fn pieces(&self) -> Vec<Piece> {
         let stack = self.piece(
-            self.u64(LEN_64 + at::TOP_OF_STACK),
+            self.pointer(self.form.header + at::TOP_OF_STACK),
             self.word(at::CALL_STACK),
             self.word(at::SIZE_OF_CALL_STACK),
         );
         let page = self.piece(
-            self.u64(LEN_64 + at::DATA_PAGE_ADDRESS),
-            self.word(at::DATA_PAGE),
-            self.word(at::DATA_PAGE_SIZE),
+            self.pointer(self.form.header + self.form.data_page_address),
+            self.word(self.form.data_page),
+            self.word(self.form.data_page_size),
         );
         let mut pieces: Vec<Piece> = stack.into_iter().chain(page).chain(self.blocks()).collect();
         pieces.sort_by_key(|piece| piece.range.start);
@@ -219,27 +293,32 @@ impl Triage {
 
     /// The kernel's list of modules, whose head is where it was.
     fn make_modules(&self, made: &mut Made, head: VirtAddr) {
-        let drivers: Vec<_> = self.drivers().collect();
+        let (form, drivers) = (self.form, self.drivers().collect::<Vec<_>>());
         let head = head.0;
         let places: Vec<u64> = drivers.iter().map(|_| made.take(MADE_ENTRY)).collect();
         let links = |index: usize| {
             let next = places.get(index).copied().unwrap_or(head);
             let previous = index.checked_sub(2).map_or(head, |index| places[index]);
-            [next.to_le_bytes(), previous.to_le_bytes()].concat()
+            [form.bytes(next), form.bytes(previous)].concat()
         };
         let last = places.last().copied().unwrap_or(head);
-        made.put(head, [places.first().copied().unwrap_or(head).to_le_bytes(), last.to_le_bytes()].concat());
+        let first = places.first().copied().unwrap_or(head);
+        made.put(head, [form.bytes(first), form.bytes(last)].concat());
         for (index, driver) in drivers.iter().enumerate() {
             let mut entry = vec![0; MADE_ENTRY as usize];
             entry[..driver.entry.len()].copy_from_slice(driver.entry);
-            entry[..16].copy_from_slice(&links(index + 1));
+            entry[..2 * form.pointer()].copy_from_slice(&links(index + 1));
             let name = made.take(driver.name.len() as u64 + 2);
             let is_separator = |unit: &[u8]| unit == [b'\\', 0];
             let path_units = driver.name.chunks_exact(2).rposition(is_separator).map_or(0, |at| at + 1);
             let base_name = driver.name.len() - 2 * path_units;
-            // FullDllName, BaseDllName.
-            entry[0x48..0x58].copy_from_slice(&unicode_string(driver.name.len(), name));
-            entry[0x58..0x68].copy_from_slice(&unicode_string(base_name, name + 2 * path_units as u64));
+            let strings = [
+                form.unicode_string(driver.name.len(), name),
+                form.unicode_string(base_name, name + 2 * path_units as u64),
+            ];
+            for (at, string) in form.names.into_iter().zip(strings) {
+                entry[at..at + string.len()].copy_from_slice(&string);
+            }
             made.put(name, [driver.name.clone(), vec![0, 0]].concat());
             made.put(places[index], entry);
         }
@@ -250,8 +329,8 @@ impl Triage {
         const LEAST: usize = 0x228;
         const KI_BUGCHECK_DATA: usize = 0x88;
         const MM_UNLOADED_DRIVERS: usize = 0x220;
-        let at = self.word(at::DEBUGGER_DATA) as usize;
-        let len = self.word(at::DEBUGGER_DATA_SIZE) as usize;
+        let at = self.word(self.form.debugger_data) as usize;
+        let len = self.word(self.form.debugger_data_size) as usize;
         let Some(block) = self.slice(at, len).filter(|block| (LEAST..0x1000).contains(&block.len())) else {
             return VirtAddr(0);
         };
@@ -261,52 +340,48 @@ impl Triage {
         block[8..16].copy_from_slice(&head.to_le_bytes());
         if let Some(words) = header.bug_check_words() {
             let at = made.take(40);
-            made.put(at, words.iter().flat_map(|word| word.to_le_bytes()).collect());
+            made.put(at, words.iter().flat_map(|word| self.form.bytes(*word)).collect());
             block[KI_BUGCHECK_DATA..][..8].copy_from_slice(&at.to_le_bytes());
         }
         if let Some(array) = self.unloaded(made) {
             let variable = made.take(8);
-            made.put(variable, array.to_le_bytes().to_vec());
+            made.put(variable, self.form.bytes(array));
             block[MM_UNLOADED_DRIVERS..][..8].copy_from_slice(&variable.to_le_bytes());
         }
-        made.put(head, [place.to_le_bytes(), place.to_le_bytes()].concat());
+        made.put(head, [self.form.bytes(place), self.form.bytes(place)].concat());
         made.put(place, block);
         VirtAddr(head)
     }
 
     /// The kernel's array of unloaded drivers.
     fn unloaded(&self, made: &mut Made) -> Option<u64> {
+        let (form, pointer) = (self.form, self.form.pointer());
         let at = self.word(at::UNLOADED) as usize;
-        // A count, then the entries.
-        let count = usize::try_from(self.u64(at)).ok().filter(|count| at != 0 && *count <= MAX_UNLOADED)?;
+        let count = usize::try_from(self.u32(at)).ok().filter(|count| at != 0 && *count <= MAX_UNLOADED)?;
+        // UNICODE_STRING, characters, start, end.
+        let characters = 2 * pointer..2 * pointer + 24;
+        let start = |first: usize| self.pointer(first + characters.end);
+        // Behind a count of four bytes, or of eight as those of 64-bit machines are: where the first is a kernel's.
+        let is_kernels = |first: &usize| start(*first) >= if form.is_64_bit { 1 << 63 } else { 1 << 31 };
+        let behind = if form.is_64_bit { [8, 8] } else { [4, 8] };
+        let first = behind.into_iter().filter_map(|behind| at.checked_add(behind)).find(is_kernels);
         let mut array = Vec::new();
-        for index in 0..count {
-            let entry =
-                self.slice(at.checked_add(8)?.checked_add(index * UNLOADED_ENTRY)?, UNLOADED_ENTRY)?;
-            let name: Vec<u8> =
-                entry[16..40].chunks_exact(2).take_while(|unit| *unit != [0, 0]).flatten().copied().collect();
+        for index in 0..first.map_or(0, |_| count) {
+            let entry = self.slice(first?.checked_add(index * form.unloaded)?, form.unloaded)?;
+            let units = entry[characters.clone()].chunks_exact(2).take_while(|unit| *unit != [0, 0]);
+            let name: Vec<u8> = units.flatten().copied().collect();
             let place = made.take(name.len() as u64 + 2);
-            array.extend(unicode_string(name.len(), place));
-            array.extend(&entry[40..56]);
+            array.extend(form.unicode_string(name.len(), place));
+            array.extend(&entry[characters.end..characters.end + 2 * pointer]);
             // When is not kept.
             array.extend([0; 8]);
             made.put(place, [name, vec![0, 0]].concat());
         }
-        array.resize(MAX_UNLOADED * 0x28, 0);
+        array.resize(MAX_UNLOADED * (4 * pointer + 8), 0);
         let at = made.take(array.len() as u64);
         made.put(at, array);
         Some(at)
     }
-}
-
-/// `UNICODE_STRING` of `len` bytes of text at `at`.
-fn unicode_string(len: usize, at: u64) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    let len = u16::try_from(len).unwrap_or(0xfffe);
-    bytes[..2].copy_from_slice(&len.to_le_bytes());
-    bytes[2..4].copy_from_slice(&len.saturating_add(2).to_le_bytes());
-    bytes[8..].copy_from_slice(&at.to_le_bytes());
-    bytes
 }
 
 /// Memory that is made here.

@@ -14,11 +14,17 @@ pub(crate) struct PositionedFile {
 
 impl PositionedFile {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
+        // Before it is opened, which waits at a pipe for somebody who writes.
+        let metadata = std::fs::metadata(path)?;
         if metadata.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
         }
+        if !metadata.is_file() {
+            let why = "it is a pipe or a device, which is not read at positions; copy it into a file first";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
         Ok(Self { file, len: metadata.len(), path: path.to_owned() })
     }
 

@@ -13,15 +13,12 @@ use kd_protocol::MachineType;
 use object::read::pe::ExportTable;
 
 use super::processor::Processor;
-use crate::memory::{Memory, Paging, PhysAddr, PhysicalMemory, TranslatedMemory, Translation, VirtAddr};
+use crate::memory::{
+    Memory, Paging, PhysAddr, PhysicalMemory, SharedData, TranslatedMemory, Translation, VirtAddr,
+};
 use crate::source::KernelVersion;
 
 const PAGE: u64 = 0x1000;
-/// `KUSER_SHARED_DATA`, at the same address in every process.
-const KUSER_64: VirtAddr = VirtAddr(0xffff_f780_0000_0000);
-const KUSER_32: VirtAddr = VirtAddr(0xffdf_0000);
-/// Its `NtMajorVersion`.
-const NT_MAJOR_VERSION: u64 = 0x26c;
 /// The kernel's image begins at most this far below its code.
 const MAX_IMAGE: u64 = 32 << 20;
 /// Where the KPCR of an x64 kernel with KVA shadow keeps the kernel's own root: 7601; 9600 to 18362; 19041 and later.
@@ -30,6 +27,9 @@ const KERNEL_DIRECTORY_TABLE_BASE: [u64; 3] = [0x9000, 0x7000, 0x6000];
 const MAX_EXPORTS: usize = 1 << 20;
 /// CR4: five levels.
 const LA57: u64 = 1 << 12;
+/// The region of a 64-bit kernel's image, and of a 32-bit one's.
+const KERNEL_64: (u64, u64) = (0xffff_f800_0000_0000, 0xffff_f880_0000_0000);
+const KERNEL_32: (u64, u64) = (0x8000_0000, 0xffff_f000);
 /// Pages of the kernel's region that are looked at for the beginning of its image: 8 GiB of what is mapped.
 const MAX_PROBED: u32 = 1 << 21;
 /// A page that nobody has written to.
@@ -57,9 +57,9 @@ pub(crate) fn with_root(
     paging: Paging,
 ) -> Option<TranslatedMemory> {
     let memory = TranslatedMemory::new(Arc::clone(physical), cr3, paging);
-    let shared = if matches!(paging, Paging::Pae | Paging::X86) { KUSER_32 } else { KUSER_64 };
+    let shared = SharedData::address(!matches!(paging, Paging::Pae | Paging::X86));
     let mut major = [0; 4];
-    memory.read_virtual(shared.offset(NT_MAJOR_VERSION), &mut major).ok()?;
+    memory.read_virtual(shared.offset(SharedData::NT_MAJOR_VERSION), &mut major).ok()?;
     matches!(u32::from_le_bytes(major), 5 | 6 | 10).then_some(memory)
 }
 
@@ -92,8 +92,39 @@ pub(crate) fn find(
                 return Ok(found(memory, base, root));
             }
         }
+        if let Some(found) = find_32_bit(physical, processors, cr3, cpu) {
+            return Ok(found);
+        }
     }
     scan(physical)
+}
+
+/// The kernel of a 32-bit machine, whose tables are of another form, and whose interrupts' gates have eight bytes.
+fn find_32_bit(
+    physical: &Arc<dyn PhysicalMemory>,
+    processors: &[Processor],
+    cr3: u64,
+    cpu: Option<&Processor>,
+) -> Option<Found> {
+    /// CR4.
+    const PAE: u64 = 1 << 5;
+    let pagings: &[Paging] = match cpu {
+        Some(cpu) if cpu.cr4 & PAE != 0 => &[Paging::Pae],
+        Some(_) => &[Paging::X86],
+        None => &[Paging::Pae, Paging::X86],
+    };
+    let memory = pagings.iter().find_map(|paging| with_root(physical, cr3, *paging))?;
+    let handler = |cpu: &Processor| {
+        let mut gate = [0; 8];
+        memory.read_virtual(VirtAddr(cpu.idt_base), &mut gate).ok()?;
+        let word = |at: usize| u64::from(u16::from_le_bytes([gate[at], gate[at + 1]]));
+        Some(VirtAddr(word(0) | word(6) << 16)).filter(|it| it.0 >= KERNEL_32.0)
+    };
+    let is_its = |base: &VirtAddr| machine_of(&memory, *base) == Some(MachineType::I386);
+    let base =
+        processors.iter().filter_map(handler).find_map(|code| image_above(&memory, code).filter(is_its));
+    let base = base.or_else(|| any_kernel(&memory))?;
+    Some(found(memory, base, cr3))
 }
 
 /// The kernel's own root, where a processor was stopped on the one that user mode has.
@@ -149,11 +180,14 @@ fn machine_of(memory: &dyn Memory, base: VirtAddr) -> Option<MachineType> {
     (is_there && is_known).then_some(machine)
 }
 
-/// The first image in the region of a 64-bit kernel that exports what only the kernel does.
+/// The first image in the region of a kernel that exports what only the kernel does.
 pub(crate) fn any_kernel(memory: &TranslatedMemory) -> Option<VirtAddr> {
-    let (mut at, end) = (0xffff_f800_0000_0000_u64, 0xffff_f880_0000_0000_u64);
-    // The two kinds of tables are alike enough for one to be taken for the other.
-    let is_arm64 = memory.page_tables().is_ok_and(|tables| tables.paging == Paging::Arm64);
+    // The tables of x64 and of ARM64 are alike enough for one to be taken for the other.
+    let (machine, mut at, end) = match memory.page_tables().map(|tables| tables.paging) {
+        Ok(Paging::Pae | Paging::X86) => (MachineType::I386, KERNEL_32.0, KERNEL_32.1),
+        Ok(Paging::Arm64) => (MachineType::ARM64, KERNEL_64.0, KERNEL_64.1),
+        _ => (MachineType::AMD64, KERNEL_64.0, KERNEL_64.1),
+    };
     // Tables of a hostile file may map all of it, again and again the same pages.
     let mut left_to_probe = MAX_PROBED;
     while at < end && left_to_probe > 0 {
@@ -162,8 +196,7 @@ pub(crate) fn any_kernel(memory: &TranslatedMemory) -> Option<VirtAddr> {
             Translation::Mapped { .. } => {
                 let base = VirtAddr(at);
                 left_to_probe -= 1;
-                let machine = machine_of(memory, base);
-                if machine.is_some_and(|machine| (machine == MachineType::ARM64) == is_arm64)
+                if machine_of(memory, base) == Some(machine)
                     && export(memory, base, "NtBuildNumber").is_some()
                 {
                     return Some(base);
@@ -239,14 +272,14 @@ fn is_top_table(page: &[u8], at: u64, paging: Paging) -> bool {
 
 /// The build that `KUSER_SHARED_DATA` says; kernels before 10 have no place for it there.
 pub(crate) fn shared_build(memory: &dyn Memory, is_64_bit: bool) -> Option<u16> {
-    const NT_BUILD_NUMBER: u64 = 0x260;
-    let shared = if is_64_bit { KUSER_64 } else { KUSER_32 };
+    let shared = SharedData::address(is_64_bit);
     let word = |at: u64| {
         let mut value = [0; 4];
         memory.read_virtual(shared.offset(at), &mut value).ok()?;
         Some(u32::from_le_bytes(value))
     };
-    let build = (word(NT_MAJOR_VERSION)? == 10).then(|| word(NT_BUILD_NUMBER)).flatten()?;
+    let build =
+        (word(SharedData::NT_MAJOR_VERSION)? == 10).then(|| word(SharedData::NT_BUILD_NUMBER)).flatten()?;
     // The upper half says whether it is a free build.
     Some(build as u16).filter(|build| *build != 0)
 }
@@ -260,11 +293,13 @@ fn version(memory: &TranslatedMemory, base: VirtAddr) -> KernelVersion {
     });
     // The upper byte is 0xf0 of a free build, 0xc0 of a checked one.
     let major = if build.is_some_and(|it| it >> 24 == 0xc0) { 0xc } else { 0xf };
+    let machine = machine_of(memory, base).unwrap_or_default();
+    let is_64_bit = machine != MachineType::I386;
     KernelVersion {
         major,
-        build: build.map(|it| it as u16).or_else(|| shared_build(memory, true)).unwrap_or(0),
-        flags: KernelVersion::PTR64 | 1,
-        machine: machine_of(memory, base).unwrap_or_default(),
+        build: build.map(|it| it as u16).or_else(|| shared_build(memory, is_64_bit)).unwrap_or(0),
+        flags: 1 | if is_64_bit { KernelVersion::PTR64 } else { 0 },
+        machine,
         base,
         module_list: export(memory, base, "PsLoadedModuleList").unwrap_or_default(),
         debugger_data_list: VirtAddr(0),

@@ -1,9 +1,10 @@
 //! What is said of a machine that may still stand still.
 
+use crate::source::Source;
+
 /// The loudest sentence of this program.
-pub(super) fn may_be_stopped(place: &str, why: &str) -> String {
-    format!(
-        "WARNING: the target at {place} may still stand still: {why}.\n\
-         To let it run, attach once more, for example by verikd -k ... -b -c q; otherwise restart the machine"
-    )
+pub(super) fn may_be_stopped(source: &dyn Source, why: &str) -> String {
+    let resort =
+        source.control().map_or(String::new(), |it| format!("\nTo let it run, {}", it.last_resort()));
+    format!("WARNING: the target at {} may still stand still: {why}.{resort}", source.place())
 }

@@ -88,7 +88,7 @@ impl Keeper {
                     self.report
                         .status("Suspended; the target runs meanwhile. Ctrl+C breaks in again afterwards");
                 }
-                Resumed::MayBeStopped(why) => self.report.status(&may_be_stopped(&source.place(), &why)),
+                Resumed::MayBeStopped(why) => self.report.status(&may_be_stopped(&*source, &why)),
             }
         }
         self.say_last_words();
@@ -115,7 +115,7 @@ impl Keeper {
             && let Some(Resumed::MayBeStopped(why)) = source.control().map(Control::leave)
         {
             self.together.is_one_in_doubt.store(true, Ordering::Release);
-            self.report.status(&may_be_stopped(&source.place(), &why));
+            self.report.status(&may_be_stopped(&*source, &why));
         }
         self.say_last_words();
         // Whoever is first must not end the program before the others have let their machines run.

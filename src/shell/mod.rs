@@ -525,7 +525,7 @@ impl Shell {
     fn resumed(&mut self, resumed: &Resumed) {
         if let Resumed::MayBeStopped(why) = resumed {
             self.worst = Worst::MayBeStopped;
-            self.report.status(&may_be_stopped(&self.source().place(), why));
+            self.report.status(&may_be_stopped(self.source(), why));
         }
     }
 

@@ -181,10 +181,13 @@ impl Report {
             let pointer_size = if is_64_bit { 8 } else { 4 };
             output::Address { address, pointer_size }
         };
+        let build = match version.build {
+            0 => "(build not known)".to_owned(),
+            build => format!("build {build}"),
+        };
         self.status(&format!(
-            "{} Windows build {} {} target {} {place}, ptr64 {}",
+            "{} Windows {build} {} target {} {place}, ptr64 {}",
             if is_live { "Connected to" } else { "Opened" },
-            version.build,
             version.machine,
             if is_live { "at" } else { "in" },
             if is_64_bit { "TRUE" } else { "FALSE" }

@@ -165,6 +165,11 @@ pub trait Control: Send + Sync {
     /// Lets the target run for good: also one that stops again at once, as long as that takes.
     fn leave(&self) -> Resumed;
 
+    /// What a person can do to let it run where nothing here could.
+    fn last_resort(&self) -> &'static str {
+        "attach once more, for example by verikd -k ... -b -c q; otherwise restart the machine"
+    }
+
     /// Leaves the target as it is, stopped: whoever decided so has said it. What ends after this lets it run no more.
     fn leave_stopped(&self) {}
 

@@ -24,8 +24,6 @@ pub struct Kernel {
     exports: Mutex<HashMap<(VirtAddr, u32), Exports>>,
     loaded: Mutex<Loaded>,
     display: Mutex<Option<DisplayPosition>>,
-    /// Where the last listing of instructions ended, and in which stop.
-    code: Mutex<Option<(StopId, VirtAddr)>>,
     /// The processor whose registers are asked for, if it is not the one that stopped.
     processor: Mutex<Option<u16>>,
     contexts: Mutex<Contexts>,
@@ -96,7 +94,6 @@ impl Kernel {
             exports: Mutex::default(),
             loaded: Mutex::default(),
             display: Mutex::default(),
-            code: Mutex::default(),
             processor: Mutex::default(),
             contexts: Mutex::default(),
             no_search: OnceLock::new(),
@@ -125,17 +122,6 @@ impl Kernel {
     /// Remembers where a display of memory ended.
     pub fn set_display_position(&self, position: DisplayPosition) {
         *lock(&self.display) = Some(position);
-    }
-
-    /// Where the last listing of instructions in this stop ended.
-    #[must_use]
-    pub fn code_position(&self, stop: StopId) -> Option<VirtAddr> {
-        lock(&self.code).filter(|(of, _)| *of == stop).map(|(_, next)| next)
-    }
-
-    /// Remembers where a listing of instructions ended.
-    pub fn set_code_position(&self, stop: StopId, next: VirtAddr) {
-        *lock(&self.code) = Some((stop, next));
     }
 
     /// The processor whose registers are asked for; nothing for the one that stopped.

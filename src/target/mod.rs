@@ -11,7 +11,6 @@
 mod breathing;
 mod built_in;
 mod call_stack;
-mod code;
 mod debugger_data;
 mod error;
 mod exports;
@@ -29,6 +28,7 @@ mod patience;
 mod progress;
 mod record;
 mod registers;
+mod registers_arm64;
 mod scatter;
 mod search;
 mod searched;
@@ -49,7 +49,6 @@ use std::sync::Arc;
 pub use crate::source::KernelVersion;
 pub use breathing::Breathing;
 pub use call_stack::{CallStack, FrameKind, StackEnd, StackFrame, StackStart, StackTrouble};
-pub use code::Code;
 pub use debugger_data::DebuggerData;
 use debugger_data::Encoding;
 pub use error::{MissingSymbols, OfLink, TargetError, Trouble};
@@ -336,7 +335,9 @@ impl<'a> Target<'a> {
         let cpu = self.cpu.ok_or(ReadCause::Unsupported("a CPU"))?;
         let machine = self.kernel.version().machine;
         if !Registers::knows(machine) {
-            return Err(ReadCause::Unsupported("the context of a machine that is neither x64 nor x86"));
+            return Err(ReadCause::Unsupported(
+                "the context of a machine that is neither x64, x86 nor ARM64",
+            ));
         }
         let context = match processor {
             None => self.context()?,

@@ -137,8 +137,6 @@ pub enum NoteCode {
     StackBreaksOff,
     /// Code that calls has no unwind information, so that the frames behind it may be wrong.
     NoUnwindInformation,
-    /// Where code begins is not known, so that what is shown of it is likely, not certain.
-    Guessed,
 }
 
 /// Notes, in the order in which they were made.

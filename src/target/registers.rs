@@ -1,9 +1,10 @@
-//! The registers of a CPU by the names that WinDbg knows them by: those of x64, and of x86.
+//! The registers of a CPU by the names that WinDbg knows them by: those of x64, of x86, and of ARM64.
 
 use kd_protocol::MachineType;
 use kd_protocol::kd::{Context, ContextX86};
 use kd_protocol::wire::Reader;
 
+use super::registers_arm64::RegistersArm64;
 use crate::memory::VirtAddr;
 
 /// What a CPU's registers held when it stopped.
@@ -14,6 +15,7 @@ pub struct Registers(Kind);
 enum Kind {
     X64(Box<Context>),
     X86(Box<ContextX86>),
+    Arm64(Box<RegistersArm64>),
 }
 
 /// A register's value and width.
@@ -32,7 +34,7 @@ const FLAGS: [(&str, u32); 9] =
 impl Registers {
     /// True if the registers of such a machine are known.
     pub(super) const fn knows(machine: MachineType) -> bool {
-        matches!(machine, MachineType::AMD64 | MachineType::I386)
+        Self::context_len(machine).is_some()
     }
 
     /// Bytes of a machine's `CONTEXT`.
@@ -40,6 +42,7 @@ impl Registers {
         match machine {
             MachineType::AMD64 => Some(Context::LEN),
             MachineType::I386 => Some(ContextX86::LEN),
+            MachineType::ARM64 => Some(RegistersArm64::LEN),
             _ => None,
         }
     }
@@ -50,6 +53,7 @@ impl Registers {
         Some(Self(match machine {
             MachineType::AMD64 => Kind::X64(Box::new(Context::decode(&mut reader).ok()?)),
             MachineType::I386 => Kind::X86(Box::new(ContextX86::decode(&mut reader).ok()?)),
+            MachineType::ARM64 => Kind::Arm64(Box::new(RegistersArm64::decode(context).ok()?)),
             _ => return None,
         }))
     }
@@ -60,29 +64,38 @@ impl Registers {
         match &self.0 {
             Kind::X64(context) => context.rip,
             Kind::X86(context) => VirtAddr(context.eip.into()),
+            Kind::Arm64(registers) => VirtAddr(registers.pc),
         }
     }
 
-    /// The flags register.
+    /// The flags register: EFlags, or ARM64's Cpsr.
     #[must_use]
     pub fn eflags(&self) -> u32 {
         match &self.0 {
             Kind::X64(context) => context.e_flags,
             Kind::X86(context) => context.e_flags,
+            Kind::Arm64(registers) => registers.cpsr,
         }
     }
 
-    /// True for a CPU of 64 bits.
+    /// The machine whose CPU they are of.
     #[must_use]
-    pub const fn is_64_bit(&self) -> bool {
-        matches!(self.0, Kind::X64(_))
+    pub const fn machine(&self) -> MachineType {
+        match self.0 {
+            Kind::X64(_) => MachineType::AMD64,
+            Kind::X86(_) => MachineType::I386,
+            Kind::Arm64(_) => MachineType::ARM64,
+        }
     }
 
     /// The register called `name`, in any case: `rax`, `eax`, `ax`, `al`, `r8d`, `efl`, `cs`, `dr7`, `zf`. One of 32 bits has
-    /// none of the 64-bit ones.
+    /// none of the 64-bit ones; of ARM64 `x0`, `w0`, `fp`, `lr`, `sp`, `pc`, `psr`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Register> {
         let name = name.to_ascii_lowercase();
+        if let Kind::Arm64(registers) = &self.0 {
+            return registers.get(&name).map(|(value, bits)| Register { value, bits });
+        }
         if let Some(value) = self.general(&name) {
             return Some(Register { value, bits: self.bits() });
         }
@@ -98,7 +111,7 @@ impl Registers {
     }
 
     const fn bits(&self) -> u32 {
-        if self.is_64_bit() { 64 } else { 32 }
+        if matches!(self.0, Kind::X86(_)) { 32 } else { 64 }
     }
 
     /// Segments, debug registers, and the control of vector arithmetic.
@@ -129,6 +142,7 @@ impl Registers {
                 "dr7" => (context.dr7.into(), 32),
                 _ => ((*context.dr0_to_3.get(debug(name.strip_prefix("dr")?)?)?).into(), 32),
             },
+            Kind::Arm64(_) => return None,
         };
         Some(Register { value, bits })
     }
@@ -163,6 +177,7 @@ impl Registers {
                 "eip" => context.eip,
                 _ => return None,
             }),
+            Kind::Arm64(_) => return None,
         })
     }
 
@@ -170,7 +185,7 @@ impl Registers {
     fn part(&self, name: &str) -> Option<Register> {
         let cut =
             |value: u64, shift: u32, bits: u32| Register { value: value >> shift & ((1 << bits) - 1), bits };
-        let wide = if self.is_64_bit() { 'r' } else { 'e' };
+        let wide = if self.bits() == 64 { 'r' } else { 'e' };
         let whole = |rest: &str| self.general(&format!("{wide}{rest}"));
         if !name.is_ascii() || name.len() < 2 {
             return None;
@@ -197,7 +212,9 @@ impl Registers {
         match (which, stem) {
             ("h", "a" | "b" | "c" | "d") => whole(&format!("{stem}x")).map(|value| cut(value, 8, 8)),
             ("l", "a" | "b" | "c" | "d") => whole(&format!("{stem}x")).map(|value| cut(value, 0, 8)),
-            ("l", "si" | "di" | "sp" | "bp") if self.is_64_bit() => whole(stem).map(|value| cut(value, 0, 8)),
+            ("l", "si" | "di" | "sp" | "bp") if self.bits() == 64 => {
+                whole(stem).map(|value| cut(value, 0, 8))
+            }
             _ => None,
         }
     }
@@ -230,7 +247,39 @@ mod tests {
             assert_eq!(value(unknown), None, "{unknown}");
         }
         assert!(Registers::decode(MachineType::AMD64, &bytes[..1000]).is_none());
-        assert!(Registers::decode(MachineType::ARM64, &bytes).is_none());
+        assert!(Registers::decode(MachineType(0x200), &bytes).is_none());
+    }
+
+    #[test]
+    fn a_register_of_arm64_has_its_own_names() {
+        let mut bytes = vec![0; RegistersArm64::LEN];
+        let mut put = |at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        for register in 0..33 {
+            put(8 + 8 * register, 0xffff_f803_0000_0000 + register as u64);
+        }
+        put(0x310, 0x0000_0009_0000_0008);
+        bytes[4..8].copy_from_slice(&0x8000_0144_u32.to_le_bytes());
+        let registers = Registers::decode(MachineType::ARM64, &bytes).unwrap();
+        let value = |name| registers.get(name).map(|register: Register| (register.value, register.bits));
+        for (number, names) in [
+            (0, &["x0", "X0"][..]),
+            (28, &["x28"]),
+            (29, &["x29", "fp"]),
+            (30, &["lr", "x30"]),
+            (31, &["sp"]),
+        ] {
+            for name in names {
+                assert_eq!(value(name), Some((0xffff_f803_0000_0000 + number, 64)), "{name}");
+            }
+        }
+        assert_eq!((value("w28"), value("psr")), (Some((28, 32)), Some((0x8000_0144, 32))));
+        assert_eq!((value("fpcr"), value("fpsr")), (Some((8, 32)), Some((9, 32))));
+        assert_eq!(registers.program_counter(), VirtAddr(0xffff_f803_0000_0020));
+        for unknown in ["x31", "w31", "x", "x00", "x+1", "rax", "eip", "zf", "efl", "cs", "dr0", "é", "x1é"]
+        {
+            assert_eq!(value(unknown), None, "{unknown}");
+        }
+        assert!(Registers::decode(MachineType::ARM64, &bytes[..0x38f]).is_none());
     }
 
     #[test]

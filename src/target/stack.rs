@@ -13,14 +13,13 @@ use kd_protocol::MachineType;
 
 use super::Target;
 use super::call_stack::{CallStack, FrameKind, StackEnd, StackFrame, StackStart, StackTrouble};
-use super::code::Code;
 use super::error::TargetError;
 use super::image::{Headers, IMAGE_DIRECTORY_ENTRY_EXCEPTION, ImageError};
 use super::image_bytes::{Unwindable, read_around};
 use super::modules::Module;
 use crate::memory::{Memory, ReadCause, ReadError, VirtAddr};
 use crate::symbols::{ImageFile, ImageIdentity};
-use crate::unwind::{self, Counter, Extent, Fault, Image, Kind, Registers as Unwound, What};
+use crate::unwind::{self, Counter, Fault, Image, Kind, Registers as Unwound, What};
 
 impl Target<'_> {
     /// The frames from `start` on, or from where the CPU is whose registers are asked for; at most `limit`.
@@ -127,7 +126,10 @@ impl Target<'_> {
         let name = || module.name.to_string();
         let image =
             self.unwindable(module).map_err(|source| StackTrouble::Headers { module: name(), source })?;
-        let mut read = self.reader(module, &image);
+        let mut read = |what, at, buf: &mut [u8]| match what {
+            What::Stack | What::Code => self.memory.read_virtual(VirtAddr(at), buf),
+            What::Functions | What::Info => self.read_image(module, &image, VirtAddr(at), buf),
+        };
         unwind::step(&image.image, registers, counter, &mut read).map_err(|fault| match fault {
             Fault::Read { what, at: _, error } => {
                 StackTrouble::Read { what, module: (what != What::Stack).then(name), source: error }
@@ -135,35 +137,6 @@ impl Target<'_> {
             Fault::Unknown { at, what } => StackTrouble::Unknown { module: name(), at: VirtAddr(at), what },
             Fault::Register { .. } => StackTrouble::Register,
         })
-    }
-
-    /// What a step up a stack reads, of an image and of the stack.
-    fn reader(
-        &self,
-        module: &Module,
-        image: &Unwindable,
-    ) -> impl FnMut(What, u64, &mut [u8]) -> Result<(), ReadError> {
-        move |what, at, buf| match what {
-            What::Stack | What::Code => self.memory.read_virtual(VirtAddr(at), buf),
-            What::Functions | What::Info => self.read_image(module, image, VirtAddr(at), buf),
-        }
-    }
-
-    /// The code that lies together around `address`, and where the function begins that it is a part of, by the unwind
-    /// information of its image; nothing for a leaf, or where that is not known.
-    #[must_use]
-    pub fn code_around(&self, address: VirtAddr) -> Option<Code> {
-        if self.kernel().version().machine != MachineType::AMD64 {
-            return None;
-        }
-        let module = self.module_at(address)?;
-        let image = self.unwindable(&module).ok()?;
-        let rva = u32::try_from(address.since(module.base)).ok()?;
-        let Extent { part, function } =
-            unwind::extent(&image.image, rva, &mut self.reader(&module, &image)).ok()??;
-        let [start, end, function] =
-            [part.start, part.end, function].map(|rva| module.base.offset(rva.into()));
-        Some(Code { part: start..end, function })
     }
 
     /// Where the table of functions of an image is, and its file if the symbol path has that.

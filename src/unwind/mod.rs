@@ -17,8 +17,6 @@ mod info;
 mod registers;
 mod table;
 
-use std::ops::Range;
-
 pub use fault::{Fault, Read, What};
 pub use registers::Registers;
 pub use table::{Function, Image};
@@ -107,26 +105,6 @@ pub fn step<E>(
         None => (Kind::Call, Counter::Return),
     };
     Ok(Step { kind, begin, caller: frame.registers, counter })
-}
-
-/// Code that lies together, and the function that it is a part of; relative to the image's base.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// The part: a whole function, unless the compiler split it.
-    pub part: Range<u32>,
-    /// Where the function begins.
-    pub function: u32,
-}
-
-/// The code that `rva` lies in; nothing for a leaf, which has no entry.
-///
-/// # Errors
-/// As [`step`].
-pub fn extent<E>(image: &Image, rva: u32, read: &mut Read<'_, E>) -> Result<Option<Extent>, Fault<E>> {
-    let Some(function) = image.function_at(rva, read)? else { return Ok(None) };
-    let chain = Frame::new(image, Registers::default(), read).chain(function)?;
-    let whole = chain.last().expect("a chain has a first link");
-    Ok(Some(Extent { part: function.begin..function.end, function: whole.function.prolog_at }))
 }
 
 #[cfg(test)]

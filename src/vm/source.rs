@@ -243,6 +243,11 @@ impl Control for VmSource {
         self.go()
     }
 
+    /// Whoever attaches to a machine that is paused leaves it so.
+    fn last_resort(&self) -> &'static str {
+        "tell its monitor cont (virsh resume, or cont at QEMU's own prompt); a machine that is off needs nothing"
+    }
+
     fn hurry(&self) {}
 
     fn reboot(&self) -> Result<(), RequestError> {
@@ -346,7 +351,9 @@ impl StoppedCpu for VmMemory {
 
     fn context_of(&self, processor: u16) -> Result<Vec<u8>, ReadCause> {
         let cpu = self.machine.processor(processor.into()).map_err(|cause| self.failed(cause))?;
-        cpu.map(|cpu| cpu.context()).ok_or(ReadCause::Unsupported("a processor of that number"))
+        let machine = self.machine.read(|kernel| kernel.found.version.machine);
+        let machine = machine.map_err(|cause| self.failed(cause))?;
+        cpu.map(|cpu| cpu.context(machine)).ok_or(ReadCause::Unsupported("a processor of that number"))
     }
 }
 

@@ -18,7 +18,7 @@ use super::monitor::{Monitor, of};
 use super::place::VmPlace;
 use super::ram::{self, Road};
 use super::watched::{Deadline, Watched};
-use crate::memory::{PhysAddr, PhysicalMemory, ReadCause, VirtAddr};
+use crate::memory::{Memory, PhysAddr, PhysicalMemory, ReadCause, VirtAddr};
 use crate::physical::{self, Found, Processor};
 
 /// A stop that nobody but us wants.
@@ -141,7 +141,11 @@ impl Machine {
         state.held = Some(Held { since, is_ours: is_running, resumes, processors: Vec::new() });
         drop(monitor);
         let is_reset = resets != std::mem::replace(&mut state.resets, resets);
-        if state.kernel.as_ref().is_some_and(|kernel| is_reset || !kernel.is_still_there()) {
+        let is_another = match &state.kernel {
+            None => false,
+            Some(kernel) => is_reset || !kernel.is_still_there()?,
+        };
+        if is_another {
             state.kernel = None;
             state.boot += 1;
             return Err(ReadCause::TargetRestarted);
@@ -347,10 +351,13 @@ impl Machine {
 }
 
 impl Kernel {
-    /// True if its image still begins where it did, through the same tables.
-    fn is_still_there(&self) -> bool {
+    /// True if its image still begins where it did, through the same tables; not known if nothing can be read any more.
+    fn is_still_there(&self) -> Result<bool, ReadCause> {
         self.found.memory.forget();
-        physical::is_image(&self.found.memory, self.base())
+        match self.found.memory.read_virtual(self.base(), &mut [0; 2]) {
+            Err(error) if error.cause.is_of_link() => Err(error.cause),
+            _ => Ok(physical::is_image(&self.found.memory, self.base())),
+        }
     }
 
     pub(super) const fn base(&self) -> VirtAddr {

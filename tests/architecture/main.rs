@@ -75,7 +75,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("capture", &["key", "protocol::*"]),
     // Not session: commands that let the target run are values, which the shell carries out. No query can.
     // `.dump` writes what dump reads.
-    ("commands", &["disassembly", "leaks", "dump", "target", "symbols", "output", "memory", "protocol"]),
+    ("commands", &["leaks", "dump", "target", "symbols", "output", "memory", "protocol"]),
     // A watch's figures: what they are of is given to it.
     ("metrics", &["leaks", "output"]),
     // Limits for what snapshots say; knows no target.
@@ -89,8 +89,6 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     // A step up a stack: registers and bytes, whosever they are.
     ("unwind", &[]),
-    // The text of an instruction; names of addresses are given to it.
-    ("disassembly", &["output", "protocol"]),
     ("symbols", &["output", "protocol", "protocol::wire"]),
     // An address is part of what is printed; memory gives it its name outside of protocol.
     ("output", &["memory", "protocol"]),

@@ -56,6 +56,11 @@ fn no_header_field_can_do_harm() {
         cut(&path, kind.name());
         std::fs::remove_file(&path).unwrap();
     }
+    let small = x86::write_small("hostile-small", 4);
+    let behind_header = (0x1000..0x1080).step_by(4).map(|at| (at, 4));
+    let small_fields: Vec<_> = fields::HEADER_32.iter().copied().chain(behind_header).collect();
+    change_fields(&small, "hostile-small", &small_fields);
+    cut(&small, "hostile-small");
     for is_pae in [true, false] {
         let name = if is_pae { "hostile-pae" } else { "hostile-plain" };
         let path = x86::write(name, is_pae);

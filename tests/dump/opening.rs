@@ -71,6 +71,31 @@ fn a_file_of_another_kind_is_told_by_its_name() {
     }
 }
 
+/// `-z <(zcat MEMORY.DMP.gz)` is a pipe; nobody waits at one.
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_told_so_at_once() {
+    let pipe = folder("opening").join("pipe");
+    let _ = std::fs::remove_file(&pipe);
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.display().to_string();
+    let as_raw = format!("raw:{pipe}");
+    for options in [["-z", &pipe], ["--vm", &as_raw], ["-z", "/dev/zero"]] {
+        let ended = program::run(&[&options[..], &["-c", "lm"]].concat());
+        assert_eq!(ended.code, 1, "{}", ended.err);
+        assert!(ended.err.contains("it is a pipe or a device"), "{}", ended.err);
+    }
+}
+
+#[test]
+fn a_core_is_opened_as_a_virtual_machine_too() {
+    let path = folder("opening").join("core.elf").display().to_string();
+    let written = program::run(&["sim", "--write-dump", &path, "--dump-type", "elf"]);
+    assert_eq!(written.code, 0, "{}", written.err);
+    let ended = program::run(&["--vm", &format!("elf:{path}"), "-c", "r rip"]);
+    assert_eq!((ended.code, ended.out.as_str()), (0, "rip=fffff800014846a0\n"), "{}", ended.err);
+}
+
 /// The type is a good one; what it says of the file is not so.
 #[test]
 fn a_dump_without_its_list_of_pages_is_told_so() {

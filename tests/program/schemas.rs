@@ -69,10 +69,6 @@ kf
 kn
 kv
 k = 1000 1000
-u nt L3
-ub
-uf
-u 1000
 ? nt
 ? 1/0
 .formats 1c407e62

@@ -7,7 +7,7 @@ use verikd_sim::windows::{Build, Growth, Scenario, WINDOWS_7_SP1};
 
 use super::live::Live;
 
-const GROWN: Growth = Growth { modules: 200, drivers: 100, reuse: 1000, busy: 0, processors: 0 };
+const GROWN: Growth = Growth { modules: 200, drivers: 100, reuse: 1000, busy: 0, processors: 0, callers: 0 };
 /// The kernel, hal, ndis and myfault are loaded too, and myfault is verified.
 const LOADED: u64 = 204;
 const VERIFIED: u64 = 101;

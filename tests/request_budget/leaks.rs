@@ -32,7 +32,7 @@ fn all_stacks_cost_the_log_at_the_most() {
 
 #[test]
 fn few_blocks_are_searched_for_whatever_their_addresses_have_seen() {
-    let worn = Growth { modules: 200, drivers: 100, reuse: 1000, busy: 0, processors: 0 };
+    let worn = Growth { modules: 200, drivers: 100, reuse: 1000, busy: 0, processors: 0, callers: 0 };
     for (build, scenario, growth) in [
         ("7sp1", Scenario::Myfault, Growth::default()),
         ("7sp1", Scenario::Myfault, worn),

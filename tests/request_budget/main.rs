@@ -72,38 +72,6 @@ fn a_stack_costs_its_frames_once() {
     }
 }
 
-/// Code is read by what a request carries, and where functions begin is known from stop to stop.
-#[test]
-fn instructions_cost_the_memory_they_stand_in() {
-    let live = Live::start();
-    let (mut shell, _) = live.shell();
-    let cost = |shell: &mut Shell, command: &str| {
-        let before = live.session.counters().requests;
-        shell.run(command);
-        live.session.counters().requests - before
-    };
-    shell.break_in().unwrap();
-    cost(&mut shell, "lm");
-    for (command, bar) in [
-        // The registers, the code.
-        ("u", 3),
-        ("u", 0),
-        ("u nt!KiIdleLoop L20", 1),
-        // The image's headers, its table of functions, what it says of this one.
-        ("ub nt!KiIdleLoop+2a", 8),
-        ("ub nt!KiIdleLoop+20", 0),
-        ("uf nt!KiIdleLoop", 1),
-        ("uf nt!KiIdleLoop", 0),
-    ] {
-        let requests = cost(&mut shell, command);
-        assert!(requests <= bar, "{command}: {requests} requests, at most {bar} are allowed");
-    }
-    assert_eq!(live.session.go(), Resumed::Running);
-    shell.break_in().unwrap();
-    let again = cost(&mut shell, "ub nt!KiIdleLoop+2a");
-    assert!(again <= 3, "{again} requests in a later stop, at most 3 are allowed");
-}
-
 #[test]
 fn a_long_read_wastes_no_request() {
     let live = Live::start();

@@ -13,8 +13,6 @@ const ENTRY: VirtAddr = VirtAddr(0xffff_fa80_0330_0200);
 const OTHER_ENTRY: VirtAddr = VirtAddr(0xffff_fa80_0330_0600);
 const UNLOADED: VirtAddr = VirtAddr(0xffff_fa80_0b00_0000);
 const GONE: VirtAddr = VirtAddr(0xffff_f880_0600_0000);
-/// Where code is, relative to the driver's base.
-const CODE: u64 = 0x800;
 const THING: VirtAddr = VirtAddr(0xffff_fa80_0a00_0000);
 
 /// Each with everything that a command may print of a target.
@@ -89,10 +87,6 @@ pub const LINES: &[&str] = &[
     "kc = fffffa800a000000 fffff8800447c010",
     "k = fffffa800a000000 fffff88005000010",
     "kf = fffffa800a000000 fffff88006000010",
-    "u fffff8800447c800 L2",
-    "ub fffff8800447c805 L1",
-    "uf fffff8800447c800",
-    "ub fffff88006000010",
     ".formats 1b1b1b1b07070707",
     ".sympath",
     "!sym",
@@ -122,9 +116,6 @@ pub fn named(name: &str) -> World {
     let pdb = PdbIdentity { name: format!(":{name}.pdb"), guid: Guid([9; 16]), age: 1 };
     world.write(OTHER, &pe_image(0x8000, &pdb));
     world.write(MYFAULT, &pe_image(MYFAULT_SIZE, &pdb));
-    // A call of what is called so, and a return.
-    let distance = 0x20 - (CODE as i32 + 5);
-    world.write(MYFAULT.offset(CODE), &[&[0xe8][..], &distance.to_le_bytes(), &[0xc3]].concat());
     put_suspect(&mut world, &file);
     // The types' own grammar has no room for spaces and line ends.
     let word: String = name.chars().filter(|c| !c.is_whitespace()).collect();
@@ -135,7 +126,6 @@ pub fn named(name: &str) -> World {
         .symbol(name, 0)
         .symbol(&format!("Other{name}"), 0x20)
         .symbol(&format!("?{name}@@YAXXZ"), 0x40)
-        .symbol(&format!("Code{name}"), CODE as u32)
         .enumeration("_K", &[(name, 1)])
         .types(&types);
     world.symbols(MYFAULT, MYFAULT_SIZE, symbols);

@@ -1,7 +1,6 @@
 //! Stacks of x64 code: against the truth, against another unwinder, against nonsense.
 
 mod image;
-mod instructions;
 mod native;
 mod nonsense;
 mod oracle;

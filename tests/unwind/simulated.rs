@@ -1,16 +1,15 @@
 //! Stacks of simulated machines: found frame by frame, as they were laid out.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use verikd::commands::VerifierFormat;
 use verikd::memory::{Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
 use verikd::symbols::store::SymbolPath;
 use verikd::target::{FrameKind, Kernel, NoteCode, StackEnd, StackStart, Target};
 use verikd_sim::export_symbols;
-use verikd_sim::windows::{BUILDS, Build, CallFrame, Chance, Machine, Scenario, Stop, WINDOWS_7_SP1};
+use verikd_sim::windows::{BUILDS, Build, CallFrame, Chance, Growth, Machine, Scenario, Stop, WINDOWS_7_SP1};
 
 use crate::support::machine::{Still, folder, version_of};
 use crate::support::reviewed::assert_reviewed;
@@ -53,6 +52,30 @@ fn every_stop_of_every_build_has_the_frames_that_were_laid_out() {
         }
     }
     assert_eq!(longest, 20);
+}
+
+#[test]
+fn every_use_of_a_tag_has_the_frames_that_were_laid_out() {
+    let symbols = store(&WINDOWS_7_SP1);
+    for scenario in [Scenario::Myfault, Scenario::VerifierOff] {
+        let growth = Growth { processors: 4, callers: 3, ..Growth::default() };
+        let mut machine = Still(Machine::grown(&WINDOWS_7_SP1, scenario, 0, 0, growth));
+        machine.break_in();
+        let kernel = kernel(&machine, &symbols);
+        let variable = Target::new(&machine, &kernel).address_of("nt!PoolHitTag").unwrap();
+        machine.write_virtual(variable, b"Leak");
+        let mut interrupted = 0;
+        for number in 0..12 {
+            machine.run_for(Duration::from_secs(3600));
+            let hit = machine.stop_at_pool_hit().unwrap();
+            kernel.choose_processor(Some(hit.processor as u16));
+            let laid_out = machine.processors()[hit.processor].frames.clone();
+            let target = Target::new(&machine, &kernel).with_cpu(&machine);
+            assert_eq!(found(&target), laid_out, "{scenario} {number}: {hit:?}");
+            interrupted += usize::from(laid_out.iter().any(|frame| frame.is_interrupted));
+        }
+        assert!(interrupted >= 4, "{scenario}: requests and deferred calls interrupt something");
+    }
 }
 
 /// What a debugger finds of the stack, as the simulator says what is there.
@@ -267,19 +290,13 @@ impl Memory for Away {
     }
 }
 
-pub(crate) fn store(build: &'static Build) -> PathBuf {
+fn store(build: &'static Build) -> PathBuf {
     let folder = folder("unwind").join(build.name);
-    // Tests run side by side, and none is to find what another is writing.
-    let mut exported = EXPORTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if exported.insert(build.name) {
-        std::fs::create_dir_all(&folder).unwrap();
-        export_symbols(build, &folder).unwrap();
-    }
+    std::fs::create_dir_all(&folder).unwrap();
+    export_symbols(build, &folder).unwrap();
     folder
 }
 
-static EXPORTED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
-
-pub(crate) fn kernel(machine: &Still, symbols: &std::path::Path) -> Kernel {
+fn kernel(machine: &Still, symbols: &std::path::Path) -> Kernel {
     Kernel::new(version_of(machine), SymbolPath::parse(&symbols.display().to_string()))
 }

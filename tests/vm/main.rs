@@ -188,6 +188,24 @@ fn a_machine_that_somebody_else_has_paused_has_no_freeze_budget() {
     assert_eq!(guest.status(), "paused");
 }
 
+/// Nobody can tell it to run any more; what is advised is what would help.
+#[test]
+fn a_machine_that_goes_away_while_it_is_read_is_told_as_that() {
+    let Some(mut guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
+    let mut debugger = start(&guest, &["-c", LONG]);
+    debugger.wait_for("kd> s -b");
+    guest.wait_until("paused");
+    drop(guest);
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 4, "{}", ended.err);
+    let is_told = ["the line to the target has ended", "its monitor was closed"]
+        .iter()
+        .any(|it| ended.err.contains(it));
+    assert!(is_told && !ended.err.contains("restarted"), "{}", ended.err);
+    assert!(ended.err.contains("may still stand still"), "{}", ended.err);
+    assert!(ended.err.contains("To let it run, tell its monitor cont"), "{}", ended.err);
+}
+
 /// `g` waits until the machine is stopped by somebody else, who has the right to.
 #[test]
 fn after_g_the_next_stop_is_somebody_elses() {

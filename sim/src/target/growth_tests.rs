@@ -9,7 +9,7 @@ use super::world::{Carrier, World};
 use super::*;
 use crate::windows::{BUILDS, Machine, WINDOWS_7_SP1};
 
-const GROWN: Growth = Growth { modules: 200, drivers: 100, reuse: 1000, busy: 50, processors: 0 };
+const GROWN: Growth = Growth { modules: 200, drivers: 100, reuse: 1000, busy: 50, processors: 0, callers: 0 };
 
 fn stopped() -> World {
     let mut world = World::with(Carrier::Serial, |config| SimulatorConfig { growth: GROWN, ..config });

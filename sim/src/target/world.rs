@@ -207,11 +207,16 @@ impl World {
 
     /// Goes on behind the instruction that stopped the machine, which is `bytes` long.
     pub(super) fn step_over(&mut self, bytes: u64) {
-        let context = self.ask(Manipulate::get_context(0)).unwrap().data;
+        self.step_over_on(0, bytes);
+    }
+
+    /// The same on another processor.
+    pub(super) fn step_over_on(&mut self, processor: u16, bytes: u64) {
+        let context = self.ask(Manipulate::get_context(processor)).unwrap().data;
         let mut moved = context.to_vec();
         let rip = u64::from_le_bytes(moved[RIP..RIP + 8].try_into().unwrap());
         moved[RIP..RIP + 8].copy_from_slice(&(rip + bytes).to_le_bytes());
-        let reply = self.ask(Manipulate::set_context(0, moved.into())).unwrap();
+        let reply = self.ask(Manipulate::set_context(processor, moved.into())).unwrap();
         assert_eq!(reply.return_status, NtStatus::SUCCESS);
         self.resume(NtStatus::DBG_CONTINUE);
     }

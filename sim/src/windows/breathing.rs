@@ -6,12 +6,17 @@ use std::time::Duration;
 use kd_protocol::VirtAddr;
 
 use super::kernel::{Kernel, Site};
+use super::place::Place;
+use super::pool::hit::{Hits, Use};
 use super::pool_account::Pool;
 use super::pool_log::{self, Event};
 use super::processes::LEAKING_THREAD;
+use super::processors;
 use super::verified::MYFAULT;
 use super::verifier::{self, Allocation, Slot};
 
+/// The tag of its blocks.
+const TAG: [u8; 4] = *b"Busy";
 /// How often it does something.
 const EVERY: Duration = Duration::from_millis(10);
 /// Blocks that it holds: the more, the likelier it gives one back.
@@ -68,20 +73,20 @@ impl Breathing {
 
     /// Does what is due at `now`: as many blocks a second as the machine's [`Growth`](super::Growth) says are taken, and as
     /// many given back.
-    pub(super) fn work(&mut self, kernel: &mut Kernel, now: Duration) {
+    pub(super) fn work(&mut self, kernel: &mut Kernel, now: Duration, hits: &mut Hits) {
         let a_second = 2 * u64::from(kernel.growth.busy);
         let done = |at: Duration| at.as_millis() as u64 * a_second / 1000;
         for _ in done(self.until)..done(now) {
             if self.live.is_empty() || self.random.usize(0..2 * USUAL) >= self.live.len() + USUAL / 2 {
-                self.take(kernel);
+                self.take(kernel, hits);
             } else {
-                self.give_back(kernel);
+                self.give_back(kernel, hits);
             }
         }
         self.until = now;
     }
 
-    fn take(&mut self, kernel: &mut Kernel) {
+    fn take(&mut self, kernel: &mut Kernel, hits: &mut Hits) {
         let Self { random, live, .. } = self;
         let is_free = |address: &VirtAddr| live.iter().all(|held| held.address != *address);
         let cells = std::iter::repeat_with(|| START.offset(random.u64(0..CELLS) * CELL));
@@ -89,19 +94,33 @@ impl Breathing {
         let size = (self.random.u64(1..0x38) + 1) * 0x10;
         let caller = kernel.address_in("myfault", "MyfaultDispatch", 0xb7);
         let allocation =
-            Allocation { pool: Pool::Paged, address, size, caller, tag: Some(*b"Busy"), is_special: false };
+            Allocation { pool: Pool::Paged, address, size, caller, tag: Some(TAG), is_special: false };
         // A debugger may have spoiled the lists: then there is no room, and the driver goes without.
         let Some(slot) = verifier::allocated(kernel, &MYFAULT, &allocation) else { return };
         self.live.push(Held { address, size, slot });
         let stack = kernel.stack(TAKES);
+        hits.note(kernel, || usage(kernel, address, false, &stack), TAG);
         pool_log::append(kernel, &Event { address, size: size - 8, thread: LEAKING_THREAD, stack });
     }
 
-    fn give_back(&mut self, kernel: &mut Kernel) {
+    fn give_back(&mut self, kernel: &mut Kernel, hits: &mut Hits) {
         let Held { address, size, slot } = self.live.swap_remove(self.random.usize(0..self.live.len()));
         verifier::freed(kernel, &MYFAULT, Pool::Paged, slot);
         let stack = kernel.stack(GIVES_BACK);
+        hits.note(kernel, || usage(kernel, address, true, &stack[1..]), TAG);
         pool_log::append(kernel, &Event { address, size, thread: LEAKING_THREAD, stack });
+    }
+}
+
+/// A block of its, at an address that chooses the processor.
+fn usage(kernel: &Kernel, address: VirtAddr, is_free: bool, callers: &[VirtAddr]) -> Use {
+    Use {
+        tag: TAG,
+        is_free,
+        processor: (address.0 / CELL) as usize % processors::count(kernel),
+        thread: Some(LEAKING_THREAD),
+        callers: callers.to_vec(),
+        user: Place::USER,
     }
 }
 

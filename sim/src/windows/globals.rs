@@ -7,6 +7,7 @@ use kd_protocol::VirtAddr;
 use super::debugger_data::PRINT_BUFFER_SIZE;
 use super::kernel::{Kernel, span};
 use super::layout::Release;
+use super::pool::hit;
 use super::processors;
 use super::verified::{NONPAGED_POOL_SIZE, NONPAGED_POOL_START};
 use crate::paging::Access;
@@ -26,6 +27,7 @@ const TIME_INCREMENT: u64 = 156_250;
 pub(super) fn initialize(kernel: &mut Kernel) {
     kernel.memory.map_tables_at(PAGE_TABLES_SLOT);
     breakpoint_routines(kernel);
+    hit::start(kernel);
     strings(kernel);
     const FREE_BUILD: u64 = 0xf000_0000;
     let layouts = kernel.layouts.clone();

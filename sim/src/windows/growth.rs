@@ -22,6 +22,9 @@ pub struct Growth {
     pub busy: u32,
     /// How many processors it has: at most [`Growth::MOST_PROCESSORS`] count, and nought are two.
     pub processors: u8,
+    /// By how many call paths myfault.sys leaks while the machine runs: at most [`Growth::MOST_CALLERS`] count, and nought are
+    /// one.
+    pub callers: u8,
 }
 
 impl Growth {
@@ -30,6 +33,9 @@ impl Growth {
 
     /// The most processors that a machine can have: a group of them.
     pub const MOST_PROCESSORS: u8 = 64;
+
+    /// The most call paths by which a driver leaks.
+    pub const MOST_CALLERS: u8 = 3;
 
     /// Further drivers that are loaded.
     pub(super) fn loaded(self) -> usize {

@@ -2,11 +2,15 @@
 
 use kd_protocol::VirtAddr;
 
+use super::growth::Growth;
 use super::kernel::{Kernel, Site, span};
+use super::place::Place;
+use super::pool::hit::Use;
 use super::pool::{big, trackers};
 use super::pool_account::Pool;
 use super::pool_log::{self, Event};
 use super::processes::LEAKING_THREAD;
+use super::processors;
 use super::verified::{MYFAULT, NONPAGED_POOL_SIZE, NONPAGED_POOL_START, Tracking};
 use super::verifier::advanced::{self, Tracked};
 use super::verifier::{self, Allocation, Slot};
@@ -22,7 +26,10 @@ const TRACKER_POINTER: u64 = 8;
 /// Blocks that were leaked when the machine is first stopped.
 pub(super) const BLOCKS_AT_FIRST_STOP: u64 = 10;
 
-/// The leak's call stack, innermost first.
+/// The leak's call stacks, innermost first; the first is that of the blocks before the first stop.
+const STACKS: [&[Site]; Growth::MOST_CALLERS as usize] = [STACK, ROUTINE_STACK, PACKET_STACK];
+
+/// A program's request.
 const STACK: &[Site] = &[
     ("nt", "VeAllocatePoolWithTagPriority", 0x2b6),
     ("nt", "VerifierExAllocatePoolEx", 0x1d),
@@ -32,6 +39,29 @@ const STACK: &[Site] = &[
     ("nt", "IopXxxControlFile", 0x607),
     ("nt", "NtDeviceIoControlFile", 0x56),
     ("nt", "KiSystemServiceCopyEnd", 0x13),
+];
+
+/// Another request of the program's.
+const ROUTINE_STACK: &[Site] = &[
+    ("nt", "VeAllocatePoolWithTagPriority", 0x2b6),
+    ("nt", "VerifierExAllocatePool", 0x1c),
+    ("myfault", "MyfaultLeakPool", 0x4b),
+    ("myfault", "MyfaultDispatch", 0xd2),
+    ("nt", "IovCallDriver", 0xa0),
+    ("nt", "IopXxxControlFile", 0x607),
+    ("nt", "NtDeviceIoControlFile", 0x56),
+    ("nt", "KiSystemServiceCopyEnd", 0x13),
+];
+
+/// A deferred call that has interrupted the idle loop.
+const PACKET_STACK: &[Site] = &[
+    ("nt", "VeAllocatePoolWithTagPriority", 0x2b6),
+    ("nt", "VerifierExAllocatePoolEx", 0x1d),
+    ("myfault", "MyfaultLeakPool", 0x76),
+    ("nt", "KiRetireDpcList", 0x1bc),
+    ("nt", "KiDpcInterrupt", 0x16d),
+    ("hal", "HalProcessorIdle", 0x9),
+    ("nt", "KiIdleLoop", 0x10d),
 ];
 
 /// The stack of the driver's small allocation when it was loaded.
@@ -154,7 +184,7 @@ fn take_block(kernel: &mut Kernel, number: u64) -> Option<(VirtAddr, Slot)> {
         pool: Pool::NonPaged,
         address,
         size: BLOCK,
-        caller: kernel.address_in("myfault", "MyfaultDeviceControl", 0x358),
+        caller: caller(kernel, number),
         tag: Some(*b"Leak"),
         is_special: false,
     };
@@ -192,16 +222,61 @@ const fn age(number: u64) -> u32 {
 }
 
 fn tracked(kernel: &Kernel, number: u64) -> Tracked {
-    let stack = kernel.stack(STACK);
+    let stack = kernel.stack(path(kernel, number));
     Tracked { address: block_address(number), size: REQUEST, tag: *b"Leak", nonpaged: true, stack }
 }
 
 fn event(kernel: &Kernel, number: u64) -> Event {
-    Event {
-        address: block_address(number),
-        size: REQUEST,
-        thread: LEAKING_THREAD,
-        stack: kernel.stack(STACK),
+    let thread = thread(kernel, number);
+    Event { address: block_address(number), size: REQUEST, thread, stack: kernel.stack(path(kernel, number)) }
+}
+
+/// The `number`th block being leaked, of which the pool takes note.
+pub(super) fn usage(kernel: &Kernel, number: u64, tracking: Tracking) -> Use {
+    let path = path(kernel, number);
+    let of_verifier = path.iter().take_while(|(module, ..)| *module == "nt").count();
+    let sites = match tracking {
+        Tracking::None => path[of_verifier..].to_vec(),
+        Tracking::List | Tracking::Tree => [&[ASKS], &path[1..]].concat(),
+    };
+    Use {
+        tag: *b"Leak",
+        is_free: false,
+        processor: processor(kernel, number),
+        thread: Some(thread(kernel, number)),
+        callers: kernel.stack(&sites),
+        user: Place::USER.filter(|_| path != PACKET_STACK),
+    }
+}
+
+/// Where Driver Verifier asks the pool for a block, before it takes note of the stack.
+const ASKS: Site = ("nt", "VeAllocatePoolWithTagPriority", 0x1e8);
+
+/// The call path by which the `number`th block is leaked.
+fn path(kernel: &Kernel, number: u64) -> &'static [Site] {
+    if number < BLOCKS_AT_FIRST_STOP {
+        return STACK;
+    }
+    let callers = kernel.growth.callers.clamp(1, Growth::MOST_CALLERS);
+    STACKS[(number % u64::from(callers)) as usize]
+}
+
+fn caller(kernel: &Kernel, number: u64) -> VirtAddr {
+    let in_driver = path(kernel, number).iter().find(|(module, ..)| *module == MYFAULT.module);
+    let (module, routine, displacement) = in_driver.expect("the driver is on each of its call paths");
+    kernel.address_in(module, routine, *displacement)
+}
+
+/// Requests and deferred calls come on any processor.
+fn processor(kernel: &Kernel, number: u64) -> usize {
+    (number / 2) as usize % processors::count(kernel)
+}
+
+fn thread(kernel: &Kernel, number: u64) -> VirtAddr {
+    if path(kernel, number) == PACKET_STACK {
+        processors::idle_thread(kernel, processor(kernel, number))
+    } else {
+        LEAKING_THREAD
     }
 }
 
@@ -212,7 +287,8 @@ mod tests {
 
     #[test]
     fn call_stacks_lie_in_their_routines() {
-        assert_sites_lie_in_their_routines(STACK.iter().chain(LOAD_STACK).chain(UNLOAD_STACK));
+        let leaks = STACKS.iter().flat_map(|stack| *stack).chain(&[ASKS]);
+        assert_sites_lie_in_their_routines(leaks.chain(LOAD_STACK).chain(UNLOAD_STACK));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::growth::Growth;
 use super::images::{Build, WINDOWS_7_SP1};
 use super::kernel::{Kernel, Layouts};
 use super::ledger::Outstanding;
+use super::pool::hit::{self, Hits, PoolHit};
 use super::pool::{big, code, counters, heap, trackers};
 use super::pool_account::{PoolBlock, TagUse};
 use super::processors::{self, Processor};
@@ -50,6 +51,8 @@ pub struct Machine {
     blocks: u64,
     /// A driver that takes blocks and gives them back.
     breathing: Breathing,
+    /// Blocks taken or given back for which the machine is still to stop.
+    hits: Hits,
     /// When the next block is leaked, counted as `running`.
     next_leak: Option<Duration>,
     stops: u64,
@@ -107,21 +110,21 @@ impl Machine {
     /// Stops the machine as a break-in does: the first processor stands at `nt!DbgBreakPointWithStatus`.
     pub fn break_in(&mut self) {
         let place = stops::break_in_place(&self.kernel, self.scenario);
-        let processors = processors::stop_at(&mut self.kernel, &place);
+        let processors = processors::stop_at(&mut self.kernel, 0, &place);
         self.stopped(processors);
     }
 
     /// Stops the machine as it does by itself for this reason: the first processor stands where it happened.
     pub fn stop_by_itself(&mut self, stop: Stop) {
         let place = stops::place(&mut self.kernel, self.scenario, stop);
-        let processors = processors::stop_at(&mut self.kernel, &place);
+        let processors = processors::stop_at(&mut self.kernel, 0, &place);
         self.stopped(processors);
     }
 
     /// Stops a bug-checked machine once more, when its bug-check callbacks were called.
     pub fn stop_after_bug_check(&mut self) {
         let place = stops::bug_check_place(&self.kernel, self.scenario, BUGCHECK_SECOND);
-        let processors = processors::stop_at(&mut self.kernel, &place);
+        let processors = processors::stop_at(&mut self.kernel, 0, &place);
         self.stopped(processors);
     }
 
@@ -198,15 +201,17 @@ impl Machine {
     /// Lets the machine run for `time`. Returns what it printed to the debugger meanwhile, each line with its end: one a
     /// second to say that it runs, and one for each block it leaks.
     ///
-    /// Running in pieces leads to the same state and the same lines as running at once.
+    /// Running in pieces leads to the same state and the same lines as running at once. It ends early where somebody uses
+    /// the tag in `nt!PoolHitTag`: see [`stop_at_pool_hit`](Self::stop_at_pool_hit).
     pub fn run_for(&mut self, time: Duration) -> Vec<String> {
         let end = self.running.saturating_add(time);
         let mut lines = Vec::new();
-        loop {
+        while !self.hits.is_due() {
             let beat = Duration::from_secs(self.running.as_secs().saturating_add(1));
             let work = self.works().then(|| self.breathing.due());
             let due = [self.next_leak, work].into_iter().flatten().fold(beat, Duration::min);
             if due > end {
+                self.running = end;
                 break;
             }
             self.running = due;
@@ -215,7 +220,7 @@ impl Machine {
                 self.next_leak = self.leak_interval().map(|interval| due + interval);
             }
             if work == Some(due) {
-                self.breathing.work(&mut self.kernel, due);
+                self.breathing.work(&mut self.kernel, due, &mut self.hits);
             }
             if due == beat {
                 trackers::work(&mut self.kernel);
@@ -223,12 +228,30 @@ impl Machine {
                 lines.push(self.beat());
             }
         }
-        self.running = end;
         globals::set_time(&mut self.kernel, self.running);
         for line in &lines {
             globals::debug_print(&mut self.kernel, line);
         }
         lines
+    }
+
+    /// Stops the machine if somebody has just used the tag in `nt!PoolHitTag`: a processor stands at the instruction that
+    /// is compiled into the kernel for that.
+    pub fn stop_at_pool_hit(&mut self) -> Option<PoolHit> {
+        let used = self.hits.next(&self.kernel)?;
+        let place = used.place(&self.kernel);
+        let processors = processors::stop_at(&mut self.kernel, used.processor, &place);
+        self.stopped(processors);
+        let Processor { thread, frames, .. } = &self.processors[used.processor];
+        let frames = frames.iter().map(|frame| frame.program_counter).collect();
+        let (tag, is_free, processor) = (used.tag, used.is_free, used.processor);
+        Some(PoolHit { tag, is_free, processor, thread: *thread, frames })
+    }
+
+    /// The tag that a debugger has written to `nt!PoolHitTag`, in memory order.
+    #[must_use]
+    pub fn pool_hit_tag(&self) -> Option<[u8; 4]> {
+        hit::watched(&self.kernel)
     }
 
     /// Starts the machine anew: everything is as it was when it was made, but for how often it leaks.
@@ -385,7 +408,7 @@ impl Machine {
         let version = debugger_data::version(&kernel);
         debugger_data::publish(&mut kernel, &version);
         let place = stops::break_in_place(&kernel, scenario);
-        let processors = processors::stop_at(&mut kernel, &place);
+        let processors = processors::stop_at(&mut kernel, 0, &place);
         kernel.furnished = true;
         scenario.damage(&mut kernel, seed);
         Self {
@@ -399,6 +422,7 @@ impl Machine {
             first_stop: None,
             blocks: if scenario.leaks() { leak::BLOCKS_AT_FIRST_STOP } else { 0 },
             breathing: Breathing::new(fastrand::Rng::with_seed(seed)),
+            hits: Hits::default(),
             next_leak: None,
             stops: 0,
         }
@@ -426,8 +450,10 @@ impl Machine {
     }
 
     fn leak_block(&mut self) -> String {
-        match leak::leak(&mut self.kernel, self.blocks, self.scenario.tracking_of_the_leak()) {
+        let tracking = self.scenario.tracking_of_the_leak();
+        match leak::leak(&mut self.kernel, self.blocks, tracking) {
             Some(address) => {
+                self.hits.note(&self.kernel, || leak::usage(&self.kernel, self.blocks, tracking), *b"Leak");
                 self.blocks += 1;
                 format!("myfault: leaked {:#x} bytes at {}\n", leak::REQUEST, address.wide())
             }

@@ -58,6 +58,7 @@ pub use images::{BUILDS, Build, FILTER_DRIVERS, Image, WINDOWS_7_SP1, WINDOWS_XP
 pub use ledger::Outstanding;
 pub use machine::Machine;
 pub use place::CallFrame;
+pub use pool::hit::PoolHit;
 pub use pool_account::{Pool, PoolBlock, PoolUse, TagUse};
 pub use processors::Processor;
 pub use scenario::{NoScenario, NotOnBuild, Scenario};

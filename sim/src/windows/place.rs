@@ -21,6 +21,8 @@ pub(super) struct Place {
     pub(super) stack: Vec<VirtAddr>,
     /// The code of user mode that called the kernel, if it did.
     pub(super) user: Option<CallFrame>,
+    /// The thread that it runs; the idle thread if nothing.
+    pub(super) thread: Option<VirtAddr>,
 }
 
 impl Place {

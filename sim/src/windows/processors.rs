@@ -83,15 +83,15 @@ pub(super) fn create(kernel: &mut Kernel) {
     }
 }
 
-/// Every processor as it is when the machine was just stopped, the first at a place, the others idle.
+/// Every processor as it is when the machine was just stopped, one at a place, the others idle.
 ///
 /// Also writes their state into their `_KPRCB`s, as a kernel does when it freezes its processors.
-pub(super) fn stop_at(kernel: &mut Kernel, place: &Place) -> Vec<Processor> {
+pub(super) fn stop_at(kernel: &mut Kernel, at: usize, place: &Place) -> Vec<Processor> {
     let [(module, routine, displacement), ..] = IDLE_STACK;
     let rip = kernel.address_in(module, routine, displacement);
-    let idle = Place { rip, rcx: 0, stack: kernel.stack(&IDLE_STACK[1..]), user: None };
+    let idle = Place { rip, rcx: 0, stack: kernel.stack(&IDLE_STACK[1..]), user: None, thread: None };
     (0..count(kernel))
-        .map(|number| stopped(kernel, number, if number == 0 { place } else { &idle }))
+        .map(|number| stopped(kernel, number, if number == at { place } else { &idle }))
         .collect()
 }
 
@@ -149,13 +149,14 @@ fn stopped(kernel: &mut Kernel, number: usize, place: &Place) -> Processor {
         ("MsrCStar", kernel.symbol("KiSystemCall32").0),
         ("MsrSyscallMask", 0x4700),
     ];
-    kernel.set_existing(kprcb, "_KPRCB", &[("Context", context_at.0)]);
+    let thread = place.thread.unwrap_or(places.idle_thread);
+    kernel.set_existing(kprcb, "_KPRCB", &[("Context", context_at.0), ("CurrentThread", thread.0)]);
     kernel.set_all(special_at, "_KSPECIAL_REGISTERS", &fields);
 
     let (mut context, mut special_registers) = (vec![0; context_size], vec![0; special_size]);
     kernel.memory.read(context_at, &mut context);
     kernel.memory.read(special_at, &mut special_registers);
-    Processor { kpcr: places.kpcr, kprcb, thread: places.idle_thread, context, special_registers, frames }
+    Processor { kpcr: places.kpcr, kprcb, thread, context, special_registers, frames }
 }
 
 const RBX: usize = 3;
@@ -262,6 +263,11 @@ const HANDLERS: &[(u64, &str)] = &[
     (0x2f, "KiDpcInterrupt"),
     (0xe1, "KiIpiInterrupt"),
 ];
+
+/// The thread of a processor that has nothing to do.
+pub(super) fn idle_thread(kernel: &Kernel, number: usize) -> VirtAddr {
+    places(kernel, number).idle_thread
+}
 
 fn places(kernel: &Kernel, number: usize) -> Places {
     match number {

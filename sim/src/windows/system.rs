@@ -11,6 +11,7 @@ use super::growth::Growth;
 use super::images::Build;
 use super::ledger::Outstanding;
 use super::machine::Machine;
+use super::pool::hit::PoolHit;
 use super::processors::Processor;
 use super::scenario::Scenario;
 use super::stops::Stop;
@@ -96,6 +97,22 @@ impl System {
 
     pub fn run_for(&mut self, time: Duration) -> Vec<String> {
         either!(self, machine => machine.run_for(time))
+    }
+
+    /// Nothing on a 32-bit machine, whose pool is not simulated.
+    pub fn stop_at_pool_hit(&mut self) -> Option<PoolHit> {
+        match self {
+            Self::X64(machine) => machine.stop_at_pool_hit(),
+            Self::X86(_) => None,
+        }
+    }
+
+    #[must_use]
+    pub fn pool_hit_tag(&self) -> Option<[u8; 4]> {
+        match self {
+            Self::X64(machine) => machine.pool_hit_tag(),
+            Self::X86(_) => None,
+        }
     }
 
     pub fn reboot(&mut self) {

@@ -286,6 +286,14 @@ impl Manipulate {
         Self::read(ApiNumber::READ_PHYSICAL_MEMORY, address.0, count)
     }
 
+    /// A write of `data` to virtual memory, at most what one packet carries.
+    #[must_use]
+    pub fn write_virtual(address: VirtAddr, data: Bytes) -> Self {
+        let transfer_count = data.len() as u32;
+        let arm = WriteMemory64 { target_base_address: address.0, transfer_count, actual_bytes_written: 0 };
+        Self { data, ..Self::new(ApiNumber::WRITE_VIRTUAL_MEMORY, Arm::WriteMemory(arm)) }
+    }
+
     /// A read of a CPU's control space: 0 KPCR, 1 KPRCB, 2 special registers, 3 KTHREAD.
     #[must_use]
     pub const fn read_control_space(processor: u16, selector: u64, count: u32) -> Self {

@@ -7,11 +7,13 @@
 //!  PoolTrackTableExpansion -> tags that found no room
 //!  PoolBigPageTable --> | Va, Key, NumberOfBytes | ...       a block of a page or more
 //!  ExPoolState, or pages of the old pool                      small blocks
+//!  PoolHitTag --> the tag at whose next allocation or free the machine stops
 //! ```
 
 pub(super) mod big;
 pub(super) mod code;
 pub(super) mod counters;
 pub(super) mod heap;
+pub(super) mod hit;
 pub(super) mod pages;
 pub(super) mod trackers;

@@ -1,0 +1,116 @@
+//! `nt!PoolHitTag`: the pool stops the machine where somebody allocates or frees a block with the tag that is in it.
+//!
+//! ```text
+//!  ExAllocatePoolWithTag:  cmp tag, [PoolHitTag]    jne    int3    <-- here it stands, whoever called, on any processor
+//! ```
+//! The instruction is compiled into the kernel; the variable arms it. Source: the variable is in every kernel's public
+//! symbols, and Microsoft's page "Using Driver Verifier / PoolHitTag" shows a session. \[uncertain: where in its routines the
+//! kernel stops, and what the variable holds at boot\]
+
+use std::collections::VecDeque;
+
+use kd_protocol::VirtAddr;
+
+use crate::windows::kernel::{Kernel, Site};
+use crate::windows::place::{CallFrame, Place};
+
+/// What the variable holds at boot: no tag.
+const NONE: u32 = 0xffff_ffff;
+/// A tag's bit of protected blocks, with which it is never compared.
+const PROTECTED: u32 = 1 << 31;
+/// The two instructions.
+const ALLOCATED: Site = ("nt", "ExAllocatePoolWithTag", 0x881);
+const FREED: Site = ("nt", "ExFreePoolWithTag", 0x1a4);
+
+/// A stop at a block of a tag, as whoever simulates it knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolHit {
+    /// In memory order.
+    pub tag: [u8; 4],
+    /// The block was freed, not allocated.
+    pub is_free: bool,
+    /// The processor that reported it.
+    pub processor: usize,
+    /// The thread that it ran.
+    pub thread: VirtAddr,
+    /// Where each frame goes on, the one that runs first in front.
+    pub frames: Vec<VirtAddr>,
+}
+
+/// Somebody allocates or frees a block.
+#[derive(Clone, Debug)]
+pub(in crate::windows) struct Use {
+    pub(in crate::windows) tag: [u8; 4],
+    pub(in crate::windows) is_free: bool,
+    pub(in crate::windows) processor: usize,
+    /// The idle thread's if nothing.
+    pub(in crate::windows) thread: Option<VirtAddr>,
+    /// Callers of the pool's routine.
+    pub(in crate::windows) callers: Vec<VirtAddr>,
+    pub(in crate::windows) user: Option<CallFrame>,
+}
+
+/// Uses of the tag of which the machine has not stopped yet.
+#[derive(Clone, Debug, Default)]
+pub(in crate::windows) struct Hits(VecDeque<Use>);
+
+impl Hits {
+    /// Takes note of a use if the machine is to stop for it.
+    pub(in crate::windows) fn note(&mut self, kernel: &Kernel, used: impl FnOnce() -> Use, tag: [u8; 4]) {
+        if is_watched(kernel, tag) {
+            self.0.push_back(used());
+        }
+    }
+
+    /// True if the machine is to stop before it does anything else.
+    pub(in crate::windows) fn is_due(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// The next use that is still watched for: a debugger may have changed its mind.
+    pub(in crate::windows) fn next(&mut self, kernel: &Kernel) -> Option<Use> {
+        std::iter::from_fn(|| self.0.pop_front()).find(|used| is_watched(kernel, used.tag))
+    }
+}
+
+impl Use {
+    /// Where the processor stands then.
+    pub(in crate::windows) fn place(&self, kernel: &Kernel) -> Place {
+        let (module, routine, displacement) = if self.is_free { FREED } else { ALLOCATED };
+        let rip = kernel.address_in(module, routine, displacement);
+        Place { rip, rcx: 0, stack: self.callers.clone(), user: self.user, thread: self.thread }
+    }
+}
+
+/// Writes the instructions, and that no tag is watched.
+pub(in crate::windows) fn start(kernel: &mut Kernel) {
+    const INT3: u8 = 0xcc;
+    let Some(variable) = kernel.find_symbol("PoolHitTag") else { return };
+    kernel.write_u32(variable, NONE);
+    for (module, routine, displacement) in [ALLOCATED, FREED] {
+        let at = kernel.address_in(module, routine, displacement);
+        kernel.write(at, &[INT3]);
+    }
+}
+
+/// What the variable holds, unless that is what it held at boot, or this kernel has none.
+pub(in crate::windows) fn watched(kernel: &Kernel) -> Option<[u8; 4]> {
+    let mut tag = [0; 4];
+    let is_there = kernel.memory.read(kernel.find_symbol("PoolHitTag")?, &mut tag) == tag.len();
+    (is_there && u32::from_le_bytes(tag) != NONE).then_some(tag)
+}
+
+fn is_watched(kernel: &Kernel, tag: [u8; 4]) -> bool {
+    watched(kernel).is_some_and(|watched| u32::from_le_bytes(watched) == u32::from_le_bytes(tag) & !PROTECTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::windows::kernel::assert_sites_lie_in_their_routines;
+
+    #[test]
+    fn stops_lie_in_their_routines() {
+        assert_sites_lie_in_their_routines([ALLOCATED, FREED].iter());
+    }
+}
