@@ -8,7 +8,7 @@
 //!                                |
 //!   go, leave <------------------'    the target runs, or it is said that nobody knows
 //! ```
-//! Every question is pinned to the stop that it was asked in, or, where stops are to be short ([`breathing`]), to each of
+//! Every question is pinned to the stop that it was asked in, or, where stops are to be short ([`ShortStops`]), to each of
 //! its stops in turn. A target that restarts, or is let run by anybody else, in the middle of it answers it no more,
 //! whoever stops it next.
 
