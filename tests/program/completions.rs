@@ -1,5 +1,6 @@
 //! What shells and man(1) are told of the command line.
 
+#[cfg(unix)]
 use std::process::Command;
 
 use crate::program::verikd;
