@@ -72,7 +72,7 @@ const GENERAL_ARM64: [&str; 32] = [
     "x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "fp", "lr",
     "sp",
 ];
-/// The flags of its psr, from bit 31 down, and where the level is.
+/// The flags of its psr, and their bits.
 const FLAGS_ARM64: [(char, u32); 4] = [('N', 31), ('Z', 30), ('C', 29), ('V', 28)];
 const SEGMENTS: [&str; 6] = ["cs", "ss", "ds", "es", "fs", "gs"];
 /// Each flag and how it is called when set and when clear.

@@ -4,8 +4,8 @@
 //!  ExAllocatePoolWithTag:  cmp tag, [PoolHitTag]    jne    int3    <-- here it stands, whoever called, on any processor
 //! ```
 //! The instruction is compiled into the kernel; the variable arms it. Source: the variable is in every kernel's public
-//! symbols, and Microsoft's page "Using Driver Verifier / PoolHitTag" shows a session. \[uncertain: where in its routines the
-//! kernel stops, and what the variable holds at boot\]
+//! symbols, and WinDbg's documentation says what it is for. \[uncertain: where in its routines the kernel stops, and what the
+//! variable holds at boot\]
 
 use std::collections::VecDeque;
 
