@@ -95,7 +95,7 @@ impl LineState {
     }
 
     /// From now on the editor does not take the terminal; if it is about to, waits until it has.
-    pub(super) fn is_over(&self) {
+    pub(super) fn close(&self) {
         let mut state = self.lock();
         state.is_over = true;
         drop(self.0.1.wait_timeout_while(state, PATIENCE, |state| state.begins));
@@ -171,7 +171,7 @@ mod tests {
             let prompt = LivePrompt::new(&state);
             std::thread::spawn(move || prompt.raw().to_owned())
         };
-        state.is_over();
+        state.close();
         assert!(!state.lock().begins, "it was waited for");
         assert!(!state.may_begin());
         editor.join().unwrap();

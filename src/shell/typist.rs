@@ -244,7 +244,7 @@ impl Typist {
 impl Drop for Typist {
     fn drop(&mut self) {
         // A line may still be being typed, in the editor's own mode of the terminal, or be about to.
-        self.state.is_over();
+        self.state.close();
         self.terminal.restore();
     }
 }
