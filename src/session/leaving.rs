@@ -86,7 +86,7 @@ impl Session {
             let resumed = match self.stopped() {
                 Some(stop) => going.leave_stop(&stop),
                 None if self.waits_at_prompt() => going.leave_prompt(),
-                None if going.young_boot_stops() => continue,
+                None if going.stops_after_all() => continue,
                 None => return going.without_stop(),
             };
             if resumed != Resumed::Running {
@@ -137,11 +137,16 @@ impl<'a> Going<'a> {
         self.is_hurried.get()
     }
 
-    /// True if the machine restarted a moment ago, and stops by itself, or asks, as soon as it is there.
-    fn young_boot_stops(&self) -> bool {
+    /// True if the machine restarted a moment ago, or was let go from a stop of its own, and stops by itself, or asks, before
+    /// that moment is over. A bug check stops twice.
+    fn stops_after_all(&self) -> bool {
         let session = self.session;
-        let (boot, began) = session.monitor.get(|state| (state.boot, state.boot_at));
-        let until = began.filter(|_| boot > FIRST_BOOT).map(|began| began + self.late_stop());
+        let since = session.monitor.get(|state| {
+            let booted = state.boot_at.filter(|_| state.boot > FIRST_BOOT);
+            let let_go = state.let_go_at.filter(|_| state.may_stop_again || !state.is_break_in);
+            booted.max(let_go)
+        });
+        let until = since.map(|since| since + self.late_stop());
         let rest = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
         !rest.is_zero() && (self.stops_within(rest, |_| true).is_some() || session.waits_at_prompt())
     }
@@ -257,8 +262,8 @@ impl<'a> Going<'a> {
         }
     }
 
-    /// Waits for a stop that `is_wanted` until nothing was heard for this long, or for a pause of a target that talks, but for [`LONGEST_TALK`] at most where the
-    /// target goes on talking. A prompt is answered: who is leaving asks nobody.
+    /// Waits for a stop that `is_wanted` until nothing was heard for this long, or for a pause of a target that talks, but for
+    /// [`LONGEST_TALK`] at most where the target goes on talking. A prompt is answered: who is leaving asks nobody.
     fn stops_within(
         &self,
         time: Duration,

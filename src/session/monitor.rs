@@ -136,6 +136,8 @@ pub(super) struct State {
     pub(super) read_len: usize,
     /// When the present stop began.
     pub(super) stopped_at: Option<Instant>,
+    /// When the last stop ended.
+    pub(super) let_go_at: Option<Instant>,
     /// How long the target has stood still in stops that are over.
     pub(super) frozen: Duration,
     /// A stop may take this long; reads fail afterwards.
@@ -164,7 +166,11 @@ impl State {
             self.stopped_at.get_or_insert_with(Instant::now);
         } else {
             self.stopped = None;
-            self.frozen += self.stopped_at.take().map_or(Duration::ZERO, |at| at.elapsed());
+            if let Some(at) = self.stopped_at.take() {
+                let now = Instant::now();
+                self.frozen += now.saturating_duration_since(at);
+                self.let_go_at = Some(now);
+            }
         }
     }
 
@@ -245,6 +251,7 @@ impl Default for Monitor {
             stop: StopId(0),
             boot: BootId(0),
             boot_at: None,
+            let_go_at: None,
             version: None,
             is_held: false,
             wants_break_in: false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use verikd_sim::windows::{Scenario, Stop, WINDOWS_7_SP1};
-use verikd_sim::{MachineState, Simulator, SimulatorConfig, SimulatorEvent, export_symbols};
+use verikd_sim::{Faults, MachineState, Simulator, SimulatorConfig, SimulatorEvent, export_symbols};
 
 use crate::program::{Running, Setup, verikd};
 
@@ -41,14 +41,30 @@ fn plan(setup: &Setup, targets: &[(&str, u16)], rest: &str) -> PathBuf {
 
 /// A machine in this process, which tests command.
 fn machine(setup: &Setup, port: u16, scenario: Scenario) -> Simulator {
+    machine_behind(setup, port, scenario, Faults::default())
+}
+
+fn machine_behind(setup: &Setup, port: u16, scenario: Scenario, faults: Faults) -> Simulator {
     export_symbols(&WINDOWS_7_SP1, &setup.symbols()).unwrap();
     let connect = SocketAddr::from(([127, 0, 0, 1], port));
     let config = SimulatorConfig::new(connect, "1.2.3.4".parse().unwrap());
-    Simulator::start(SimulatorConfig { scenario, leak_every: None, ..config }).unwrap()
+    Simulator::start(SimulatorConfig { scenario, faults, leak_every: None, ..config }).unwrap()
+}
+
+/// Waits until it has restarted, and runs.
+fn restarts(machine: &Simulator, told: &str) {
+    loop {
+        match machine.next_event(Some(Duration::from_secs(60))) {
+            Some(SimulatorEvent::Rebooted) => break,
+            Some(_) => {}
+            None => panic!("{:?} after {} stops:\n{told}", machine.state(), machine.stops()),
+        }
+    }
+    assert!(runs(machine), "{told}");
 }
 
 fn runs(machine: &Simulator) -> bool {
-    machine.wait_for(MachineState::Running, Duration::from_secs(10))
+    machine.wait_for(MachineState::Running, Duration::from_secs(60))
 }
 
 #[test]
@@ -203,11 +219,27 @@ fn a_leak_at_unload_is_decoded_and_listed_and_the_machine_does_what_the_plan_say
             assert_eq!(machine.state(), MachineState::Stopped);
             assert_eq!(machine.resumes() + 1, machine.stops(), "the last stop was not left");
         } else {
-            let next = || machine.next_event(Some(Duration::from_secs(20)));
-            while next().expect("it restarts") != SimulatorEvent::Rebooted {}
-            assert!(runs(&machine), "{then}: {}", ended.err);
+            restarts(&machine, &format!("{then}: {}", ended.err));
         }
         assert_eq!(ended.err.contains("is left stopped, as the plan says"), then == "stop", "{}", ended.err);
+    }
+}
+
+#[test]
+fn a_bug_check_that_stops_again_behind_the_end_of_a_plan_is_let_run_too() {
+    for seed in 1..=3 {
+        let setup = Setup::new();
+        let rest = "count = 1\n[[on]]\nbug_check = true\n";
+        let path = plan(&setup, &[("one", setup.port)], rest);
+        let faults = Faults { jitter: Duration::from_millis(120), seed, ..Faults::default() };
+        let machine = machine_behind(&setup, setup.port, Scenario::default(), faults);
+        let mut running = Running::start(&["run", path.to_str().unwrap()]);
+        running.wait_for("Connected to");
+        assert!(runs(&machine));
+        machine.stop_with(Stop::BugCheck { code: 0xc4, parameters: [0x62, 0, 0, 10] });
+        let ended = running.finish();
+        assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+        restarts(&machine, &ended.err);
     }
 }
 
