@@ -229,6 +229,13 @@ impl<'a> Stops<'a> {
         self.pace.set(pace);
         // One that bug-checked while it was being stopped stands where a break-in would have stopped it.
         let is_bug_check = (self.look)().ok_or(ReadCause::TargetRestarted)?;
+        // What ends the stop while it is looked at is no stop that the machine made by itself.
+        if self.source.boot() != self.boot {
+            return Err(ReadCause::TargetRestarted);
+        }
+        if self.source.stopped().is_none() {
+            return Err(ReadCause::NotKnown);
+        }
         if is_bug_check || !self.control.is_break_in() {
             return Err(ReadCause::StoppedByItself);
         }

@@ -29,7 +29,7 @@ use crate::commands::verifier::verified_images;
 use crate::commands::{
     Answer, BugCheckQuery, Facts, Found, NoteKind, Query, QueryError, SymbolCommand, told,
 };
-use crate::memory::{CachedMemory, Memory, Need, VirtAddr};
+use crate::memory::{CachedMemory, Memory, Need, ReadCause, VirtAddr};
 use crate::source::{
     BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Wait,
 };
@@ -394,6 +394,7 @@ impl Debugger {
         progress: &dyn Progress,
     ) -> Result<Answered<F>, AskError> {
         let before = self.stats();
+        let boot = self.source.boot();
         self.stops_over.take();
         let Some(target) = self.target() else { return Err(self.why_not_stopped()) };
         self.memory.inner().take_failure();
@@ -416,6 +417,8 @@ impl Debugger {
         let Some(cause) = self.memory.inner().take_failure() else {
             return Ok(self.answered(answer?, before));
         };
+        // A restart is heard of in several ways, and which comes first is chance.
+        let cause = if self.source.boot() == boot { cause } else { ReadCause::TargetRestarted };
         match answer {
             // What could be read before Ctrl+C, or within the freeze budget, is worth something where the answer itself
             // says that it is not all.

@@ -26,7 +26,7 @@ use crate::support::machine::version_of;
 
 const REPLY: usize = 1096;
 const MAX_STOP: Duration = Duration::from_millis(50);
-/// What the issue allows beyond it.
+/// What a stop may take beyond it.
 const LONGEST: Duration = Duration::from_millis(60);
 
 /// What happens to the machine while it runs.
@@ -34,6 +34,8 @@ const LONGEST: Duration = Duration::from_millis(60);
 enum Mishap {
     BugCheck,
     Restart,
+    /// It restarts when it has just been stopped again, before anybody looks at the stop.
+    RestartStopped,
     CtrlC,
     FallsSilent,
     /// It runs for long enough for the log to come round.
@@ -119,6 +121,11 @@ impl Clockwork {
 
     fn read<T>(&self, requests: usize, read: impl FnOnce(&System) -> T) -> Result<T, ReadCause> {
         let mut state = self.lock();
+        if state.mishap == Some((state.breaths, Mishap::RestartStopped)) && state.stopped_at.take().is_some()
+        {
+            state.boot += 1;
+            return Err(ReadCause::NotKnown);
+        }
         if state.stopped_at.is_none() || state.pinned != state.stop {
             return Err(ReadCause::TargetRunning);
         }
@@ -241,7 +248,8 @@ impl Control for Wired {
     }
 
     fn is_break_in(&self) -> bool {
-        self.0.lock().is_break_in
+        let state = self.0.lock();
+        state.stopped_at.is_some() && state.is_break_in
     }
 
     fn gave_up_break_in(&self, wait: Wait<()>, after: Duration) -> BreakInError {
@@ -263,7 +271,7 @@ impl Control for Wired {
             state.breaths += 1;
             let breath = state.breaths;
             match state.mishap.filter(|(at, _)| *at == breath).map(|(_, mishap)| mishap) {
-                None | Some(Mishap::FallsSilent) => state.run(left),
+                None | Some(Mishap::FallsSilent | Mishap::RestartStopped) => state.run(left),
                 Some(Mishap::RunsLong) => state.run(Duration::from_secs(34)),
                 Some(Mishap::CtrlC) => {
                     state.run(left / 2);
@@ -588,6 +596,7 @@ fn a_machine_that_does_something_else_in_between_ends_the_question_and_is_left_a
     for (mishap, cause) in [
         (Mishap::BugCheck, ReadCause::StoppedByItself),
         (Mishap::Restart, ReadCause::TargetRestarted),
+        (Mishap::RestartStopped, ReadCause::TargetRestarted),
         (Mishap::CtrlC, ReadCause::Interrupted),
         (Mishap::FallsSilent, ReadCause::NotStoppedAgain("".into())),
     ] {
@@ -601,6 +610,8 @@ fn a_machine_that_does_something_else_in_between_ends_the_question_and_is_left_a
             };
             let is_alike = std::mem::discriminant(&why) == std::mem::discriminant(&cause);
             assert!(is_alike, "{mishap:?} in breath {breath}: {why}");
+            let by_itself = debugger.stops_over().by_itself;
+            assert_eq!(by_itself, mishap == Mishap::BugCheck, "{mishap:?} in breath {breath}");
             let state = clockwork.lock();
             let stands = mishap == Mishap::BugCheck;
             assert_eq!(state.stopped_at.is_some(), stands, "{mishap:?} in breath {breath}");
