@@ -401,8 +401,9 @@ fn a_line_that_is_being_typed_outlives_a_suspension() {
         person.signal("CONT");
         person.sees(".echo the line");
         person.types(" is whole\r");
-        person.sees(" is whole\nthe line is whole\n");
-        // Told above the line or below its answer, whichever comes first.
+        // That it runs is told above the line, below it or below its answer, whichever comes first.
+        person.sees(" is whole\n");
+        person.sees("the line is whole\n");
         person.has_on_the_screen(RUNNING);
         person.signal("TERM");
         is_out(&person.leaves(), 143, &target);
@@ -614,7 +615,8 @@ fn what_the_target_prints_does_not_destroy_the_line_being_typed() {
     // It is shown again, and goes on.
     person.sees(".echo the line");
     person.types(" is whole\r");
-    person.sees(" is whole\nthe line is whole\n");
+    person.sees(" is whole\n");
+    person.sees("the line is whole\n");
     person.types(CTRL_C);
     person.sees("kd> ");
     quits(person, &target);
@@ -940,7 +942,8 @@ fn a_session_from_the_first_key_to_the_last() {
         person.sees("*BUSY* .echo half");
     }
     person.types(" and half\r");
-    person.sees(" and half\nhalf and half\n");
+    person.sees(" and half\n");
+    person.sees("half and half\n");
     // It is broken into again; the window becomes narrow.
     person.sees("*BUSY* ");
     person.types(CTRL_C);
