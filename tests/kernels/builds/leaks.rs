@@ -1,6 +1,8 @@
 //! The leak report on every build and in every scenario, held against what the simulation itself knows of its drivers.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -244,14 +246,23 @@ fn watched(seed: u64, leaks: bool, busy: u32, every: Duration, looks: usize) -> 
 
 #[test]
 fn a_leak_among_what_comes_and_goes_is_named_and_a_breath_is_not() {
+    let seeds: u64 = std::env::var("VERIKD_SEEDS").map_or(1, |it| it.parse().unwrap());
+    let next = AtomicU64::new(0);
+    let judge_seeds = || {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds) {
+            a_leak_is_named_and_a_breath_is_not(seed);
+        }
+    };
+    let side_by_side = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| (0..side_by_side).for_each(|_| drop(scope.spawn(judge_seeds))));
+}
+
+fn a_leak_is_named_and_a_breath_is_not(seed: u64) {
     const EVERY: Duration = Duration::from_secs(10);
-    let seeds = std::env::var("VERIKD_SEEDS").map_or(1, |it| it.parse().unwrap());
-    for seed in 0..seeds {
-        let leaking = judge(&watched(seed, true, 300, EVERY, 6)).unwrap();
-        let [leak] = &leaking.leaks[..] else { panic!("seed {seed}: {leaking:#?}") };
-        assert_eq!(leak.path[0], "myfault!MyfaultDeviceControl+0x358");
-        assert!((leak.blocks_per_minute - 60.0).abs() < 7.0, "{leak:#?}");
-        let breathing = judge(&watched(seed, false, 300, EVERY, 6)).unwrap();
-        assert!(breathing.leaks.is_empty(), "seed {seed}: {breathing:#?}");
-    }
+    let leaking = judge(&watched(seed, true, 300, EVERY, 6)).unwrap();
+    let [leak] = &leaking.leaks[..] else { panic!("seed {seed}: {leaking:#?}") };
+    assert_eq!(leak.path[0], "myfault!MyfaultDeviceControl+0x358");
+    assert!((leak.blocks_per_minute - 60.0).abs() < 7.0, "{leak:#?}");
+    let breathing = judge(&watched(seed, false, 300, EVERY, 6)).unwrap();
+    assert!(breathing.leaks.is_empty(), "seed {seed}: {breathing:#?}");
 }
