@@ -108,6 +108,19 @@ fn another_tag_and_another_boot_stop_nobody() {
 }
 
 #[test]
+fn zero_is_no_tag() {
+    let mut world = leaking(Carrier::Kdnet);
+    watch(&mut world, b"Leak");
+    world.step_over(1);
+    let stop = world.wait_for_stop();
+    watch(&mut world, &[0; 4]);
+    assert_eq!(world.snapshot().pool_hit_tag, None);
+    world.step_over_on(stop.processor, 1);
+    world.run_for(MINUTE);
+    assert_eq!((world.state(), world.snapshot().pool_hits.len()), (MachineState::Running, 1));
+}
+
+#[test]
 fn a_machine_without_a_debugger_stands_still_at_the_next_use() {
     let mut world = leaking(Carrier::Kdnet);
     watch(&mut world, b"Leak");

@@ -16,6 +16,8 @@ use crate::windows::place::{CallFrame, Place};
 
 /// What the variable holds at boot: no tag.
 const NONE: u32 = 0xffff_ffff;
+/// What a debugger writes that wants no stop any more: `ed nt!PoolHitTag 0`.
+const CLEARED: u32 = 0;
 /// A tag's bit of protected blocks, with which it is never compared.
 const PROTECTED: u32 = 1 << 31;
 /// The two instructions.
@@ -93,11 +95,12 @@ pub(in crate::windows) fn start(kernel: &mut Kernel) {
     }
 }
 
-/// What the variable holds, unless that is what it held at boot, or this kernel has none.
+/// What the variable holds, unless that is what it held at boot, or 0, with which WinDbg's users clear it, or this kernel has
+/// none: no block has either for a tag.
 pub(in crate::windows) fn watched(kernel: &Kernel) -> Option<[u8; 4]> {
     let mut tag = [0; 4];
     let is_there = kernel.memory.read(kernel.find_symbol("PoolHitTag")?, &mut tag) == tag.len();
-    (is_there && u32::from_le_bytes(tag) != NONE).then_some(tag)
+    (is_there && ![NONE, CLEARED].contains(&u32::from_le_bytes(tag))).then_some(tag)
 }
 
 fn is_watched(kernel: &Kernel, tag: [u8; 4]) -> bool {
