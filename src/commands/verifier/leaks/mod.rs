@@ -25,7 +25,6 @@
 //! Source: verifier.md 3.2, 4.
 
 mod group;
-mod newest;
 mod options;
 mod report;
 mod snapshot;

@@ -17,11 +17,10 @@ use std::sync::Arc;
 
 use super::super::allocations::Block;
 use super::super::frames::{Frame, Names};
-use super::super::pool_log::Log;
+use super::super::pool_log::{Log, Newest};
 use super::super::ring::{Filter, Ring, events_since};
 use super::super::scan::{self, End, Scan};
 use super::super::stops::{Logged, NAMING};
-use super::newest::Newest;
 use super::report::{LogUse, Method, sum};
 use crate::commands::error::QueryError;
 use crate::memory::{ReadCause, requests, searches};

@@ -13,6 +13,7 @@
 
 mod kind;
 mod log;
+mod newest;
 mod search;
 mod source;
 mod torn;
@@ -20,6 +21,7 @@ mod torn;
 pub use self::kind::Kind;
 pub(super) use self::kind::{begins, is_mixed, is_of_kernel};
 pub use self::log::{Method, PoolLog, PoolLogEntry, TornSign};
+pub(super) use self::newest::Newest;
 pub(super) use self::source::Log;
 use super::format::Era;
 use super::frames::Names;

@@ -10,19 +10,19 @@
 
 use std::ops::Range;
 
-use super::super::pool_log::Log;
 use super::super::ring::Ring;
+use super::source::Log;
 use crate::memory::{ReadError, searches};
 use crate::target::{Target, VirtAddr};
 
 /// Searches in a log, and what they came to.
-pub(super) struct Newest<'a> {
-    pub(super) log: &'a Log,
+pub(in super::super) struct Newest<'a> {
+    pub(in super::super) log: &'a Log,
     /// Where it is now.
-    pub(super) ring: Ring,
-    pub(super) target: &'a Target<'a>,
+    pub(in super::super) ring: Ring,
+    pub(in super::super) target: &'a Target<'a>,
     /// Requests so far.
-    pub(super) requests: u64,
+    pub(in super::super) requests: u64,
 }
 
 impl Newest<'_> {
@@ -30,7 +30,7 @@ impl Newest<'_> {
     ///
     /// # Errors
     /// [`ReadError`] if the target did not search.
-    pub(super) fn slot(&mut self, address: VirtAddr) -> Result<Option<u64>, ReadError> {
+    pub(in super::super) fn slot(&mut self, address: VirtAddr) -> Result<Option<u64>, ReadError> {
         for part in self.ring.parts() {
             let last = self.last_in(part, address)?;
             if last.is_some() {
