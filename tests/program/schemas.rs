@@ -26,8 +26,8 @@ const LINES: &str = "
 !poolused 2
 !poolused 1 Leak
 !poolused 6
-!poolfind Leak
-!pool fffffa8005400000
+!poolfind -k Leak
+!pool -k fffffa8005400000
 !pooltag Leak
 !vm 1
 .verifierformat new

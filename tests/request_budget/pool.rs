@@ -48,6 +48,19 @@ fn ten_large_blocks_of_a_tag_cost_two_requests_each_and_a_few() {
 }
 
 #[test]
+fn the_stacks_of_ten_blocks_cost_three_requests_each_and_a_few() {
+    // A search through the largest logs takes its time here.
+    for build in ["7sp1", "8.1", "10-22h2"].map(|name| Build::find(name).unwrap()) {
+        let (requests, shown) = cost(build, 2, "!poolfind -k Leak");
+        assert_eq!(shown.matches("myfault!MyfaultDeviceControl+0x358\n").count(), 10, "{shown}");
+        assert!(requests <= 24 + 3 * 10 + 10, "{}: {requests} requests", build.name);
+        let (requests, shown) = cost(build, 2, "!pool -k fffffa8005400000");
+        assert!(shown.contains("\t\t  fffff8800447d634 myfault!MyfaultDeviceControl+0x358\n"), "{shown}");
+        assert!(requests <= 10 + 3 + 4, "{}: {requests} requests", build.name);
+    }
+}
+
+#[test]
 fn an_address_costs_ten_requests() {
     for build in BUILDS {
         let (requests, shown) = cost(build, 2, "!pool fffffa8005400000");

@@ -19,15 +19,8 @@ pub const MASK: u64 = 0x1f;
 /// Entries of each table.
 pub const ENTRIES: u64 = MASK + 2;
 
-const OLD: &str = "_POOL_TRACKER_TABLE 28
-  Key 0 u32
-  NonPagedAllocs 4 u32
-  NonPagedFrees 8 u32
-  NonPagedBytes 10 u64
-  PagedAllocs 18 u32
-  PagedFrees 1c u32
-  PagedBytes 20 u64
-_POOL_TRACKER_BIG_PAGES 18
+/// What tells blocks of the old pool.
+const OLD_BLOCKS: &str = "_POOL_TRACKER_BIG_PAGES 18
   Va 0 ptr
   Key 8 u32
   PoolType c u32
@@ -39,6 +32,16 @@ _POOL_HEADER 10
   PoolType 0 u32:18,8
   PoolTag 4 u32
   ProcessBilled 8 ptr
+";
+
+const OLD: &str = "_POOL_TRACKER_TABLE 28
+  Key 0 u32
+  NonPagedAllocs 4 u32
+  NonPagedFrees 8 u32
+  NonPagedBytes 10 u64
+  PagedAllocs 18 u32
+  PagedFrees 1c u32
+  PagedBytes 20 u64
 _VI_POOL_ENTRY_INUSE 20
   VirtualAddress 0 ptr
   CallingAddress 8 ptr
@@ -132,7 +135,7 @@ pub type Counts = [u64; 3];
 
 /// A kernel with 32-bit counters and as many processors, in whose tables nothing is counted yet.
 pub fn windows_7(processors: u64) -> World {
-    put_tables(World::new(NT, NT_SIZE, symbols(OLD, &[])), processors)
+    put_tables(World::new(NT, NT_SIZE, symbols(&(OLD.to_owned() + OLD_BLOCKS), &[])), processors)
 }
 
 /// The same with 64-bit counters.
@@ -140,6 +143,12 @@ pub fn windows_11(processors: u64) -> World {
     let mut world = World::new(NT, NT_SIZE, symbols(NEW, HEAP_GLOBALS));
     world.version.build = 22621;
     put_tables(world, processors)
+}
+
+/// Gives other symbols what tells blocks of the old pool.
+pub fn with_old_blocks(nt: TableSymbols) -> TableSymbols {
+    let globals = GLOBALS.iter().filter(|(name, _)| name.starts_with("PoolBig"));
+    globals.fold(nt, |nt, (name, rva)| nt.symbol(name, *rva)).types(OLD_BLOCKS)
 }
 
 fn symbols(types: &str, more: &[(&str, u32)]) -> Arc<dyn Symbols> {

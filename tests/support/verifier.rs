@@ -77,6 +77,10 @@ const ROUTINES: &[(&str, u32)] = &[
 
 /// A kernel on which nothing is verified yet.
 pub fn kernel(build: Build) -> World {
+    kernel_on(Arc::new(symbols(build)), NT_SIZE)
+}
+
+fn symbols(build: Build) -> TableSymbols {
     let nt = TableSymbols::new(PdbIdentity::new("ntkrnlmp.pdb", Guid([7; 16]), 1));
     let names = GLOBALS.iter().chain(ROUTINES);
     let nt = names.fold(nt, |nt, (name, rva)| nt.symbol(name, *rva));
@@ -84,7 +88,7 @@ pub fn kernel(build: Build) -> World {
         Build::Windows7 => WINDOWS_7.to_owned(),
         Build::Windows11 => windows_11(),
     };
-    kernel_on(Arc::new(nt.types(&types)), NT_SIZE)
+    nt.types(&types)
 }
 
 /// The same with any kernel's symbols.
@@ -104,6 +108,11 @@ fn kernel_on(nt: Arc<dyn Symbols>, size: u32) -> World {
 /// The state of the published leak: myfault.sys, ten blocks of 0xfa000 bytes, one of them in the log.
 pub fn leak(build: Build) -> World {
     put_leak(kernel(build))
+}
+
+/// The same on a Windows 7 whose symbols say more.
+pub fn leak_with(more: fn(TableSymbols) -> TableSymbols) -> World {
+    leak_on(Arc::new(more(symbols(Build::Windows7))), NT_SIZE)
 }
 
 /// The same, laid out by any kernel's symbols.

@@ -4,6 +4,7 @@
 //!  trackers (per-processor counters by tag) ---------------> !poolused
 //!  big_pages (the table of large blocks) ----+-------------> !poolfind
 //!  heap, header, small (blocks within pages) +-------------> !pool
+//!  stack (verifier's pool log of a block) ---+
 //!  tag_file, verifier's trackers, loaded images ------------> !pooltag
 //!  the memory manager's counters ---------------------------> !vm
 //! ```
@@ -23,6 +24,7 @@ pub mod owner;
 mod pattern;
 mod ranges;
 mod small;
+mod stack;
 mod tag;
 mod tag_file;
 mod trackers;

@@ -2,4 +2,5 @@
 
 mod block;
 mod find;
+mod stacks;
 mod used;

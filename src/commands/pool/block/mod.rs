@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  !pool ADDRESS [FLAGS]     flags: 1 the block's first bytes too, 2 this block only, 80000000 no description
+//!  -k                        with the stack that allocated the block, where Driver Verifier's pool log has it
 //!  -f                        an address deep inside a large block: read the whole table of them
 //! ```
 //! ```text
@@ -30,7 +31,7 @@ use crate::target::Target;
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &["!pool"],
-    usage: "!pool [-f] ADDRESS [FLAGS]",
+    usage: "!pool [-f] [-k] ADDRESS [FLAGS]",
     summary: "show which pool block an address lies in",
     takes: Takes::Arguments(Glued::Dash),
     category: Category::Pool,
@@ -39,6 +40,7 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
         ("1", "a flag: the block's first bytes too"),
         ("2", "a flag: this block only"),
         ("80000000", "a flag: no description of the tag"),
+        ("-k", "with the stack that allocated the block, as far as Driver Verifier's pool log has it"),
         ("-f", "for an address deep inside a large block: read the whole table of large blocks"),
     ],
     answers: &[PoolBlock::SCHEMA],
@@ -55,10 +57,11 @@ fn run(text: &str, target: &Target<'_>) -> Found {
 
 fn parse(text: &str, target: &Target<'_>) -> Result<BlockQuery, QueryError> {
     let mut arguments = Arguments::new(&COMMAND, text);
-    let mut reads_all = false;
+    let (mut reads_all, mut stack) = (false, false);
     while let Some(word) = arguments.peek().filter(|word| word.starts_with(['-', '/'])) {
         match &word[1..] {
             "f" => reads_all = true,
+            "k" => stack = true,
             // `-1` asks for the heaps of a process.
             "1" => break,
             option => return Err(arguments.usage(format!("`-{option}` is none of the options"))),
@@ -88,5 +91,6 @@ fn parse(text: &str, target: &Target<'_>) -> Result<BlockQuery, QueryError> {
         alone: flags & FLAG_ALONE != 0,
         bare: flags & FLAG_BARE != 0,
         reads_all,
+        stack,
     })
 }

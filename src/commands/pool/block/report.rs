@@ -13,6 +13,7 @@ use crate::commands::pool::kind::PoolKind;
 use crate::commands::pool::tag::PoolTag;
 use crate::commands::pool::tag_file::{TagText, TagTexts};
 use crate::commands::schema::Schema;
+use crate::commands::verifier::pool_log::{Asked, BlockTrace, block_traces};
 use crate::output::{self, grouped};
 use crate::target::{Note, NoteCode, OfLink, Target, TargetError, VirtAddr};
 
@@ -33,6 +34,8 @@ pub struct BlockQuery {
     pub bare: bool,
     /// The whole table of large blocks may be read.
     pub reads_all: bool,
+    /// With the stack that allocated the block, as far as the pool log has it.
+    pub stack: bool,
 }
 
 /// Which pool block an address lies in.
@@ -54,6 +57,8 @@ pub struct PoolBlock {
     pub binary: Option<String>,
     /// Driver Verifier's tracker of it, if the block leads to one.
     pub tracker: Option<Tracker>,
+    /// Who allocated it, as the pool log has it, if that was asked for.
+    pub allocation: Option<BlockTrace>,
     /// Its first bytes, in hexadecimal, if they were asked for.
     pub contents: Option<String>,
     #[serde(skip)]
@@ -149,6 +154,7 @@ impl Query for BlockQuery {
             description: None,
             binary: None,
             tracker: None,
+            allocation: None,
             contents: None,
             bare: self.bare,
         };
@@ -167,6 +173,11 @@ impl Query for BlockQuery {
             if self.contents {
                 let (bytes, _) = target.read_some(asked.body, CONTENTS.min(asked.size as usize));
                 facts.contents = Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+            }
+            if self.stack && asked.is_allocated {
+                let caller = tracked.map(|tracked| tracked.caller);
+                let asked = Asked { address: asked.body, bytes: asked.size, caller };
+                facts.allocation = block_traces(target, &[asked]).pop();
             }
         }
         facts.tracker = tracked.map(|tracked| Tracker {

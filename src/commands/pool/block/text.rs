@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use super::report::{BlockRow, Place, PoolBlock};
 use crate::commands::answer::Facts;
 use crate::commands::context::Context;
+use crate::commands::pool::stack::write_trace;
 use crate::commands::schema::Schema;
 
 impl Facts for PoolBlock {
@@ -33,6 +34,9 @@ impl Facts for PoolBlock {
                 context.pointer(tracker.address),
                 tracker.size
             )?;
+        }
+        if let Some(trace) = &self.allocation {
+            write_trace(trace, "\t\t", context, out)?;
         }
         self.write_contents(context, out)
     }

@@ -5,6 +5,7 @@
 //!  !poolfind TAG -small -large     either, or both
 //!  !poolfind TAG 0|1               nonpaged, paged: WinDbg's -nonpaged, -paged
 //!  !poolfind -tag "TAG TAG ..."    several tags
+//!  !poolfind -k TAG                each with the stack that allocated it, where Driver Verifier's pool log has it
 //! ```
 //! ```text
 //! 0: kd> !poolfind Leak
@@ -34,7 +35,7 @@ use crate::target::{Note, NoteCode, Target};
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &["!poolfind"],
-    usage: "!poolfind [-nonpaged|-paged] [-small] [-large] TAG [0|1] | -tag \"TAG ...\"",
+    usage: "!poolfind [-k] [-nonpaged|-paged] [-small] [-large] TAG [0|1] | -tag \"TAG ...\"",
     summary: "find the pool blocks of a tag",
     takes: Takes::Arguments(Glued::Dash),
     category: Category::Pool,
@@ -44,6 +45,7 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
         ("-small", "small blocks, for which the target searches its pool; -large too for both"),
         ("-nonpaged, 0", "nonpaged pool only"),
         ("-paged, 1", "paged pool only"),
+        ("-k", "each with the stack that allocated it, as far as Driver Verifier's pool log has it"),
         ("-tag \"A B\"", "several tags"),
         ("0x6b61654c", "the tag as a number"),
     ],
@@ -70,6 +72,7 @@ fn parse(text: &str, target: &Target<'_>) -> Result<FindQuery, QueryError> {
             None => words.push(word.to_owned()),
             Some("small") => query.small = true,
             Some("large") => query.large = true,
+            Some("k") => query.stacks = true,
             Some("nonpaged") => query.kind = Some(PoolKind::Nonpaged),
             Some("paged") => query.kind = Some(PoolKind::Paged),
             Some("tag") => {

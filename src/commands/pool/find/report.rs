@@ -11,6 +11,7 @@ use crate::commands::pool::kind::PoolKind;
 use crate::commands::pool::small::SmallBlocks;
 use crate::commands::pool::tag::PoolTag;
 use crate::commands::schema::Schema;
+use crate::commands::verifier::pool_log::{Asked, BlockTrace, block_traces};
 use crate::output::{self, grouped};
 use crate::target::{Note, NoteCode, NoteKind, Target, VirtAddr};
 
@@ -27,6 +28,8 @@ pub struct FindQuery {
     pub small: bool,
     /// Large blocks. If neither is asked for: large ones, and small ones of a tag that has no large ones.
     pub large: bool,
+    /// With the stack that allocated each, as far as the pool log has it.
+    pub stacks: bool,
 }
 
 /// Where the blocks of tags are.
@@ -71,7 +74,7 @@ pub struct Search {
 }
 
 /// One block.
-#[derive(Clone, Copy, Debug, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct FoundBlock {
     /// What its owner was given.
     #[serde(serialize_with = "output::address")]
@@ -83,6 +86,8 @@ pub struct FoundBlock {
     pub pool: PoolKind,
     /// It may be freed with its tag only.
     pub is_protected: bool,
+    /// Who allocated it, as the pool log has it, if that was asked for.
+    pub allocation: Option<BlockTrace>,
 }
 
 impl Query for FindQuery {
@@ -113,7 +118,23 @@ impl Query for FindQuery {
             note_nothing(target, &scan);
             tags.push(scan);
         }
+        if self.stacks {
+            add_stacks(target, &mut tags);
+        }
         Ok(PoolFind { tags })
+    }
+}
+
+/// Joins each block with what the pool log has of its allocation.
+fn add_stacks(target: &Target<'_>, tags: &mut [TagScan]) {
+    let searches = tags.iter_mut().flat_map(|scan| &mut scan.searches);
+    let mut blocks: Vec<_> = searches.flat_map(|search| &mut search.blocks).collect();
+    let asked: Vec<_> = blocks
+        .iter()
+        .map(|block| Asked { address: block.address, bytes: block.bytes, caller: None })
+        .collect();
+    for (block, trace) in blocks.iter_mut().zip(block_traces(target, &asked)) {
+        block.allocation = Some(trace);
     }
 }
 
@@ -134,6 +155,7 @@ impl FindQuery {
             bytes: block.bytes,
             pool: block.kind,
             is_protected: block.is_protected,
+            allocation: None,
         });
         let is_asked =
             |block: &FoundBlock| self.kind.is_none_or(|kind| [kind, PoolKind::Unknown].contains(&block.pool));
@@ -159,6 +181,7 @@ impl FindQuery {
                 bytes: block.bytes,
                 pool: block.kind,
                 is_protected: block.is_protected,
+                allocation: None,
             });
             let blocks: Vec<_> = blocks.collect();
             if found.rejected + found.free > 0 {

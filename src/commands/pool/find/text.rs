@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use super::report::PoolFind;
 use crate::commands::answer::Facts;
 use crate::commands::context::Context;
+use crate::commands::pool::stack::write_trace;
 use crate::commands::schema::Schema;
 
 impl Facts for PoolFind {
@@ -36,6 +37,9 @@ impl Facts for PoolFind {
                         scan.tag,
                         block.pool
                     )?;
+                    if let Some(trace) = &block.allocation {
+                        write_trace(trace, "        ", context, out)?;
+                    }
                 }
             }
         }

@@ -11,6 +11,7 @@
 //!
 //! Source: verifier.md 4.
 
+mod blocks;
 mod kind;
 mod log;
 mod newest;
@@ -18,6 +19,7 @@ mod search;
 mod source;
 mod torn;
 
+pub use self::blocks::{Asked, BlockTrace, TraceOutcome, block_traces};
 pub use self::kind::Kind;
 pub(super) use self::kind::{begins, is_mixed, is_of_kernel};
 pub use self::log::{Method, PoolLog, PoolLogEntry, TornSign};
