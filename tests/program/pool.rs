@@ -70,6 +70,45 @@ fn one_look_shows_what_holds_most_and_what_cannot_be_is_refused() {
     }
 }
 
+#[test]
+fn what_tags_held_is_kept_in_a_file_of_its_committed_schema_and_compared_later() {
+    let setup = Setup::new();
+    let mut target = setup.target(&["--leak-every", "20ms"]);
+    let path = setup.folder.path().join("tags.json");
+    let kept = setup.debug(&["-b", "-c", &format!("!poolused -save {} 2", path.display())]);
+    assert!(kept.code == 0 && kept.out.contains(" Leak "), "{}{}", kept.out, kept.err);
+    target.wait_for("Runs on");
+    let snapshot: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let generated =
+        serde_json::to_value(schemars::schema_for!(verikd::commands::pool::used::PoolSnapshot)).unwrap();
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/files/pool_snapshot.json");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(committed, serde_json::to_string_pretty(&generated).unwrap() + "\n").unwrap();
+    }
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(committed).unwrap()).unwrap();
+    assert_eq!(schema, generated, "schemas/files/pool_snapshot.json is old; UPDATE_EXPECTED=1 rewrites it");
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let wrong: Vec<String> = validator.iter_errors(&snapshot).map(|error| error.to_string()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // In another session, while the machine has leaked on.
+    let later = setup.debug(&["-b", "--json", "-c", &format!("!poolused -d {} 2", path.display())]);
+    assert_eq!(later.code, 0, "{}", later.err);
+    let later: Value = serde_json::from_str(later.out.trim()).unwrap();
+    let rows = later["answer"]["rows"].as_array().unwrap();
+    let leak = rows.iter().find(|row| row["tag"] == "Leak").unwrap();
+    assert!(leak["nonpaged"]["outstanding"].as_i64().unwrap() > 0, "{leak}");
+    assert_eq!(later["answer"]["since"]["is_same_boot"], true);
+    // What cannot be written is said, and fails.
+    let refused = setup.debug(&["-b", "-c", "!poolused -save /no/such/folder/tags.json 2"]);
+    assert!(
+        refused.code == 1 && refused.err.contains("/no/such/folder/tags.json"),
+        "{}{}",
+        refused.out,
+        refused.err
+    );
+    target.wait_for("Runs on");
+}
+
 /// Parts 1 to 6 of the way: is pool growing, which tag, whose, which blocks; then, with Driver Verifier on, from where.
 #[test]
 fn the_way_from_growing_pool_to_the_stack_is_reviewed() {

@@ -125,6 +125,7 @@ const GLOBALS: &[(&str, u32)] = &[
     ("MiNonPagedPoolEnd", 0x22_0008),
     ("MmAllocatedNonPagedPool", 0x22_0010),
     ("KeNumberProcessors", 0x29_d000),
+    ("KeBootTime", 0x29_d100),
 ];
 
 /// What a kernel with segment heaps has beside them.

@@ -1,7 +1,7 @@
 //! `!poolused` on kernels written down here.
 
 use serde_json::{Value, json};
-use verikd::commands::NoteKind;
+use verikd::commands::{Moment, NoteKind};
 use verikd::memory::{CachedMemory, ReadCause};
 use verikd::target::Target;
 
@@ -346,7 +346,73 @@ fn differences_are_to_the_last_time_of_the_same_boot() {
             .contains("Sorting by  NonPaged Pool Consumed, changes since the last time\n")
     );
     let same = answer(&later, "!poolused -d 0 Leak");
-    assert_eq!(same["notes"][0]["text"], "nothing has changed since the last time");
+    assert_eq!(same["notes"][0]["text"], "nothing has changed since then");
+}
+
+/// Writes what `line` asks for to its file.
+fn save(booted: &Booted, line: &str, unix_ms: u64) -> Result<(), String> {
+    let answer = run(&booted.target(), line).unwrap();
+    let files = answer.facts.files();
+    let [file] = &files[..] else { panic!("one file") };
+    (file.write)(&Moment { unix_ms, pointer_size: 8, notes: &[] })
+}
+
+/// A kernel that says when it began.
+fn begun(mut world: World, at: u64) -> World {
+    put_global(&mut world, "KeBootTime", at);
+    world
+}
+
+#[test]
+fn differences_are_to_a_snapshot_of_this_boot_or_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tags.json");
+    let mut world = begun(busy(windows_7), 7);
+    // Its counter is about to wrap.
+    put_tag(&mut world, 0, "Wrap", [0xffff_fff0, 0xffff_ffe0, 0x400], [0; 3]);
+    let before = world.boot();
+    save(&before, &format!("!poolused -save {}", path.display()), 86_400_000).unwrap();
+    put_tag(&mut world, 0, "Wrap", [5, 0xffff_fff0, 0x500], [0; 3]);
+    put_tag(&mut world, 2, "News", [2, 0, 0x40], [0; 3]);
+    let line = format!("!poolused -d {} 3", path.display());
+    let changed = answer(&world.boot(), &line);
+    assert_eq!(rows(&changed), [("Wrap".to_owned(), [5, 0x100, 0, 0]), ("News".to_owned(), [2, 0x40, 0, 0])]);
+    assert_eq!(changed["rows"][0]["nonpaged"]["allocs"], 21);
+    assert_eq!(changed["rows"][0]["nonpaged"]["frees"], 16);
+    assert_eq!(changed["since"]["is_same_boot"], true);
+    assert_eq!(changed["notes"], json!([]));
+    let heading = "Consumed, changes since Fri Jan  2 00:00:00 1970 UTC\n";
+    assert!(text(&world.boot().target(), &line).contains(heading));
+    // One tag has the same answer for a few requests.
+    let one = answer(&world.boot(), &format!("!poolused -d {} 0 News", path.display()));
+    assert_eq!(rows(&one), [("News".to_owned(), [2, 0x40, 0, 0])]);
+    let other = answer(&begun(busy(windows_11), 8).boot(), &line);
+    assert_eq!(other["since"]["is_same_boot"], false);
+    assert!(
+        other["notes"][0]["text"].as_str().unwrap().contains("is of another boot: what is held compares"),
+        "{other:#}"
+    );
+}
+
+#[test]
+fn a_snapshot_is_of_every_tag_or_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tags.json");
+    let mut world = busy(windows_7);
+    world.unmap(table(1));
+    let why = save(&world.boot(), &format!("!poolused -save {} 2", path.display()), 0).unwrap_err();
+    assert!(why.contains("some tags have no sum"), "{why}");
+    assert!(!path.exists());
+    let booted = busy(windows_7).boot();
+    let error = |line: &str| run(&booted.target(), line).map(|_| ()).unwrap_err().to_string();
+    assert!(error("!poolused -save x 0 Leak").contains("-save keeps every tag: leave the tag out"));
+    assert!(error("!poolused -save").contains("-save needs a file's name"));
+    let none = error("!poolused -d /no/such/file 2");
+    assert!(none.contains("cannot compare with /no/such/file: "), "{none}");
+    std::fs::write(&path, "{\"format\":\"verikd pool tags\",\"version\":9,\"program\":\"verikd 9\"}")
+        .unwrap();
+    let newer = error(&format!("!poolused -d \"{}\"", path.display()));
+    assert!(newer.contains("of version 9, written by verikd 9; this program reads up to 1"), "{newer}");
 }
 
 #[test]

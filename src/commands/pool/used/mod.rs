@@ -3,6 +3,8 @@
 //! ```text
 //!  !poolused [FLAGS [TAG]]    flags: 1 allocations and frees too, 2 by nonpaged bytes, 4 by paged bytes
 //!  -d                         what has changed since the last time
+//!  -d FILE                    what has changed since a snapshot
+//!  -save FILE                 keep a snapshot of every tag
 //!  /t N                       the first N rows
 //! ```
 //! ```text
@@ -24,10 +26,17 @@
 //! Source: pool.md 2.
 
 mod report;
+mod row;
+mod snapshot;
 mod sum;
 mod text;
 
-pub use self::report::{Order, Overflow, PoolSide, PoolUsed, TagRow, Total, UsedQuery};
+pub use self::report::{Order, PoolUsed, Since, SinceFile, UsedQuery};
+pub use self::row::{Overflow, PoolSide, TagRow, Total};
+pub use self::snapshot::{PoolSnapshot, SavedTag};
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use super::pattern::TagPattern;
 use crate::commands::answer::{Found, answer};
 use crate::commands::arguments::{Arguments, number};
@@ -37,7 +46,7 @@ use crate::target::{Note, NoteCode, Target};
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &["!poolused"],
-    usage: "!poolused [-d] [/t N] [FLAGS [TAG]]",
+    usage: "!poolused [-d [FILE]] [-save FILE] [/t N] [FLAGS [TAG]]",
     summary: "show how much pool each tag holds, by the kernel's own counters",
     takes: Takes::Arguments(Glued::Dash),
     category: Category::Pool,
@@ -49,6 +58,8 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
         ("!poolused 0 Le*", "tags that fit: * any characters, ? any one"),
         ("1", "a flag to add: allocations and frees too, and tags that hold nothing"),
         ("-d", "what has changed since the last !poolused of this boot"),
+        ("-d FILE", "what has changed since a snapshot; a name that reads as a number stands in quotes"),
+        ("-save FILE", "keep a snapshot of every tag"),
         ("/t N", "the first N rows only"),
     ],
     answers: &[PoolUsed::SCHEMA],
@@ -73,7 +84,12 @@ fn parse(text: &str, target: &Target<'_>) -> Result<UsedQuery, QueryError> {
         match option {
             "d" => {
                 arguments.word();
-                query.is_difference = true;
+                query.since = Some(since(&mut arguments)?);
+            }
+            "save" => {
+                arguments.word();
+                let file = arguments.name().filter(|name| !name.is_empty());
+                query.save = Some(file.ok_or_else(|| arguments.usage("-save needs a file's name"))?.into());
             }
             _ if option.starts_with('t') => {
                 // `/t5`, as the same text without a blank.
@@ -110,7 +126,31 @@ fn parse(text: &str, target: &Target<'_>) -> Result<UsedQuery, QueryError> {
             arguments.end()?;
         }
     }
+    if query.save.is_some() && query.tags != TagPattern::All {
+        return Err(arguments.usage("-save keeps every tag: leave the tag out"));
+    }
     Ok(query)
+}
+
+/// What differences are to: a file, if one is named.
+fn since(arguments: &mut Arguments<'_>) -> Result<Since, QueryError> {
+    let is_quoted = arguments.rest().starts_with('"');
+    let is_file =
+        arguments.peek().is_some_and(|word| !word.starts_with(['-', '/']) && number(word).is_none());
+    // A path may begin with a slash, and no option but `/t` does.
+    let is_path =
+        arguments.peek().is_some_and(|word| word.starts_with('/') && word[1..].contains(['/', '.']));
+    if !is_quoted && !is_file && !is_path {
+        return Ok(Since::LastTime);
+    }
+    let path = PathBuf::from(arguments.name().unwrap_or_default());
+    match PoolSnapshot::read(&path) {
+        Ok(snapshot) => Ok(Since::Snapshot(path, Arc::new(snapshot))),
+        Err(why) => Err(QueryError::NoData {
+            command: COMMAND.names[0],
+            reason: format!("cannot compare with {}: {why}", path.display()),
+        }),
+    }
 }
 
 fn check(flags: u64, target: &Target<'_>) -> Result<(), String> {

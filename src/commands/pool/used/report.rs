@@ -2,18 +2,23 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::row::{Overflow, PoolSide, TagRow, Total, row, sides, total};
+use super::snapshot::PoolSnapshot;
 use super::sum::{self, Collected};
 use crate::commands::answer::Query;
 use crate::commands::error::QueryError;
 use crate::commands::pool::pattern::TagPattern;
 use crate::commands::pool::tag::PoolTag;
-use crate::commands::pool::tag_file::{TagText, TagTexts};
-use crate::commands::pool::trackers::{Counts, Expansion, Side, Trackers};
+use crate::commands::pool::tag_file::TagTexts;
+use crate::commands::pool::trackers::{Counts, Expansion, Trackers};
 use crate::commands::schema::Schema;
-use crate::output;
+use crate::commands::verifier::leaks::{boot_of, kept_at};
+use crate::leaks::BootIdentity;
 use crate::target::{Note, NoteCode, NoteKind, Target};
 
 pub(super) const NAME: &str = "!poolused";
@@ -44,8 +49,30 @@ pub struct UsedQuery {
     pub verbose: bool,
     /// Only so many rows.
     pub rows: Option<usize>,
-    /// Only what has changed since the last time.
-    pub is_difference: bool,
+    /// Only what has changed since then.
+    pub since: Option<Since>,
+    /// The file that a snapshot of every tag goes to.
+    pub save: Option<PathBuf>,
+}
+
+/// What a difference is to.
+#[derive(Clone, Debug)]
+pub enum Since {
+    /// The last answer of this session.
+    LastTime,
+    /// A snapshot, and the file that it is from.
+    Snapshot(PathBuf, Arc<PoolSnapshot>),
+}
+
+/// The snapshot that rows are differences to.
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
+pub struct SinceFile {
+    /// The file.
+    pub file: String,
+    /// When it was made: milliseconds since 1970.
+    pub unix_ms: u64,
+    /// It is of the boot that is compared with it: allocations and frees are those since.
+    pub is_same_boot: bool,
 }
 
 /// How much pool each tag holds.
@@ -53,8 +80,10 @@ pub struct UsedQuery {
 pub struct PoolUsed {
     /// What comes first.
     pub order: Order,
-    /// The rows are differences to those of the last time.
+    /// The rows are differences: to those of the last time, or of a snapshot.
     pub is_difference: bool,
+    /// The snapshot, if it is one.
+    pub since: Option<SinceFile>,
     /// A row a tag, as far as every processor's part of it is known.
     pub rows: Vec<TagRow>,
     /// All rows together, those that are not shown too; nothing if some tag has no sum.
@@ -77,50 +106,32 @@ pub struct PoolUsed {
     /// Today's format is that of the target's own time.
     #[serde(skip)]
     pub(super) is_new: bool,
+    /// What goes to a file, and where.
+    #[serde(skip)]
+    pub(super) saved: Option<Saved>,
 }
 
-/// What one tag holds.
-#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
-pub struct TagRow {
-    /// Four characters; what is not printable shows as a dot.
-    pub tag: PoolTag,
-    /// The same as the number that it is.
-    #[serde(serialize_with = "output::hex")]
-    #[schemars(with = "output::Hex")]
-    pub tag_hex: u32,
-    /// Nonpaged pool.
-    pub nonpaged: PoolSide,
-    /// Paged pool.
-    pub paged: PoolSide,
-    /// What the user's `pooltag.txt` says of it; nothing without one.
-    pub description: Option<String>,
-    /// Whose it is by that file.
-    pub binary: Option<String>,
+/// A snapshot that was asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Saved {
+    pub(super) path: PathBuf,
+    boot: BootIdentity,
+    /// When its memory was kept, of one that does not stand still at this time.
+    kept_unix_ms: Option<u64>,
+    /// Every tag; nothing if some have no sum.
+    rows: Option<Vec<TagRow>>,
 }
 
-/// All rows together.
-#[derive(Clone, Copy, Debug, Serialize, schemars::JsonSchema)]
-pub struct Total {
-    /// Nonpaged pool.
-    pub nonpaged: PoolSide,
-    /// Paged pool.
-    pub paged: PoolSide,
-}
-
-/// What is counted where no tag found room.
-pub type Overflow = Total;
-
-/// One kind of pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-pub struct PoolSide {
-    /// Allocations since the machine started, as far as the counter goes; it wraps at its width.
-    pub allocs: i64,
-    /// Frees, the same.
-    pub frees: i64,
-    /// Allocations that are not freed.
-    pub outstanding: i64,
-    /// Bytes of them, with the pool's own headers.
-    pub bytes: i64,
+impl Saved {
+    /// Writes it.
+    pub(super) fn write(&self, unix_ms: u64) -> Result<(), String> {
+        let rows = self
+            .rows
+            .as_ref()
+            .ok_or("some tags have no sum, and a snapshot has every tag: g, break in and ask again")?;
+        let snapshot = PoolSnapshot::of(rows, self.boot.clone(), self.kept_unix_ms.unwrap_or(unix_ms));
+        snapshot.write(&self.path).map_err(|error| error.to_string())
+    }
 }
 
 /// The sums of the last time, by tag: what `-d` compares with.
@@ -148,7 +159,10 @@ impl Query for UsedQuery {
         };
         let collected = collected.map_err(|source| QueryError::Target { command: NAME, source })?;
         let last = target.kernel().kept::<Last>();
-        let base = if self.is_difference { Some(self.base(last.as_deref())?) } else { None };
+        let base = match &self.since {
+            Some(Since::LastTime) => Some(self.base(last.as_deref())?),
+            Some(Since::Snapshot(..)) | None => None,
+        };
         let facts = self.report(target, &trackers, &collected, base.as_ref());
         self.keep(target, last.as_deref(), collected);
         Ok(facts)
@@ -204,23 +218,33 @@ impl UsedQuery {
         let widths = (trackers.entry.counter_bits(), trackers.entry.byte_bits());
         let texts = TagTexts::of(target);
         let zero = Counts::default();
-        let mut tags: Vec<PoolTag> = collected.sums.keys().copied().collect();
-        // What is gone since the last time has changed too.
-        tags.extend(
-            base.iter()
-                .flat_map(|base| base.keys())
-                .filter(|tag| !collected.sums.contains_key(tag) && !collected.unknown.contains(tag)),
-        );
-        let mut rows: Vec<TagRow> = tags
-            .into_iter()
-            .filter(|tag| self.tags.fits(*tag))
-            .map(|tag| {
-                let now = collected.sums.get(&tag).unwrap_or(&zero);
-                let then = base.map(|base| base.get(&tag).unwrap_or(&zero));
-                row(tag, now, then, widths, texts.find(tag).cloned())
-            })
-            .filter(|row| self.is_shown(row))
-            .collect();
+        let made = |tag: PoolTag, then: Option<&Counts>| {
+            let now = collected.sums.get(&tag).unwrap_or(&zero);
+            row(tag, now, then, widths, texts.find(tag).cloned())
+        };
+        let mut since = None;
+        let mut rows: Vec<TagRow> = match (&self.since, base) {
+            (Some(Since::Snapshot(path, snapshot)), _) => {
+                let (of_file, then) = self.of_snapshot(target, path, snapshot);
+                let tags = self.tags_of(collected, then.keys());
+                let widths = of_file.is_same_boot.then_some(widths);
+                let less = |tag| made(tag, None).less(then.get(&tag).copied().unwrap_or_default(), widths);
+                since = Some(of_file);
+                tags.into_iter().map(less).collect()
+            }
+            (_, Some(base)) => {
+                let tags = self.tags_of(collected, base.keys());
+                tags.into_iter().map(|tag| made(tag, Some(base.get(&tag).unwrap_or(&zero)))).collect()
+            }
+            (_, None) => self.tags_of(collected, [].iter()).into_iter().map(|tag| made(tag, None)).collect(),
+        };
+        let saved = self.save.as_ref().map(|path| Saved {
+            path: path.clone(),
+            boot: boot_of(target, true),
+            kept_unix_ms: kept_at(target),
+            rows: collected.is_whole().then(|| collected.sums.keys().map(|tag| made(*tag, None)).collect()),
+        });
+        rows.retain(|row| self.is_shown(row));
         rows.sort_by_key(|row| row.tag);
         match self.order {
             Order::Nonpaged => rows.sort_by_key(|row| Reverse(row.nonpaged.bytes)),
@@ -235,7 +259,8 @@ impl UsedQuery {
         rows.truncate(self.rows.unwrap_or(usize::MAX));
         PoolUsed {
             order: self.order,
-            is_difference: self.is_difference,
+            is_difference: self.since.is_some(),
+            since,
             rows,
             total,
             unknown,
@@ -246,7 +271,38 @@ impl UsedQuery {
             overflow: collected.overflow.map(|counts| sides(&counts, None, widths)),
             verbose: self.verbose,
             is_new: target.kernel().version().build >= NEW_FORMAT,
+            saved,
         }
+    }
+
+    /// Tags that are asked for: those that hold something, and those that did before, since what is gone has changed too.
+    fn tags_of<'a>(
+        &self,
+        collected: &'a Collected,
+        before: impl Iterator<Item = &'a PoolTag>,
+    ) -> Vec<PoolTag> {
+        let gone = before.filter(|tag| !collected.sums.contains_key(tag) && !collected.unknown.contains(tag));
+        collected.sums.keys().chain(gone).copied().filter(|tag| self.tags.fits(*tag)).collect()
+    }
+
+    /// What a snapshot has of each tag, and what is to be known of it.
+    fn of_snapshot(
+        &self,
+        target: &Target<'_>,
+        path: &Path,
+        snapshot: &PoolSnapshot,
+    ) -> (SinceFile, BTreeMap<PoolTag, [PoolSide; 2]>) {
+        let is_same_boot = snapshot.is_of(&boot_of(target, true));
+        if !is_same_boot {
+            let text = format!(
+                "{} is of another boot: what is held compares, but allocations and frees are counted anew in each boot, and their \
+                 differences say nothing",
+                path.display()
+            );
+            target.note(Note::remark(NoteCode::CountsDiffer, text));
+        }
+        let since = SinceFile { file: path.display().to_string(), unix_ms: snapshot.unix_ms, is_same_boot };
+        (since, snapshot.by_tag())
     }
 
     /// Tags that hold nothing are shown only with all there is to know.
@@ -254,7 +310,7 @@ impl UsedQuery {
         let holds = |side: &PoolSide| side.outstanding != 0 || side.bytes != 0;
         let moved = |side: &PoolSide| side.allocs != 0 || side.frees != 0;
         match self.verbose {
-            true if !self.is_difference => true,
+            true if self.since.is_none() => true,
             true => moved(&row.nonpaged) || moved(&row.paged) || holds(&row.nonpaged) || holds(&row.paged),
             false => holds(&row.nonpaged) || holds(&row.paged),
         }
@@ -267,7 +323,7 @@ fn note_nothing(target: &Target<'_>, query: &UsedQuery, collected: &Collected, r
         return;
     }
     let text = match &query.tags {
-        _ if query.is_difference => "nothing has changed since the last time".to_owned(),
+        _ if query.since.is_some() => "nothing has changed since then".to_owned(),
         TagPattern::One(tag) if collected.sums.contains_key(tag) => {
             format!("tag '{tag}' holds nothing: everything that was allocated with it is freed")
         }
@@ -279,56 +335,6 @@ fn note_nothing(target: &Target<'_>, query: &UsedQuery, collected: &Collected, r
     target.note(Note::remark(NoteCode::NotFound, text));
 }
 
-fn row(
-    tag: PoolTag,
-    now: &Counts,
-    then: Option<&Counts>,
-    widths: (u32, u32),
-    text: Option<TagText>,
-) -> TagRow {
-    let Total { nonpaged, paged } = sides(now, then, widths);
-    let (description, binary) = text.map(|text| (text.description, text.binary)).unzip();
-    TagRow { tag, tag_hex: tag.0, nonpaged, paged, description, binary: binary.flatten() }
-}
-
-fn sides(now: &Counts, then: Option<&Counts>, widths: (u32, u32)) -> Total {
-    let zero = Counts::default();
-    let before = then.unwrap_or(&zero);
-    let side = |now: &Side, before: &Side| side(now, before, widths, then.is_some());
-    Total { nonpaged: side(&now.nonpaged, &before.nonpaged), paged: side(&now.paged, &before.paged) }
-}
-
-/// Sums, less those of the last time. Counters wrap at their width, so that a difference of two is right though each has wrapped.
-fn side(now: &Side, then: &Side, (counter, bytes): (u32, u32), is_difference: bool) -> PoolSide {
-    let signed = |value: u64, bits: u32| (value << (64 - bits)).cast_signed() >> (64 - bits);
-    let unsigned = |value: u64, bits: u32| (value << (64 - bits) >> (64 - bits)).cast_signed();
-    let moved = |now: u64, then: u64| {
-        let moved = now.wrapping_sub(then);
-        if is_difference { signed(moved, counter) } else { unsigned(moved, counter) }
-    };
-    let held = |side: &Side| side.allocs.wrapping_sub(side.frees);
-    PoolSide {
-        allocs: moved(now.allocs, then.allocs),
-        frees: moved(now.frees, then.frees),
-        outstanding: signed(held(now).wrapping_sub(held(then)), counter),
-        bytes: signed(now.bytes.wrapping_sub(then.bytes), bytes),
-    }
-}
-
-fn total(rows: &[TagRow]) -> Total {
-    let add = |sum: PoolSide, more: &PoolSide| PoolSide {
-        allocs: sum.allocs.wrapping_add(more.allocs),
-        frees: sum.frees.wrapping_add(more.frees),
-        outstanding: sum.outstanding.wrapping_add(more.outstanding),
-        bytes: sum.bytes.wrapping_add(more.bytes),
-    };
-    let zero = PoolSide::default();
-    Total {
-        nonpaged: rows.iter().fold(zero, |sum, row| add(sum, &row.nonpaged)),
-        paged: rows.iter().fold(zero, |sum, row| add(sum, &row.paged)),
-    }
-}
-
 impl PoolUsed {
     /// An answer of these rows, of a kernel with one table.
     #[cfg(test)]
@@ -336,6 +342,7 @@ impl PoolUsed {
         Self {
             order,
             is_difference: false,
+            since: None,
             rows,
             total,
             unknown: Vec::new(),
@@ -346,6 +353,7 @@ impl PoolUsed {
             overflow: None,
             verbose: false,
             is_new: true,
+            saved: None,
         }
     }
 

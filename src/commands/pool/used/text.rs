@@ -11,10 +11,18 @@
 
 use std::fmt::{self, Write};
 
-use super::report::{Order, PoolSide, PoolUsed, TagRow};
-use crate::commands::answer::Facts;
+use super::report::{Order, PoolUsed, Saved};
+use super::row::{PoolSide, TagRow};
+use crate::commands::answer::{AnswerFile, Facts};
 use crate::commands::context::{Context, VerifierFormat};
 use crate::commands::schema::Schema;
+use crate::output::unix_time;
+
+impl Saved {
+    fn file(&self) -> AnswerFile<'_> {
+        AnswerFile { path: &self.path, write: Box::new(|moment| self.write(moment.unix_ms)) }
+    }
+}
 
 /// Widths and words of one format.
 struct Format {
@@ -29,6 +37,10 @@ const OLD: Format = Format { is_new: false, brief: [8, 8], verbose: [8, 8, 8, 8]
 impl Facts for PoolUsed {
     fn schema(&self) -> Schema {
         Self::SCHEMA
+    }
+
+    fn files(&self) -> Vec<AnswerFile<'_>> {
+        self.saved.iter().map(Saved::file).collect()
     }
 
     fn write_text(&self, context: &Context, out: &mut dyn Write) -> fmt::Result {
@@ -76,7 +88,13 @@ impl Format {
             Order::Paged => "Paged Pool Consumed",
             Order::Tag => "Tag",
         };
-        let changed = if used.is_difference { ", changes since the last time" } else { "" };
+        let changed = match (used.is_difference, &used.since) {
+            (false, _) => String::new(),
+            (true, None) => ", changes since the last time".to_owned(),
+            (true, Some(since)) => {
+                format!(", changes since {} UTC", unix_time((since.unix_ms / 1000).cast_signed()))
+            }
+        };
         match (self.is_new, used.verbose) {
             (true, false) => write!(
                 out,
@@ -136,7 +154,7 @@ mod tests {
     use super::*;
     use crate::commands::context::Style;
     use crate::commands::pool::tag::PoolTag;
-    use crate::commands::pool::used::report::Total;
+    use crate::commands::pool::used::row::Total;
 
     fn row(
         tag: &str,
@@ -159,20 +177,7 @@ mod tests {
 
     fn used(order: Order, verbose: bool, is_new: bool, rows: Vec<TagRow>) -> PoolUsed {
         let total = rows.first().map(|row| Total { nonpaged: row.nonpaged, paged: row.paged });
-        PoolUsed {
-            order,
-            is_difference: false,
-            rows,
-            total,
-            unknown: Vec::new(),
-            tables_expected: 1,
-            tables_read: 1,
-            entries: 0x801,
-            expansion: false,
-            overflow: None,
-            verbose,
-            is_new,
-        }
+        PoolUsed { verbose, is_new, ..PoolUsed::of_rows(order, rows, total) }
     }
 
     fn text(used: &PoolUsed) -> String {

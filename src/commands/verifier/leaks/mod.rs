@@ -36,6 +36,7 @@ use std::sync::Arc;
 
 pub use self::options::{By, LeakQuery};
 pub use self::report::{DriverTotal, Group, LeakReport, LeakedBlock, LogUse, Stacks};
+pub(in crate::commands) use self::report::{boot_of, kept_at};
 use self::stacks::{Held, Known, Lookup};
 use super::report::{VerifierQuery, VerifierReport};
 use super::settings::OPTION_ADVANCED_POOL_TRACKING;
@@ -177,8 +178,8 @@ impl Query for LeakQuery {
         let known = Known { event: moment.as_ref().and_then(|moment| moment.event), logged };
         let lookup = Lookup::of(target, &held, self.needs_stacks(), self.all, &known)?;
         let is_saved = self.keep_blocks || !self.files.is_empty();
-        let boot = report::boot_of(target, is_saved);
-        let kept_unix_ms = is_saved.then(|| report::kept_at(target)).flatten();
+        let boot = boot_of(target, is_saved);
+        let kept_unix_ms = is_saved.then(|| kept_at(target)).flatten();
         Ok(LeakReport { moment, kept_unix_ms, ..group::report(self, boot, drivers, &held, lookup) })
     }
 }

@@ -239,7 +239,7 @@ impl DriverTotal {
 }
 
 /// Which boot of which kernel a target is. When it began is asked for a snapshot only: a request.
-pub(super) fn boot_of(target: &Target<'_>, asks_time: bool) -> BootIdentity {
+pub(in crate::commands) fn boot_of(target: &Target<'_>, asks_time: bool) -> BootIdentity {
     let version = target.kernel().version();
     let read =
         |at| target.read_ranges(&[(at, 8)]).pop()?.ok()?.first_chunk().map(|it| u64::from_le_bytes(*it));
@@ -253,7 +253,7 @@ pub(super) fn boot_of(target: &Target<'_>, asks_time: bool) -> BootIdentity {
 
 /// When the memory was kept that a file has, by the machine's own clock. Nothing of a machine that stands still at this time:
 /// a comparison of two files tells growth an hour by the times that they are of, whenever they are looked at.
-pub(super) fn kept_at(target: &Target<'_>) -> Option<u64> {
+pub(in crate::commands) fn kept_at(target: &Target<'_>) -> Option<u64> {
     /// Milliseconds from 1601 to 1970.
     const EPOCH: u64 = 11_644_473_600_000;
     if !target.is_kept() {
