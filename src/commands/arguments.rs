@@ -23,6 +23,15 @@ pub(super) struct TypedRange {
     pub(super) len: Option<u64>,
 }
 
+/// How far a stretch reaches, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stretch {
+    /// So many things.
+    Count(u64),
+    /// Up to the one at this address.
+    End(VirtAddr),
+}
+
 impl<'a> Arguments<'a> {
     pub(super) fn new(spec: &'static CommandSpec, text: &'a str) -> Self {
         Self { spec, rest: text.trim() }
@@ -140,6 +149,20 @@ impl<'a> Arguments<'a> {
             );
         }
         Ok(TypedRange { start, len: Some(len) })
+    }
+
+    /// How far a stretch of things of no fixed size reaches from its start: `L20`, so many; `END`, up to the one there.
+    pub(super) fn stretch(&mut self, target: &Target<'_>) -> Result<Option<Stretch>, QueryError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        match self.length_text() {
+            Some(text) => {
+                self.rest = text.trim_start_matches('?');
+                self.expression(target).map(|count| Some(Stretch::Count(count)))
+            }
+            None => self.address(target).map(|end| Some(Stretch::End(end))),
+        }
     }
 
     /// What follows the `L` of a length; nothing if the next argument is none.

@@ -11,10 +11,7 @@ const KNOWN: &[(&[&str], &str)] = &[
         &["!stacks", "!findstack"],
         "the stacks of other threads are not looked at; `k` shows that of the processor that stopped",
     ),
-    (
-        &["u", "ub", "uf", "up", "ur", "ux"],
-        "there is no disassembler here yet; `db` shows the bytes, `ln` the symbol",
-    ),
+    (&["up", "ur", "uu", "ux"], "`u ADDRESS` shows instructions at a virtual address, `uf` a whole function"),
     (
         &["bp", "bu", "bm", "ba", "bl", "bc", "bd", "be", "br", "bs", "bsc"],
         "there are no breakpoints here yet; Ctrl+C breaks in",

@@ -44,6 +44,7 @@ mod spec;
 mod stack;
 mod symbol_path;
 mod time;
+mod unassemble;
 pub mod verifier;
 mod version;
 

@@ -5,7 +5,7 @@ use super::spec::{CommandSpec, Effect, Takes};
 use super::{
     bugcheck, control, dt, dump, echo, evaluate, examine, help, known, last_event, log, memory, modules,
     more, pool, processor, registers, reload, running, script, short_stops, stack, symbol_path, time,
-    verifier, version,
+    unassemble, verifier, version,
 };
 
 /// Every command, in the order in which `.help` lists them.
@@ -45,6 +45,9 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &stack::KF,
     &stack::KN,
     &stack::KV,
+    &unassemble::U,
+    &unassemble::UB,
+    &unassemble::UF,
     &evaluate::EVALUATE,
     &evaluate::FORMATS,
     &echo::COMMAND,

@@ -1,4 +1,6 @@
-//! A stack as it was found: its frames, and why there are no more.
+//! A stack as it was found: its frames, and why there are no more; the code that they run.
+
+use std::ops::Range;
 
 use super::image::ImageError;
 use super::symbol_at::SymbolAt;
@@ -116,4 +118,13 @@ impl StackStart {
     pub fn at(stack_pointer: VirtAddr, program_counter: VirtAddr) -> Self {
         Self(Unwound { rip: program_counter.0, rsp: stack_pointer.0, ..Unwound::default() })
     }
+}
+
+/// A part of a function, as its image's unwind information has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodePart {
+    /// Its bytes.
+    pub range: Range<VirtAddr>,
+    /// Where the function begins whose part it is.
+    pub function: VirtAddr,
 }

@@ -48,7 +48,7 @@ use std::sync::Arc;
 
 pub use crate::source::KernelVersion;
 pub use breathing::Breathing;
-pub use call_stack::{CallStack, FrameKind, StackEnd, StackFrame, StackStart, StackTrouble};
+pub use call_stack::{CallStack, CodePart, FrameKind, StackEnd, StackFrame, StackStart, StackTrouble};
 pub use debugger_data::DebuggerData;
 use debugger_data::Encoding;
 pub use error::{MissingSymbols, OfLink, TargetError, Trouble};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use kd_protocol::MachineType;
 
 use super::Target;
-use super::call_stack::{CallStack, FrameKind, StackEnd, StackFrame, StackStart, StackTrouble};
+use super::call_stack::{CallStack, CodePart, FrameKind, StackEnd, StackFrame, StackStart, StackTrouble};
 use super::error::TargetError;
 use super::image::{Headers, IMAGE_DIRECTORY_ENTRY_EXCEPTION, ImageError};
 use super::image_bytes::{Unwindable, read_around};
@@ -123,6 +123,31 @@ impl Target<'_> {
         registers: &Unwound,
         counter: Counter,
     ) -> Result<unwind::Step, StackTrouble> {
+        self.in_image(module, |image, read| unwind::step(image, registers, counter, read))
+    }
+
+    /// The part of a function that `address` lies in; nothing where there is none, as in code that calls nothing, in no module, and
+    /// on a machine that is not x64.
+    ///
+    /// # Errors
+    /// [`StackTrouble`].
+    pub fn function_part(&self, address: VirtAddr) -> Result<Option<CodePart>, StackTrouble> {
+        if self.kernel().version().machine != MachineType::AMD64 {
+            return Ok(None);
+        }
+        let Some(module) = self.module_at(address) else { return Ok(None) };
+        let Ok(rva) = u32::try_from(address.since(module.base)) else { return Ok(None) };
+        let part = self.in_image(&module, |image, read| image.part_at(rva, read))?;
+        let at = |rva: u32| module.base.offset(rva.into());
+        Ok(part.map(|part| CodePart { range: at(part.begin)..at(part.end), function: at(part.function) }))
+    }
+
+    /// Asks something of an image's unwind information.
+    fn in_image<T>(
+        &self,
+        module: &Module,
+        ask: impl FnOnce(&Image, &mut unwind::Read<'_, ReadError>) -> Result<T, Fault<ReadError>>,
+    ) -> Result<T, StackTrouble> {
         let name = || module.name.to_string();
         let image =
             self.unwindable(module).map_err(|source| StackTrouble::Headers { module: name(), source })?;
@@ -130,7 +155,7 @@ impl Target<'_> {
             What::Stack | What::Code => self.memory.read_virtual(VirtAddr(at), buf),
             What::Functions | What::Info => self.read_image(module, &image, VirtAddr(at), buf),
         };
-        unwind::step(&image.image, registers, counter, &mut read).map_err(|fault| match fault {
+        ask(&image.image, &mut read).map_err(|fault| match fault {
             Fault::Read { what, at: _, error } => {
                 StackTrouble::Read { what, module: (what != What::Stack).then(name), source: error }
             }

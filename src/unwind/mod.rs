@@ -14,10 +14,12 @@ mod epilog;
 mod fault;
 mod frame;
 mod info;
+mod part;
 mod registers;
 mod table;
 
 pub use fault::{Fault, Read, What};
+pub use part::FunctionPart;
 pub use registers::Registers;
 pub use table::{Function, Image};
 

@@ -68,6 +68,9 @@ kc
 kf
 kn
 kv
+u nt!DbgBreakPointWithStatus
+ub nt!DbgBreakPointWithStatus+2
+uf nt!DbgBreakPointWithStatus
 k = 1000 1000
 ? nt
 ? 1/0

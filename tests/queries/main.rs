@@ -6,6 +6,7 @@ mod commands;
 mod engine;
 mod exports;
 mod hostile_text;
+mod instructions;
 mod memory;
 mod old_kernel;
 mod pool;

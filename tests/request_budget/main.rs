@@ -73,6 +73,16 @@ fn a_stack_costs_its_frames_once() {
 }
 
 #[test]
+fn a_few_instructions_cost_one_request_and_their_names() {
+    for (line, bar) in [("u", 3), ("u nt!DbgBreakPointWithStatus", 3), ("uf nt!DbgBreakPointWithStatus", 8)] {
+        let (requests, out) = Live::start().cost_of(line);
+        assert!(out.contains("int     3"), "{out}");
+        println!("{line}: {requests} requests");
+        assert!(requests <= bar, "{line}: {requests} requests, at most {bar} are allowed");
+    }
+}
+
+#[test]
 fn a_long_read_wastes_no_request() {
     let live = Live::start();
     live.session.break_in(PATIENCE).unwrap();
