@@ -8,12 +8,15 @@
 //!  dt nt!_VF           a type                         nt!_VF_POOL_TRACE ..
 //!  dt nt!_UNICODE_STRING 0 Le   a field               Length
 //!  !verifier 3 my      a verified driver              myfault.sys
+//!  !poolused 0 Le      a pool tag                     Leak
 //!  .logopen /tm        a file                         /tmp/
 //! ```
 //! Symbols are listed as far as they are loaded: no file is fetched for a key.
 
 use std::path::{MAIN_SEPARATOR, Path};
 
+use super::arguments::number;
+use super::pool::used::known_tags;
 use super::registry::{COMMANDS, find};
 use super::spec::{CommandSpec, Takes};
 use super::verifier::verified_images;
@@ -50,6 +53,8 @@ enum Named {
     /// A module by its name; by its file's.
     Module,
     Driver,
+    /// A pool tag that the kernel counts.
+    Tag,
 }
 
 impl Completions {
@@ -101,6 +106,7 @@ pub fn completions_of_target(line: &str, target: &Target<'_>) -> Completions {
             files.sort_by(|one, other| one.image_name.cmp(&other.image_name));
             files.into_iter().map(|it| it.image_name.to_string()).collect()
         }
+        Named::Tag => known_tags(target),
         Named::Nothing | Named::Command | Named::File => return completions(line),
     };
     words.dedup();
@@ -160,7 +166,8 @@ impl Place {
         let (spec, arguments) = find_begun(typed)?;
         let named = what_is_named(spec, typed, arguments);
         let is_of_name = |c: char| c.is_alphanumeric() || "_!?@$.:~".contains(c);
-        let signs = !matches!(named, Named::File | Named::Command | Named::Driver | Named::Module);
+        let signs =
+            !matches!(named, Named::File | Named::Command | Named::Driver | Named::Module | Named::Tag);
         let glued = line[word..].rfind(|c| signs && !is_of_name(c)).map_or(word, |at| {
             let sign = line[word + at..].chars().next().map_or(1, char::len_utf8);
             word + at + sign
@@ -187,13 +194,27 @@ fn what_is_named(spec: &'static CommandSpec, typed: &str, arguments: &str) -> Na
         },
         "!verifier" if words.first() == Some(&"3") || last == "-d" => Named::Driver,
         "!verifier" if words.is_empty() => Named::Nothing,
-        "!leaks" if matches!(last, "-tag" | "-by" | "-min" | "-top" | "-depth") => Named::Nothing,
+        "!poolfind" if last == "-tag" || words.is_empty() => Named::Tag,
+        "!pooltag" if last == "-t" => Named::File,
+        "!pooltag" if words.len() == usize::from(arguments.contains("-t ")) => Named::Tag,
+        "!poolused" if last == "-d" => Named::File,
+        "!poolused" if is_behind_flags(&words) => Named::Tag,
+        "!poolused" | "!poolfind" | "!pooltag" => Named::Nothing,
+        "!leaks" if last == "-tag" => Named::Tag,
+        "!leaks" if matches!(last, "-by" | "-min" | "-top" | "-depth") => Named::Nothing,
         "!leaks" => Named::Driver,
         "lm" | ".reload" => Named::Module,
         "r" | ".echo" | "!sym" | ".verifierformat" | ".symfix" => Named::Nothing,
         _ if matches!(spec.takes, Takes::Arguments(_)) => Named::Symbol,
         _ => Named::Nothing,
     }
+}
+
+/// True if `!poolused` takes a tag behind these words: its flags, and perhaps `/t N` or files before them.
+fn is_behind_flags(words: &[&str]) -> bool {
+    let rows = words.iter().position(|word| *word == "/t").map(|at| at + 1);
+    let is_flags = |(at, word): (usize, &&str)| Some(at) != rows && word.len() <= 2 && number(word).is_some();
+    words.last().is_some_and(|last| is_flags((words.len() - 1, last)))
 }
 
 /// The command that `typed` begins, with a space behind it, and its arguments so far: `?` is not its help yet.
@@ -354,6 +375,19 @@ mod tests {
             ("dt nt!_LIST_ENTRY Fl", 18, Named::FieldOf("nt!_LIST_ENTRY".into())),
             ("!verifier 3 my", 12, Named::Driver),
             ("!leaks my", 7, Named::Driver),
+            ("!leaks -tag Le", 12, Named::Tag),
+            ("!poolused 0 Le", 12, Named::Tag),
+            ("!poolused /t 5 2 Le", 17, Named::Tag),
+            ("!poolused -d x.json 2 ", 22, Named::Tag),
+            ("!poolused Le", 10, Named::Nothing),
+            ("!poolused /t 5", 13, Named::Nothing),
+            ("!poolused -d /tm", 13, Named::File),
+            ("!poolfind Le", 10, Named::Tag),
+            ("!poolfind -small -tag Le", 22, Named::Tag),
+            ("!poolfind Leak 0", 15, Named::Nothing),
+            ("!pooltag -q Le", 12, Named::Tag),
+            ("!pooltag -t /tm", 12, Named::File),
+            ("!pooltag -t /tmp/x Le", 19, Named::Tag),
             ("lm m my", 5, Named::Module),
             (".dump /used /tm", 12, Named::File),
             ("$</tm", 2, Named::File),

@@ -236,7 +236,7 @@ impl Seen {
         let mut is_stopped = true;
         for growth in suspects {
             let asked = if is_stopped {
-                Some(stop_and_ask(shell, &OwnerQuery { tag: growth.tag, images: true }))
+                Some(stop_and_ask(shell, &OwnerQuery { tag: growth.tag, images: true, file: None }))
             } else {
                 None
             };

@@ -14,6 +14,7 @@ use super::heap::Heaps;
 use super::kind::PoolKind;
 use super::ranges;
 use super::tag::PoolTag;
+use crate::memory::searches;
 use crate::output::grouped;
 use crate::target::{Note, NoteCode, Target, TargetError, VirtAddr};
 
@@ -135,6 +136,13 @@ impl SmallBlocks {
             target.note(Note::remark(NoteCode::Limit, text));
         }
         let keys = header.keys(tag);
+        let bytes = searchable.range.end.since(searchable.range.start);
+        target.announce(&format!(
+            "searching {} MiB of {} takes about {} requests, and two for each match",
+            grouped(bytes >> 20),
+            kind.to_string().to_lowercase(),
+            grouped(searches(bytes).saturating_mul(keys.len() as u64))
+        ));
         self.search(target, searchable.range, &keys, header.tag_offset(), header.size(), &|at| {
             Ok(old_block(target, &header, at))
         })?;

@@ -5,12 +5,19 @@
 //!  Leak - myfault.sys - Notmyfault leaks
 //!  CM?? - nt!cm       - Internal Configuration manager allocations
 //! ```
-//! It comes with Microsoft's debuggers and may not be passed on alone, so none is built in. Looked for: the file that `VERIKD_POOLTAG`
-//! names, then `pooltag.txt` in the folders of the symbol path.
+//! It comes with Microsoft's debuggers and may not be passed on alone, so none is built in. The first of these is read:
+//!
+//! ```text
+//!  !pooltag -t FILE                       for this boot
+//!  VERIKD_POOLTAG                         the file that it names
+//!  FOLDER\pooltag.txt, FOLDER\triage\pooltag.txt    for each folder of the symbol path
+//!  Windows Kits\10\Debuggers\ARCH\triage\pooltag.txt  where Microsoft's debuggers are installed
+//! ```
 //!
 //! Source: pool.md 2.5.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,29 +51,66 @@ struct TagFile {
 }
 
 /// What is known of tags: the file that was found, if any.
-#[derive(Debug)]
-pub(super) struct TagTexts(Option<TagFile>);
+#[derive(Debug, Default)]
+pub(super) struct TagTexts {
+    file: TagFile,
+    /// Nothing if none was found.
+    path: Option<PathBuf>,
+}
 
 impl TagTexts {
     /// Those of the user's file, which is read once a boot.
     pub(super) fn of(target: &Target<'_>) -> Arc<Self> {
         target.kernel().kept::<Self>().unwrap_or_else(|| {
-            let found = places(target).iter().find_map(|path| TagFile::read(path));
-            target.kernel().keep(Self(found))
+            let variable = |name: &str| std::env::var_os(name);
+            let found = places(target.kernel().symbol_source().path().parts(), variable)
+                .into_iter()
+                .find_map(|path| Some(Self { file: TagFile::read(&path).ok()?, path: Some(path) }));
+            target.kernel().keep(found.unwrap_or_default())
         })
+    }
+
+    /// Those of another file, for the rest of the boot.
+    ///
+    /// # Errors
+    /// What is wrong with the file, as a sentence.
+    pub(super) fn take(target: &Target<'_>, path: &Path) -> Result<Arc<Self>, String> {
+        let file = TagFile::read(path)?;
+        if file.exact.is_empty() && file.patterns.is_empty() {
+            return Err(
+                "it has no line of the form `TAG - BINARY - DESCRIPTION`, as pooltag.txt has them".to_owned()
+            );
+        }
+        Ok(target.kernel().keep(Self { file, path: Some(path.to_owned()) }))
     }
 
     /// What the file says of `tag`.
     pub(super) fn find(&self, tag: PoolTag) -> Option<&TagText> {
-        self.0.as_ref()?.find(tag)
+        self.file.find(tag)
+    }
+
+    /// The file; nothing if none was found.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Lines of it that are not of the form that all others have.
+    pub(super) const fn skipped(&self) -> usize {
+        self.file.skipped
     }
 }
 
 impl TagFile {
-    fn read(path: &Path) -> Option<Self> {
-        let len = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?.len();
-        let bytes = std::fs::read(path).ok().filter(|_| len <= MAX_LEN)?;
-        Some(Self::parse(&String::from_utf8_lossy(&bytes)))
+    fn read(path: &Path) -> Result<Self, String> {
+        let found = std::fs::metadata(path).map_err(|error| error.to_string())?;
+        if !found.is_file() {
+            return Err("it is no file".to_owned());
+        }
+        if found.len() > MAX_LEN {
+            return Err(format!("it has more than {} MiB, which no pooltag.txt has", MAX_LEN >> 20));
+        }
+        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+        Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
     }
 
     fn parse(text: &str) -> Self {
@@ -112,15 +156,23 @@ fn entry(line: &str) -> Option<(&str, TagText)> {
     is_tag.then_some((tag, text))
 }
 
-/// Where a file may be.
-fn places(target: &Target<'_>) -> Vec<PathBuf> {
-    let own = std::env::var_os("VERIKD_POOLTAG").map(PathBuf::from);
-    let path = target.kernel().symbol_source().path();
-    let folders = path.parts().iter().filter_map(|part| match part {
-        SymbolPart::Folder(folder) => Some(folder.join("pooltag.txt")),
+/// Where a file may be, in the order in which it is looked for; `variable` is the environment's.
+fn places(parts: &[SymbolPart], variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    const NAME: &str = "pooltag.txt";
+    let own = variable("VERIKD_POOLTAG").map(PathBuf::from);
+    let folders = parts.iter().filter_map(|part| match part {
+        SymbolPart::Folder(folder) => Some(folder),
         SymbolPart::Chain(_) | SymbolPart::Cache(_) => None,
     });
-    own.into_iter().chain(folders).collect()
+    let named = folders.flat_map(|folder| [folder.join(NAME), folder.join("triage").join(NAME)]);
+    let programs = ["ProgramFiles(x86)", "ProgramFiles"].into_iter().filter_map(variable);
+    let installed = programs.flat_map(|programs| {
+        ["x64", "arm64", "x86"].map(|arch| {
+            let kits = Path::new(&programs).join("Windows Kits").join("10").join("Debuggers");
+            kits.join(arch).join("triage").join(NAME)
+        })
+    });
+    own.into_iter().chain(named).chain(installed).collect()
 }
 
 #[cfg(test)]
@@ -144,5 +196,36 @@ mod tests {
         assert_eq!(find("Cx"), text("anything", None));
         assert_eq!(find("Remo"), text("no comment", Some("a.sys")));
         assert_eq!((find("leak"), file.skipped), (None, 2));
+    }
+
+    #[test]
+    fn files_are_looked_for_where_people_have_them() {
+        let parts = [SymbolPart::Folder("/symbols".into()), SymbolPart::Cache("/cache".into())];
+        let variable = |name: &str| match name {
+            "VERIKD_POOLTAG" => Some("/own/tags".into()),
+            "ProgramFiles(x86)" => Some("/programs".into()),
+            _ => None,
+        };
+        let found: Vec<_> = places(&parts, variable);
+        let expected = [
+            "/own/tags",
+            "/symbols/pooltag.txt",
+            "/symbols/triage/pooltag.txt",
+            "/programs/Windows Kits/10/Debuggers/x64/triage/pooltag.txt",
+            "/programs/Windows Kits/10/Debuggers/arm64/triage/pooltag.txt",
+            "/programs/Windows Kits/10/Debuggers/x86/triage/pooltag.txt",
+        ];
+        assert_eq!(found, expected.map(PathBuf::from));
+        assert_eq!(places(&[], |_| None), [] as [PathBuf; 0]);
+    }
+
+    #[test]
+    fn what_is_no_such_file_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(TagFile::read(folder.path()).unwrap_err(), "it is no file");
+        let large = folder.path().join("large");
+        std::fs::File::create(&large).unwrap().set_len(MAX_LEN + 1).unwrap();
+        assert!(TagFile::read(&large).unwrap_err().contains("more than 16 MiB"));
+        assert!(TagFile::read(&folder.path().join("none")).is_err());
     }
 }

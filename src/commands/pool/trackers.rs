@@ -262,6 +262,17 @@ impl Trackers {
         self.entries * self.entry.size() as u64
     }
 
+    /// Every key, as far as the table that has them all can be read: its cost is one table's. Of a table of a wild size none.
+    pub(super) fn keys(&self, target: &Target<'_>) -> Vec<PoolTag> {
+        const LARGEST: u64 = 1 << 20;
+        let Some(master) = self.tables.first().filter(|_| self.table_len() <= LARGEST) else {
+            return Vec::new();
+        };
+        let (bytes, _) = target.read_some(master.address, self.table_len() as usize);
+        let keys = bytes.chunks_exact(self.entry.size()).filter_map(|bytes| self.entry.entry(bytes));
+        keys.map(|(key, _)| key).filter(|key| key.0 != 0).collect()
+    }
+
     /// Where an entry of a table is.
     pub(super) fn at(&self, table: &Table, index: u64) -> VirtAddr {
         table.address.offset(index * self.entry.size() as u64)

@@ -1,7 +1,7 @@
 //! `!poolused` on kernels written down here.
 
 use serde_json::{Value, json};
-use verikd::commands::{Moment, NoteKind};
+use verikd::commands::{Moment, NoteKind, completions_of_target};
 use verikd::memory::{CachedMemory, ReadCause};
 use verikd::target::Target;
 
@@ -504,4 +504,61 @@ fn descriptions_come_from_the_users_pooltag_txt() {
         (&all["rows"][0]["description"], &all["rows"][0]["binary"]),
         (&json!("Notmyfault"), &json!("myfault.sys"))
     );
+}
+
+#[test]
+fn a_pooltag_txt_is_chosen_for_the_rest_of_the_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    write("triage/pooltag.txt", "Leak - old.sys - as the debugger has it\n");
+    let own = write("own.txt", "rem mine\nLeak - myfault.sys - mine\nno entry\n");
+    let none = write("none.txt", "<html>\n");
+    let booted = busy(windows_11).boot();
+    booted
+        .kernel
+        .set_symbol_path(verikd::symbols::store::SymbolPath::parse(&folder.path().display().to_string()));
+    let found = answer(&booted, "!pooltag -q Leak");
+    assert_eq!(found["description"], "as the debugger has it");
+    let chosen = answer(&booted, &format!("!pooltag -q -t \"{}\" Leak", own.display()));
+    assert_eq!((&chosen["description"], &chosen["binary"]), (&json!("mine"), &json!("myfault.sys")));
+    assert_eq!(chosen["tag_file"], own.display().to_string());
+    let note = chosen["notes"][0]["text"].as_str().unwrap();
+    assert!(note.contains("1 lines are not of the form"), "{note}");
+    assert!(text(&booted.target(), "!poolused 0 Leak").contains("\tmine , Binary: myfault.sys\n"));
+    // One that is none changes nothing.
+    for (file, why) in
+        [(none.display().to_string(), "no line of the form"), ("/no/such".into(), "cannot read /no/such: ")]
+    {
+        let error = run(&booted.target(), &format!("!pooltag -t {file} Leak")).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    assert_eq!(answer(&booted, "!pooltag -q Leak")["description"], "mine");
+}
+
+#[test]
+fn tags_are_completed_by_what_the_kernel_counts() {
+    let mut world = busy(windows_7);
+    put_at(&mut world, 0, 7, "Irp ", [1, 0, 16], [0; 3]);
+    put_at(&mut world, 0, 8, "Le\u{1}k", [1, 0, 16], [0; 3]);
+    let booted = world.boot();
+    let completed = |line: &str| completions_of_target(line, &booted.target()).into_parts();
+    for (line, at, words) in [
+        ("!poolused 0 l", 12, vec!["Leak"]),
+        ("!poolfind ", 10, vec!["File", "Gone", "Irp", "Leak", "MmSt"]),
+        ("!pooltag Ir", 9, vec!["Irp"]),
+        ("lm; !pooltag -q Mm", 16, vec!["MmSt"]),
+        ("!poolused Le", 10, vec![]),
+    ] {
+        assert_eq!(completed(line), (at, words.into_iter().map(str::to_owned).collect()), "{line}");
+    }
+    // After an answer nothing more is asked.
+    answer(&booted, "!poolused");
+    booted.memory.reset();
+    assert_eq!(completed("!poolfind Le").1, ["Leak"]);
+    assert_eq!(booted.memory.reads(), 0);
 }

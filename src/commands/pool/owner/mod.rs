@@ -25,6 +25,8 @@ mod text;
 pub use images::{Image, TagUse, Use};
 pub use report::{OwnerQuery, TagOwner, TrackedUse};
 
+use std::path::PathBuf;
+
 use super::tag::PoolTag;
 use crate::commands::answer::{Found, answer};
 use crate::commands::arguments::Arguments;
@@ -33,13 +35,14 @@ use crate::target::Target;
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &["!pooltag"],
-    usage: "!pooltag [-q] TAG",
+    usage: "!pooltag [-q] [-t FILE] TAG",
     summary: "find out which driver allocates with a tag",
     takes: Takes::Arguments(Glued::Dash),
     category: Category::Pool,
     details: &[
         ("!pooltag TAG", "by pooltag.txt, by Driver Verifier's trackers, by the constant in loaded images"),
         ("-q", "without searching the images"),
+        ("-t FILE", "by this pooltag.txt, here and in every command of this boot from here on"),
     ],
     answers: &[TagOwner::SCHEMA],
     run: Run::Query(run),
@@ -47,10 +50,15 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
 
 fn run(text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(&COMMAND, text);
-    let mut images = true;
-    while arguments.peek() == Some("-q") {
+    let (mut images, mut file) = (true, None);
+    while let Some(option) = arguments.peek().filter(|word| matches!(*word, "-q" | "-t" | "/t")) {
         arguments.word();
-        images = false;
+        if option == "-q" {
+            images = false;
+            continue;
+        }
+        let name = arguments.name().filter(|name| !name.is_empty());
+        file = Some(PathBuf::from(name.ok_or_else(|| arguments.usage("-t needs a file's name"))?));
     }
     let text = arguments.name().ok_or_else(|| arguments.usage("which tag?"))?;
     // A tag's blanks may stand in quotes, and be left out at its end.
@@ -58,5 +66,5 @@ fn run(text: &str, target: &Target<'_>) -> Found {
         arguments.usage(format!("`{text}` is no tag: a tag has four characters of ASCII at the most"))
     })?;
     arguments.end()?;
-    answer(&OwnerQuery { tag, images }, target)
+    answer(&OwnerQuery { tag, images, file }, target)
 }

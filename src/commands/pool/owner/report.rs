@@ -1,6 +1,8 @@
 //! What `!pooltag` finds.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -11,7 +13,7 @@ use crate::commands::pool::tag::PoolTag;
 use crate::commands::pool::tag_file::{TagText, TagTexts};
 use crate::commands::schema::Schema;
 use crate::commands::verifier::{VerifierQuery, verified_images};
-use crate::output;
+use crate::output::{self, grouped};
 use crate::target::{Note, NoteCode, NoteKind, Target};
 
 const NAME: &str = "!pooltag";
@@ -19,12 +21,14 @@ const NAME: &str = "!pooltag";
 const FLAGS: u64 = 3;
 
 /// Asks which driver allocates with a tag.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OwnerQuery {
     /// The tag.
     pub tag: PoolTag,
     /// Search the loaded images for it too.
     pub images: bool,
+    /// The `pooltag.txt` that is to be used from here on, if not the one that is found.
+    pub file: Option<PathBuf>,
 }
 
 /// Which driver allocates with a tag, as far as three witnesses say.
@@ -36,7 +40,9 @@ pub struct TagOwner {
     #[serde(serialize_with = "output::hex")]
     #[schemars(with = "output::Hex")]
     pub tag_hex: u32,
-    /// What the user's `pooltag.txt` says of it.
+    /// The `pooltag.txt` that was asked, if there is one.
+    pub tag_file: Option<String>,
+    /// What it says of the tag.
     pub description: Option<String>,
     /// Whose it is by that file.
     pub binary: Option<String>,
@@ -66,11 +72,13 @@ impl Query for OwnerQuery {
 
     fn run(&self, target: &Target<'_>) -> Result<TagOwner, QueryError> {
         let tag = self.tag;
-        let text = TagTexts::of(target).find(tag).cloned();
+        let texts = self.texts(target)?;
+        let text = texts.find(tag).cloned();
         let (description, binary) = text.map(|TagText { description, binary }| (description, binary)).unzip();
         let mut facts = TagOwner {
             tag,
             tag_hex: tag.0,
+            tag_file: texts.path().map(|path| path.display().to_string()),
             description,
             binary: binary.flatten(),
             verified: self.verified(target),
@@ -104,6 +112,24 @@ impl Query for OwnerQuery {
 }
 
 impl OwnerQuery {
+    /// What the user's file says of tags.
+    fn texts(&self, target: &Target<'_>) -> Result<Arc<TagTexts>, QueryError> {
+        let Some(path) = &self.file else { return Ok(TagTexts::of(target)) };
+        let texts = TagTexts::take(target, path).map_err(|why| QueryError::NoData {
+            command: NAME,
+            reason: format!("cannot read {}: {why}", path.display()),
+        })?;
+        if texts.skipped() > 0 {
+            let text = format!(
+                "{}: {} lines are not of the form `TAG - BINARY - DESCRIPTION` and were passed over",
+                path.display(),
+                grouped(texts.skipped() as u64)
+            );
+            target.note(Note::remark(NoteCode::Damaged, text));
+        }
+        Ok(texts)
+    }
+
     /// What Driver Verifier has of the tag.
     fn verified(&self, target: &Target<'_>) -> Option<Vec<TrackedUse>> {
         // That it is off is no trouble here: it is what this command is for.

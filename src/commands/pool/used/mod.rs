@@ -31,6 +31,7 @@ mod snapshot;
 mod sum;
 mod text;
 
+pub(in crate::commands) use self::report::known_tags;
 pub use self::report::{Order, PoolUsed, Since, SinceFile, UsedQuery};
 pub use self::row::{Overflow, PoolSide, TagRow, Total};
 pub use self::snapshot::{PoolSnapshot, SavedTag};

@@ -169,6 +169,24 @@ impl Query for UsedQuery {
     }
 }
 
+/// Tags that the kernel counts, those of the last answer or else of its table of every key: what a user may be about to type. Those
+/// whose characters nobody types are left out.
+pub(in crate::commands) fn known_tags(target: &Target<'_>) -> Vec<String> {
+    let last = target.kernel().kept::<Last>();
+    let tags = match last.and_then(|last| last.all.as_ref().map(|all| all.keys().copied().collect())) {
+        Some(tags) => tags,
+        None => Trackers::find(target).map(|trackers| trackers.keys(target)).unwrap_or_default(),
+    };
+    let typed = |tag: PoolTag| {
+        let text = tag.to_string().trim_end().to_owned();
+        let is_typed = tag.bytes().iter().all(|byte| (b' '..=b'~').contains(byte));
+        (is_typed && !text.is_empty() && !text.contains([' ', '"', ';'])).then_some(text)
+    };
+    let mut tags: Vec<String> = tags.into_iter().filter_map(typed).collect();
+    tags.sort();
+    tags
+}
+
 impl UsedQuery {
     /// What the last answer had of the tags that are asked for.
     fn base(&self, last: Option<&Last>) -> Result<BTreeMap<PoolTag, Counts>, QueryError> {
