@@ -112,20 +112,38 @@ fn what_tags_held_is_kept_in_a_file_of_its_committed_schema_and_compared_later()
 /// Parts 1 to 6 of the way: is pool growing, which tag, whose, which blocks; then, with Driver Verifier on, from where.
 #[test]
 fn the_way_from_growing_pool_to_the_stack_is_reviewed() {
+    // The machine as people have it: it leaks, and nobody knows who does.
+    let setup = Setup::new();
+    let mut leaking = setup.target(&["--scenario", "verifier-off", "--leak-every", "20ms"]);
+    let growing = pool(&setup, &["--watch", "300ms", "--count", "3", "--top", "1"]);
+    assert_eq!(growing.code, 0, "{}", growing.err);
+    let next = "on the target: verifier /flags 8 /driver myfault.sys";
+    assert!(growing.out.contains("'Leak' only grows: +") && growing.out.contains(next), "{}", growing.out);
+    for _ in 0..4 {
+        leaking.wait_for("Runs on");
+    }
+    drop(leaking);
     let asked = |options: &[&str], line: &str| {
         let setup = Setup::new();
-        let _target = setup.target(options);
+        let mut target = setup.target(options);
         let ended = setup.debug(&["-b", "-c", line]);
         assert_eq!(ended.code, 0, "{}", ended.err);
+        target.wait_for("Runs on");
         ended.out
     };
+    // The same at the prompt, on one that stands still between two looks.
     let production = asked(
         &["--scenario", "verifier-off"],
         "!vm 1; !poolused /t 5 2; !poolused 0 Leak; !pooltag Leak; !poolfind Leak; !pool fffffa8005400000",
     );
-    let verified =
-        asked(&[], "!verifier 3 myfault.sys; !pool fffffa8005400000; !verifier 80 fffffa8005400000");
-    assert!(verified.contains("myfault!MyfaultDeviceControl+0x358"), "{verified}");
+    assert!(production.contains("myfault.sys") && !production.contains("log entries ago"), "{production}");
+    // After `verifier /flags 8 /driver myfault.sys` and a restart.
+    let verified = asked(
+        &[],
+        "!verifier 3 myfault.sys; !pool -k fffffa8005400000; !verifier 80 fffffa8005400000; !leaks myfault.sys",
+    );
+    // The tracker has where the driver called from; log, `-k` and `!leaks` say who called the driver.
+    assert_eq!(verified.matches("fffff8800447d727 myfault!MyfaultDispatch+0xb7\n").count(), 3, "{verified}");
     let text = format!(
         "=== the machine as it is: verikd -k ... -b\n{production}\n=== after `verifier /flags 8 /driver myfault.sys` and a restart\n{verified}"
     );
