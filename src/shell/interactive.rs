@@ -185,6 +185,8 @@ impl Talk<'_> {
         }
         if let Some(prompt) = asking {
             if self.asked.as_ref() != Some(&prompt) {
+                // That an earlier one was answered comes before it.
+                self.shell.teller.tell();
                 self.shell.report.status(&format!("{} ", printable(&prompt.text).trim_end()));
                 self.asked = Some(prompt);
             }

@@ -440,11 +440,14 @@ fn a_prompt_of_the_target_is_answered_by_what_is_typed() {
     person.sees("*ASKS* ");
     person.enters("i");
     assert!(runs(&target));
+    // That repeats what was asked.
+    person.sees("(answered: i)");
     target.ask(ASSERTION);
     person.sees("(boipt)? ");
     person.sees("*ASKS* ");
     person.types("\r");
     assert!(runs(&target));
+    person.sees("(answered: i)");
     assert_eq!(target.answers(), ["i", "i"]);
     target.ask(ASSERTION);
     person.sees("(boipt)? ");
