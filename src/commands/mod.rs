@@ -69,6 +69,7 @@ pub use short_stops::{MaxStop, StopsInForce};
 pub use spec::{Category, CommandSpec, ControlCommand, Effect, Glued, Run, SymbolCommand, Takes};
 pub use symbol_path::{Noise, SearchPath};
 pub use time::OwnTime;
+pub use unassemble::{InstructionLine, instruction_at};
 pub use version::{TargetVersion, Version};
 
 pub use crate::target::{Note, NoteCode, NoteKind};

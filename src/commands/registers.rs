@@ -7,7 +7,7 @@
 //! iopl=0         nv up ei pl zr na pe nc
 //! cs=0010  ss=0018  ds=002b  es=002b  fs=0053  gs=002b             efl=00000246
 //! nt!DbgBreakPointWithStatus:
-//! fffff800`014846a0
+//! fffff800`014846a0 cc              int     3
 //! 0: kd> r rip, zf
 //! rip=fffff800014846a0 zf=1
 //! ```
@@ -17,7 +17,7 @@
 //! eip=80527bdc esp=8054d500 ebp=00000000 iopl=0         nv up ei pl zr na pe nc
 //! cs=0008  ss=0010  ds=0023  es=0023  fs=0030  gs=0000             efl=00000246
 //! nt+0x4fbdc:
-//! 80527bdc
+//! 80527bdc cc              int     3
 //! ```
 //! Of an ARM64 one:
 //! ```text
@@ -41,6 +41,7 @@ use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Glued, Run, Takes};
+use super::unassemble::{InstructionLine, instruction_at};
 use crate::output::{self, Address};
 use crate::target::{Register, Registers, Target, VirtAddr};
 
@@ -94,6 +95,9 @@ pub(super) struct RegisterView {
     /// What the program counter points to, if all registers were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
+    /// The instruction there, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instruction: Option<InstructionLine>,
     #[serde(skip)]
     machine: MachineType,
 }
@@ -146,7 +150,10 @@ impl RegisterView {
         writeln!(out, "{}             efl={:08x}", segments.join("  "), self.value("efl"))?;
         let program_counter = VirtAddr(self.value(if is_64_bit { "rip" } else { "eip" }));
         let here = Address { address: program_counter, pointer_size: if is_64_bit { 8 } else { 4 } };
-        writeln!(out, "{at}:\n{here}")
+        match &self.instruction {
+            Some(instruction) => writeln!(out, "{at}:\n{here} {instruction}"),
+            None => writeln!(out, "{at}:\n{here}"),
+        }
     }
 
     fn write_all_arm64(&self, at: &str, out: &mut dyn fmt::Write) -> fmt::Result {
@@ -191,7 +198,8 @@ fn run(text: &str, target: &Target<'_>) -> Found {
     if arguments.is_empty() {
         return Ok(Box::new(all(registers, target)));
     }
-    let mut view = RegisterView { registers: Vec::new(), at: None, machine: registers.machine() };
+    let mut view =
+        RegisterView { registers: Vec::new(), at: None, instruction: None, machine: registers.machine() };
     for name in
         text.split([',', ' ']).map(|name| name.trim().trim_start_matches('@')).filter(|name| !name.is_empty())
     {
@@ -223,5 +231,6 @@ fn all(registers: &Registers, target: &Target<'_>) -> RegisterView {
     let names = general.into_iter().chain(flags);
     let shown = names.filter_map(|name| Some(Shown::new(name, registers.get(name)?)));
     let at = target.symbol_at(registers.program_counter()).to_string();
-    RegisterView { registers: shown.collect(), at: Some(at), machine }
+    let instruction = instruction_at(target, registers.program_counter(), &[]);
+    RegisterView { registers: shown.collect(), at: Some(at), instruction, machine }
 }

@@ -1,8 +1,9 @@
 //! A stop, described: why the target stopped, where, and whether it is a bug check.
 
+use kd_protocol::MachineType;
 use kd_protocol::kd::StateChange;
 
-use crate::commands::{BugCheck, BugCheckQuery, Query};
+use crate::commands::{BugCheck, BugCheckQuery, InstructionLine, Query, instruction_at};
 use crate::memory::VirtAddr;
 use crate::target::{SymbolAt, Target};
 
@@ -17,6 +18,8 @@ pub struct Stop {
     pub pointer_size: usize,
     /// What is there.
     pub symbol: SymbolAt,
+    /// The instruction there, if it is known.
+    pub instruction: Option<InstructionLine>,
     /// The bug check that it stopped for. A machine that does not say is taken to have none.
     pub bug_check: Option<BugCheck>,
     /// The driver that the bug check names, if it does.
@@ -32,8 +35,17 @@ impl Stop {
             program_counter,
             pointer_size: target.pointer_size(),
             symbol: target.symbol_at(program_counter),
+            instruction: instruction_at(target, program_counter, reported(change, target)),
             driver_at_fault: bug_check.as_ref().and_then(|it| it.driver_at_fault(target)),
             bug_check,
         }
     }
+}
+
+/// The bytes of the instruction that an x64 target reports with a stop; others lay the report out otherwise.
+fn reported<'a>(change: &'a StateChange, target: &Target<'_>) -> &'a [u8] {
+    let report = &change.control_report;
+    let is_known = target.kernel().version().machine == MachineType::AMD64;
+    let count = usize::from(report.instruction_count).min(report.instruction_stream.len());
+    &report.instruction_stream[..if is_known { count } else { 0 }]
 }

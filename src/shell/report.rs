@@ -216,7 +216,10 @@ impl Report {
             return;
         }
         let at = output::Address { address: stop.program_counter, pointer_size: stop.pointer_size };
-        self.status(&format!("{}:\n{at}", stop.symbol));
+        match &stop.instruction {
+            Some(instruction) => self.status(&format!("{}:\n{at} {instruction}", stop.symbol)),
+            None => self.status(&format!("{}:\n{at}", stop.symbol)),
+        }
     }
 
     /// Shows what has happened.

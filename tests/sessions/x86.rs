@@ -33,7 +33,7 @@ eax=00000000 ebx=00000000 ecx=00000001 edx=00000000 esi=00000000 edi=00000000
 eip=80527bdc esp=8054d5d4 ebp=00000000 iopl=0         nv up ei pl zr na pe nc
 cs=0008  ss=0010  ds=0023  es=0023  fs=0030  gs=0000             efl=00000246
 nt+0x4fbdc:
-80527bdc
+80527bdc cc              int     3
 ";
 const FOUND: &str = "\
 804d8080  50 45 00 00 4c 01 01 00-6a 51 02 48 00 00 00 00  PE..L...jQ.H....

@@ -4,7 +4,7 @@ use crate::memory::ReadError;
 use crate::target::{CodePart, Note, NoteCode, SymbolAt, Target, TargetError, VirtAddr};
 
 use super::instruction::{Instruction, LONGEST};
-use super::report::{Line, Unassembly};
+use super::report::{InstructionLine, Unassembly};
 
 /// Most instructions that are shown.
 pub(super) const MOST: u64 = 0x1000;
@@ -94,17 +94,42 @@ impl<'a, 't> Code<'a, 't> {
         self.target.function_part(address).ok().flatten()
     }
 
+    /// The instruction at an address alone.
+    pub(super) fn one(&self, address: VirtAddr, reported: &[u8]) -> Option<InstructionLine> {
+        let instruction = match reported {
+            [] => self.run(address, LONGEST, 1).instructions.pop()?,
+            reported => Instruction::decode(self.bitness, address, reported)?,
+        };
+        let module = self.target.module_at(address);
+        let name = |at: VirtAddr| {
+            let module = module.as_ref().filter(|module| module.contains(at));
+            module.map(|module| self.target.symbol_in(at, module))
+        };
+        Some(self.named(&instruction, name))
+    }
+
     /// An instruction as it is told.
-    pub(super) fn line(&self, instruction: &Instruction) -> Line {
+    pub(super) fn line(&self, instruction: &Instruction) -> InstructionLine {
+        self.named(instruction, |address| Some(self.target.symbol_at(address)))
+    }
+
+    fn named(
+        &self,
+        instruction: &Instruction,
+        name: impl FnOnce(VirtAddr) -> Option<SymbolAt>,
+    ) -> InstructionLine {
         let target = self.target;
         let refers_to = instruction.refers_to();
         let named = refers_to.map(|address| {
-            let symbol = target.symbol_at(address);
+            let symbol = name(address);
             let shown = target.shown(address);
-            if symbol.is_named() { format!("{symbol} ({shown})") } else { shown.to_string() }
+            match symbol.filter(SymbolAt::is_named) {
+                Some(symbol) => format!("{symbol} ({shown})"),
+                None => shown.to_string(),
+            }
         });
         let code = instruction.text(named);
-        Line::new(instruction.address, &instruction.bytes, code, refers_to)
+        InstructionLine::new(instruction.address, &instruction.bytes, code, refers_to)
     }
 
     /// Instructions as they are told, each label before the first of what it names.

@@ -27,6 +27,8 @@ use crate::target::{Target, TargetError, VirtAddr};
 use code::{Code, MOST};
 use report::Unassembly;
 
+pub use report::InstructionLine;
+
 /// Instructions that are shown unless told otherwise: WinDbg's number.
 const USUAL: u64 = 8;
 /// Longest range that is shown.
@@ -127,6 +129,16 @@ fn function(text: &str, target: &Target<'_>) -> Found {
     arguments.end()?;
     let code = Code::of(target).map_err(|why| failed(&UF, why))?;
     Ok(Box::new(flow::function(&code, at)))
+}
+
+/// The instruction at an address, as it is shown where the target stopped: from the bytes that the target reported with the
+/// stop, or else from its memory. Nothing if it cannot be read, or is of a machine whose instructions are not known here.
+///
+/// What an operand refers to is named only if it lies in the module of the instruction, so that no other is asked for.
+#[must_use]
+pub fn instruction_at(target: &Target<'_>, address: VirtAddr, reported: &[u8]) -> Option<InstructionLine> {
+    let code = Code::of(target).ok()?;
+    code.one(address, reported)
 }
 
 fn start(arguments: &mut Arguments<'_>, target: &Target<'_>) -> Result<VirtAddr, QueryError> {

@@ -13,16 +13,16 @@ use crate::target::VirtAddr;
 /// Instructions in order of address; a function's from where it begins, then those placed before it.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub(super) struct Unassembly {
-    pub(super) instructions: Vec<Line>,
+    pub(super) instructions: Vec<InstructionLine>,
     #[serde(skip)]
     pub(super) end: VirtAddr,
     #[serde(skip)]
     pub(super) pointer_size: usize,
 }
 
-/// One instruction.
+/// One instruction. Prints as its bytes, mnemonic and operands, as they stand behind its address.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
-pub(super) struct Line {
+pub struct InstructionLine {
     #[serde(serialize_with = "output::address")]
     #[schemars(with = "output::Hex")]
     pub(super) address: VirtAddr,
@@ -41,10 +41,16 @@ pub(super) struct Line {
     pub(super) begins_block: bool,
 }
 
-impl Line {
+impl InstructionLine {
     pub(super) fn new(address: VirtAddr, bytes: &[u8], code: String, refers_to: Option<VirtAddr>) -> Self {
         let bytes = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         Self { address, label: None, bytes, code: code.as_str().into(), refers_to, begins_block: false }
+    }
+}
+
+impl fmt::Display for InstructionLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<15} {}", self.bytes, self.code)
     }
 }
 
@@ -67,7 +73,7 @@ impl Facts for Unassembly {
                 writeln!(out, "{label}:")?;
             }
             let address = Address { address: line.address, pointer_size: self.pointer_size };
-            writeln!(out, "{address} {:<15} {}", line.bytes, line.code)?;
+            writeln!(out, "{address} {line}")?;
         }
         Ok(())
     }
