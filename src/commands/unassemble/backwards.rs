@@ -3,12 +3,10 @@
 
 use crate::target::{Note, NoteCode, VirtAddr};
 
-use super::code::{Code, Run};
+use super::code::{Code, FAR, Run};
 use super::instruction::{Instruction, LONGEST};
 use super::report::Unassembly;
 
-/// How far before the address a function's beginning may lie.
-const FAR: u64 = 0x1000;
 /// Instructions that have to follow before a start from anywhere is believed.
 const TO_BELIEVE: u64 = 4;
 
@@ -55,7 +53,7 @@ fn from_beginning(code: &Code<'_, '_>, end: VirtAddr) -> Option<Vec<Instruction>
         let symbol = code.target.symbol_at(inside);
         symbol.symbol.as_ref().map(|_| VirtAddr(inside.0.wrapping_sub(symbol.displacement)))
     };
-    let begin = part.or_else(symbol).filter(|begin| end.since(*begin) <= FAR)?;
+    let begin = part.or_else(symbol).filter(|begin| end.since(*begin) <= FAR as u64)?;
     leads_to(code, begin, end)
 }
 
@@ -67,7 +65,7 @@ fn leads_to(code: &Code<'_, '_>, begin: VirtAddr, end: VirtAddr) -> Option<Vec<I
 
 /// From the farthest place from which valid instructions lead up to `end`: decoders fall into step after a few.
 fn from_anywhere(code: &Code<'_, '_>, end: VirtAddr, count: u64) -> Option<Vec<Instruction>> {
-    let window = ((count + TO_BELIEVE) * LONGEST as u64).min(FAR);
+    let window = ((count + TO_BELIEVE) * LONGEST as u64).min(FAR as u64);
     let start = VirtAddr(end.0.saturating_sub(window));
     let bytes = code.target.read_sparse(start, window as usize);
     // What can be read, up to the address.

@@ -8,6 +8,8 @@ use super::report::{InstructionLine, Unassembly};
 
 /// Most instructions that are shown.
 pub(super) const MOST: u64 = 0x1000;
+/// How far from an address its function's beginning may lie, for code to be read from there on.
+pub(super) const FAR: usize = 0x1000;
 /// Bytes that a few instructions are read with.
 const AROUND: usize = 0x80;
 
@@ -106,6 +108,16 @@ impl<'a, 't> Code<'a, 't> {
             module.map(|module| self.target.symbol_in(at, module))
         };
         Some(self.named(&instruction, name))
+    }
+
+    /// The instruction whose last four bytes are the constant at an address.
+    pub(super) fn with(&self, constant: VirtAddr) -> Option<InstructionLine> {
+        let end = constant.offset(4);
+        let begin = self.part(constant)?.range.start;
+        let len = usize::try_from(end.since(begin)).ok().filter(|len| *len <= FAR)?;
+        let instruction = self.run(begin, len, u64::MAX).instructions.pop()?;
+        let is_it = instruction.end() == end && instruction.ends_in_constant();
+        is_it.then(|| self.line(&instruction))
     }
 
     /// An instruction as it is told.

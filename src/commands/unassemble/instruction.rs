@@ -58,6 +58,13 @@ impl Instruction {
         self.decoded.is_some()
     }
 
+    /// True if its last operand is a constant of four bytes, which end it.
+    pub(super) fn ends_in_constant(&self) -> bool {
+        let last =
+            self.decoded.as_ref().and_then(|it| it.op_count().checked_sub(1).map(|last| it.op_kind(last)));
+        matches!(last, Some(OpKind::Immediate32 | OpKind::Immediate32to64))
+    }
+
     /// The first byte past it.
     pub(super) fn end(&self) -> VirtAddr {
         self.address.offset(self.bytes.len() as u64)

@@ -141,6 +141,13 @@ pub fn instruction_at(target: &Target<'_>, address: VirtAddr, reported: &[u8]) -
     code.one(address, reported)
 }
 
+/// The instruction whose last four bytes lie at `constant`, by where the function's part begins whose code it is. Nothing
+/// where no such part is known, and where instructions from its beginning meet the constant otherwise.
+#[must_use]
+pub(super) fn instruction_with(target: &Target<'_>, constant: VirtAddr) -> Option<InstructionLine> {
+    Code::of(target).ok()?.with(constant)
+}
+
 fn start(arguments: &mut Arguments<'_>, target: &Target<'_>) -> Result<VirtAddr, QueryError> {
     if !arguments.is_empty() {
         return arguments.address(target);

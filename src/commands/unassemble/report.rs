@@ -48,6 +48,14 @@ impl InstructionLine {
     }
 }
 
+impl InstructionLine {
+    /// Where it begins.
+    #[must_use]
+    pub const fn address(&self) -> VirtAddr {
+        self.address
+    }
+}
+
 impl fmt::Display for InstructionLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<15} {}", self.bytes, self.code)

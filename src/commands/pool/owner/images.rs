@@ -11,6 +11,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use crate::commands::pool::tag::PoolTag;
+use crate::commands::unassemble::{InstructionLine, instruction_with};
 use crate::output::{self, grouped, screened};
 use crate::target::{Module, ModuleList, Note, NoteCode, Target, TargetError, VirtAddr};
 
@@ -56,6 +57,8 @@ pub struct TagUse {
     pub what: Use,
     /// The bytes from there on, in hexadecimal.
     pub bytes: String,
+    /// The instruction that it is in, if it is in one of a function whose beginning is known.
+    pub instruction: Option<InstructionLine>,
 }
 
 /// What the instruction around a constant does with it.
@@ -84,7 +87,7 @@ pub(super) fn search(target: &Target<'_>, tag: PoolTag, list: &ModuleList) -> (V
     let ranges = ranges(modules);
     let bytes: u64 = ranges.iter().map(|range| range.end.since(range.start)).sum();
     target.announce(&format!(
-        "searching {} images for '{tag}', {} MiB in {} ranges, takes a request for each and two for each match",
+        "searching {} images for '{tag}', {} MiB in {} ranges, takes a request for each and a few for each match",
         modules.len(),
         grouped(bytes.div_ceil(1 << 20)),
         ranges.len()
@@ -197,13 +200,15 @@ impl Hits {
             let (before, after) = bytes.split_at((AROUND as usize).min(bytes.len()));
             let symbol = Some(target.symbol_in(address, module)).filter(|at| at.is_named());
             let is_code = section.is_some_and(|section| section.is_code);
+            let what = if is_code { Use::of(before) } else { Use::Data };
             images.last_mut().expect("pushed above").uses.push(TagUse {
                 address,
                 symbol: symbol.map(|symbol| symbol.to_string()),
                 section: section.map(|section| section.name.clone()),
                 is_code,
-                what: if is_code { Use::of(before) } else { Use::Data },
+                what,
                 bytes: after.iter().map(|byte| format!("{byte:02x}")).collect(),
+                instruction: (what != Use::Data).then(|| instruction_with(target, address)).flatten(),
             });
         }
         for image in &mut images {

@@ -67,5 +67,9 @@ fn write_use(of: &TagUse, context: &Context, out: &mut dyn Write) -> fmt::Result
     writeln!(out, "  {}", shown.collect::<String>())?;
     let symbol = of.symbol.as_deref().unwrap_or("no symbol");
     let section = of.section.as_deref().map_or_else(String::new, |section| format!("  {section}"));
-    writeln!(out, "    {symbol}{section}  {}", of.what.told())
+    writeln!(out, "    {symbol}{section}  {}", of.what.told())?;
+    match &of.instruction {
+        Some(line) => writeln!(out, "    {} {line}", context.address(line.address())),
+        None => Ok(()),
+    }
 }
