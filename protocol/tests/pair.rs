@@ -211,6 +211,32 @@ fn a_lost_acknowledgement_of_a_continue_is_made_good_by_another_stop() {
 }
 
 #[test]
+fn a_stop_that_looks_like_the_one_before_is_another_if_the_target_ran_in_between() {
+    let mut world = World::new(19, PERFECT);
+    world.attach();
+    let stop = world.stop_target();
+    world.read(0x1000, 8).unwrap();
+    world.run_for(seconds(1));
+    for round in 0..3 {
+        world.events.clear();
+        world.is_mute = true;
+        world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+        world.run_for(Duration::from_millis(1));
+        assert!(world.target.is_running(), "round {round}: its word was lost, not the continue");
+        world.is_mute = false;
+        // The same instruction, by the same thread, on the same processor.
+        world.target.stop(world.now, stop.clone());
+        assert_eq!(world.wait_for("event", |_| true), Event::Resumed, "round {round}");
+        assert!(matches!(world.wait_for("event", |_| true), Event::Stopped(_)), "round {round}");
+        assert_eq!(world.read(0x2000 + round, 8).unwrap(), memory_at(0x2000 + round, 8));
+    }
+    world.host.resume(world.now, NtStatus::DBG_CONTINUE);
+    world.wait_for("resume", |it| *it == Event::Resumed);
+    world.run_for(seconds(60));
+    assert!(world.target.is_running());
+}
+
+#[test]
 fn a_target_that_hears_nothing_stays_stopped_and_is_not_said_to_run() {
     let mut world = World::new(17, PERFECT);
     world.attach();

@@ -99,7 +99,7 @@ impl Breathing {
         let Some(slot) = verifier::allocated(kernel, &MYFAULT, &allocation) else { return };
         self.live.push(Held { address, size, slot });
         let stack = kernel.stack(TAKES);
-        hits.note(kernel, || usage(kernel, address, false, &stack), TAG);
+        hits.note(kernel, || Use { given: size - 8, ..usage(kernel, address, false, &stack) }, TAG);
         pool_log::append(kernel, &Event { address, size: size - 8, thread: LEAKING_THREAD, stack });
     }
 
@@ -117,6 +117,7 @@ fn usage(kernel: &Kernel, address: VirtAddr, is_free: bool, callers: &[VirtAddr]
     Use {
         tag: TAG,
         is_free,
+        given: address.0,
         processor: (address.0 / CELL) as usize % processors::count(kernel),
         thread: Some(LEAKING_THREAD),
         callers: callers.to_vec(),

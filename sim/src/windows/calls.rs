@@ -35,9 +35,10 @@ pub(super) fn lay_out(kernel: &mut Kernel, top: VirtAddr, place: &Place, registe
     let mut calls = Calls { kernel, called: Called { registers, frames: Vec::new() } };
     calls.called.registers[RSP] = top.0 - 0x40;
     calls.called.frames.extend(place.user);
-    for at in place.stack.iter().rev().copied().chain([place.rip]) {
-        calls.enter(at);
+    for at in place.stack.iter().rev().copied() {
+        calls.enter(at, None);
     }
+    calls.enter(place.rip, place.arguments);
     let mut called = calls.called;
     assert!(called.registers[RSP] > start.0, "a stack is longer than {LONGEST:#x} bytes");
     called.frames.reverse();
@@ -50,8 +51,9 @@ struct Calls<'k> {
 }
 
 impl Calls<'_> {
-    /// The last frame calls, or is interrupted by, the routine that `at` lies in, which has come as far as that.
-    fn enter(&mut self, at: VirtAddr) {
+    /// The last frame calls, or is interrupted by, the routine that `at` lies in, which has come as far as that. `given` is what
+    /// it has stored of its arguments.
+    fn enter(&mut self, at: VirtAddr, given: Option<[u64; 4]>) {
         let steps = self.kernel.prolog_at(at);
         let trap = steps.iter().find_map(|step| match step {
             Step::Trap { has_error_code } => Some(*has_error_code),
@@ -61,7 +63,7 @@ impl Calls<'_> {
         match trap {
             None => {
                 let caller = caller.map_or(0, |caller| caller.program_counter.0);
-                self.leave_arguments();
+                self.leave_arguments(given);
                 self.push(caller);
             }
             Some(has_error_code) => {
@@ -110,11 +112,11 @@ impl Calls<'_> {
     }
 
     /// Writes what a caller may have left where its callee finds room for four arguments.
-    fn leave_arguments(&mut self) {
+    fn leave_arguments(&mut self, given: Option<[u64; 4]>) {
         let at = self.called.registers[RSP];
         let depth = self.called.frames.len() as u64;
-        for (number, word) in (0..).zip([self.called.registers[Register::Rsi as usize], depth, 0, at + 0x40])
-        {
+        let whatever = [self.called.registers[Register::Rsi as usize], depth, 0, at + 0x40];
+        for (number, word) in (0..).zip(given.unwrap_or(whatever)) {
             self.kernel.write_u64(VirtAddr(at).offset(number * 8), word);
         }
     }

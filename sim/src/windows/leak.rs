@@ -242,6 +242,7 @@ pub(super) fn usage(kernel: &Kernel, number: u64, tracking: Tracking) -> Use {
     Use {
         tag: *b"Leak",
         is_free: false,
+        given: REQUEST,
         processor: processor(kernel, number),
         thread: Some(thread(kernel, number)),
         callers: kernel.stack(&sites),

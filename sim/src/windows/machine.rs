@@ -244,8 +244,8 @@ impl Machine {
         self.stopped(processors);
         let Processor { thread, frames, .. } = &self.processors[used.processor];
         let frames = frames.iter().map(|frame| frame.program_counter).collect();
-        let (tag, is_free, processor) = (used.tag, used.is_free, used.processor);
-        Some(PoolHit { tag, is_free, processor, thread: *thread, frames })
+        let (tag, is_free, processor, given) = (used.tag, used.is_free, used.processor, used.given);
+        Some(PoolHit { tag, is_free, processor, thread: *thread, given, frames })
     }
 
     /// The tag that a debugger has written to `nt!PoolHitTag`, in memory order.

@@ -21,6 +21,8 @@ pub(super) struct Place {
     pub(super) stack: Vec<VirtAddr>,
     /// The code of user mode that called the kernel, if it did.
     pub(super) user: Option<CallFrame>,
+    /// What it was given, if it has stored that where its caller leaves room for it.
+    pub(super) arguments: Option<[u64; 4]>,
     /// The thread that it runs; the idle thread if nothing.
     pub(super) thread: Option<VirtAddr>,
 }

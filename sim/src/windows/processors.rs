@@ -89,7 +89,14 @@ pub(super) fn create(kernel: &mut Kernel) {
 pub(super) fn stop_at(kernel: &mut Kernel, at: usize, place: &Place) -> Vec<Processor> {
     let [(module, routine, displacement), ..] = IDLE_STACK;
     let rip = kernel.address_in(module, routine, displacement);
-    let idle = Place { rip, rcx: 0, stack: kernel.stack(&IDLE_STACK[1..]), user: None, thread: None };
+    let idle = Place {
+        rip,
+        rcx: 0,
+        stack: kernel.stack(&IDLE_STACK[1..]),
+        user: None,
+        arguments: None,
+        thread: None,
+    };
     (0..count(kernel))
         .map(|number| stopped(kernel, number, if number == at { place } else { &idle }))
         .collect()

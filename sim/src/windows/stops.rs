@@ -74,6 +74,7 @@ pub(super) fn break_in_place(kernel: &Kernel, scenario: Scenario) -> Place {
         rcx: DBG_STATUS_CONTROL_C,
         stack,
         user,
+        arguments: None,
         thread: None,
     }
 }
@@ -93,7 +94,14 @@ pub(super) fn place(kernel: &mut Kernel, scenario: Scenario, stop: Stop) -> Plac
         Stop::SingleStep => in_driver(&[0x90], 0),
         Stop::LoadSymbols | Stop::UnloadSymbols | Stop::Restart => {
             let stack = kernel.stack(LOAD_STACK);
-            Place { rip: kernel.symbol("DbgLoadImageSymbols"), rcx: 0, stack, user: None, thread: None }
+            Place {
+                rip: kernel.symbol("DbgLoadImageSymbols"),
+                rcx: 0,
+                stack,
+                user: None,
+                arguments: None,
+                thread: None,
+            }
         }
         Stop::BugCheck { code, parameters } => {
             note_bug_check(kernel, code, parameters);
@@ -221,7 +229,14 @@ fn driver_code(kernel: &Kernel, scenario: Scenario) -> VirtAddr {
 /// A driver's code, and who called it: a program's request, or a packet that has come.
 fn driver_place(kernel: &Kernel, scenario: Scenario) -> Place {
     let (sites, user) = driver_stack(scenario);
-    Place { rip: driver_code(kernel, scenario), rcx: 0, stack: kernel.stack(&sites[1..]), user, thread: None }
+    Place {
+        rip: driver_code(kernel, scenario),
+        rcx: 0,
+        stack: kernel.stack(&sites[1..]),
+        user,
+        arguments: None,
+        thread: None,
+    }
 }
 
 /// A routine of a driver that the scenario has loaded.

@@ -244,11 +244,20 @@ impl HostLink {
         let is_same = self.stop_payload.as_ref() == Some(payload);
         if self.is_continuing() {
             let is_probing = self.resuming.is_some_and(|it| it.is_probing());
-            if self.settling.is_none() && is_same && self.attention.is_none() && !is_probing {
+            // Nothing made a target say so again that has not run in between: it stands at the same place once more, as one does
+            // whose breakpoint is passed again and again, and the ACK of the continue was lost. Over a stream it may be what was
+            // sent last, behind a RESET.
+            let is_next = is_same
+                && matches!(self.wire, Wire::Net(_))
+                && self.attention.is_none()
+                && !is_probing
+                && !self.is_break_in_on_its_way();
+            if self.settling.is_none() && is_same && self.attention.is_none() && !is_probing && !is_next {
                 // Announced again before the continue was obeyed.
                 return;
             }
-            if is_probing && (is_same || self.is_of_break_in(&change)) || is_same && self.settling.is_none() {
+            let is_again = is_same && self.settling.is_none() && !is_next;
+            if is_probing && (is_same || self.is_of_break_in(&change)) || is_again {
                 // Whether it ran in between is not known, and does not matter: it is to be resumed again.
                 self.reliable.take_back_continue(now);
                 self.left_stop();

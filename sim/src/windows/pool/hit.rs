@@ -4,8 +4,8 @@
 //!  ExAllocatePoolWithTag:  cmp tag, [PoolHitTag]    jne    int3    <-- here it stands, whoever called, on any processor
 //! ```
 //! The instruction is compiled into the kernel; the variable arms it. Source: the variable is in every kernel's public
-//! symbols, and WinDbg's documentation says what it is for. \[uncertain: where in its routines the kernel stops, and what the
-//! variable holds at boot\]
+//! symbols, and WinDbg's documentation says what it is for. \[uncertain: where in its routines the kernel stops, what the
+//! variable holds at boot, and that the routine has stored its arguments where its caller leaves room for them\]
 
 use std::collections::VecDeque;
 
@@ -35,6 +35,8 @@ pub struct PoolHit {
     pub processor: usize,
     /// The thread that it ran.
     pub thread: VirtAddr,
+    /// Bytes that were asked for, or the block that was given back.
+    pub given: u64,
     /// Where each frame goes on, the one that runs first in front.
     pub frames: Vec<VirtAddr>,
 }
@@ -44,6 +46,8 @@ pub struct PoolHit {
 pub(in crate::windows) struct Use {
     pub(in crate::windows) tag: [u8; 4],
     pub(in crate::windows) is_free: bool,
+    /// Bytes that are asked for, or the block that is given back.
+    pub(in crate::windows) given: u64,
     pub(in crate::windows) processor: usize,
     /// The idle thread's if nothing.
     pub(in crate::windows) thread: Option<VirtAddr>,
@@ -80,7 +84,10 @@ impl Use {
     pub(in crate::windows) fn place(&self, kernel: &Kernel) -> Place {
         let (module, routine, displacement) = if self.is_free { FREED } else { ALLOCATED };
         let rip = kernel.address_in(module, routine, displacement);
-        Place { rip, rcx: 0, stack: self.callers.clone(), user: self.user, thread: self.thread }
+        let tag = u64::from(u32::from_le_bytes(self.tag));
+        let arguments = if self.is_free { [self.given, tag, 0, 0] } else { [0, self.given, tag, 0] };
+        let stack = self.callers.clone();
+        Place { rip, rcx: 0, stack, user: self.user, arguments: Some(arguments), thread: self.thread }
     }
 }
 
