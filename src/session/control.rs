@@ -13,7 +13,8 @@ use super::order::Order;
 use super::{Place, Session};
 use crate::memory::StopId;
 use crate::source::{
-    BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Step, Wait,
+    BootId, BreakInError, Control, Halt, KernelVersion, PlantError, Planted, Resumed, Source, SourceMemory,
+    Step, Wait,
 };
 
 impl Source for Session {
@@ -148,6 +149,23 @@ impl Control for Session {
 
     fn leave_stopped(&self) {
         self.monitor.note(|state| state.has_left = true);
+    }
+
+    fn plant(&self, planted: Planted) -> Result<(), PlantError> {
+        self.plant_in_target(planted)
+    }
+
+    fn adopt(&self, planted: Planted) -> Result<(), PlantError> {
+        self.adopt_in_target(planted);
+        Ok(())
+    }
+
+    fn take_back(&self) -> Result<(), PlantError> {
+        self.take_back_by(|request| self.request(request))
+    }
+
+    fn planted(&self) -> Option<Planted> {
+        self.in_target().map(|it| it.planted)
     }
 
     fn hurry(&self) {

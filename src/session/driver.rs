@@ -22,6 +22,7 @@ use super::order::{Left, Order, Read, Replied, Reply, Space, cause_of};
 use super::prompts::Prompts;
 use super::tap::Tap;
 use crate::memory::{ReadCause, StopId};
+use crate::source::Planted;
 
 /// The most that UDP carries.
 const MAX_DATAGRAM: usize = 65_536;
@@ -102,8 +103,11 @@ pub(super) struct DriverConfig {
     /// Everything ends after this long.
     pub(super) deadline: Option<Duration>,
     /// Lets the target run where the driver itself cannot any more.
-    pub(super) let_go: fn(&Connection) -> bool,
+    pub(super) let_go: LetGo,
 }
+
+/// Lets the target at the other end of a connection run, and takes back what is planted in it. True if it said that it runs.
+pub(super) type LetGo = fn(&Connection, Option<Planted>) -> bool;
 
 /// Starts the driver on a thread of its own.
 pub(super) fn spawn(
@@ -165,7 +169,10 @@ pub(super) fn spawn(
             Err(_) => {
                 drop(runtime);
                 // A bug of ours must not leave somebody's machine standing still.
-                let freed = (config.let_go)(&config.connection);
+                let freed = (config.let_go)(
+                    &config.connection,
+                    monitor.get(|state| state.planted.clone()).map(|it| it.planted),
+                );
                 let what = if freed { "the target was let run" } else { "the target may be left stopped" };
                 monitor.update(|state| {
                     state.set_run_state(if freed { RunState::Running } else { RunState::Unknown });
@@ -502,7 +509,7 @@ impl Driver {
                 self.before_boot = (self.stop, what);
                 let is_held_still = matches!(event, Event::Reconnected | Event::Rebooting);
                 self.monitor.update(|state| {
-                    state.begin_boot();
+                    state.begin_boot(what == RequestError::Disconnected);
                     state.is_held &= is_held_still;
                 });
             }

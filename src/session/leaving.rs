@@ -5,6 +5,7 @@
 //!      ^                                                                              |
 //!      `-- it stops again: a break-in too many, another assertion <-- a moment -------'
 //! ```
+//! What is planted in its memory is taken back first when it is left for good; one that runs is stopped for that.
 //! Whoever stops a machine lets it run again. Silence is no proof that it does; where there is none, that is said.
 
 use std::cell::Cell;
@@ -48,6 +49,8 @@ struct Going<'a> {
     since: Instant,
     patience: Duration,
     is_hurried: Cell<bool>,
+    /// Nobody answers for the target afterwards.
+    is_for_good: bool,
 }
 
 impl Session {
@@ -56,8 +59,10 @@ impl Session {
     pub(super) fn leave_stop(&self) -> Resumed {
         let going = Going::new(self);
         let Some(stop) = self.stopped() else { return going.without_stop() };
+        // A break-in too many stops where break-ins do: a machine that stops by itself may do so again at once, at the same place.
+        let is_break_in = self.monitor.get(|state| state.is_break_in);
         let resumed = going.leave_stop(&stop);
-        if resumed == Resumed::Running && self.monitor.get(|state| state.may_stop_again) {
+        if resumed == Resumed::Running && is_break_in && self.monitor.get(|state| state.may_stop_again) {
             let at = stop.program_counter;
             if let Some(again) = going.stops_within(LATE_STOP, |it| it.program_counter == at) {
                 return going.leave_stop(&again);
@@ -71,15 +76,26 @@ impl Session {
     pub(super) fn leave_for_good(&self) -> Resumed {
         if self.monitor.get(|state| state.has_left) {
             // What was tried with the whole patience is not tried again: no stop has come since.
-            return Going::new(self).without_stop();
+            return self.with_what_stays(Going::new(self).without_stop());
         }
         let resumed = self.leave_each_stop();
         self.monitor.note(|state| state.has_left = true);
-        resumed
+        self.with_what_stays(resumed)
+    }
+
+    /// A target in which something stayed runs until it meets that.
+    fn with_what_stays(&self, resumed: Resumed) -> Resumed {
+        let Some(there) = self.in_target() else { return resumed };
+        let stays = there.planted.stays();
+        match resumed {
+            Resumed::MayBeStopped(why) => Resumed::MayBeStopped(format!("{why}; {stays}")),
+            _ => Resumed::MayBeStopped(stays),
+        }
     }
 
     fn leave_each_stop(&self) -> Resumed {
-        let mut going = Going::new(self);
+        let mut going = Going { is_for_good: true, ..Going::new(self) };
+        going.stop_to_take_back();
         for _ in 0..MOST_STOPS {
             // Each stop has the whole patience.
             going.since = Instant::now();
@@ -124,7 +140,13 @@ impl Session {
 
 impl<'a> Going<'a> {
     fn new(session: &'a Session) -> Self {
-        Self { session, since: Instant::now(), patience: session.leave_timeout, is_hurried: Cell::new(false) }
+        Self {
+            session,
+            since: Instant::now(),
+            patience: session.leave_timeout,
+            is_hurried: Cell::new(false),
+            is_for_good: false,
+        }
     }
 
     /// True once somebody has to go: the program is to end, or Ctrl+C was pressed at what takes long.
@@ -135,6 +157,24 @@ impl<'a> Going<'a> {
             self.is_hurried.set(true);
         }
         self.is_hurried.get()
+    }
+
+    /// Stops a running target in whose memory something is planted. One that does not stop is told of.
+    fn stop_to_take_back(&self) {
+        let session = self.session;
+        if session.in_target().is_none() || session.stopped().is_some() || session.waits_at_prompt() {
+            return;
+        }
+        session.request_break_in();
+        let stands_still = |state: &mut State| {
+            let is_over = state.planted.is_none() || state.stopped.is_some() || state.waits_at_prompt;
+            is_over.then_some(())
+        };
+        if self.wait(&mut { stands_still }) != Wait::Done(()) {
+            session.order(Order::CancelBreakIn);
+            // It may obey late.
+            session.monitor.note(|state| state.is_held = true);
+        }
     }
 
     /// True if the machine restarted a moment ago, or was let go from a stop of its own, and stops by itself, or asks, before
@@ -207,6 +247,10 @@ impl<'a> Going<'a> {
         let mut stop = Box::new(stop.clone());
         while Instant::now() < self.deadline() {
             let leaving = Leaving::of(&stop);
+            if self.is_for_good {
+                // What stays is told at the end.
+                let _ = self.session.take_back_by(|request| self.request(request));
+            }
             if let Some(machine) = self.machine() {
                 // What fails here fails for a target that does not answer, and the next order finds that out too.
                 let _ = leaving.prepare(&stop, machine, |request| self.request(request));

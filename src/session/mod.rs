@@ -15,12 +15,14 @@ mod control;
 mod driver;
 mod entropy;
 mod error;
+mod in_target;
 mod leaving;
 mod leaving_stop;
 mod line;
 mod live_memory;
 mod monitor;
 mod order;
+mod planting;
 mod prompts;
 mod raw_line;
 mod rescue;
@@ -54,7 +56,7 @@ pub use signal::Signal;
 pub use tap::{OpenTap, Tap};
 pub use watcher::Watcher;
 
-use driver::{Carrier, DriverConfig};
+use driver::{Carrier, DriverConfig, LetGo};
 use monitor::Monitor;
 use order::Order;
 
@@ -131,7 +133,7 @@ enum Place {
 
 impl Session {
     /// Opens a session. `let_go` lets the target at the other end of a connection run if the session's own link cannot.
-    fn open_with(config: &SessionConfig, let_go: fn(&Connection) -> bool) -> Result<Self, OpenError> {
+    fn open_with(config: &SessionConfig, let_go: LetGo) -> Result<Self, OpenError> {
         let (place, carrier, link) = match &config.connection {
             Connection::Net { listen, key, target } => {
                 let socket = listen_at(*listen)?;

@@ -14,6 +14,7 @@ use kd_protocol::kd::{DebugIo, GetVersion64, StateChange};
 use kd_protocol::link::{Event, LinkCounters, Peer, RequestError, RunState};
 use tokio::sync::mpsc;
 
+use super::in_target::InTarget;
 use super::line::LineTraffic;
 use super::order::{Cut, Order, Reply};
 use super::signal::Signal;
@@ -154,6 +155,8 @@ pub(super) struct State {
     pub(super) is_hurried: bool,
     /// It was tried to let the target run for good.
     pub(super) has_left: bool,
+    /// What this side has in the target's memory.
+    pub(super) planted: Option<InTarget>,
     quit: Option<Quit>,
     ended: Option<String>,
 }
@@ -174,8 +177,12 @@ impl State {
         }
     }
 
-    /// Nothing that was known of the target is true any more.
-    pub(super) fn begin_boot(&mut self) {
+    /// Nothing that was known of the target is true any more. `may_be_same`: nobody knows whether it has restarted.
+    pub(super) fn begin_boot(&mut self, may_be_same: bool) {
+        match &mut self.planted {
+            Some(there) if may_be_same => there.is_doubtful = true,
+            planted => *planted = None,
+        }
         self.boot = BootId(self.boot.0 + 1);
         self.boot_at = Some(Instant::now());
         // Whoever looks between this and the link's next word must not take the old stop for one of this boot.
@@ -283,6 +290,7 @@ impl Default for Monitor {
             continuations: 0,
             is_hurried: false,
             has_left: false,
+            planted: None,
             quit: None,
             ended: None,
         };

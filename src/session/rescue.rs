@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::error::OpenError;
 use super::prompts::Prompts;
 use super::{Session, SessionConfig};
-use crate::source::{Control, Resumed};
+use crate::source::{Control, Planted, Resumed};
 
 /// A KDNET target offers itself every three seconds.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(8);
@@ -25,13 +25,18 @@ impl Session {
     }
 }
 
-/// Lets the target at the other end of `connection` run, whether or not it is stopped. True if it said that it runs.
-pub(super) fn let_go(connection: &Connection) -> bool {
+/// Lets the target at the other end of `connection` run, whether or not it is stopped, and takes back what is planted in it.
+/// True if it said that it runs.
+pub(super) fn let_go(connection: &Connection, planted: Option<Planted>) -> bool {
     let config = SessionConfig { prompts: Prompts::ignoring(), ..SessionConfig::over(connection.clone()) };
     let Ok(session) = Session::open(&config) else { return false };
     if session.wait_for_target(Some(CONNECT_PATIENCE)).is_err() {
         return false;
     }
     // A running target stops for a moment, a stopped one announces its stop again: either way it can be let go then.
-    session.break_in(BREAK_PATIENCE).is_ok() && session.leave() == Resumed::Running
+    let is_stopped = session.break_in(BREAK_PATIENCE).is_ok();
+    if let Some(planted) = planted.filter(|_| is_stopped) {
+        session.adopt_in_target(planted);
+    }
+    is_stopped && session.leave() == Resumed::Running
 }

@@ -80,7 +80,7 @@ impl Keeper {
     fn suspend(&self) {
         if let Some(source) = self.source.upgrade()
             && let Some(control) = source.control()
-            && (source.stopped().is_some() || control.waits_at_prompt())
+            && (source.stopped().is_some() || control.waits_at_prompt() || control.planted().is_some())
         {
             match control.leave() {
                 Resumed::NeverRuns => {}

@@ -8,6 +8,7 @@ use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::RequestError;
 
 use super::boot::BootId;
+use super::planted::{PlantError, Planted};
 
 /// What a target that asks about a failed assertion is answered if nobody says otherwise: go on.
 pub const IGNORE: &[u8] = b"i";
@@ -164,6 +165,36 @@ pub trait Control: Send + Sync {
 
     /// Lets the target run for good: also one that stops again at once, as long as that takes.
     fn leave(&self) -> Resumed;
+
+    /// Writes something into the stopped target's memory that makes it stop for this side. It is taken back before the target
+    /// is let run for good, whatever ends the session. One thing at a time.
+    ///
+    /// # Errors
+    /// [`PlantError`]. After [`PlantError::Request`] it may be there all the same, and is taken back like one that is.
+    fn plant(&self, _planted: Planted) -> Result<(), PlantError> {
+        Err(PlantError::NotLive)
+    }
+
+    /// Answers from now on for something that is in the target's memory already.
+    ///
+    /// # Errors
+    /// [`PlantError::NotLive`].
+    fn adopt(&self, _planted: Planted) -> Result<(), PlantError> {
+        Err(PlantError::NotLive)
+    }
+
+    /// Takes back what is planted, if anything is: the target must be stopped.
+    ///
+    /// # Errors
+    /// [`PlantError`]; what is still there is tried again when the target is let run for good.
+    fn take_back(&self) -> Result<(), PlantError> {
+        Ok(())
+    }
+
+    /// What this side has in the target's memory.
+    fn planted(&self) -> Option<Planted> {
+        None
+    }
 
     /// What a person can do to let it run where nothing here could.
     fn last_resort(&self) -> &'static str {
