@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use kd_protocol::link::Peer;
 use verikd::check::Occasion;
+use verikd::commands::pool::hits::HitOptions;
 use verikd::commands::{Style, VerifierFormat, text_of};
 use verikd::debugger::{DebugError, Debugger, ShortStops};
 use verikd::dump::{self, DumpError, Opened};
@@ -182,6 +183,8 @@ pub(super) enum Work {
     Watch(Watch),
     /// What pool tags hold is looked at once, or again and again.
     Pool(PoolWatch),
+    /// Uses of a pool tag are waited for.
+    Hits(HitOptions),
     /// What drivers hold is held against limits.
     Check(Box<Check>),
 }
@@ -194,7 +197,9 @@ impl Work {
 
     const fn codes(&self) -> Codes {
         match self {
-            Self::Prompt(_) | Self::Script(_) | Self::Watch(_) | Self::Pool(_) => Codes::Debugger,
+            Self::Prompt(_) | Self::Script(_) | Self::Watch(_) | Self::Pool(_) | Self::Hits(_) => {
+                Codes::Debugger
+            }
             Self::Check(_) => Codes::Run,
         }
     }
@@ -504,6 +509,7 @@ fn attach_and_ask(
     match work {
         Work::Watch(watch) => return verikd::shell::watch::watch(shell, watch),
         Work::Pool(watch) => return verikd::shell::pool::watch_pool(shell, watch),
+        Work::Hits(wanted) => return verikd::shell::hits::watch_hits(shell, wanted),
         Work::Check(it) => return check(shell, it),
         Work::Prompt(_) | Work::Script(_) => {}
     }
@@ -518,7 +524,9 @@ fn attach_and_ask(
     match work {
         Work::Script(script) => run_script(shell, script),
         Work::Prompt(first) => prompt(shell, first, break_in_timeout),
-        Work::Watch(_) | Work::Pool(_) | Work::Check(_) => unreachable!("they were done above"),
+        Work::Watch(_) | Work::Pool(_) | Work::Hits(_) | Work::Check(_) => {
+            unreachable!("they were done above")
+        }
     }
 }
 

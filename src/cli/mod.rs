@@ -11,6 +11,7 @@ mod demo;
 mod diff;
 mod doctor;
 mod exit;
+mod hits;
 mod leaks;
 mod pool;
 mod prompt_answer;
@@ -46,6 +47,8 @@ enum Command {
     Watch(Box<watch::Options>),
     /// Show which pool tags hold most, watch which of them grow, and tell whose they are
     Pool(Box<pool::Options>),
+    /// Take the stack of whoever allocates and frees blocks of a pool tag, as it happens
+    Hits(Box<hits::Options>),
     /// Hold what drivers hold against limits, and fail if it is more: a gate for continuous integration
     Check(Box<check::Options>),
     /// Break in by a plan, at intervals and when something happens, ask, write files, let run: several targets side by side
@@ -93,6 +96,7 @@ pub(crate) fn run() -> ExitCode {
         .mut_subcommand("leaks", hide)
         .mut_subcommand("watch", hide)
         .mut_subcommand("pool", hide)
+        .mut_subcommand("hits", hide)
         .mut_subcommand("check", hide);
     let parsed = command.clone().try_get_matches_from(arguments);
     let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
@@ -104,6 +108,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Leaks(options)) => leaks::run(*options),
         Some(Command::Watch(options)) => watch::run(*options),
         Some(Command::Pool(options)) => pool::run(*options),
+        Some(Command::Hits(options)) => hits::run(*options),
         Some(Command::Check(options)) => check::run(*options),
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Diff(options)) => diff::run(&options),

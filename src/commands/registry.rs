@@ -18,6 +18,7 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &pool::block::COMMAND,
     &pool::owner::COMMAND,
     &pool::vm::COMMAND,
+    &pool::hits::COMMAND,
     &modules::COMMAND,
     &examine::EXAMINE,
     &examine::LIST_NEAREST,

@@ -48,7 +48,7 @@ impl CommandSpec {
                 | ControlCommand::LogClose
                 | ControlCommand::LogFile,
             ) => Effect::Nothing,
-            Run::Control(ControlCommand::Go) => Effect::Runs,
+            Run::Control(ControlCommand::Go | ControlCommand::PoolHit) => Effect::Runs,
             Run::Control(ControlCommand::Reboot | ControlCommand::Restart) => Effect::Reboots,
             Run::Control(ControlCommand::Quit | ControlCommand::QuitDetach) => Effect::Ends,
         }
@@ -211,4 +211,6 @@ pub enum ControlCommand {
     LogFile,
     /// Shows or chooses how long one stop of a question may take.
     ShortStops,
+    /// Lets the target run, and takes the stack of whoever uses a tag.
+    PoolHit,
 }

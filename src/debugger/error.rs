@@ -1,11 +1,13 @@
 //! Why a target is not stopped, and why a question has no answer.
 
+use kd_protocol::MachineType;
 use kd_protocol::link::RequestError;
 use serde::Serialize;
 
 use crate::commands::QueryError;
 use crate::memory::ReadCause;
-use crate::source::BreakInError;
+use crate::source::{BreakInError, PlantError};
+use crate::target::TargetError;
 
 /// Why a target could not be stopped, identified or let run.
 #[derive(Debug, thiserror::Error)]
@@ -65,12 +67,36 @@ pub enum AskError {
         /// Where the target is.
         place: String,
     },
+    /// Nobody waits for uses of a tag.
+    #[error("!poolhit: {0}")]
+    NotWatched(Box<HitsError>),
     /// The machine was not told to restart.
     #[error(".reboot: {0}")]
     NotRestarted(RequestError),
     /// It was not tried.
     #[error("not run: {0}")]
     NotRun(String),
+}
+
+/// Why nobody waits for uses of a tag.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HitsError {
+    /// The target is not stopped.
+    #[error(transparent)]
+    NotStopped(AskError),
+    /// Neither where the processor stands nor who called is known of this machine.
+    #[error("uses of a tag are looked at on x64 targets alone, and this is one of {0}")]
+    Machine(MachineType),
+    /// Where the tag is to be written is not known.
+    #[error("the target cannot be made to stop at a tag: {0}")]
+    Variable(TargetError),
+    /// The target's memory was not written.
+    #[error(transparent)]
+    Plant(PlantError),
+    /// The target did not stop, so that the tag is still there.
+    #[error("the tag could not be taken back yet: {0}")]
+    NotReached(BreakInError),
 }
 
 /// What went wrong, for programs: the sentence may change from version to version, this does not.
@@ -106,6 +132,8 @@ pub enum ErrorCode {
     NotIdentified,
     /// The target cannot run.
     NeverRuns,
+    /// The target was not made to stop at uses of a tag.
+    NotWatched,
     /// The machine was not told to restart.
     NotRestarted,
     /// The command was not tried.
@@ -137,6 +165,7 @@ impl AskError {
             Self::LineGone { .. } => ErrorCode::LineGone,
             Self::NotIdentified => ErrorCode::NotIdentified,
             Self::NeverRuns { .. } => ErrorCode::NeverRuns,
+            Self::NotWatched(_) => ErrorCode::NotWatched,
             Self::NotRestarted(_) => ErrorCode::NotRestarted,
             Self::NotRun(_) => ErrorCode::NotRun,
         }

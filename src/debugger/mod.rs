@@ -16,6 +16,7 @@ mod answered;
 mod breathing;
 mod cost;
 mod error;
+mod hits;
 mod stop;
 
 use std::cell::Cell;
@@ -25,13 +26,15 @@ use std::time::Duration;
 use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::{RequestError, RunState};
 
+use crate::commands::pool::PoolTag;
+use crate::commands::pool::hits::HitEnd;
 use crate::commands::verifier::verified_images;
 use crate::commands::{
     Answer, BugCheckQuery, Facts, Found, NoteKind, Query, QueryError, SymbolCommand, told,
 };
 use crate::memory::{CachedMemory, Memory, Need, ReadCause, VirtAddr};
 use crate::source::{
-    BootId, BreakInError, Control, Halt, KernelVersion, Resumed, Source, SourceMemory, Wait,
+    BootId, BreakInError, Control, Halt, KernelVersion, PlantError, Resumed, Source, SourceMemory, Wait,
 };
 use crate::symbols::PdbIdentity;
 use crate::symbols::store::SymbolSource;
@@ -40,7 +43,8 @@ use crate::target::{Image, Kernel, Note, NoteCode, Notes, Progress, Target, Targ
 pub use answered::{Answered, Stamp};
 pub use breathing::{ShortStops, StopsOver};
 pub use cost::{Costs, SessionStats, Stats};
-pub use error::{AskError, DebugError, ErrorCode};
+pub use error::{AskError, DebugError, ErrorCode, HitsError};
+pub use hits::{HitObserver, Hits};
 pub use stop::Stop;
 
 use breathing::Stops;
@@ -87,6 +91,13 @@ pub enum Notice<'a> {
     },
     /// It restarted while it was being stopped; it is stopped again.
     RestartedMeanwhile,
+    /// A tag stands in `nt!PoolHitTag` that nobody here has written.
+    TagLeft {
+        /// Which.
+        tag: PoolTag,
+        /// Whether it was taken away.
+        cleared: &'a Result<(), PlantError>,
+    },
 }
 
 /// One target and what is known of it.
@@ -295,6 +306,7 @@ impl Debugger {
 
     fn describe(&mut self, change: &StateChange, observer: &mut dyn Observer) -> Result<Stop, DebugError> {
         self.know_boot(observer)?;
+        tell_left(hits::take_left_away_at(self, change), observer);
         let Some(target) = self.target() else { return Err(RequestError::TargetRunning.into()) };
         Ok(Stop::describe(change, &target))
     }
@@ -512,6 +524,36 @@ impl Debugger {
         }
     }
 
+    /// Makes the stopped target stop at each use of `tag` from now on, until [`stop_watching`](Self::stop_watching) or the end
+    /// of the session. A tag that somebody has left there is taken away, and told to `observer`.
+    ///
+    /// # Errors
+    /// [`HitsError`].
+    pub fn watch_tag(&self, tag: PoolTag, observer: &mut dyn Observer) -> Result<(), HitsError> {
+        tell_left(hits::watch_tag(self, tag)?, observer);
+        Ok(())
+    }
+
+    /// Lets the target run and takes each use of the tag until something ends that; says what. The target is stopped
+    /// afterwards if it stopped, and the tag may still be set.
+    pub fn collect_hits(&self, hits: &mut Hits, observer: &mut dyn HitObserver) -> HitEnd {
+        hits::collect(self, hits, observer)
+    }
+
+    /// Takes the tag back. A target that runs is stopped for that, and stays so; a use of the tag that comes before is still
+    /// counted. What fails here is tried again when the target is let run for good.
+    ///
+    /// # Errors
+    /// [`HitsError`]: the tag is still there.
+    pub fn stop_watching(&self, hits: &mut Hits) -> Result<(), HitsError> {
+        hits::stop_watching(self, hits)
+    }
+
+    /// Takes away a tag that somebody has left and nobody answers for, before the stopped target is let run for good: a request.
+    pub fn take_left_tag_away(&self, observer: &mut dyn Observer) {
+        tell_left(hits::take_left_away(self), observer);
+    }
+
     /// What had to be read since the last call.
     #[must_use]
     pub fn take_need(&self) -> Need {
@@ -533,5 +575,41 @@ impl Debugger {
     /// The same, to be added to.
     pub const fn costs_mut(&mut self) -> &mut Costs {
         &mut self.costs
+    }
+}
+
+fn tell_left(left: Option<hits::TagLeft>, observer: &mut dyn Observer) {
+    if let Some(hits::TagLeft { tag, cleared }) = left {
+        observer.notice(&Notice::TagLeft { tag, cleared: &cleared });
+    }
+}
+
+impl hits::Waiter for Debugger {
+    fn source(&self) -> &dyn Source {
+        &*self.source
+    }
+
+    fn target(&self) -> Option<Target<'_>> {
+        self.target()
+    }
+
+    fn why_not_stopped(&self) -> AskError {
+        self.why_not_stopped()
+    }
+
+    fn go(&self) -> Resumed {
+        self.go()
+    }
+
+    fn forget_memory(&self) {
+        self.memory.forget();
+    }
+
+    fn take_failure(&self) -> Option<ReadCause> {
+        self.memory.inner().take_failure()
+    }
+
+    fn break_in_timeout(&self) -> Duration {
+        self.break_in_timeout
     }
 }

@@ -17,6 +17,7 @@ mod doubt;
 mod error;
 mod format;
 mod history;
+pub mod hits;
 pub mod interactive;
 mod keeper;
 mod line;
@@ -428,6 +429,7 @@ impl Shell {
                 control.reboot().map_err(AskError::NotRestarted)?;
                 (Box::new(Restarting::ACKNOWLEDGED), After::Restarting)
             }
+            ControlCommand::PoolHit => (Box::new(self.pool_hits(arguments)?), After::Next),
             ControlCommand::Go => match self.go() {
                 Resumed::Running => (Box::new(LetGo::Running), After::Running),
                 Resumed::MayBeStopped(why) => (Box::new(LetGo::MayBeStopped { why }), After::Running),
@@ -513,6 +515,11 @@ impl Shell {
     /// Lets the target run for good, and says so loudly if nobody knows whether it does.
     pub fn leave(&mut self) {
         let before = self.debugger.stats();
+        // Whoever has to go at once asks nothing more.
+        if self.ended_by.is_none() && self.watcher.quit().is_none() {
+            let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
+            self.debugger.take_left_tag_away(&mut observer);
+        }
         let resumed = self.debugger.leave();
         self.teller.tell();
         self.resumed(&resumed);

@@ -168,6 +168,14 @@ impl Report {
                 self.status(&format!("Fetching {what}; the target runs meanwhile"));
             }
             Notice::Fetching { what, is_running: false } => self.status(&format!("Fetching {what}")),
+            Notice::TagLeft { tag, cleared: Ok(()) } => self.status(&format!(
+                "nt!PoolHitTag held the tag {tag}, which nobody here has written: a debugger that was killed, or lost this target, left \
+                 it, and the machine stops at each use of it. It is cleared"
+            )),
+            Notice::TagLeft { tag, cleared: Err(why) } => self.status(&format!(
+                "nt!PoolHitTag holds the tag {tag}, which nobody here has written: the machine stops at each use of it. It could not be \
+                 cleared: {why}; it is tried again when the target is let run. With WinDbg: ed nt!PoolHitTag 0"
+            )),
             Notice::RestartedMeanwhile => {
                 self.status("The target restarted while it was being stopped; breaking in again");
             }

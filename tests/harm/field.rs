@@ -70,8 +70,18 @@ pub fn debugger_command(port: u16, options: &[&str]) -> Command {
 }
 
 pub fn debugger_command_at(connection: &str, options: &[&str]) -> Command {
+    command_at(&[], connection, options)
+}
+
+/// `verikd NAME`.
+pub fn subcommand(name: &str, port: u16, options: &[&str]) -> Command {
+    command_at(&[name], &format!("net:port={port},key=1.2.3.4"), options)
+}
+
+fn command_at(name: &[&str], connection: &str, options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_verikd"));
     command
+        .args(name)
         .args(["-k", connection, "-y"])
         .arg(symbols())
         .args(options)
@@ -191,13 +201,18 @@ impl Debugger {
         self.child.try_wait().unwrap().is_some()
     }
 
-    pub fn finish(mut self) -> Ended {
+    pub fn finish(self) -> Ended {
+        self.finish_within(PATIENCE)
+    }
+
+    /// The same for what takes longer.
+    pub fn finish_within(mut self, patience: Duration) -> Ended {
         let start = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > patience {
                 let _ = self.child.kill();
                 self.told.extend(self.err.try_iter());
                 panic!("never ended; it said: {:#?}", self.told);

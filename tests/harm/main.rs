@@ -4,6 +4,7 @@
 
 mod field;
 mod golden;
+mod hits;
 mod matrix;
 #[path = "../support/program.rs"]
 mod program;

@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod doctor;
 mod end_to_end;
+mod hits;
 #[path = "../support/junk.rs"]
 mod junk;
 mod keys;

@@ -71,13 +71,27 @@ impl Live {
 
     /// A machine that is as large as `growth` says.
     pub(crate) fn grown(build: &'static Build, scenario: Scenario, growth: Growth) -> Self {
+        Self::started(build, scenario, growth, None)
+    }
+
+    /// One whose driver leaks a block each `every`, while it runs.
+    pub(crate) fn leaking(growth: Growth, every: Duration) -> Self {
+        Self::started(&WINDOWS_7_SP1, Scenario::Myfault, growth, Some(every))
+    }
+
+    fn started(
+        build: &'static Build,
+        scenario: Scenario,
+        growth: Growth,
+        leak_every: Option<Duration>,
+    ) -> Self {
         let symbols = tempfile::tempdir().unwrap();
         export_symbols(build, symbols.path()).unwrap();
         let key: kd_protocol::kdnet::Key = "1.2.3.4".parse().unwrap();
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let session = Arc::new(Session::open(&SessionConfig::new(listen, key.clone())).unwrap());
         let port = SimulatorConfig::new(session.listens_at().unwrap(), key);
-        let config = SimulatorConfig { build, scenario, growth, ..port };
+        let config = SimulatorConfig { build, scenario, growth, leak_every, ..port };
         let target = Simulator::start(config).unwrap();
         session.wait_for_target(Some(PATIENCE)).unwrap();
         Self { session, _target: target, symbols }

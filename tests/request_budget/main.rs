@@ -1,6 +1,7 @@
 //! What queries cost a live target, in requests: over real UDP, against the simulated machine. Counts, no times.
 
 mod grown;
+mod hits;
 mod leaks;
 mod live;
 mod pool;

@@ -7,6 +7,7 @@
 //!  stack (verifier's pool log of a block) ---+
 //!  tag_file, verifier's trackers, loaded images ------------> !pooltag
 //!  the memory manager's counters ---------------------------> !vm
+//!  nt!PoolHitTag: who allocates and frees, as it happens ----> !poolhit
 //! ```
 //! Nothing here needs Driver Verifier: the kernel counts every allocation by its tag, on every machine, always.
 //!
@@ -19,6 +20,7 @@ pub mod find;
 pub mod growth;
 mod header;
 mod heap;
+pub mod hits;
 mod kind;
 pub mod owner;
 mod pattern;

@@ -1,0 +1,42 @@
+//! `!poolhit` as it is typed: what it prints, where it leaves the machine, what it refuses.
+
+use crate::program::Setup;
+use crate::reviewed::assert_reviewed;
+
+/// The line that tells times, without them.
+fn timeless(text: &str) -> String {
+    let is_of_times = |line: &&str| line.contains("The machine stood still for");
+    let cut = |line: &str| {
+        if is_of_times(&line) {
+            line.split(" The machine stood").next().unwrap_or_default().to_owned()
+        } else {
+            line.to_owned()
+        }
+    };
+    text.lines().map(|line| cut(line) + "\n").collect()
+}
+
+#[test]
+fn who_allocates_the_tag_is_reviewed_and_the_prompt_stands_where_the_last_did() {
+    let setup = Setup::new();
+    let options = ["--callers", "3", "--leak-every", "100ms", "--scenario", "verifier-off"];
+    let mut target = setup.target(&options);
+    let ended = setup.debug(&["-b", "-c", "!poolhit Leak -n 3; k; ? poi(nt!PoolHitTag) & 0xffffffff"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_reviewed("pool", "hits", &timeless(&ended.out));
+    target.wait_for("Runs on");
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_is_written() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    for (line, said) in [
+        ("!poolhit", "a tag is missing"),
+        ("!poolhit Leaks", "no tag of four characters"),
+        ("!poolhit Leak -n none", "no number"),
+    ] {
+        let refused = setup.debug(&["-b", "-c", line]);
+        assert!(refused.code == 2 && refused.err.contains(said), "{line}: {}", refused.err);
+    }
+}
