@@ -56,6 +56,7 @@ pub fn prompt(shell: &mut Shell, first: &str, break_in_timeout: Duration) -> Res
         stops_boot_after: None,
         told: None,
         is_budget_told: false,
+        insists: Insists::No,
     };
     let result = talk.converse();
     drop(talk);
@@ -84,6 +85,17 @@ struct Talk<'a> {
     /// What the person was told of a target that is not stopped.
     told: Option<RunState>,
     is_budget_told: bool,
+    insists: Insists,
+}
+
+/// What Ctrl+C has come to since the last line was typed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Insists {
+    No,
+    /// It ended a command.
+    EndedCommand,
+    /// It came once more: leaving was offered.
+    OfferedToLeave,
 }
 
 /// Whether the talk goes on.
@@ -278,13 +290,7 @@ impl Talk<'_> {
         }
         match typed {
             Typed::Line(line) => self.run(&line),
-            Typed::Interrupted if self.shell.is_stopped() => {
-                self.shell.report.status(match self.source.control() {
-                    Some(_) => "The target is stopped; g lets it run, qd lets it run and ends verikd",
-                    None => "q ends verikd",
-                });
-                Goes::On
-            }
+            Typed::Interrupted if self.shell.is_stopped() => self.interrupted_at_rest(),
             Typed::Interrupted => self.interrupted(),
             // The signal that says so may come after the end of the input.
             Typed::End | Typed::Failed(_) if self.typist.is_closed() => {
@@ -324,6 +330,27 @@ impl Talk<'_> {
         Goes::On
     }
 
+    /// Ctrl+C at the prompt of a stopped target: whoever has just ended a command so wants to get away, perhaps.
+    fn interrupted_at_rest(&mut self) -> Goes {
+        match self.insists {
+            Insists::OfferedToLeave => return Goes::Ends,
+            Insists::EndedCommand => self.offer_to_leave(),
+            Insists::No => self.shell.report.status(match self.source.control() {
+                Some(_) => "The target is stopped; g lets it run, qd lets it run and ends verikd",
+                None => "q ends verikd",
+            }),
+        }
+        Goes::On
+    }
+
+    fn offer_to_leave(&mut self) {
+        self.insists = Insists::OfferedToLeave;
+        self.shell.report.status(match self.source.control() {
+            Some(_) => "Ctrl+C once more lets the target run and ends verikd; any command goes on here",
+            None => "Ctrl+C once more ends verikd; any command goes on here",
+        });
+    }
+
     /// Ctrl+C: breaks in, or ends that.
     fn interrupted(&mut self) -> Goes {
         let Some(control) = self.source.control() else { return Goes::On };
@@ -339,6 +366,7 @@ impl Talk<'_> {
     }
 
     fn run(&mut self, text: &str) -> Goes {
+        self.insists = Insists::No;
         self.watcher.take_interrupt();
         // Whoever types a line wants to know whether the target answers again.
         if let Some(control) = self.source.control() {
@@ -398,7 +426,12 @@ impl Talk<'_> {
             if self.watcher.quit().is_some() {
                 return Goes::On;
             }
-            if self.watcher.interrupts() != interrupts {
+            let pressed = self.watcher.interrupts().wrapping_sub(interrupts);
+            if pressed > 0 {
+                self.insists = Insists::EndedCommand;
+                if pressed > 1 && self.shell.is_stopped() {
+                    self.offer_to_leave();
+                }
                 for command in agenda.take_commands() {
                     self.shell.not_run(&command, "Ctrl+C ended what was before it");
                 }

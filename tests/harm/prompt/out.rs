@@ -175,6 +175,43 @@ fn ctrl_c_ends_a_query_and_leaves_the_machine_stopped() {
     quits_with(3, person, &target);
 }
 
+/// A person whose query Ctrl+C has ended.
+fn at_the_prompt_behind_an_ended_query() -> (Person, Simulator) {
+    let (mut person, target) = at_the_stopped_prompt_over(slow(), &[]);
+    let before = target.requests();
+    person.enters(LONG);
+    while target.requests() < before + 20 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    person.types(CTRL_C);
+    person.sees("interrupted");
+    person.sees("kd> ");
+    (person, target)
+}
+
+#[test]
+fn ctrl_c_a_second_time_offers_to_leave_and_a_third_leaves() {
+    let (mut person, target) = at_the_prompt_behind_an_ended_query();
+    person.types(CTRL_C);
+    person.sees("Ctrl+C once more lets the target run and ends verikd");
+    person.sees("kd> ");
+    assert_eq!(target.state(), MachineState::Stopped, "an offer is no leaving");
+    person.types(CTRL_C);
+    is_out(&person.leaves(), 3, &target);
+}
+
+#[test]
+fn whoever_types_on_after_the_offer_to_leave_stays() {
+    let (mut person, target) = at_the_prompt_behind_an_ended_query();
+    person.types(CTRL_C);
+    person.sees("Ctrl+C once more");
+    person.sees("kd> ");
+    assert!(person.asks("r rip").contains("rip="), "{}", person.screen());
+    person.types(CTRL_C);
+    person.sees("The target is stopped; g lets it run");
+    quits_with(3, person, &target);
+}
+
 /// Whatever is asked, that it was ended is one sentence.
 #[test]
 fn a_query_that_ctrl_c_ended_is_told_so_once() {
