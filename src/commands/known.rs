@@ -120,11 +120,11 @@ const KNOWN: &[(&[&str], &str)] = &[
     (&["dx", "dv", "!dtdbg"], "there is no such evaluator here; `dt` shows structures, `?` expressions"),
     (&["??"], "C++ expressions are not evaluated here; `?` evaluates WinDbg's own, `dt` shows structures"),
     (
-        &["!list", "dl", "!dblink", "!dflink"],
-        "lists are not walked here; `dt nt!_LIST_ENTRY ADDRESS` shows one link of them",
+        &["!list", "!dblink", "!dflink"],
+        "commands are not run for each entry of a list here; `dl ADDRESS` shows the entries",
     ),
     (
-        &["dg", "dD", "dpp", "dpu", "dpa", "ddp", "dqp", "dda", "dqa", "ddu", "dqu", "df", "dyb", "dyd"],
+        &["dg", "dD", "df", "dyb", "dyd"],
         "memory is not shown so here; `dps` shows pointers and their symbols, `da` and `du` the text at one, `.help` the other `d` commands",
     ),
     (

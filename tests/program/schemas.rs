@@ -48,7 +48,18 @@ d
 db 1000
 dc nt
 dd nt
+dda nt L2
+ddp nt L2
 dds nt L4
+ddu nt L2
+dl nt!PsLoadedModuleList 2
+dlb nt!PsLoadedModuleList 2
+dpa nt L2
+dpp nt L2
+dpu nt L2
+dqa nt L2
+dqp nt L2
+dqu nt L2
 dp nt
 dps @rsp L8
 dq nt

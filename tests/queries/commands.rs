@@ -387,9 +387,8 @@ fn reflexes_of_windbg_users_work() {
         (".reload /i", "symbols of another build"),
         (".reload x.sys=fffff80000000000,1000", "cannot be declared"),
         ("!lmi nt", "`lmv m NAME`"),
-        ("dpp @rsp", "`dps` shows pointers"),
         ("dD nt", "`dps` shows pointers"),
-        ("!list", "lists are not walked here"),
+        ("!list", "`dl ADDRESS` shows the entries"),
         ("dd /c0 nt", "a line has 1 to"),
         ("!process 0 0", "processes and threads are not listed here"),
     ] {

@@ -266,3 +266,88 @@ fn json_has_the_numbers_of_the_text() {
     let json = run(&booted.target(), "da fffff880`0496e3b0").unwrap().with_notes();
     assert_eq!(json["text"], "Lea1.");
 }
+
+#[test]
+fn what_pointers_lead_to_is_shown_behind_them() {
+    let mut world = world();
+    // To the text, to a pointer into the kernel, to the wide text, to nothing that is mapped, near to null.
+    let (table, word, end) = (VirtAddr(AT.0 + 0x200), VirtAddr(AT.0 + 0x300), VirtAddr(AT.0 | 0xffe));
+    world.put_pointers(table, &[AT.0, word.0, AT.0 + 0x100, AT.0 + 0x8000, 0x40, end.0]);
+    world.put_pointers(word, &[NT.0 + 0x1018]);
+    world.write(end, b"ab");
+    let booted = world.boot();
+    for (line, expected) in [
+        (
+            "dpp fffff880`0496e5a0 L6",
+            "fffff880`0496e5a0  fffff880`0496e3a0 41403f3e`3d3c3b3a\n\
+             fffff880`0496e5a8  fffff880`0496e6a0 fffff800`01401018 nt!KeBugCheckEx+0x18\n\
+             fffff880`0496e5b0  fffff880`0496e4a0 00730079`0053005c\n\
+             fffff880`0496e5b8  fffff880`049763a0\n\
+             fffff880`0496e5c0  00000000`00000040\n\
+             fffff880`0496e5c8  fffff880`0496effe\n",
+        ),
+        ("dpa fffff880`0496e5a0 L1", "fffff880`0496e5a0  fffff880`0496e3a0 \":;<=>?@ABCDEFGHILea1.\"\n"),
+        // A text that ends where its page does.
+        ("dqa fffff880`0496e5c8 L1", "fffff880`0496e5c8  fffff880`0496effe \"ab\"\n"),
+        (
+            "dpu fffff880`0496e5b0 L2",
+            "fffff880`0496e5b0  fffff880`0496e4a0 \"\\SystemRoot\\system32\\drivers\\myfault.sys\"\n\
+             fffff880`0496e5b8  fffff880`049763a0\n",
+        ),
+        ("ddp fffff880`0496e5a0 L1", "fffff880`0496e5a0  0496e3a0\n"),
+    ] {
+        assert_eq!(shown(&booted, line), expected, "{line}\n{}", shown(&booted, line));
+    }
+    // `d` goes on as the last of them did.
+    shown(&booted, "dpa fffff880`0496e5a0 L2");
+    assert!(
+        shown(&booted, "d").starts_with("fffff880`0496e5b0  fffff880`0496e4a0 \""),
+        "{}",
+        shown(&booted, "d")
+    );
+    for (line, why) in
+        [("dpp fffff880`0496e5a0 L2000", "each costs a request"), ("dpu fffff880`0496e5a0 L1 more", "dpu")]
+    {
+        let error = run(&booted.target(), line).map(|_| ()).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains(why), "{line}: {error}");
+    }
+    let said = notes(&booted.target(), "dpp fffff880`0497e000");
+    assert!(said.iter().any(|note| note.text.starts_with("Nothing can be read at")), "{said:?}");
+}
+
+#[test]
+fn a_list_is_shown_entry_by_entry_until_it_ends() {
+    let at = |number: u64| AT.0 + 0x200 + number * 0x40;
+    let mut world = world();
+    for number in 0..3 {
+        let (next, last) = (at((number + 1) % 3), at((number + 2) % 3));
+        world.put_pointers(VirtAddr(at(number)), &[next, last, number, 7]);
+    }
+    let booted = world.boot();
+    let list = shown(&booted, "dl fffff880`0496e5a0");
+    assert_eq!(
+        list,
+        "fffff880`0496e5a0  fffff880`0496e5e0 fffff880`0496e620\n\
+         fffff880`0496e5b0  00000000`00000000 00000000`00000007\n\
+         fffff880`0496e5e0  fffff880`0496e620 fffff880`0496e5a0\n\
+         fffff880`0496e5f0  00000000`00000001 00000000`00000007\n\
+         fffff880`0496e620  fffff880`0496e5a0 fffff880`0496e5e0\n\
+         fffff880`0496e630  00000000`00000002 00000000`00000007\n"
+    );
+    assert_eq!(
+        shown(&booted, "dlb fffff880`0496e5a0 2 1"),
+        "fffff880`0496e5a0  fffff880`0496e5e0\nfffff880`0496e620  fffff880`0496e5a0\n"
+    );
+    // A null link ends it; so does a circle that leaves the first out, and what cannot be read, which are said.
+    for (link, said) in [(0, None), (at(1), Some("leads back to")), (AT.0 + 0x8000, Some("cannot be read"))] {
+        world.put_pointers(VirtAddr(at(2)), &[link]);
+        let booted = world.boot();
+        assert_eq!(shown(&booted, "dl fffff880`0496e5a0 20 1").lines().count(), 3, "{link:x}");
+        let notes = notes(&booted.target(), "dl fffff880`0496e5a0");
+        let is_said = |part: &str| notes.iter().any(|note| note.text.contains(part));
+        assert!(said.map_or(notes.is_empty(), is_said), "{link:x}: {notes:?}");
+    }
+    for line in ["dl", "dl fffff880`0496e5a0 0", "dl fffff880`0496e5a0 1 41", "dl fffff880`0496e5a0 1 1 1"] {
+        assert!(run(&booted.target(), line).map(|_| ()).unwrap_err().is_usage(), "{line}");
+    }
+}

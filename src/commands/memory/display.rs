@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::characters::characters;
 use super::format::Format;
+use super::referenced;
 use crate::commands::answer::{Found, Query, answer};
 use crate::commands::arguments::Arguments;
 use crate::commands::error::QueryError;
@@ -184,6 +185,11 @@ fn run(spec: &'static CommandSpec, format: Option<Format>, text: &str, target: &
     let mut arguments = Arguments::new(spec, text);
     let columns = columns(&mut arguments, target)?;
     let before = target.kernel().display_position();
+    if let Some(command) = before.map(|before| before.command).filter(|_| spec.names[0] == "d")
+        && let Some(found) = referenced::again(command, text, target)
+    {
+        return found;
+    }
     let format = format.or_else(|| format_of(before?.command)).unwrap_or(Format::Bytes);
     let pointers = matches!(spec.names[0], "dp" | "dps") && target.pointer_size() == 4;
     let format = match format {

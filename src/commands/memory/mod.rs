@@ -5,6 +5,8 @@
 //!  dp dps dqs dds     pointers; one a line with what they point to; the same in 8 and 4 bytes
 //!  da du              text of one or two bytes a character, up to its 0
 //!  ds dS              the text of a _STRING, of a _UNICODE_STRING
+//!  dpp dpa dpu        pointers with the word or the text there; dd. and dq. for four and eight bytes
+//!  dl dlb             the entries of a list
 //!  d                  as the d command before
 //! ```
 //! ```text
@@ -20,8 +22,12 @@
 mod characters;
 mod display;
 mod format;
+mod links;
+mod referenced;
 mod search;
 mod text;
 
 pub(super) use display::{D, DA, DB, DC, DD, DDS, DP, DPS, DQ, DQS, DS_ANSI, DS_UNICODE, DU, DW};
+pub(super) use links::{DL, DLB};
+pub(super) use referenced::{DDA, DDP, DDU, DPA, DPP, DPU, DQA, DQP, DQU};
 pub(super) use search::S;
