@@ -109,6 +109,9 @@ pub(super) struct Options {
     /// A script goes on with a target that has restarted: it is stopped again and asked the rest
     #[arg(long)]
     reattach: bool,
+    /// Let commands change the target's memory and registers: eb, ew, ed, eq, ea, r REGISTER=VALUE
+    #[arg(long, conflicts_with_all = ["dump", "vm"])]
+    write: bool,
     /// Write what is sent and received to a pcapng file, with the plaintext: it holds memory of the target, but no key
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -447,6 +450,7 @@ fn debug(
     let symbols = Arc::new(SymbolSource::watched(symbol_path(options, report), Limits::default(), watch));
     let mut debugger = Debugger::new(source, symbols, deadlines.break_timeout);
     let breath = options.breathe.unwrap_or(ShortStops::BREATH);
+    debugger.allow_changes(options.write);
     debugger.set_short_stops(options.max_stop.map(|longest| ShortStops { longest, breath }));
     let style = Style { verifier: options.verifier_format, ..Style::default() };
     let mut shell = Shell::new(debugger, watcher.clone(), report.clone()).with_style(style);

@@ -187,7 +187,7 @@ fn what_is_named(spec: &'static CommandSpec, typed: &str, arguments: &str) -> Na
     match spec.names[0] {
         _ if spec.takes == Takes::Command => Named::Command,
         _ if matches!(last, "-save" | "-folded" | "-svg" | "-html") => Named::File,
-        ".dump" | ".logopen" | ".logappend" | ".sympath" | ".sympath+" => Named::File,
+        ".dump" | ".writemem" | ".logopen" | ".logappend" | ".sympath" | ".sympath+" => Named::File,
         "dt" => match words.first() {
             None => Named::Type,
             Some(ty) => Named::FieldOf((*ty).to_owned()),

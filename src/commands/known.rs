@@ -24,8 +24,8 @@ const KNOWN: &[(&[&str], &str)] = &[
         "there is no stepping here yet; `g` lets the target run",
     ),
     (
-        &["ea", "eb", "ed", "ep", "eq", "eu", "ew", "eza", "ezu", "e", "f", "fp", "m", "!ed", "!eb"],
-        "nothing is written to the target's memory here",
+        &["e", "f", "fp", "m", "!ed", "!eb", "!eq"],
+        "memory is written by `eb`, `ew`, `ed`, `eq`, `ea` and `eu` here, value by value",
     ),
     (&["|", "||"], "there is one system here; `~1s` chooses a processor of it"),
     (
@@ -145,7 +145,7 @@ const KNOWN: &[(&[&str], &str)] = &[
         "sources and symbol options are not used here; `lmv m NAME` shows which symbols a module has, `.reload /f NAME` looks for them",
     ),
     (
-        &[".exepath", ".exepath+", ".imgscan", ".fnent", ".dvalloc", ".writemem", ".readmem"],
+        &[".exepath", ".exepath+", ".imgscan", ".fnent", ".dvalloc", ".readmem"],
         "images are read from the target's memory alone; `lmv m NAME` shows what their headers say",
     ),
     (

@@ -6,11 +6,14 @@
 //!                                                                               `-> JSON, with the same facts and more
 //! ```
 //! A query reads and formats nothing; facts are formatted and read nothing. No query has a session, so none can let the
-//! target run: commands that can are [`ControlCommand`]s, which the shell carries out.
+//! target run: commands that can are [`ControlCommand`]s, which the shell carries out. Nor can one write to the target: those
+//! that do are a [kind](Run::Change) of their own, and are refused until somebody allows it.
 
+mod allow_write;
 mod answer;
 mod arguments;
 mod bugcheck;
+mod change_registers;
 mod clock;
 mod complete;
 mod context;
@@ -18,6 +21,7 @@ mod control;
 mod dt;
 mod dump;
 mod echo;
+mod edit;
 mod error;
 mod evaluate;
 mod examine;
@@ -47,7 +51,9 @@ mod time;
 mod unassemble;
 pub mod verifier;
 mod version;
+mod write_file;
 
+pub use allow_write::WritesAllowed;
 pub use answer::{Answer, AnswerFile, Facts, Found, Moment, Query, WriteFile, ask, told, write_text};
 pub use arguments::number;
 pub use bugcheck::{BugCheck, BugCheckQuery};

@@ -28,7 +28,7 @@
 //! nt+0x4de014:
 //! fffff803`f32de014
 //! ```
-//! Reads only: a register is not written.
+//! `r REGISTER=VALUE` is a command of its own: [`change_registers`](super::change_registers).
 
 use std::fmt;
 
@@ -37,6 +37,7 @@ use serde::Serialize;
 
 use super::answer::{Facts, Found};
 use super::arguments::Arguments;
+use super::change_registers::ChangedRegisters;
 use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
@@ -48,11 +49,14 @@ use crate::target::{Register, Registers, Target, VirtAddr};
 pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &["r"],
     usage: "r [REGISTER ...]",
-    summary: "show the registers of the CPU that stopped, or was chosen",
+    summary: "show the registers of the CPU that stopped, or was chosen, or change them",
     takes: Takes::Arguments(Glued::Slash),
     category: Category::Memory,
-    details: &[],
-    answers: &[RegisterView::SCHEMA],
+    details: &[(
+        "REGISTER=VALUE, ...",
+        "change them: general registers, their parts, the program counter, flags",
+    )],
+    answers: &[RegisterView::SCHEMA, ChangedRegisters::SCHEMA],
     run: Run::Query(run),
 };
 
@@ -191,9 +195,6 @@ impl Facts for RegisterView {
 
 fn run(text: &str, target: &Target<'_>) -> Found {
     let arguments = Arguments::new(&COMMAND, text);
-    if text.contains('=') {
-        return Err(arguments.usage("registers are read only here"));
-    }
     let registers = target.registers().map_err(|source| QueryError::Target { command: "r", source })?;
     if arguments.is_empty() {
         return Ok(Box::new(all(registers, target)));

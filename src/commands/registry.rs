@@ -3,9 +3,9 @@
 use super::error::QueryError;
 use super::spec::{CommandSpec, Effect, Takes};
 use super::{
-    bugcheck, control, dt, dump, echo, evaluate, examine, help, known, last_event, log, memory, modules,
-    more, pool, processor, registers, reload, running, script, short_stops, stack, symbol_path, time,
-    unassemble, verifier, version,
+    allow_write, bugcheck, change_registers, control, dt, dump, echo, edit, evaluate, examine, help, known,
+    last_event, log, memory, modules, more, pool, processor, registers, reload, running, script, short_stops,
+    stack, symbol_path, time, unassemble, verifier, version, write_file,
 };
 
 /// Every command, in the order in which `.help` lists them.
@@ -49,6 +49,16 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &memory::DU,
     &memory::DW,
     &memory::S,
+    &edit::EA,
+    &edit::EB,
+    &edit::ED,
+    &edit::EP,
+    &edit::EQ,
+    &edit::EU,
+    &edit::EW,
+    &edit::EZA,
+    &edit::EZU,
+    &write_file::COMMAND,
     &registers::COMMAND,
     &processor::COMMAND,
     &stack::K,
@@ -88,6 +98,7 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &control::REBOOT,
     &control::RESTART,
     &short_stops::COMMAND,
+    &allow_write::COMMAND,
     &control::QUIT,
     &control::QUIT_DETACH,
 ];
@@ -149,6 +160,9 @@ fn checked<'a>(
     spec: &'static CommandSpec,
     arguments: &'a str,
 ) -> Result<(&'static CommandSpec, &'a str), QueryError> {
+    if std::ptr::eq(spec, &registers::COMMAND) && arguments.contains('=') {
+        return Ok((&change_registers::COMMAND, arguments));
+    }
     if arguments.is_empty() || spec.takes != Takes::Nothing {
         return Ok((spec, arguments));
     }
@@ -237,7 +251,11 @@ mod tests {
             .filter(|spec| spec.effect().changes_machine())
             .map(|spec| spec.names[0])
             .collect();
-        assert_eq!(changing, ["g", ".reboot", ".restart", "q", "qd"]);
+        assert_eq!(
+            changing,
+            ["ea", "eb", "ed", "ep", "eq", "eu", "ew", "eza", "ezu", "g", ".reboot", ".restart", "q", "qd"]
+        );
+        assert_eq!((effect_of("r rax=1"), effect_of("r rax")), (Effect::Writes, Effect::Reads));
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl CommandSpec {
     pub const fn effect(&self) -> Effect {
         match self.run {
             Run::Query(_) => Effect::Reads,
+            Run::Change(_) => Effect::Writes,
             Run::Symbols(_) => Effect::Symbols,
             Run::Local(_)
             | Run::Control(
@@ -46,7 +47,8 @@ impl CommandSpec {
                 | ControlCommand::LogOpen
                 | ControlCommand::LogAppend
                 | ControlCommand::LogClose
-                | ControlCommand::LogFile,
+                | ControlCommand::LogFile
+                | ControlCommand::AllowWrite,
             ) => Effect::Nothing,
             Run::Control(ControlCommand::Go | ControlCommand::PoolHit) => Effect::Runs,
             Run::Control(ControlCommand::Reboot | ControlCommand::Restart) => Effect::Reboots,
@@ -137,6 +139,8 @@ pub enum Effect {
     Reads,
     /// Changes where symbols come from, or which are loaded.
     Symbols,
+    /// Changes the stopped target's memory or registers.
+    Writes,
     /// Lets the target run.
     Runs,
     /// Restarts the machine.
@@ -155,7 +159,7 @@ impl Effect {
     /// True if it must not follow a command of the same line that failed: whoever typed them meant both or none.
     #[must_use]
     pub const fn changes_machine(self) -> bool {
-        matches!(self, Self::Runs | Self::Reboots | Self::Ends)
+        matches!(self, Self::Writes | Self::Runs | Self::Reboots | Self::Ends)
     }
 }
 
@@ -168,6 +172,8 @@ pub type SymbolCommand =
 pub enum Run {
     /// Asks the stopped target. Gets no session, so it cannot let the target run.
     Query(fn(arguments: &str, target: &Target<'_>) -> Found),
+    /// The same, and changes the target, which it can: only where that is allowed.
+    Change(fn(arguments: &str, target: &Target<'_>) -> Found),
     /// Answers without a target; `commands` are all there are.
     Local(fn(arguments: &str, commands: &'static [&'static CommandSpec]) -> Found),
     /// Changes where symbols come from, or which are loaded; the target is there if it is stopped.
@@ -209,6 +215,8 @@ pub enum ControlCommand {
     LogClose,
     /// Shows whether there is one.
     LogFile,
+    /// Lets commands change the target, or lets them no more.
+    AllowWrite,
     /// Shows or chooses how long one stop of a question may take.
     ShortStops,
     /// Lets the target run, and takes the stack of whoever uses a tag.

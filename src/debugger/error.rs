@@ -70,6 +70,23 @@ pub enum AskError {
     /// Nobody waits for uses of a tag.
     #[error("!poolhit: {0}")]
     NotWatched(Box<HitsError>),
+    /// Nobody has allowed a change of the target.
+    #[error(
+        "{command}: verikd changes nothing of a target unless that is allowed: start it with --write, or type .allow_write at \
+         the prompt"
+    )]
+    NotAllowed {
+        /// Which.
+        command: &'static str,
+    },
+    /// The target is none that is changed.
+    #[error("{command}: {place} is only looked at: nothing of it is changed")]
+    NotChangeable {
+        /// Which.
+        command: &'static str,
+        /// Where the target is.
+        place: String,
+    },
     /// The machine was not told to restart.
     #[error(".reboot: {0}")]
     NotRestarted(RequestError),
@@ -134,6 +151,10 @@ pub enum ErrorCode {
     NeverRuns,
     /// The target was not made to stop at uses of a tag.
     NotWatched,
+    /// Nobody has allowed a change of the target.
+    NotAllowed,
+    /// The target is none that is changed.
+    NotChangeable,
     /// The machine was not told to restart.
     NotRestarted,
     /// The command was not tried.
@@ -166,6 +187,8 @@ impl AskError {
             Self::NotIdentified => ErrorCode::NotIdentified,
             Self::NeverRuns { .. } => ErrorCode::NeverRuns,
             Self::NotWatched(_) => ErrorCode::NotWatched,
+            Self::NotAllowed { .. } => ErrorCode::NotAllowed,
+            Self::NotChangeable { .. } => ErrorCode::NotChangeable,
             Self::NotRestarted(_) => ErrorCode::NotRestarted,
             Self::NotRun(_) => ErrorCode::NotRun,
         }

@@ -14,6 +14,7 @@
 
 mod answered;
 mod breathing;
+mod changing;
 mod cost;
 mod error;
 mod hits;
@@ -32,7 +33,7 @@ use crate::commands::verifier::verified_images;
 use crate::commands::{
     Answer, BugCheckQuery, Facts, Found, NoteKind, Query, QueryError, SymbolCommand, told,
 };
-use crate::memory::{CachedMemory, Memory, Need, ReadCause, VirtAddr};
+use crate::memory::{CachedMemory, Changeable, Memory, Need, ReadCause, VirtAddr};
 use crate::source::{
     BootId, BreakInError, Control, Halt, KernelVersion, PlantError, Resumed, Source, SourceMemory, Wait,
 };
@@ -48,6 +49,7 @@ pub use hits::{HitObserver, Hits};
 pub use stop::Stop;
 
 use breathing::Stops;
+use changing::Changes;
 
 /// Drivers whose symbols are fetched before the first command; who verifies all drivers has a hundred and more.
 const MAX_FETCHED: usize = 16;
@@ -109,6 +111,9 @@ pub struct Debugger {
     known: Option<Known>,
     break_in_timeout: Duration,
     short_stops: Option<ShortStops>,
+    may_change: bool,
+    /// The boot in which a command was last told to change the target.
+    changed_in: Cell<Option<BootId>>,
     stops_over: Cell<StopsOver>,
     costs: Costs,
 }
@@ -136,6 +141,8 @@ impl Debugger {
             known: None,
             break_in_timeout,
             short_stops: None,
+            may_change: false,
+            changed_in: Cell::default(),
             stops_over: Cell::default(),
             costs: Costs::default(),
         }
@@ -163,6 +170,17 @@ impl Debugger {
     /// until its end.
     pub const fn set_short_stops(&mut self, short_stops: Option<ShortStops>) {
         self.short_stops = short_stops;
+    }
+
+    /// True if commands may change the target's memory and registers.
+    #[must_use]
+    pub const fn may_change(&self) -> bool {
+        self.may_change
+    }
+
+    /// Lets commands change the target, or lets them no more, as at first.
+    pub const fn allow_changes(&mut self, allowed: bool) {
+        self.may_change = allowed;
     }
 
     /// The stops of the last question that were over before it was answered, or could not be.
@@ -306,7 +324,10 @@ impl Debugger {
 
     fn describe(&mut self, change: &StateChange, observer: &mut dyn Observer) -> Result<Stop, DebugError> {
         self.know_boot(observer)?;
-        tell_left(hits::take_left_away_at(self, change), observer);
+        // What a person has written by hand is theirs until the session ends.
+        if self.changed_in.get() != Some(self.source.boot()) {
+            tell_left(hits::take_left_away_at(self, change), observer);
+        }
         let Some(target) = self.target() else { return Err(RequestError::TargetRunning.into()) };
         Ok(Stop::describe(change, &target))
     }
@@ -385,7 +406,29 @@ impl Debugger {
         arguments: &str,
         progress: &dyn Progress,
     ) -> Result<Answered, AskError> {
-        self.asked(|target| run(arguments, target), progress)
+        self.asked(|target| run(arguments, target), None, progress)
+    }
+
+    /// Has `run` change the stopped target: only where that is [allowed](Self::allow_changes).
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn change(
+        &self,
+        command: &'static str,
+        run: fn(&str, &Target<'_>) -> Found,
+        arguments: &str,
+        progress: &dyn Progress,
+    ) -> Result<Answered, AskError> {
+        let memory = &self.memory;
+        let Some(source) = memory.inner().changeable() else {
+            return Err(AskError::NotChangeable { command, place: self.source.place() });
+        };
+        if !self.may_change {
+            return Err(AskError::NotAllowed { command });
+        }
+        self.changed_in.set(Some(self.source.boot()));
+        self.asked(|target| run(arguments, target), Some(&Changes { memory, source }), progress)
     }
 
     /// The same for a query, whose facts keep their type.
@@ -397,12 +440,13 @@ impl Debugger {
         query: &Q,
         progress: &dyn Progress,
     ) -> Result<Answered<Q::Facts>, AskError> {
-        self.asked(|target| query.run(target), progress)
+        self.asked(|target| query.run(target), None, progress)
     }
 
     fn asked<F>(
         &self,
         question: impl FnOnce(&Target<'_>) -> Result<F, QueryError>,
+        changes: Option<&dyn Changeable>,
         progress: &dyn Progress,
     ) -> Result<Answered<F>, AskError> {
         let before = self.stats();
@@ -411,10 +455,15 @@ impl Debugger {
         let Some(target) = self.target() else { return Err(self.why_not_stopped()) };
         self.memory.inner().take_failure();
         let look = || Some(BugCheckQuery.run(&self.target()?).is_ok_and(|it| it.happened()));
-        let stops = self.short_stops.zip(self.control()).map(|(limits, control)| {
+        // What is changed is changed in this stop.
+        let short_stops = self.short_stops.filter(|_| changes.is_none());
+        let stops = short_stops.zip(self.control()).map(|(limits, control)| {
             Stops::new(&*self.source, control, limits, self.break_in_timeout, &look)
         });
         let mut target = target.with_progress(progress);
+        if let Some(changes) = changes {
+            target = target.with_changes(changes);
+        }
         match &stops {
             Some(stops) if stops.may_let_run() => target = target.with_breathing(stops),
             Some(_) => target.note(Note::remark(NoteCode::ShortStops, STOPPED_BY_ITSELF)),

@@ -14,6 +14,7 @@ mod shared_data;
 mod standing;
 mod translate;
 mod translated;
+mod writing;
 
 pub use amounts::{PIECE, SEARCHED_AT_ONCE, reply_len, requests, searches};
 pub use cached::CachedMemory;
@@ -28,3 +29,4 @@ pub(crate) use shared_data::SharedData;
 pub use standing::{Memory, Noted, StopId, StoppedCpu};
 pub use translate::{PageTables, Paging, Translation, Translator};
 pub use translated::TranslatedMemory;
+pub use writing::{Changeable, WriteError};

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use kd_protocol::kd::{Arm, Manipulate};
-use kd_protocol::link::RequestError;
 use kd_protocol::{KDNET_REPLY_DATA, MachineType, VirtAddr};
 
 /// A piece of a context that every KDNET target gives and takes.
@@ -121,11 +120,11 @@ pub(super) fn machine_of(reply: &Manipulate) -> Option<MachineType> {
 
 /// Writes a context back, the way it was read. A target that refuses one way is tried the other: what counts is that it
 /// can go on.
-pub(super) fn write(
+pub(super) fn write<E>(
     processor: u16,
     context: &Context,
-    mut request: impl FnMut(Manipulate) -> Result<Manipulate, RequestError>,
-) -> Result<(), RequestError> {
+    mut request: impl FnMut(Manipulate) -> Result<Manipulate, E>,
+) -> Result<(), E> {
     let bytes = Bytes::copy_from_slice(&context.bytes);
     if context.in_pieces && write_in_pieces(processor, &bytes, &mut request)? {
         return Ok(());
@@ -138,11 +137,11 @@ pub(super) fn write(
 }
 
 /// True if the target took every piece.
-fn write_in_pieces(
+fn write_in_pieces<E>(
     processor: u16,
     bytes: &Bytes,
-    request: &mut impl FnMut(Manipulate) -> Result<Manipulate, RequestError>,
-) -> Result<bool, RequestError> {
+    request: &mut impl FnMut(Manipulate) -> Result<Manipulate, E>,
+) -> Result<bool, E> {
     for start in (0..bytes.len()).step_by(PIECE) {
         let piece = bytes.slice(start..bytes.len().min(start + PIECE));
         let reply = request(Manipulate::set_context_ex(processor, start as u32, bytes.len() as u32, piece))?;

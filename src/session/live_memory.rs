@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use kd_protocol::MachineType;
 use kd_protocol::kd::{Arm, Manipulate, NtStatus, SEARCH_FOUND_NOTHING};
 use kd_protocol::link::RequestError;
+use kd_protocol::{KDNET_REPLY_DATA, MachineType};
 use tokio::sync::mpsc;
 
 use super::context::{self, Layout};
@@ -15,8 +15,8 @@ use super::monitor::Monitor;
 use super::order::{Order, Read, Space, cause_of};
 use super::version;
 use crate::memory::{
-    Address, Memory, PageTables, Paging, PhysAddr, ReadCause, ReadError, SEARCHED_AT_ONCE, StopId,
-    StoppedCpu, VirtAddr,
+    Address, Changeable, Memory, PageTables, Paging, PhysAddr, ReadCause, ReadError, SEARCHED_AT_ONCE,
+    StopId, StoppedCpu, VirtAddr, WriteError,
 };
 use crate::source::{SourceMemory, Step};
 
@@ -77,6 +77,12 @@ impl LiveMemory {
         }
     }
 
+    fn layout(&self) -> Result<Layout, ReadCause> {
+        let known = self.monitor.get(|state| state.version);
+        let version = known.map_or_else(|| version::ask(&self.monitor, |it| self.request(it)), Ok)?;
+        Layout::of(MachineType(version.machine_type)).ok_or(ReadCause::Unsupported("the CPU's context"))
+    }
+
     fn search_piece(
         &self,
         from: VirtAddr,
@@ -99,6 +105,59 @@ impl SourceMemory for LiveMemory {
 
     fn take_failure(&self) -> Option<ReadCause> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn changeable(&self) -> Option<&dyn Changeable> {
+        Some(self)
+    }
+}
+
+impl Changeable for LiveMemory {
+    fn write_virtual(&self, address: VirtAddr, bytes: &[u8]) -> Result<(), WriteError> {
+        let mut written = 0;
+        while written < bytes.len() {
+            let piece = &bytes[written..bytes.len().min(written + KDNET_REPLY_DATA as usize)];
+            let at = address.offset(written as u64);
+            let request = Manipulate::write_virtual(at, Bytes::copy_from_slice(piece));
+            let failed = |written, cause| WriteError {
+                address: Address::Virtual(address),
+                wanted: bytes.len(),
+                written,
+                cause,
+            };
+            let reply = self.request(request).map_err(|NoReply(cause)| failed(written, cause))?;
+            let done = match reply.arm {
+                Arm::WriteMemory(arm) => (arm.actual_bytes_written as usize).min(piece.len()),
+                _ => 0,
+            };
+            written += done;
+            match reply.return_status {
+                NtStatus::SUCCESS if done > 0 => {}
+                NtStatus::SUCCESS | NtStatus::UNSUCCESSFUL => {
+                    return Err(failed(written, ReadCause::NotMapped));
+                }
+                status => return Err(failed(written, ReadCause::Status(status.0))),
+            }
+        }
+        Ok(())
+    }
+
+    fn change_context(
+        &self,
+        processor: Option<u16>,
+        change: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<Vec<u8>, ReadCause> {
+        let stopped = self.monitor.get(|state| state.stopped.as_ref().map(|change| change.processor));
+        let processor = processor.or(stopped).ok_or(ReadCause::TargetRunning)?;
+        let layout = self.layout()?;
+        let unsupported = || ReadCause::Unsupported("the CPU's context");
+        // It is taken back only in the stop in which it was read.
+        let read = context::read(processor, &layout, |request| self.request(request))?;
+        let mut context = read.ok_or_else(unsupported)?;
+        change(&mut context.bytes);
+        context::write(processor, &context, |request| self.request(request))?;
+        let read = context::read(processor, &layout, |request| self.request(request))?;
+        read.map(|context| context.bytes).ok_or_else(unsupported)
     }
 }
 
@@ -191,10 +250,7 @@ impl StoppedCpu for LiveMemory {
         if u32::from(processor) >= count.ok_or(ReadCause::TargetRunning)?.max(1) {
             return Err(ReadCause::Unsupported("a processor of that number"));
         }
-        let known = self.monitor.get(|state| state.version);
-        let version = known.map_or_else(|| version::ask(&self.monitor, |it| self.request(it)), Ok)?;
-        let layout = Layout::of(MachineType(version.machine_type))
-            .ok_or(ReadCause::Unsupported("the CPU's context"))?;
+        let layout = self.layout()?;
         let read = context::read(processor, &layout, |request| self.request(request))?;
         read.map(|context| context.bytes).ok_or(ReadCause::Unsupported("the CPU's context"))
     }

@@ -47,7 +47,8 @@ use crate::commands::line::Line;
 use crate::commands::verifier::{self, FormatInForce};
 use crate::commands::{
     self, ControlCommand, Facts, FileRead, LastEvent, LetGo, LogFile, LogState, MaxStop, More, NoteKind,
-    OwnTime, QueryError, Restarting, Run, SessionEnds, StopsInForce, Style, named_file, text_of,
+    OwnTime, QueryError, Restarting, Run, SessionEnds, StopsInForce, Style, WritesAllowed, named_file,
+    text_of,
 };
 use crate::debugger::{
     Answered, AskError, DebugError, Debugger, Notice, Observer, ShortStops, Stats, StopsOver,
@@ -312,6 +313,10 @@ impl Shell {
             Run::Control(control) => return self.carry_out_control(command, control, arguments, before),
             Run::Local(run) => self.debugger.answer_alone(run(arguments, commands::COMMANDS)?, before),
             Run::Symbols(run) => self.debugger.ask_symbols(run, arguments)?,
+            Run::Change(run) => {
+                let progress = ReadProgress::new(&self.report);
+                self.debugger.change(spec.names[0], run, arguments, &progress)?
+            }
             Run::Query(run) => {
                 let asked = self.debugger.ask(run, arguments, &ReadProgress::new(&self.report));
                 self.see_last_stop();
@@ -391,6 +396,15 @@ impl Shell {
                 }
                 let in_force = self.debugger.short_stops().map(|it| (it.longest, it.breath));
                 (Box::new(StopsInForce::new(in_force)), After::Next)
+            }
+            ControlCommand::AllowWrite => {
+                let allows = WritesAllowed::parse(arguments)?;
+                // A script is allowed to by whoever starts it.
+                if allows.allowed && !self.forgives_typos && !self.debugger.may_change() {
+                    return Err(AskError::NotAllowed { command: ".allow_write" });
+                }
+                self.debugger.allow_changes(allows.allowed);
+                (Box::new(allows), After::Next)
             }
             ControlCommand::Statistics => {
                 (Box::new(self.debugger.costs().with_totals(self.debugger.stats())), After::Next)

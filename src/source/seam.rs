@@ -9,7 +9,7 @@ use kd_protocol::link::{LinkCounters, RequestError, RunState};
 
 use super::boot::{BootId, KernelVersion};
 use super::control::Control;
-use crate::memory::{Memory, ReadCause, StopId, StoppedCpu};
+use crate::memory::{Changeable, Memory, ReadCause, StopId, StoppedCpu};
 
 /// A target, wherever it is.
 pub trait Source: fmt::Debug + Send + Sync {
@@ -69,6 +69,11 @@ pub trait SourceMemory: Memory + StoppedCpu + fmt::Debug {
     /// Why the target could not be asked since the last call, if it could not: a link's failures, not memory that is not
     /// there.
     fn take_failure(&self) -> Option<ReadCause> {
+        None
+    }
+
+    /// What changes it; nothing where nothing is changed: a file, a machine that is only looked at.
+    fn changeable(&self) -> Option<&dyn Changeable> {
         None
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::image::ImageError;
 use super::patience::is_over;
-use crate::memory::{ReadCause, ReadError};
+use crate::memory::{ReadCause, ReadError, WriteError};
 use crate::output::{Address, Escaped};
 use crate::symbols::SymbolError;
 use crate::symbols::store::NotFound;
@@ -23,6 +23,12 @@ pub enum TargetError {
         /// Where and why the read stopped.
         source: ReadError,
     },
+    /// The target was made for questions.
+    #[error("nothing is changed here")]
+    NotChangeable,
+    /// The target's memory was not written.
+    #[error(transparent)]
+    Write(WriteError),
     /// A module's symbols are needed and missing.
     #[error("{module} has no symbols: {source}")]
     NoSymbols { module: Arc<str>, source: MissingSymbols },

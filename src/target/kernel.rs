@@ -169,6 +169,11 @@ impl Kernel {
         Ok(context)
     }
 
+    /// Asks again for every processor's `CONTEXT`: one was changed.
+    pub(super) fn forget_contexts(&self) {
+        *lock(&self.contexts) = Contexts::default();
+    }
+
     /// Why this kernel's memory is read instead of searched; nothing as long as it was not found to refuse a search.
     pub(super) fn refuses_search(&self) -> Option<ReadCause> {
         self.no_search.get().cloned()

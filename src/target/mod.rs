@@ -11,6 +11,7 @@
 mod breathing;
 mod built_in;
 mod call_stack;
+mod changing;
 mod debugger_data;
 mod error;
 mod exports;
@@ -27,6 +28,7 @@ mod note;
 mod patience;
 mod progress;
 mod record;
+mod register_place;
 mod registers;
 mod registers_arm64;
 mod scatter;
@@ -61,6 +63,7 @@ pub use note::{Note, NoteCode, NoteKind, Notes};
 pub use patience::is_over;
 pub use progress::Progress;
 pub use record::{Layout, Record, Records};
+pub use register_place::RegisterPlace;
 pub use registers::{Register, Registers};
 pub use searched::Searched;
 pub use sparse::SparseBytes;
@@ -78,7 +81,7 @@ pub use crate::symbols::{
 
 use self::patience::Patience;
 use self::width::Width;
-use crate::memory::{Memory, Noted, StoppedCpu};
+use crate::memory::{Changeable, Memory, Noted, StoppedCpu};
 use crate::output::Address;
 
 /// A stopped target.
@@ -89,6 +92,7 @@ pub struct Target<'a> {
     memory: Patience<'a>,
     kernel: &'a Kernel,
     cpu: Option<&'a dyn StoppedCpu>,
+    changes: Option<&'a dyn Changeable>,
     progress: Option<&'a dyn Progress>,
     breathing: Option<&'a dyn Breathing>,
     breaths: Cell<u64>,
@@ -109,6 +113,7 @@ impl<'a> Target<'a> {
             memory: Patience::new(memory, Width::of(kernel.version().machine)),
             kernel,
             cpu: None,
+            changes: None,
             progress: None,
             breathing: None,
             breaths: Cell::new(0),

@@ -137,6 +137,8 @@ pub enum NoteCode {
     StackBreaksOff,
     /// Code that calls has no unwind information, so that the frames behind it may be wrong.
     NoUnwindInformation,
+    /// The target did not take what was written.
+    NotWritten,
 }
 
 /// Notes, in the order in which they were made.

@@ -26,3 +26,4 @@ mod short_stops;
 mod simulator;
 mod trace;
 mod transcripts;
+mod writing;

@@ -72,6 +72,18 @@ s -a nt Lf000 \"7601\"
 s -[1]b nt L100 4d 5a
 r
 r rip, zf
+r rax=@rax
+ea fffffa8005400000 \"a\"
+eb fffffa8005400000 1 2
+ed fffffa8005400000 'kaeL'
+ep fffffa8005400000 1
+eq fffffa8005400000 1
+eu fffffa8005400000 \"a\"
+ew fffffa8005400000 1
+eza fffffa8005400000 \"a\"
+ezu fffffa8005400000 \"a\"
+.writemem MEMORY nt L10
+.allow_write
 ~1s
 k
 kb 2
@@ -123,8 +135,10 @@ fn every_command_answers_with_one_object_of_a_committed_schema() {
     let script = setup.folder.path().join("script");
     let (log, empty) = (setup.folder.path().join("log"), setup.folder.path().join("empty"));
     std::fs::write(&empty, "* nothing\n").unwrap();
+    let memory = setup.folder.path().join("memory");
+    let lines = LINES.replace("MEMORY", &memory.display().to_string());
     let lines =
-        LINES.replace("LOG", &log.display().to_string()).replace("EMPTY", &empty.display().to_string());
+        lines.replace("LOG", &log.display().to_string()).replace("EMPTY", &empty.display().to_string());
     std::fs::write(&script, &lines).unwrap();
     let _target = setup.target(&[]);
     let mut objects = Vec::new();
@@ -137,7 +151,7 @@ fn every_command_answers_with_one_object_of_a_committed_schema() {
         ["-c", ".reboot"],
         ["-c", "g"],
     ] {
-        let output = setup.debug(&["-b", "--json", how[0], how[1]]);
+        let output = setup.debug(&["-b", "--write", "--json", how[0], how[1]]);
         objects.extend(output.out.lines().map(|line| serde_json::from_str::<Value>(line).expect(line)));
     }
     let typed = lines.lines().filter(|line| !line.is_empty());

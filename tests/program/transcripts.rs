@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use verikd::commands::{effect_of, transcripts};
+use verikd::commands::{Effect, effect_of, transcripts};
 
 use crate::program::{Setup, command};
 
@@ -23,15 +23,16 @@ fn every_command_answers_as_its_help_shows() {
     let setup = Setup::new();
     let _target = setup.target(&[]);
     let typed: Vec<(&str, &str)> = transcripts().map(|(name, text)| (name, typed_in(text))).collect();
-    let (leaving, staying): (Vec<_>, Vec<_>) = typed
-        .iter()
-        .map(|(_, line)| *line)
-        .partition(|line| effect_of(line).changes_machine() || ALONE.contains(line));
+    let leaves = |line: &&str| effect_of(line).changes_machine() && effect_of(line) != Effect::Writes;
+    let (leaving, mut staying): (Vec<_>, Vec<_>) =
+        typed.iter().map(|(_, line)| *line).partition(|line| leaves(line) || ALONE.contains(line));
+    // What is written is shown by nobody else.
+    staying.sort_by_key(|line| effect_of(line) == Effect::Writes);
     // In one stop, so that all show one machine.
     let mut shown_of = answers(&setup, &staying);
     for line in leaving {
         let mut shown = answers(&setup, &[line]);
-        if effect_of(line).changes_machine() {
+        if leaves(&line) {
             // What the machine does then comes when it comes, and is no answer.
             shown.values_mut().for_each(Vec::clear);
         }
@@ -86,7 +87,8 @@ fn answers(setup: &Setup, typed: &[&str]) -> BTreeMap<String, Vec<String>> {
     let file = std::fs::File::create(&both).unwrap();
     let symbols = setup.symbols().display().to_string();
     let connection = setup.connection("1.2.3.4");
-    let arguments = ["-k", &connection, "-y", &symbols, "-b", "-cf", "script", "--stop-timeout", "1s"];
+    let arguments =
+        ["-k", &connection, "-y", &symbols, "-b", "--write", "-cf", "script", "--stop-timeout", "1s"];
     let status = command(&arguments)
         .current_dir(folder)
         .stdin(std::process::Stdio::null())

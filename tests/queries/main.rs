@@ -17,3 +17,4 @@ mod symbol_check;
 mod symbol_server;
 mod target;
 mod verifier;
+mod writing;

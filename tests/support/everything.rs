@@ -63,6 +63,7 @@ pub const LINES: &[&str] = &[
     "!verifier 3",
     "!verifier 3 nosuch.sys",
     ".dump /used /nowhere/at/all.dmp",
+    ".writemem /nowhere/at/all.bin fffffa800a000000 L20",
     "!poolused",
     "!poolused 3 Le*",
     "!poolfind Leak",

@@ -9,7 +9,7 @@ use verikd::target::Target;
 pub fn run(target: &Target<'_>, line: &str) -> Result<Answer, QueryError> {
     let (spec, arguments) = find(line)?;
     match spec.run {
-        Run::Query(run) => ask(run, arguments, target),
+        Run::Query(run) | Run::Change(run) => ask(run, arguments, target),
         Run::Local(run) => run(arguments, COMMANDS).map(Answer::of_no_target),
         Run::Symbols(run) => {
             let source = target.kernel().symbol_source();
