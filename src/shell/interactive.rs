@@ -126,6 +126,11 @@ impl Talk<'_> {
             {
                 self.shell.report.status(&format!("error: {error}"));
             }
+            if self.shell.is_stopped() {
+                self.breaks_in_until = None;
+                // A line may be there already that lets it run: then that is news again.
+                self.told = None;
+            }
             // After the look at how things stand: what is typed from here on changes that.
             if let Some((typed, is_answer)) = self.typist.typed() {
                 match self.take(typed, is_answer) {
@@ -202,10 +207,7 @@ impl Talk<'_> {
                 self.shell.report.status(&format!("{} ", printable(&prompt.text).trim_end()));
                 self.asked = Some(prompt);
             }
-        } else if self.shell.is_stopped() {
-            self.breaks_in_until = None;
-            self.told = None;
-        } else if self.breaks_in_until.is_none() {
+        } else if !self.shell.is_stopped() && self.breaks_in_until.is_none() {
             self.is_budget_told = false;
             self.say_whether_it_runs();
         }
