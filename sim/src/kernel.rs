@@ -10,10 +10,12 @@ use kd_protocol::kd::{
 use kd_protocol::{PhysAddr, VirtAddr};
 
 use super::quirks::{Quirk, Quirks};
-use super::windows::{Chance, PoolHit, Stop, System};
+use super::windows::{Chance, Met, Stop, System};
 
 /// Slots of the kernel's breakpoint table.
 const BREAKPOINTS: usize = 32;
+/// Bytes at the program counter that a state change tells.
+const REPORTED: u64 = 16;
 /// `int3`.
 const INT3: u8 = 0xcc;
 /// `int 2c`: a failed assertion.
@@ -35,7 +37,12 @@ pub enum Answer {
     /// Acknowledged, and nothing more.
     Silence,
     /// The machine is told to go on, the exception being handled or not: [`Debuggee::resume`].
-    Resume(NtStatus),
+    Resume {
+        /// Whether it was.
+        status: NtStatus,
+        /// One instruction only.
+        traces: bool,
+    },
     /// The machine stops on another processor, or again on this one.
     Report,
     /// The machine starts anew.
@@ -143,19 +150,25 @@ impl Debuggee {
         })
     }
 
-    /// Stops the machine if somebody has just used the tag in `nt!PoolHitTag`, and says what to announce.
-    pub fn stop_at_pool_hit(&mut self) -> Option<(PoolHit, StateChange)> {
-        let hit = self.machine.stop_at_pool_hit()?;
+    /// Stops the machine if a processor has come to a breakpoint, or somebody has just used the tag in `nt!PoolHitTag`, and
+    /// says what to announce.
+    pub fn stop_on_the_way(&mut self) -> Option<(Met, StateChange)> {
+        let met = self.machine.stop_on_the_way()?;
         let cause =
             Cause::Exception { code: NtStatus::BREAKPOINT, chance: Chance::First, parameters: [0; 2] };
-        let change = self.stopped_on(hit.processor, cause);
-        Some((hit, change))
+        let processor = match &met {
+            Met::Breakpoint(processor) => *processor,
+            Met::PoolHit(hit) => hit.processor,
+        };
+        let change = self.stopped_on(processor, cause);
+        Some((met, change))
     }
 
     /// Lets the machine go on. `status` says whether its exception was handled: failure if not.
     ///
-    /// A processor that still stands on the instruction that stopped it stops there again.
-    pub fn resume(&mut self, status: NtStatus) -> Resumed {
+    /// A processor that still stands on the instruction that stopped it stops there again. One that `traces` stops behind the
+    /// next one.
+    pub fn resume(&mut self, status: NtStatus, traces: bool) -> Resumed {
         let cause = self.cause;
         match cause {
             Cause::Restart | Cause::BugCheck { has_called_back: true } => return Resumed::Restarts,
@@ -185,6 +198,7 @@ impl Debuggee {
             (_, Cause::Exception { code: ACCESS_VIOLATION, .. }) if rip == self.stopped_at => {
                 ACCESS_VIOLATION
             }
+            _ if traces && self.machine.step(self.processor) => NtStatus::SINGLE_STEP,
             _ => return Resumed::Runs,
         };
         let parameters = match cause {
@@ -213,9 +227,12 @@ impl Debuggee {
     }
 
     /// The state change for the processor that is being debugged.
+    ///
+    /// The breakpoints in the bytes that are told are taken away by that. Source: PROTOCOL.md 8.
     pub fn report(&mut self) -> StateChange {
         self.is_context_read = false;
         self.pending_context.clear();
+        self.drop_breakpoints();
         let report = StateChange {
             processor_level: PROCESSOR_LEVEL,
             processor: u16::try_from(self.processor).expect("a few processors"),
@@ -234,6 +251,28 @@ impl Debuggee {
             data: path,
             ..report
         }
+    }
+
+    fn drop_breakpoints(&mut self) {
+        let at = self.machine.program_counter(self.processor);
+        for slot in &mut self.breakpoints {
+            let is_told = |it: &mut Breakpoint| (at..at.offset(REPORTED)).contains(&it.address);
+            if let Some(breakpoint) = slot.take_if(is_told) {
+                self.machine.write_virtual(breakpoint.address, &[breakpoint.original]);
+            }
+        }
+        self.tell_breakpoints();
+    }
+
+    fn tell_breakpoints(&mut self) {
+        let breakpoints = self.breakpoints.iter().flatten().map(|it| it.address).collect();
+        self.machine.set_breakpoints(breakpoints);
+    }
+
+    /// Slots of the table of breakpoints that are taken.
+    #[must_use]
+    pub fn breakpoints(&self) -> usize {
+        self.breakpoints.iter().flatten().count()
     }
 
     fn exception(&self) -> Exception {
@@ -299,8 +338,12 @@ impl Debuggee {
     /// Carries out one request.
     pub fn answer(&mut self, request: &Manipulate) -> Answer {
         let reply = match (request.api_number, request.arm) {
-            (_, Arm::Continue(arm)) => return Answer::Resume(arm.continue_status),
-            (_, Arm::Continue2(arm)) => return Answer::Resume(arm.continue_status),
+            (_, Arm::Continue(arm)) => {
+                return Answer::Resume { status: arm.continue_status, traces: false };
+            }
+            (_, Arm::Continue2(arm)) => {
+                return Answer::Resume { status: arm.continue_status, traces: arm.trace_flag != 0 };
+            }
             (ApiNumber::REBOOT | ApiNumber::CAUSE_BUG_CHECK, _) => return Answer::Reboot,
             (ApiNumber::SWITCH_PROCESSOR, _) => {
                 if usize::from(request.processor) < self.machine.processors().len() {
@@ -522,6 +565,7 @@ impl Debuggee {
                 self.breakpoints[slot] =
                     Some(Breakpoint { address: arm.break_point_address, original: original[0] });
                 arm.break_point_handle = u32::try_from(slot + 1).expect("32 slots");
+                self.tell_breakpoints();
                 Manipulate {
                     arm: Arm::WriteBreakPoint(arm),
                     ..request.reply(NtStatus::SUCCESS, Bytes::new())
@@ -532,6 +576,7 @@ impl Debuggee {
                 let slot = slot.and_then(|slot| self.breakpoints.get_mut(slot));
                 let Some(breakpoint) = slot.and_then(Option::take) else { return refuse(request) };
                 self.written += self.machine.write_virtual(breakpoint.address, &[breakpoint.original]) as u64;
+                self.tell_breakpoints();
                 request.reply(NtStatus::SUCCESS, Bytes::new())
             }
             _ => refuse(request),

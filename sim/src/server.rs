@@ -182,6 +182,12 @@ impl Simulator {
         self.status.read(|snapshot| snapshot.pool_hit_tag)
     }
 
+    /// Breakpoints that debuggers have set and nobody has taken away.
+    #[must_use]
+    pub fn breakpoints(&self) -> usize {
+        self.status.read(|snapshot| snapshot.breakpoints)
+    }
+
     /// Starts the machine anew, without a word to its debugger. It is switched on then.
     pub fn reboot(&self, at_boot: AtBoot) {
         self.order(Order::Reboot(at_boot, None));

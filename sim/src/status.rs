@@ -36,6 +36,8 @@ pub(super) struct Snapshot {
     pub(super) pool_hits: Vec<PoolHit>,
     /// The tag whose blocks it stops at.
     pub(super) pool_hit_tag: Option<[u8; 4]>,
+    /// Breakpoints of its debugger's.
+    pub(super) breakpoints: usize,
     /// Since when it has been stopped.
     pub(super) stopped_at: Option<Instant>,
     /// How long it stood still in the longest stop that is over.
@@ -71,6 +73,7 @@ impl Default for Snapshot {
             answers: Vec::new(),
             pool_hits: Vec::new(),
             pool_hit_tag: None,
+            breakpoints: 0,
             stopped_at: None,
             longest_stop: Duration::ZERO,
         }

@@ -20,11 +20,11 @@ use super::kernel::{Answer, Debuggee, Resumed};
 use super::order::{AtBoot, Happening, Order};
 use super::quirks::{ANSWERED_BEFORE_SILENCE, BREAK_IN_DELAY, PROMPT_AT_BOOT, Quirk, Quirks};
 use super::status::{MachineState, Status};
-use super::windows::{Build, Growth, Scenario, Stop, System};
+use super::windows::{Build, Growth, Met, Scenario, Stop, System};
 
 /// A running machine's time advances in steps of this.
 const TICK: Duration = Duration::from_millis(50);
-/// The same while a tag is watched for: what it stops at comes when it comes.
+/// The same while a tag is watched for, or a breakpoint is set: what it stops at comes when it comes.
 const WATCHED_TICK: Duration = Duration::from_millis(1);
 /// Room for the answer to a prompt, as RtlAssert has it.
 const ANSWER_SIZE: u32 = 2;
@@ -171,7 +171,7 @@ impl Target {
                 self.print(now, line);
             }
             self.ticked_at = now;
-            self.stop_at_pool_hit(now);
+            self.stop_on_the_way(now);
         }
         self.print_flood(now);
         if self.runs() && self.break_in_at.take_if(|at| *at <= now).is_some() {
@@ -196,10 +196,12 @@ impl Target {
         }
         let (state, written) = (self.state(), self.debuggee.written());
         let watched = self.debuggee.machine.pool_hit_tag();
+        let breakpoints = self.debuggee.breakpoints();
         self.status.publish(|snapshot| {
             snapshot.state = state;
             snapshot.written = written;
             snapshot.pool_hit_tag = watched;
+            snapshot.breakpoints = breakpoints;
         });
     }
 
@@ -225,7 +227,7 @@ impl Target {
         match answer {
             Answer::Reply(reply) => self.link.reply(now, &reply),
             Answer::Silence => self.link.no_reply(now),
-            Answer::Resume(status) => self.resume(now, status),
+            Answer::Resume { status, traces } => self.resume(now, status, traces),
             Answer::Report => {
                 let change = self.debuggee.report();
                 self.link.stop(now, change);
@@ -298,7 +300,7 @@ impl Target {
 
     /// How often its time is brought up to date.
     fn tick(&self) -> Duration {
-        if self.debuggee.machine.pool_hit_tag().is_some() { WATCHED_TICK } else { TICK }
+        if self.debuggee.machine.is_on_its_guard() { WATCHED_TICK } else { TICK }
     }
 
     /// Switched on, and not suspended.
@@ -350,9 +352,11 @@ impl Target {
         self.stop(now, change);
     }
 
-    fn stop_at_pool_hit(&mut self, now: Instant) {
-        let Some((hit, change)) = self.debuggee.stop_at_pool_hit() else { return };
-        self.status.publish(|snapshot| snapshot.pool_hits.push(hit));
+    fn stop_on_the_way(&mut self, now: Instant) {
+        let Some((met, change)) = self.debuggee.stop_on_the_way() else { return };
+        if let Met::PoolHit(hit) = met {
+            self.status.publish(|snapshot| snapshot.pool_hits.push(hit));
+        }
         self.stop(now, change);
     }
 
@@ -369,8 +373,8 @@ impl Target {
         self.watch(SimulatorEvent::Stopped);
     }
 
-    fn resume(&mut self, now: Instant, status: NtStatus) {
-        match self.debuggee.resume(status) {
+    fn resume(&mut self, now: Instant, status: NtStatus, traces: bool) {
+        match self.debuggee.resume(status, traces) {
             Resumed::Runs if self.stops_again() => {
                 self.has_stopped_again = true;
                 self.status.publish(|snapshot| snapshot.resume(now));
@@ -527,6 +531,8 @@ fn slide(seed: u64) -> u16 {
     if seed == 0 { 0 } else { fastrand::Rng::with_seed(seed).u16(1..0x400) }
 }
 
+#[cfg(test)]
+mod breakpoint_tests;
 #[cfg(test)]
 mod growth_tests;
 #[cfg(test)]

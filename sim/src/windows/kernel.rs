@@ -144,6 +144,35 @@ impl Kernel {
         routine.unwrap_or_else(|| panic!("no routine at {address:?}"))
     }
 
+    /// Where the routine begins that `address` lies in, if one does.
+    pub(super) fn entry_of(&self, address: VirtAddr) -> Option<VirtAddr> {
+        self.layouts.images.iter().find_map(|(_, image)| {
+            let rva = u32::try_from(address.0.checked_sub(image.base)?).ok()?;
+            let routine = image.routines().into_iter().find(|it| (it.begin..it.end).contains(&rva))?;
+            Some(VirtAddr(image.base).offset(routine.begin.into()))
+        })
+    }
+
+    /// The instruction of a prolog that begins at `address`, if one does.
+    pub(super) fn step_at(&self, address: VirtAddr) -> Option<Step> {
+        let entry = self.entry_of(address)?;
+        let whole = self.prolog_of(entry);
+        let mut at = entry;
+        whole.iter().copied().filter(|step| !step.code().is_empty()).find(|step| {
+            let begins = at;
+            at = at.offset(step.code().len() as u64);
+            begins == address
+        })
+    }
+
+    fn prolog_of(&self, entry: VirtAddr) -> &'static [Step] {
+        let prolog = self.layouts.images.iter().find_map(|(_, image)| {
+            let rva = u32::try_from(entry.0.checked_sub(image.base)?).ok()?;
+            image.routines().into_iter().find(|it| it.begin == rva).map(|it| it.prolog)
+        });
+        prolog.unwrap_or_default()
+    }
+
     /// Bytes of a structure.
     pub(super) fn size_of(&self, aggregate: &str) -> u64 {
         let found = self.layouts.types.aggregate(aggregate);

@@ -12,14 +12,16 @@ use super::growth::Growth;
 use super::images::{Build, WINDOWS_7_SP1};
 use super::kernel::{Kernel, Layouts};
 use super::ledger::Outstanding;
-use super::pool::hit::{self, Hits, PoolHit};
+use super::passing::Pass;
+use super::place::Place;
+use super::pool::hit::{self, Coming, Hits, PoolHit, Use};
 use super::pool::{big, code, counters, heap, trackers};
 use super::pool_account::{PoolBlock, TagUse};
 use super::processors::{self, Processor};
 use super::scenario::Scenario;
 use super::stops::{self, BUGCHECK_SECOND, Stop};
 use super::verified::Tracking;
-use super::{globals, leak, modules, processes};
+use super::{globals, leak, modules, processes, stepping};
 use crate::paging::Translation;
 
 /// Bytes of RAM.
@@ -28,6 +30,15 @@ const RAM: u64 = 0x8000_0000;
 const SLIDE: u64 = 0x20_0000;
 /// How often it leaks, unless told otherwise.
 const LEAK_EVERY: Duration = Duration::from_secs(2);
+
+/// What a processor has met on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// A debugger's breakpoint, on this processor.
+    Breakpoint(usize),
+    /// A use of the tag in `nt!PoolHitTag`.
+    PoolHit(PoolHit),
+}
 
 /// A Windows machine with a driver that leaks nonpaged pool, under Driver Verifier unless the [`Scenario`] says otherwise,
 /// standing still unless it is [run](Self::run_for).
@@ -206,7 +217,7 @@ impl Machine {
     pub fn run_for(&mut self, time: Duration) -> Vec<String> {
         let end = self.running.saturating_add(time);
         let mut lines = Vec::new();
-        while !self.hits.is_due() {
+        while !self.hits.is_due(&self.kernel) {
             let beat = Duration::from_secs(self.running.as_secs().saturating_add(1));
             let work = self.works().then(|| self.breathing.due());
             let due = [self.next_leak, work].into_iter().flatten().fold(beat, Duration::min);
@@ -238,14 +249,55 @@ impl Machine {
     /// Stops the machine if somebody has just used the tag in `nt!PoolHitTag`: a processor stands at the instruction that
     /// is compiled into the kernel for that.
     pub fn stop_at_pool_hit(&mut self) -> Option<PoolHit> {
-        let used = self.hits.next(&self.kernel)?;
+        loop {
+            match self.stop_on_the_way()? {
+                Met::PoolHit(hit) => return Some(hit),
+                Met::Breakpoint(_) => {}
+            }
+        }
+    }
+
+    /// Stops the machine if a processor has come to a breakpoint that [was set](Self::set_breakpoints), or somebody uses the tag
+    /// in `nt!PoolHitTag`.
+    pub fn stop_on_the_way(&mut self) -> Option<Met> {
+        match self.hits.next(&self.kernel)? {
+            Coming::Pass(pass) => {
+                let Pass { at, processor, thread, callers, user } = pass;
+                let place = Place { rip: at, rcx: 0, stack: callers, user, arguments: None, thread };
+                let processors = processors::stop_at(&mut self.kernel, processor, &place);
+                self.stopped(processors);
+                Some(Met::Breakpoint(processor))
+            }
+            Coming::Use(used) => Some(Met::PoolHit(self.hit(&used))),
+        }
+    }
+
+    /// Where a debugger has breakpoints: a processor that comes by stops there. Its code has them too, as everybody reads it.
+    pub fn set_breakpoints(&mut self, breakpoints: Vec<VirtAddr>) {
+        self.hits.set_breakpoints(breakpoints);
+    }
+
+    /// True if it may have to stop at any moment: for a breakpoint, or a tag.
+    #[must_use]
+    pub fn is_on_its_guard(&self) -> bool {
+        self.hits.has_breakpoints() || self.pool_hit_tag().is_some()
+    }
+
+    /// Executes one instruction on a stopped processor.
+    pub fn step(&mut self, processor: usize) {
+        if let Some(processor) = self.processors.get_mut(processor) {
+            stepping::step(&mut self.kernel, processor);
+        }
+    }
+
+    fn hit(&mut self, used: &Use) -> PoolHit {
         let place = used.place(&self.kernel);
         let processors = processors::stop_at(&mut self.kernel, used.processor, &place);
         self.stopped(processors);
         let Processor { thread, frames, .. } = &self.processors[used.processor];
         let frames = frames.iter().map(|frame| frame.program_counter).collect();
         let (tag, is_free, processor, given) = (used.tag, used.is_free, used.processor, used.given);
-        Some(PoolHit { tag, is_free, processor, thread: *thread, given, frames })
+        PoolHit { tag, is_free, processor, thread: *thread, given, frames }
     }
 
     /// The tag that a debugger has written to `nt!PoolHitTag`, in memory order.

@@ -10,8 +10,7 @@ use super::debugger_data::Version;
 use super::growth::Growth;
 use super::images::Build;
 use super::ledger::Outstanding;
-use super::machine::Machine;
-use super::pool::hit::PoolHit;
+use super::machine::{Machine, Met};
 use super::processors::Processor;
 use super::scenario::Scenario;
 use super::stops::Stop;
@@ -99,12 +98,32 @@ impl System {
         either!(self, machine => machine.run_for(time))
     }
 
-    /// Nothing on a 32-bit machine, whose pool is not simulated.
-    pub fn stop_at_pool_hit(&mut self) -> Option<PoolHit> {
+    /// Nothing on a 32-bit machine, whose code is not run.
+    pub fn stop_on_the_way(&mut self) -> Option<Met> {
         match self {
-            Self::X64(machine) => machine.stop_at_pool_hit(),
+            Self::X64(machine) => machine.stop_on_the_way(),
             Self::X86(_) => None,
         }
+    }
+
+    pub fn set_breakpoints(&mut self, breakpoints: Vec<VirtAddr>) {
+        if let Self::X64(machine) = self {
+            machine.set_breakpoints(breakpoints);
+        }
+    }
+
+    #[must_use]
+    pub fn is_on_its_guard(&self) -> bool {
+        matches!(self, Self::X64(machine) if machine.is_on_its_guard())
+    }
+
+    /// False on a 32-bit machine, whose code is not run.
+    pub fn step(&mut self, processor: usize) -> bool {
+        match self {
+            Self::X64(machine) => machine.step(processor),
+            Self::X86(_) => return false,
+        }
+        true
     }
 
     #[must_use]

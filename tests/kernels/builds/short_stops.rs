@@ -333,7 +333,7 @@ impl Control for Wired {
             let stop = state.now - state.stopped_at.take().unwrap();
             state.frozen += stop;
             state.longest = state.longest.max(stop);
-            state.debuggee.resume(NtStatus::DBG_CONTINUE);
+            state.debuggee.resume(NtStatus::DBG_CONTINUE, false);
         }
         Resumed::Running
     }

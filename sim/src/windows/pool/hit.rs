@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use kd_protocol::VirtAddr;
 
 use crate::windows::kernel::{Kernel, Site};
+use crate::windows::passing::{Pass, Way};
 use crate::windows::place::{CallFrame, Place};
 
 /// What the variable holds at boot: no tag.
@@ -56,38 +57,87 @@ pub(in crate::windows) struct Use {
     pub(in crate::windows) user: Option<CallFrame>,
 }
 
-/// Uses of the tag of which the machine has not stopped yet.
+/// What processors come to on the ways of which the machine has not stopped yet.
 #[derive(Clone, Debug, Default)]
-pub(in crate::windows) struct Hits(VecDeque<Use>);
+pub(in crate::windows) struct Hits {
+    coming: VecDeque<Coming>,
+    /// A debugger's.
+    breakpoints: Vec<VirtAddr>,
+}
+
+/// Something that may stop a processor.
+#[derive(Clone, Debug)]
+pub(in crate::windows) enum Coming {
+    /// An instruction, if there is a breakpoint.
+    Pass(Pass),
+    /// A use of a tag, if it is watched for.
+    Use(Box<Use>),
+}
 
 impl Hits {
-    /// Takes note of a use if the machine is to stop for it.
+    /// Takes note of a use if the machine may have to stop for it, or on the way to it and back.
     pub(in crate::windows) fn note(&mut self, kernel: &Kernel, used: impl FnOnce() -> Use, tag: [u8; 4]) {
-        if is_watched(kernel, tag) {
-            self.0.push_back(used());
+        if !self.breakpoints.is_empty() {
+            let used = used();
+            let Use { processor, thread, user, .. } = used;
+            let places = [&[used.site(kernel)], &used.callers[..]].concat();
+            let way = Way { places, processor, thread, user };
+            self.coming.extend(way.entries(kernel).into_iter().map(Coming::Pass));
+            self.coming.push_back(Coming::Use(Box::new(used)));
+            self.coming.extend(way.returns().into_iter().map(Coming::Pass));
+        } else if is_watched(kernel, tag) {
+            self.coming.push_back(Coming::Use(Box::new(used())));
         }
     }
 
-    /// True if the machine is to stop before it does anything else.
-    pub(in crate::windows) fn is_due(&self) -> bool {
-        !self.0.is_empty()
+    /// Where a debugger has breakpoints from now on.
+    pub(in crate::windows) fn set_breakpoints(&mut self, breakpoints: Vec<VirtAddr>) {
+        self.breakpoints = breakpoints;
     }
 
-    /// The next use that is still watched for: a debugger may have changed its mind.
-    pub(in crate::windows) fn next(&mut self, kernel: &Kernel) -> Option<Use> {
-        std::iter::from_fn(|| self.0.pop_front()).find(|used| is_watched(kernel, used.tag))
+    /// True if the machine may have to stop at any moment.
+    pub(in crate::windows) fn has_breakpoints(&self) -> bool {
+        !self.breakpoints.is_empty()
+    }
+
+    /// True if the machine is to stop before it does anything else.
+    pub(in crate::windows) fn is_due(&mut self, kernel: &Kernel) -> bool {
+        while let Some(coming) = self.coming.front() {
+            let stops = match coming {
+                Coming::Pass(pass) => self.breakpoints.contains(&pass.at),
+                // A debugger may have changed its mind.
+                Coming::Use(used) => is_watched(kernel, used.tag),
+            };
+            if stops {
+                return true;
+            }
+            self.coming.pop_front();
+        }
+        false
+    }
+
+    /// What stops it then.
+    pub(in crate::windows) fn next(&mut self, kernel: &Kernel) -> Option<Coming> {
+        if self.is_due(kernel) { self.coming.pop_front() } else { None }
     }
 }
 
 impl Use {
     /// Where the processor stands then.
     pub(in crate::windows) fn place(&self, kernel: &Kernel) -> Place {
-        let (module, routine, displacement) = if self.is_free { FREED } else { ALLOCATED };
-        let rip = kernel.address_in(module, routine, displacement);
+        let rip = self.site(kernel);
         let tag = u64::from(u32::from_le_bytes(self.tag));
         let arguments = if self.is_free { [self.given, tag, 0, 0] } else { [0, self.given, tag, 0] };
         let stack = self.callers.clone();
         Place { rip, rcx: 0, stack, user: self.user, arguments: Some(arguments), thread: self.thread }
+    }
+}
+
+impl Use {
+    /// The instruction in the pool's routine.
+    pub(in crate::windows) fn site(&self, kernel: &Kernel) -> VirtAddr {
+        let (module, routine, displacement) = if self.is_free { FREED } else { ALLOCATED };
+        kernel.address_in(module, routine, displacement)
     }
 }
 
