@@ -10,5 +10,6 @@ mod matrix;
 mod program;
 mod prompt;
 mod soak;
+mod stranger;
 mod terminal;
 mod ways_out;
