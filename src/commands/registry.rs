@@ -253,7 +253,10 @@ mod tests {
             .collect();
         assert_eq!(
             changing,
-            ["ea", "eb", "ed", "ep", "eq", "eu", "ew", "eza", "ezu", "g", ".reboot", ".restart", "q", "qd"]
+            [
+                "!poolhit", "ea", "eb", "ed", "ep", "eq", "eu", "ew", "eza", "ezu", "g", ".reboot",
+                ".restart", "q", "qd"
+            ]
         );
         assert_eq!((effect_of("r rax=1"), effect_of("r rax")), (Effect::Writes, Effect::Reads));
     }
