@@ -298,6 +298,24 @@ pub(super) fn take_left_away(waiter: &dyn Waiter) -> Option<TagLeft> {
     Some(TagLeft { tag, cleared: control.take_back() })
 }
 
+/// Answers from now on for a tag that a person has written by hand; for none any more where that was taken away.
+pub(super) fn answer_for_written(waiter: &dyn Waiter, written: &[(VirtAddr, usize)]) {
+    let Some(control) = waiter.source().control() else { return };
+    let Some(target) = waiter.target() else { return };
+    let Ok(at) = target.address_of(VARIABLE) else { return };
+    let end = at.offset(NONE.len() as u64);
+    if !written.iter().any(|(from, len)| *from < end && at < from.offset(*len as u64)) {
+        return;
+    }
+    let Ok((address, value)) = tag_there(&target) else { return };
+    drop(target);
+    // What cannot be done is found out, and told, by whoever lets the target run.
+    let _ = match hits::left_behind(value) {
+        Some(_) => control.adopt(Planted { name: VARIABLE.to_owned(), address, value, before: NONE }),
+        None => control.take_back(),
+    };
+}
+
 fn tag_there(target: &Target<'_>) -> Result<(VirtAddr, [u8; 4]), TargetError> {
     let address = target.address_of(VARIABLE)?;
     let mut there = [0; 4];

@@ -21,7 +21,7 @@ mod hits;
 mod stop;
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kd_protocol::kd::{DebugIo, StateChange};
@@ -428,7 +428,11 @@ impl Debugger {
             return Err(AskError::NotAllowed { command });
         }
         self.changed_in.set(Some(self.source.boot()));
-        self.asked(|target| run(arguments, target), Some(&Changes { memory, source }), progress)
+        let changes = Changes { memory, source, written: Mutex::default() };
+        let answer = self.asked(|target| run(arguments, target), Some(&changes), progress);
+        let written = changes.written.into_inner().unwrap_or_else(PoisonError::into_inner);
+        hits::answer_for_written(self, &written);
+        answer
     }
 
     /// The same for a query, whose facts keep their type.

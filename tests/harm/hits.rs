@@ -272,3 +272,20 @@ fn a_suspended_debugger_leaves_no_tag() {
     assert_eq!(&answer(&ended)["end"], &Value::from("suspended"), "{ended:#?}");
     is_left_in_peace(&target, &ended);
 }
+
+#[test]
+fn a_tag_that_was_written_by_hand_is_taken_back_from_a_running_machine_too() {
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
+        let port = free_port();
+        let options = ["--write", "-b", "-c", "ed nt!PoolHitTag 'enoN'; g; k"];
+        let mut debugger = Debugger::start(port, &options);
+        debugger.wait_for("Waiting for a target");
+        let target = leaking(port, Duration::from_millis(100), Faults::default());
+        debugger.wait_for("Waiting for the target to stop by itself");
+        assert_eq!(target.pool_hit_tag(), Some(*b"None"));
+        debugger.signal(signal);
+        let ended = debugger.finish();
+        assert_eq!(ended.code, code, "{ended:#?}");
+        is_left_in_peace(&target, &ended);
+    }
+}
