@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod doctor;
 mod end_to_end;
+mod exit_codes;
 mod hits;
 #[path = "../support/junk.rs"]
 mod junk;
