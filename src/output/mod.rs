@@ -5,6 +5,7 @@ mod exception;
 mod number;
 mod reading;
 mod schema;
+mod wrap;
 
 use std::fmt;
 
@@ -17,6 +18,7 @@ pub use exception::exception;
 pub use number::{binary, general, grouped, iso_time, unix_ms_of_filetime, unix_time, unix_time_ms};
 pub use reading::Reading;
 pub use schema::Hex;
+pub use wrap::wrapped;
 
 /// Serialises an address as `"0xfffffa8005400000"`: JSON numbers lose bits past 2^53.
 ///

@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::leaks::Room;
+use crate::output::wrapped;
 
 /// A stream that does not move holds up the other for this long.
 const COURTESY: Duration = Duration::from_millis(200);
@@ -324,6 +325,10 @@ impl Shared {
             }
             let written = match above_line {
                 Some((mut show, of_change)) => {
+                    let columns = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+                    if let Some(columns) = columns {
+                        text = wrapped(&text, columns);
+                    }
                     let is_shown = text.is_empty() || show(text);
                     let mut state = self.lock();
                     // It may have been taken away meanwhile: what nobody looks at any more must not swallow the rest.

@@ -317,6 +317,60 @@ fn help_is_broken_between_words_at_80_columns() {
 
 // -c, and the prompt behind it.
 
+/// What each command is shown with by its help, typed at a terminal of 80 columns: no row is longer than that, unless it is one word.
+#[test]
+fn no_row_of_any_answer_breaks_inside_a_word_at_80_columns() {
+    let takes_the_line = [
+        "g",
+        "q",
+        "qd",
+        ".reboot",
+        ".restart",
+        ".more",
+        ".logopen",
+        ".logappend",
+        ".logclose",
+        ".logfile",
+        ".dump",
+        ".sympath+",
+        ".sympath",
+    ];
+    let examples = include_str!("../../../src/commands/transcripts.txt");
+    let typed: std::collections::BTreeSet<&str> = examples
+        .lines()
+        .filter_map(|line| line.strip_prefix("0: kd> "))
+        .filter(|line| {
+            !line.starts_with('$') && !takes_the_line.contains(&line.split(' ').next().unwrap_or_default())
+        })
+        .collect();
+    assert!(typed.len() > 50, "{typed:?}");
+    let port = free_port();
+    let mut person = Person::sits_at(&Desk { columns: 80, ..Desk::at(port, &["-b"]) });
+    person.sees("Waiting for a target");
+    let target = machine(port, Faults::default());
+    person.sees("kd> ");
+    let mut wrapped = 0;
+    for command in
+        typed.into_iter().chain(["!poolfind -k Leak", "!leaks -v", "lmv m nt", "nosuch", "!process 0 0"])
+    {
+        person.enters(&format!("{command}; .echo END"));
+        let text = person.sees("\nEND\n");
+        person.sees("kd> ");
+        // The line that was typed is the terminal's, and a bar is drawn over itself.
+        for row in text.lines().filter(|row| !row.contains("kd> ") && !row.contains(['\u{2588}', '\u{2591}']))
+        {
+            let is_long = row.chars().count() > 80;
+            assert!(!is_long || row.split_whitespace().count() == 1, "{command}:\n{row}\nin\n{text}");
+            wrapped += usize::from(row.starts_with("    "));
+        }
+    }
+    assert!(wrapped > 0, "some are longer than that");
+    // Some of them have gaps, or are none.
+    person.enters("q");
+    person.leaves();
+    assert!(runs(&target));
+}
+
 #[test]
 fn commands_of_the_command_line_can_be_followed_by_the_prompt() {
     let (mut person, target) = at_the_stopped_prompt(&["-c", ".echo first; .echo second", "--stay"]);
