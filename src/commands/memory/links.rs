@@ -27,7 +27,7 @@ use crate::commands::error::QueryError;
 use crate::commands::schema::Schema;
 use crate::commands::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output;
-use crate::target::{Note, NoteCode, Target, VirtAddr};
+use crate::target::{Note, NoteCode, ReadCause, Target, VirtAddr};
 
 /// Entries, and words of each, if nothing says how many; the most of both.
 const USUAL: u64 = 0x20;
@@ -123,7 +123,9 @@ impl Query for LinksQuery {
             seen.insert(at);
             let bytes = target.read_sparse(at, len);
             let Some(next) = bytes.uint(link, size) else {
-                let text = format!("The entry at {} cannot be read: the list is not whole", target.shown(at));
+                let why = bytes.over().or_else(|| bytes.missing()).unwrap_or(&ReadCause::NotMapped);
+                let text =
+                    format!("The list is not whole: its entry at {} cannot be read: {why}", target.shown(at));
                 let note = Note::partial(NoteCode::ListBreaksOff, text);
                 target.note(note.broken_off_if(bytes.over().is_some()));
                 break End::Unreadable;
