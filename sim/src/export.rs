@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use object::Object;
 use object::read::pe::PeFile64;
@@ -46,11 +47,23 @@ pub fn export_isf(build: &Build, directory: &Path) -> Result<Vec<PathBuf>, Expor
     build.all_images().map(file).collect()
 }
 
+/// Writes a file under a name of its own, and gives it the other when it is whole: somebody may read there meanwhile.
+fn put_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let whole = path.with_extension(format!("{}-{number}.part", std::process::id()));
+    std::fs::write(&whole, bytes).and_then(|()| std::fs::rename(&whole, path))
+}
+
 fn export(directory: &Path, image: &[u8], name: &str, pdb: &[u8]) -> Result<PathBuf, ExportError> {
     let (guid, age) = identity(image);
     let folder = directory.join(name).join(format!("{guid}{age:X}"));
     let path = folder.join(name);
-    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, pdb));
+    // One that is there and right is left alone: a debugger may be reading it.
+    if std::fs::read(&path).is_ok_and(|found| found == pdb) {
+        return Ok(path);
+    }
+    let written = std::fs::create_dir_all(folder).and_then(|()| put_whole(&path, pdb));
     written.map(|()| path.clone()).map_err(|source| ExportError { path, source })
 }
 

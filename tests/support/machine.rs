@@ -26,7 +26,13 @@ pub fn stopped(name: &str) -> (Still, Kernel) {
 pub fn store(name: &str) -> PathBuf {
     let folder = folder(name);
     for image in WINDOWS_7_SP1.images {
-        std::fs::write(folder.join(image.pdb_file), image.pdb).unwrap();
+        let path = folder.join(image.pdb_file);
+        if std::fs::read(&path).ok().as_deref() != Some(image.pdb) {
+            // Tests run side by side: whoever opens the file must find it whole.
+            let whole = tempfile::NamedTempFile::new_in(&folder).unwrap();
+            std::fs::write(whole.path(), image.pdb).unwrap();
+            whole.persist(path).unwrap();
+        }
     }
     folder
 }
