@@ -320,7 +320,7 @@ fn help_is_broken_between_words_at_80_columns() {
 /// What each command is shown with by its help, typed at a terminal of 80 columns: no row is longer than that, unless it is one word.
 #[test]
 fn no_row_of_any_answer_breaks_inside_a_word_at_80_columns() {
-    let takes_the_line = [
+    let left_out = [
         "g",
         "q",
         "qd",
@@ -334,13 +334,17 @@ fn no_row_of_any_answer_breaks_inside_a_word_at_80_columns() {
         ".dump",
         ".sympath+",
         ".sympath",
+        // It puts a server on the path, which names would be looked for at from there on.
+        ".symfix",
+        // It waits for as long as nobody allocates, and stops its machine in the middle of something.
+        "!poolhit",
     ];
     let examples = include_str!("../../../src/commands/transcripts.txt");
     let typed: std::collections::BTreeSet<&str> = examples
         .lines()
         .filter_map(|line| line.strip_prefix("0: kd> "))
         .filter(|line| {
-            !line.starts_with('$') && !takes_the_line.contains(&line.split(' ').next().unwrap_or_default())
+            !line.starts_with('$') && !left_out.contains(&line.split(' ').next().unwrap_or_default())
         })
         .collect();
     assert!(typed.len() > 50, "{typed:?}");
@@ -354,7 +358,8 @@ fn no_row_of_any_answer_breaks_inside_a_word_at_80_columns() {
         typed.into_iter().chain(["!poolfind -k Leak", "!leaks -v", "lmv m nt", "nosuch", "!process 0 0"])
     {
         person.enters(&format!("{command}; .echo END"));
-        let text = person.sees("\nEND\n");
+        // Some answer nothing.
+        let text = person.sees("END\n");
         person.sees("kd> ");
         // The line that was typed is the terminal's, and a bar is drawn over itself.
         for row in text.lines().filter(|row| !row.contains("kd> ") && !row.contains(['\u{2588}', '\u{2591}']))
