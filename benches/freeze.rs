@@ -41,10 +41,12 @@ const CASES: [(&str, Scenario, &str); 6] = [
     ("7sp1", Scenario::Many, "!verifier 3"),
 ];
 const MIB: usize = 1 << 20;
-/// Reads of each long read. Without a round trip, times are those of a scheduler that puts two threads on one core or on
-/// two, as it likes, and leaves them there for a while: many short reads meet more of its moods than few long ones.
+/// Reads of each long read. Without a round trip, times are those of a scheduler that puts a connection's threads on one
+/// core or on two, as it likes, and leaves them there for long: many short reads on many connections meet more of its moods
+/// than few long ones on one.
 const ROUNDS: usize = 21;
-const ROUNDS_ON_LOOPBACK: usize = 1001;
+const ROUNDS_ON_LOOPBACK: usize = 91;
+const CONNECTIONS_ON_LOOPBACK: usize = 21;
 /// Losses of each kind.
 const SEEDS: u64 = 11;
 
@@ -99,24 +101,27 @@ fn queries(round_trip: Duration) {
 
 /// A read of the pool log, against the bare exchange.
 fn long_read(round_trip: Duration) {
-    let live = Live::start(Faults { round_trip, ..Faults::default() });
-    live.session.break_in(PATIENCE).expect("the simulated target stops");
-    let log = live.pool_log();
-    let (bytes, rounds) = match round_trip {
-        Duration::ZERO => (MIB / 16, ROUNDS_ON_LOOPBACK),
-        short if short < Duration::from_millis(1) => (MIB, ROUNDS),
-        _ => (MIB / 8, ROUNDS),
+    let (bytes, rounds, connections) = match round_trip {
+        Duration::ZERO => (MIB / 16, ROUNDS_ON_LOOPBACK, CONNECTIONS_ON_LOOPBACK),
+        short if short < Duration::from_millis(1) => (MIB, ROUNDS, 1),
+        _ => (MIB / 8, ROUNDS, 1),
     };
     // Alternating, so that a machine whose speed drifts slows down both alike; the median, so that a round in which it did
     // something else does not count.
     let (mut shares, mut times, mut requests) = (Vec::new(), Vec::new(), 0);
-    for _ in 0..rounds {
-        let (own, count) = read(&live, log, bytes);
-        requests += count;
-        let bare = bare_exchange(round_trip, count as usize);
-        shares.push(100.0 * bare.as_secs_f64() / own.as_secs_f64());
-        times.push(own / u32::try_from(count).expect("some thousands"));
+    for _ in 0..connections {
+        let live = Live::start(Faults { round_trip, ..Faults::default() });
+        live.session.break_in(PATIENCE).expect("the simulated target stops");
+        let log = live.pool_log();
+        for _ in 0..rounds {
+            let (own, count) = read(&live, log, bytes);
+            requests += count;
+            let bare = bare_exchange(round_trip, count as usize);
+            shares.push(100.0 * bare.as_secs_f64() / own.as_secs_f64());
+            times.push(own / u32::try_from(count).expect("some thousands"));
+        }
     }
+    let rounds = rounds * connections;
     shares.sort_by(f64::total_cmp);
     times.sort();
     println!(
