@@ -15,10 +15,12 @@ use serde_json::{Value, json};
 use verikd_sim::export_symbols;
 use verikd_sim::windows::{Machine, WINDOWS_7_SP1};
 
+use crate::program::Running;
+use crate::relay::Relay;
 use crate::rom;
 
 const QEMU: &str = "qemu-system-x86_64";
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the machine's RAM is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub(crate) enum Line {
 pub(crate) struct Guest {
     qemu: Child,
     folder: tempfile::TempDir,
-    port: u16,
+    relay: Relay,
     line: Line,
     monitor: Qmp,
 }
@@ -124,7 +126,13 @@ impl Guest {
                 },
             ]);
         let qemu = command.stdin(Stdio::null()).spawn().unwrap();
-        let mut guest = Self { qemu, monitor: Qmp::connect(&folder.path().join("test")), folder, port, line };
+        let mut guest = Self {
+            qemu,
+            monitor: Qmp::connect(&folder.path().join("test")),
+            folder,
+            relay: Relay::to(port),
+            line,
+        };
         let begun = Instant::now();
         while !guest.human("info registers").contains("CR3=0000000000187000") {
             assert!(
@@ -140,7 +148,7 @@ impl Guest {
     pub(crate) fn place(&self) -> String {
         match self.line {
             Line::Unix => format!("qmp:{}", self.folder.path().join("debugger").display()),
-            Line::Tcp => format!("tcp:127.0.0.1:{}", self.port),
+            Line::Tcp => format!("tcp:127.0.0.1:{}", self.relay.port()),
         }
     }
 
@@ -164,6 +172,13 @@ impl Guest {
     fn human(&mut self, line: &str) -> String {
         let text = self.monitor.execute("human-monitor-command", json!({ "command-line": line }));
         text.as_str().unwrap().to_owned()
+    }
+
+    /// Waits until this debugger, at a command that takes long, is in the middle of reading the machine, line by line.
+    pub(crate) fn wait_until_read(&self, debugger: &mut Running) {
+        assert_eq!(self.line, Line::Tcp);
+        debugger.wait_for("kd> s -b");
+        self.relay.wait_for_reads();
     }
 
     /// Waits until the machine is in this state.

@@ -8,6 +8,7 @@ mod program;
 
 mod guest;
 mod monitor;
+mod relay;
 mod rom;
 
 use guest::{Backing, Guest, Line, symbols};
@@ -120,8 +121,7 @@ fn whoever_is_told_to_end_lets_it_run_first() {
     let Some(mut guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let mut debugger = start(&guest, &["-c", LONG]);
-        debugger.wait_for("kd> s -b");
-        guest.wait_until("paused");
+        guest.wait_until_read(&mut debugger);
         debugger.signal(signal);
         let ended = debugger.finish();
         assert_eq!(ended.code, code, "{signal}: {}", ended.err);
@@ -134,8 +134,7 @@ fn whoever_is_told_to_end_lets_it_run_first() {
 fn a_kill_while_it_is_read_leaves_it_paused_and_one_at_the_prompt_does_not() {
     let Some(mut guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
     let mut debugger = start(&guest, &["-c", LONG]);
-    debugger.wait_for("kd> s -b");
-    guest.wait_until("paused");
+    guest.wait_until_read(&mut debugger);
     drop(debugger);
     assert_eq!(guest.status(), "paused");
     guest.execute("cont", json!({}));
@@ -163,8 +162,7 @@ fn a_machine_that_somebody_else_lets_run_meanwhile_gives_no_answer() {
     for (is_theirs, ends) in [(false, "running"), (true, "running"), (false, "paused")] {
         guest.execute(if is_theirs { "stop" } else { "cont" }, json!({}));
         let mut debugger = start(&guest, &["-c", LONG]);
-        debugger.wait_for("kd> s -b");
-        guest.wait_until("paused");
+        guest.wait_until_read(&mut debugger);
         guest.execute("cont", json!({}));
         if ends == "paused" {
             guest.execute("stop", json!({}));
@@ -191,10 +189,9 @@ fn a_machine_that_somebody_else_has_paused_has_no_freeze_budget() {
 /// Nobody can tell it to run any more; what is advised is what would help.
 #[test]
 fn a_machine_that_goes_away_while_it_is_read_is_told_as_that() {
-    let Some(mut guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
+    let Some(guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
     let mut debugger = start(&guest, &["-c", LONG]);
-    debugger.wait_for("kd> s -b");
-    guest.wait_until("paused");
+    guest.wait_until_read(&mut debugger);
     drop(guest);
     let ended = debugger.finish();
     assert_eq!(ended.code, 4, "{}", ended.err);
