@@ -133,7 +133,14 @@ pub fn write(
     if end == 0 || end > if form_of_header.is_64_bit { MAX_FRAMES } else { MAX_FRAMES_32 } {
         return Err(WriteError::Frame(end));
     }
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    // A device or a pipe would be replaced, and a dump is not written in its order.
+    if path.metadata().is_ok_and(|it| !it.is_file()) {
+        return Err(failed(io::Error::other("it is no ordinary file")));
+    }
+    // A link stays one.
+    let of_link = path.canonicalize().ok().filter(|_| path.is_symlink());
+    let place = of_link.as_deref().unwrap_or(path);
+    let folder = place.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     // Only its owner may read it: memory holds secrets.
     let mut file = tempfile::Builder::new().prefix(".dump").tempfile_in(folder).map_err(failed)?;
     let is_by_runs = form == DumpForm::Full && runs.len() <= form_of_header.whole_runs;
@@ -150,9 +157,9 @@ pub fn write(
     let header = header(facts, dump_type, &pages, if is_by_runs { runs } else { &[] });
     let bytes = pages.finish(file.as_file_mut(), header, form).map_err(failed)?;
     if overwrites {
-        file.persist(path).map_err(|error| failed(error.error))?;
+        file.persist(place).map_err(|error| failed(error.error))?;
     } else {
-        file.persist_noclobber(path).map_err(|error| match error.error.kind() {
+        file.persist_noclobber(place).map_err(|error| match error.error.kind() {
             io::ErrorKind::AlreadyExists => WriteError::Exists(path.to_owned()),
             _ => failed(error.error),
         })?;
@@ -500,6 +507,14 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
         written(ReadCause::NotKept, true).unwrap();
         assert!(std::fs::read(&path).unwrap().starts_with(b"PAGEDU64"));
+        let device = folder.path().join("device");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+        #[cfg(not(unix))]
+        std::fs::create_dir(&device).unwrap();
+        let ram = Ram { holes: 0..0, cause: ReadCause::NotKept };
+        let refused = write(&device, true, &facts(), DumpForm::Full, &[(0, 1)], &ram, &mut |_, _| {});
+        assert!(refused.unwrap_err().to_string().contains("it is no ordinary file"));
         let nowhere = Path::new("/nowhere/at/all.dmp");
         let ram = Ram { holes: 0..0, cause: ReadCause::NotKept };
         let refused = write(nowhere, false, &facts(), DumpForm::Full, &[(0, 1)], &ram, &mut |_, _| {});

@@ -1,7 +1,7 @@
 //! Snapshots as files: JSON, compressed where the name says so. A file has its final name only once it is whole.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 use flate2::Compression;
@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 use serde::Deserialize;
 
 use super::snapshot::{FORMAT, Snapshot, VERSION};
+use crate::output::whole_file;
 
 /// Most bytes of a snapshot's JSON: some four million blocks.
 const LARGEST: u64 = 1 << 30;
@@ -100,7 +101,7 @@ fn parse(text: &[u8]) -> Result<Snapshot, SnapshotError> {
 /// [`SnapshotError::Io`]; no file of this name is there then that was not there before.
 pub fn write(snapshot: &Snapshot, path: &Path) -> Result<(), SnapshotError> {
     let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
-    whole(path, |file| {
+    whole_file(path, |file| {
         let json = |out: &mut dyn Write| -> io::Result<()> {
             serde_json::to_writer(&mut *out, snapshot)?;
             out.write_all(b"\n")
@@ -119,24 +120,6 @@ pub fn write(snapshot: &Snapshot, path: &Path) -> Result<(), SnapshotError> {
             _ => json(file),
         }
     })?;
-    Ok(())
-}
-
-/// Writes a file that has its name only once it is whole.
-///
-/// # Errors
-/// The system's.
-pub(crate) fn whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".verikd-").tempfile_in(folder)?;
-    {
-        let mut buffered = BufWriter::new(file.as_file_mut());
-        fill(&mut buffered)?;
-        buffered.flush()?;
-    }
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 
@@ -160,18 +143,6 @@ mod tests {
             std::fs::read_dir(&folder).unwrap().map(|it| it.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["a.json", "a.json.gz", "a.zst"], "nothing else is left behind");
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_written_leaves_the_old_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("old");
-        std::fs::write(&path, "old").unwrap();
-        let failed =
-            whole(&path, |out| out.write_all(b"half").and_then(|()| Err(io::Error::other("no more"))));
-        assert!(failed.is_err());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
     }
 
     #[test]

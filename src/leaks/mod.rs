@@ -28,7 +28,6 @@ mod verdict;
 
 pub use carry::carry;
 pub use diff::{Comparison, Difference, GroupDiff, NotComparable, compare};
-pub(crate) use file::whole;
 pub use file::{SnapshotError, read, write};
 pub use folded::write_folded;
 #[cfg(feature = "pictures")]

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use super::file::{SnapshotError, whole, write};
+use super::file::{SnapshotError, write};
 use super::folded::write_folded;
 use super::snapshot::Snapshot;
 use super::stack::Weight;
+use crate::output::whole_file;
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +34,9 @@ pub fn write_as(
 ) -> Result<(), SnapshotError> {
     match kind {
         FileKind::Snapshot => write(snapshot, path),
-        FileKind::Folded => Ok(whole(path, |out| write_folded(snapshot, weight, out))?),
+        FileKind::Folded => Ok(whole_file(path, |out| write_folded(snapshot, weight, out))?),
         #[cfg(feature = "pictures")]
-        FileKind::Svg => Ok(whole(path, |out| super::svg::write_svg(snapshot, weight, out))?),
+        FileKind::Svg => Ok(whole_file(path, |out| super::svg::write_svg(snapshot, weight, out))?),
         #[cfg(not(feature = "pictures"))]
         FileKind::Svg => Err(without_pictures().into()),
         FileKind::Html => Ok(write_page(std::slice::from_ref(snapshot), path)?),
@@ -48,7 +49,7 @@ pub fn write_as(
 /// The file cannot be written, or the snapshots cannot be compared.
 pub fn write_page(snapshots: &[Snapshot], path: &Path) -> io::Result<()> {
     #[cfg(feature = "pictures")]
-    return whole(path, |out| super::html::write_html(snapshots, out).map_err(io::Error::other));
+    return whole_file(path, |out| super::html::write_html(snapshots, out).map_err(io::Error::other));
     #[cfg(not(feature = "pictures"))]
     {
         let _ = (snapshots, path);

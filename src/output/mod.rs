@@ -1,10 +1,12 @@
-//! How answers show addresses, numbers that may be missing, and columns. A leaf: knows no command and no target.
+//! How answers show addresses, numbers that may be missing, and columns; files that are whole. A leaf: knows no command and no
+//! target.
 
 mod escape;
 mod exception;
 mod number;
 mod reading;
 mod schema;
+mod whole_file;
 mod wrap;
 
 use std::fmt;
@@ -18,6 +20,7 @@ pub use exception::exception;
 pub use number::{binary, general, grouped, iso_time, unix_ms_of_filetime, unix_time, unix_time_ms};
 pub use reading::Reading;
 pub use schema::Hex;
+pub use whole_file::whole_file;
 pub use wrap::wrapped;
 
 /// Serialises an address as `"0xfffffa8005400000"`: JSON numbers lose bits past 2^53.

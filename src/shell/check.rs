@@ -21,9 +21,9 @@ use crate::check::{Gate, Limits, Occasion, Verdict, write_error, write_gate, wri
 use crate::commands::verifier::leaks::LeakQuery;
 use crate::commands::{Note, NoteCode, NoteKind, QueryError};
 use crate::debugger::{AskError, DebugError, Stats};
-use crate::leaks::{self, Snapshot};
+use crate::leaks::Snapshot;
 use crate::memory::ReadCause;
-use crate::output;
+use crate::output::{self, whole_file};
 use crate::session::{Quit, Signal};
 use crate::source::Resumed;
 
@@ -51,7 +51,7 @@ impl Check {
 
     fn write_file(&self, report: &Report, fill: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) {
         let Some(path) = &self.junit else { return };
-        match leaks::whole(path, fill) {
+        match whole_file(path, fill) {
             Ok(()) => report.status(&format!("Wrote {}", path.display())),
             Err(error) => {
                 report.status(&format!("error: {} was not written: {error}", path.display()));

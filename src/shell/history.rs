@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::output::whole_file;
+
 /// Lines that a session begins with.
 pub(super) const KEPT: usize = 1000;
 /// What the editor's files begin with.
@@ -40,12 +42,8 @@ pub(super) fn shorten(file: &Path) -> io::Result<()> {
     if lines.len() <= 2 * KEPT {
         return Ok(());
     }
-    let folder = file.parent().unwrap_or_else(|| Path::new("."));
-    // The system's temporary files are their owner's alone.
-    let mut shorter = tempfile::NamedTempFile::new_in(folder)?;
-    shorter.write_all((HEADER.to_owned() + &lines[lines.len() - KEPT..].join("\n") + "\n").as_bytes())?;
-    shorter.persist(file).map_err(|error| error.error)?;
-    Ok(())
+    let shorter = HEADER.to_owned() + &lines[lines.len() - KEPT..].join("\n") + "\n";
+    whole_file(file, |out| out.write_all(shorter.as_bytes()))
 }
 
 /// Opens a file to be added to, which nobody else can read, whatever it was before.

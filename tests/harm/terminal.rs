@@ -105,6 +105,8 @@ impl Desk {
             .env_remove("_NT_SYMBOL_PATH")
             .env_remove("XDG_DATA_HOME")
             .env_remove("NO_COLOR")
+            // What is written by a name alone lands there as well.
+            .current_dir(self.home.path())
             .env("HOME", self.home.path())
             .env("TERM", "xterm");
         self.environment.iter().fold(command, |command, (name, value)| command.env(name, value))

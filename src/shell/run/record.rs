@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use super::super::line;
 use crate::commands::{NoteKind, Style};
 use crate::debugger::{Answered, AskError, Stamp, Stats};
-use crate::leaks;
-use crate::output;
+use crate::output::{self, whole_file};
 
 /// A command of an event, and what became of it.
 pub(super) struct Asked {
@@ -53,7 +52,7 @@ impl Record {
             trouble.extend(written.err());
         }
         let text = |extension: &str, text: String| -> io::Result<()> {
-            leaks::whole(&with_extension(base, extension), |out| out.write_all(text.as_bytes()))
+            whole_file(&with_extension(base, extension), |out| out.write_all(text.as_bytes()))
         };
         for (extension, written) in
             [("txt", text("txt", self.text(style))), ("json", text("json", self.json()))]

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::row::{PoolSide, TagRow};
 use crate::commands::pool::tag::PoolTag;
-use crate::leaks::{BootIdentity, HexNumber, whole};
+use crate::leaks::{BootIdentity, HexNumber};
+use crate::output::whole_file;
 
 const FORMAT: &str = "verikd pool tags";
 /// The version that this program writes, and the newest that it reads.
@@ -94,7 +95,7 @@ impl PoolSnapshot {
     /// # Errors
     /// The system's; no file of this name is there then that was not there before.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        whole(path, |out| {
+        whole_file(path, |out| {
             serde_json::to_writer(&mut *out, self)?;
             out.write_all(b"\n")
         })
