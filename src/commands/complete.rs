@@ -413,7 +413,7 @@ mod tests {
     fn a_hint_is_the_rest_of_a_name_or_what_a_command_takes() {
         assert_eq!(hint("!verif"), Some(("ier".into(), true)));
         assert_eq!(hint("lm; ln "), Some(("ADDRESS".into(), false)));
-        for nothing in ["", "g", "g ", "ln 1", ".symp", "nosuch "] {
+        for nothing in ["", "q", "q ", "ln 1", ".symp", "nosuch "] {
             assert_eq!(hint(nothing), None, "{nothing}");
         }
     }

@@ -7,15 +7,15 @@ use serde::Serialize;
 use super::answer::Facts;
 use super::context::Context;
 use super::schema::Schema;
-use super::spec::{Category, CommandSpec, ControlCommand, Run, Takes};
+use super::spec::{Category, CommandSpec, ControlCommand, Glued, Run, Takes};
 
 pub(super) static GO: CommandSpec = CommandSpec {
-    names: &["g"],
-    usage: "g",
+    names: &["g", "gc"],
+    usage: "g [ADDRESS]",
     summary: "let the target run",
-    takes: Takes::Nothing,
+    takes: Takes::Arguments(Glued::Slash),
     category: Category::Target,
-    details: &[],
+    details: &[("ADDRESS", "until it comes by that instruction, or stops for something else")],
     answers: &[LetGo::SCHEMA],
     run: Run::Control(ControlCommand::Go),
 };

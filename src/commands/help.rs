@@ -171,7 +171,7 @@ mod tests {
             let help = Help::about(name, COMMANDS);
             help.commands.iter().map(|entry| (entry.names[0], entry.details.len())).collect::<Vec<_>>()
         };
-        assert_eq!(names("g"), [("g", 0)]);
+        assert_eq!(names("g"), [("g", 1)]);
         for name in ["x", "X"] {
             assert_eq!(names(name), [("x", examine_forms())]);
         }

@@ -13,15 +13,12 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (&["up", "ur", "uu", "ux"], "`u ADDRESS` shows instructions at a virtual address, `uf` a whole function"),
     (
-        &["bp", "bu", "bm", "ba", "bl", "bc", "bd", "be", "br", "bs", "bsc"],
-        "there are no breakpoints here yet; Ctrl+C breaks in",
+        &["bm", "ba", "br", "bs", "bsc"],
+        "`bp ADDRESS` sets a breakpoint in code; those of a pattern or of data, and changing one, are not here yet",
     ),
     (
-        &[
-            "t", "p", "gu", "gc", "gh", "gn", "ta", "tb", "tc", "tct", "th", "tr", "tt", "wt", "pa", "pc",
-            "pct", "ph", "pr", "pt",
-        ],
-        "there is no stepping here yet; `g` lets the target run",
+        &["gh", "gn", "ta", "tb", "tc", "tct", "th", "tr", "tt", "wt", "pa", "pc", "pct", "ph", "pr", "pt"],
+        "`t`, `p` and `gu` step, `g ADDRESS` runs to an address; not so",
     ),
     (
         &["e", "f", "fp", "m", "!ed", "!eb", "!eq"],

@@ -48,9 +48,20 @@ impl CommandSpec {
                 | ControlCommand::LogAppend
                 | ControlCommand::LogClose
                 | ControlCommand::LogFile
-                | ControlCommand::AllowWrite,
+                | ControlCommand::AllowWrite
+                | ControlCommand::SetBreakpoint
+                | ControlCommand::ListBreakpoints
+                | ControlCommand::ClearBreakpoints
+                | ControlCommand::DisableBreakpoints
+                | ControlCommand::EnableBreakpoints,
             ) => Effect::Nothing,
-            Run::Control(ControlCommand::Go | ControlCommand::PoolHit) => Effect::Runs,
+            Run::Control(
+                ControlCommand::Go
+                | ControlCommand::PoolHit
+                | ControlCommand::Trace
+                | ControlCommand::StepOver
+                | ControlCommand::StepOut,
+            ) => Effect::Runs,
             Run::Control(ControlCommand::Reboot | ControlCommand::Restart) => Effect::Reboots,
             Run::Control(ControlCommand::Quit | ControlCommand::QuitDetach) => Effect::Ends,
         }
@@ -221,4 +232,20 @@ pub enum ControlCommand {
     ShortStops,
     /// Lets the target run, and takes the stack of whoever uses a tag.
     PoolHit,
+    /// Lets the processor carry out one instruction.
+    Trace,
+    /// The same, a call to its end.
+    StepOver,
+    /// Lets the target run until the function returns.
+    StepOut,
+    /// Makes the target stop at an address.
+    SetBreakpoint,
+    /// Shows where.
+    ListBreakpoints,
+    /// Makes it stop there no more.
+    ClearBreakpoints,
+    /// The same for a while.
+    DisableBreakpoints,
+    /// Ends that.
+    EnableBreakpoints,
 }

@@ -13,11 +13,13 @@
 //! whoever stops it next.
 
 mod answered;
+mod breakpoints;
 mod breathing;
 mod changing;
 mod cost;
 mod error;
 mod hits;
+mod running;
 mod stop;
 
 use std::cell::Cell;
@@ -42,6 +44,7 @@ use crate::symbols::store::SymbolSource;
 use crate::target::{Image, Kernel, Note, NoteCode, Notes, Progress, Target, TargetError};
 
 pub use answered::{Answered, Stamp};
+pub use breakpoints::{BreakpointNews, StopCause};
 pub use breathing::{ShortStops, StopsOver};
 pub use cost::{Costs, SessionStats, Stats};
 pub use error::{AskError, DebugError, ErrorCode, HitsError};
@@ -93,6 +96,8 @@ pub enum Notice<'a> {
     },
     /// It restarted while it was being stopped; it is stopped again.
     RestartedMeanwhile,
+    /// Breakpoints.
+    Breakpoint(BreakpointNews<'a>),
     /// A tag stands in `nt!PoolHitTag` that nobody here has written.
     TagLeft {
         /// Which.
@@ -115,6 +120,7 @@ pub struct Debugger {
     /// The boot in which a command was last told to change the target.
     changed_in: Cell<Option<BootId>>,
     stops_over: Cell<StopsOver>,
+    breakpoints: breakpoints::Table,
     costs: Costs,
 }
 
@@ -144,6 +150,7 @@ impl Debugger {
             may_change: false,
             changed_in: Cell::default(),
             stops_over: Cell::default(),
+            breakpoints: breakpoints::Table::default(),
             costs: Costs::default(),
         }
     }
@@ -203,7 +210,10 @@ impl Debugger {
     pub fn break_in(&mut self, observer: &mut dyn Observer) -> Result<Stop, DebugError> {
         self.in_one_boot(observer, |debugger, observer| {
             let change = debugger.stop_with_symbols(observer);
-            let described = change.and_then(|change| debugger.describe(&change, observer));
+            let described = change.and_then(|change| {
+                let cause = debugger.meet(&change, observer)?;
+                debugger.describe(&change, cause.unwrap_or_default(), observer)
+            });
             debugger.source.rest();
             described
         })
@@ -311,25 +321,40 @@ impl Debugger {
         Ok(true)
     }
 
-    /// The stop that the target is in, described; nothing if it is not stopped.
+    /// The stop that the target is in, described; nothing if it is not stopped. One that is a pass of a breakpoint, or of another
+    /// thread where one is waited for, is gone on from if `may_pass`, and nothing too.
     ///
     /// # Errors
-    /// [`DebugError::Version`] if the target does not say who it is.
-    pub fn present_stop(&mut self, observer: &mut dyn Observer) -> Result<Option<Stop>, DebugError> {
+    /// [`DebugError::Version`] if the target does not say who it is; [`DebugError::NotResumed`].
+    pub fn present_stop(
+        &mut self,
+        may_pass: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Stop>, DebugError> {
         let Some(change) = self.source.stopped() else { return Ok(None) };
-        let described = self.describe(&change, observer).map(Some);
+        let described = match self.meet(&change, observer)? {
+            None if may_pass => match self.go_on(observer) {
+                Resumed::MayBeStopped(why) => Err(DebugError::NotResumed(why)),
+                Resumed::Running | Resumed::NeverRuns => Ok(None),
+            },
+            cause => self.describe(&change, cause.unwrap_or_default(), observer).map(Some),
+        };
         self.source.rest();
         described
     }
 
-    fn describe(&mut self, change: &StateChange, observer: &mut dyn Observer) -> Result<Stop, DebugError> {
-        self.know_boot(observer)?;
+    fn describe(
+        &self,
+        change: &StateChange,
+        cause: StopCause,
+        observer: &mut dyn Observer,
+    ) -> Result<Stop, DebugError> {
         // What a person has written by hand is theirs until the session ends.
         if self.changed_in.get() != Some(self.source.boot()) {
             tell_left(hits::take_left_away_at(self, change), observer);
         }
         let Some(target) = self.target() else { return Err(RequestError::TargetRunning.into()) };
-        Ok(Stop::describe(change, &target))
+        Ok(Stop { cause, ..Stop::describe(change, &target) })
     }
 
     /// Asks who the target is, once a boot, and says it.

@@ -3,6 +3,7 @@
 use kd_protocol::MachineType;
 use kd_protocol::kd::StateChange;
 
+use super::breakpoints::StopCause;
 use crate::commands::{BugCheck, BugCheckQuery, InstructionLine, Query, instruction_at};
 use crate::memory::VirtAddr;
 use crate::target::{SymbolAt, Target};
@@ -20,6 +21,8 @@ pub struct Stop {
     pub symbol: SymbolAt,
     /// The instruction there, if it is known.
     pub instruction: Option<InstructionLine>,
+    /// Whether that was wanted.
+    pub cause: StopCause,
     /// The bug check that it stopped for. A machine that does not say is taken to have none.
     pub bug_check: Option<BugCheck>,
     /// The driver that the bug check names, if it does.
@@ -38,12 +41,13 @@ impl Stop {
             instruction: instruction_at(target, program_counter, reported(change, target)),
             driver_at_fault: bug_check.as_ref().and_then(|it| it.driver_at_fault(target)),
             bug_check,
+            cause: StopCause::Event,
         }
     }
 }
 
 /// The bytes of the instruction that an x64 target reports with a stop; others lay the report out otherwise.
-fn reported<'a>(change: &'a StateChange, target: &Target<'_>) -> &'a [u8] {
+pub(super) fn reported<'a>(change: &'a StateChange, target: &Target<'_>) -> &'a [u8] {
     let report = &change.control_report;
     let is_known = target.kernel().version().machine == MachineType::AMD64;
     let count = usize::from(report.instruction_count).min(report.instruction_stream.len());

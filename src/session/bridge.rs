@@ -93,7 +93,7 @@ impl Bridge {
             });
             drop(runtime);
             if left_stopped == Some(true) {
-                rescue::let_go(&Connection::Com(ComLine { reconnect: false, ..line }), None);
+                rescue::let_go(&Connection::Com(ComLine { reconnect: false, ..line }), None, Vec::new());
             }
         })?;
         Ok(Self { news, end: Some(end), thread: Some(thread) })

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kd_protocol::MachineType;
 use kd_protocol::kd::{ApiNumber, DebugIo, StateChange};
 use kd_protocol::link::{LinkCounters, Peer, RequestError, RunState};
+use kd_protocol::{MachineType, VirtAddr};
 
 use super::live_memory::LiveMemory;
 use super::order::Order;
 use super::{Place, Session};
 use crate::memory::StopId;
 use crate::source::{
-    BootId, BreakInError, Control, Halt, KernelVersion, PlantError, Planted, Resumed, Source, SourceMemory,
-    Step, Wait,
+    BootId, BreakInError, BreakpointError, Control, Halt, KernelVersion, PlantError, Planted, Resumed,
+    Source, SourceMemory, Step, Wait,
 };
 
 impl Source for Session {
@@ -166,6 +166,26 @@ impl Control for Session {
 
     fn planted(&self) -> Option<Planted> {
         self.in_target().map(|it| it.planted)
+    }
+
+    fn set_breakpoint(&self, address: VirtAddr) -> Result<(), BreakpointError> {
+        self.set_in_code(address)
+    }
+
+    fn clear_breakpoints(&self) -> Result<(), BreakpointError> {
+        self.clear_in_code_by(|request| self.request(request))
+    }
+
+    fn clear_every_breakpoint(&self) -> Result<usize, BreakpointError> {
+        self.clear_every_in_code()
+    }
+
+    fn breakpoints(&self) -> Vec<VirtAddr> {
+        self.in_code().iter().map(|it| it.address).collect()
+    }
+
+    fn trace(&self) -> Resumed {
+        self.trace_stop()
     }
 
     fn hurry(&self) {

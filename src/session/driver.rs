@@ -22,7 +22,7 @@ use super::order::{Left, Order, Read, Replied, Reply, Space, cause_of};
 use super::prompts::Prompts;
 use super::tap::Tap;
 use crate::memory::{ReadCause, StopId};
-use crate::source::Planted;
+use crate::source::{InCode, Planted};
 
 /// The most that UDP carries.
 const MAX_DATAGRAM: usize = 65_536;
@@ -106,8 +106,8 @@ pub(super) struct DriverConfig {
     pub(super) let_go: LetGo,
 }
 
-/// Lets the target at the other end of a connection run, and takes back what is planted in it. True if it said that it runs.
-pub(super) type LetGo = fn(&Connection, Option<Planted>) -> bool;
+/// Lets the target at the other end of a connection run, and takes back what this side has in it. True if it said that it runs.
+pub(super) type LetGo = fn(&Connection, Option<Planted>, Vec<InCode>) -> bool;
 
 /// Starts the driver on a thread of its own.
 pub(super) fn spawn(
@@ -172,6 +172,7 @@ pub(super) fn spawn(
                 let freed = (config.let_go)(
                     &config.connection,
                     monitor.get(|state| state.planted.clone()).map(|it| it.planted),
+                    monitor.get(|state| state.in_code.clone()),
                 );
                 let what = if freed { "the target was let run" } else { "the target may be left stopped" };
                 monitor.update(|state| {
@@ -389,6 +390,13 @@ impl Driver {
                 }
                 self.resume = Some(reply);
                 self.link.resume(now, status);
+            }
+            Order::Trace(reply, status) => {
+                if self.link.state() != RunState::Stopped {
+                    return self.settle(&reply, Left::NotStopped);
+                }
+                self.resume = Some(reply);
+                self.link.resume_with(now, &Manipulate::trace(status));
             }
             Order::AnswerPrompt(prompt, answer) => self.answer(prompt, answer),
             Order::End => {}

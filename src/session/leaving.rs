@@ -20,7 +20,7 @@ use super::leaving_stop::Leaving;
 use super::monitor::State;
 use super::order::{Cut, Left, Order, Reply};
 use super::{Session, context, version};
-use crate::source::{BootId, Control, Halt, IGNORE, Resumed, Source, Step, Wait};
+use crate::source::{BootId, Control, Halt, IGNORE, Resumed, Source, Step, Wait, breakpoints_stay};
 
 /// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
 const LATE_STOP: Duration = Duration::from_millis(1200);
@@ -71,6 +71,19 @@ impl Session {
         resumed
     }
 
+    /// Lets the processor that stopped carry out one instruction. A stop follows, or there is one already.
+    pub(super) fn trace_stop(&self) -> Resumed {
+        let going = Going::new(self);
+        let Some(stop) = self.stopped() else { return going.without_stop() };
+        let leaving = going.prepare(&stop);
+        match going.carry_out(Step::Resume, |reply| Order::Trace(reply, leaving.status)) {
+            Ok(Left::Runs | Left::StoppedAgain) => Resumed::Running,
+            Ok(Left::NotStopped) => going.without_stop(),
+            Ok(Left::Unproven) | Err(Cut::Interrupted | Cut::BudgetSpent) => going.unproven(),
+            Err(Cut::Ended) => Resumed::MayBeStopped("the session has ended".into()),
+        }
+    }
+
     /// Lets the target run for good: also one that stops again at once, as long as that takes. Nothing is done if this
     /// session does not hold it.
     pub(super) fn leave_for_good(&self) -> Resumed {
@@ -85,8 +98,14 @@ impl Session {
 
     /// A target in which something stayed runs until it meets that.
     fn with_what_stays(&self, resumed: Resumed) -> Resumed {
-        let Some(there) = self.in_target() else { return resumed };
-        let stays = there.planted.stays();
+        let in_code: Vec<_> = self.in_code().iter().map(|it| it.address).collect();
+        let planted = self.in_target().map(|it| it.planted.stays());
+        let in_code = (!in_code.is_empty()).then(|| breakpoints_stay(&in_code));
+        let stays: Vec<_> = planted.into_iter().chain(in_code).collect();
+        if stays.is_empty() {
+            return resumed;
+        }
+        let stays = stays.join("; ");
         match resumed {
             Resumed::MayBeStopped(why) => Resumed::MayBeStopped(format!("{why}; {stays}")),
             _ => Resumed::MayBeStopped(stays),
@@ -159,15 +178,17 @@ impl<'a> Going<'a> {
         self.is_hurried.get()
     }
 
-    /// Stops a running target in whose memory something is planted. One that does not stop is told of.
+    /// Stops a running target that has something of this side in its memory. One that does not stop is told of.
     fn stop_to_take_back(&self) {
         let session = self.session;
-        if session.in_target().is_none() || session.stopped().is_some() || session.waits_at_prompt() {
+        let has_nothing = session.in_target().is_none() && session.in_code().is_empty();
+        if has_nothing || session.stopped().is_some() || session.waits_at_prompt() {
             return;
         }
         session.request_break_in();
         let stands_still = |state: &mut State| {
-            let is_over = state.planted.is_none() || state.stopped.is_some() || state.waits_at_prompt;
+            let is_gone = state.planted.is_none() && state.in_code.is_empty();
+            let is_over = is_gone || state.stopped.is_some() || state.waits_at_prompt;
             is_over.then_some(())
         };
         if self.wait(&mut { stands_still }) != Wait::Done(()) {
@@ -246,15 +267,12 @@ impl<'a> Going<'a> {
     fn leave_stop(&self, stop: &StateChange) -> Resumed {
         let mut stop = Box::new(stop.clone());
         while Instant::now() < self.deadline() {
-            let leaving = Leaving::of(&stop);
             if self.is_for_good {
                 // What stays is told at the end.
                 let _ = self.session.take_back_by(|request| self.request(request));
+                let _ = self.session.clear_in_code_by(|request| self.request(request));
             }
-            if let Some(machine) = self.machine() {
-                // What fails here fails for a target that does not answer, and the next order finds that out too.
-                let _ = leaving.prepare(&stop, machine, |request| self.request(request));
-            }
+            let leaving = self.prepare(&stop);
             match self.carry_out(Step::Resume, |reply| Order::Resume(reply, leaving.status)) {
                 Ok(Left::Runs) => return Resumed::Running,
                 Ok(Left::StoppedAgain) => match self.session.stopped() {
@@ -267,6 +285,16 @@ impl<'a> Going<'a> {
             }
         }
         self.unproven()
+    }
+
+    /// Does what the stop needs so that the target goes on from it.
+    fn prepare(&self, stop: &StateChange) -> Leaving {
+        let leaving = Leaving::of(stop);
+        if let Some(machine) = self.machine() {
+            // What fails here fails for a target that does not answer, and the next order finds that out too.
+            let _ = leaving.prepare(stop, machine, |request| self.request(request));
+        }
+        leaving
     }
 
     fn machine(&self) -> Option<MachineType> {

@@ -8,6 +8,7 @@
 //! Async below, plain blocking calls above: KD keeps one request in flight, so asynchronous queries would overlap
 //! nothing. A whole range crosses between the threads once, however many requests it takes.
 
+mod breakpoints;
 pub mod bridge;
 mod connection;
 mod context;

@@ -19,7 +19,7 @@ use super::line::LineTraffic;
 use super::order::{Cut, Order, Reply};
 use super::signal::Signal;
 use crate::memory::StopId;
-use crate::source::{BootId, Step, Wait};
+use crate::source::{BootId, InCode, Step, Wait};
 
 /// News kept for somebody who does not look; a target that prints in a loop must not fill this machine.
 const MAX_NEWS: usize = 10_000;
@@ -157,6 +157,8 @@ pub(super) struct State {
     pub(super) has_left: bool,
     /// What this side has in the target's memory.
     pub(super) planted: Option<InTarget>,
+    /// Breakpoints of this side in the target's code.
+    pub(super) in_code: Vec<InCode>,
     quit: Option<Quit>,
     ended: Option<String>,
 }
@@ -182,6 +184,9 @@ impl State {
         match &mut self.planted {
             Some(there) if may_be_same => there.is_doubtful = true,
             planted => *planted = None,
+        }
+        if !may_be_same {
+            self.in_code.clear();
         }
         self.boot = BootId(self.boot.0 + 1);
         self.boot_at = Some(Instant::now());
@@ -291,6 +296,7 @@ impl Default for Monitor {
             is_hurried: false,
             has_left: false,
             planted: None,
+            in_code: Vec::new(),
             quit: None,
             ended: None,
         };

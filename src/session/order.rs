@@ -23,6 +23,8 @@ pub(super) enum Order {
     Reboot(Reply<Result<(), RequestError>>, StopId),
     Read(Reply<Read>, StopId, Space, u64, usize),
     Resume(Reply<Left>, NtStatus),
+    /// One instruction of the processor that stopped.
+    Trace(Reply<Left>, NtStatus),
     /// What nobody waits for any more is forgotten.
     Forget,
     BreakIn,

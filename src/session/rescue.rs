@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::error::OpenError;
 use super::prompts::Prompts;
 use super::{Session, SessionConfig};
-use crate::source::{Control, Planted, Resumed};
+use crate::source::{Control, InCode, Planted, Resumed};
 
 /// A KDNET target offers itself every three seconds.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(8);
@@ -25,9 +25,10 @@ impl Session {
     }
 }
 
-/// Lets the target at the other end of `connection` run, whether or not it is stopped, and takes back what is planted in it.
+/// Lets the target at the other end of `connection` run, whether or not it is stopped, and takes back what this side has
+/// in it.
 /// True if it said that it runs.
-pub(super) fn let_go(connection: &Connection, planted: Option<Planted>) -> bool {
+pub(super) fn let_go(connection: &Connection, planted: Option<Planted>, in_code: Vec<InCode>) -> bool {
     let config = SessionConfig { prompts: Prompts::ignoring(), ..SessionConfig::over(connection.clone()) };
     let Ok(session) = Session::open(&config) else { return false };
     if session.wait_for_target(Some(CONNECT_PATIENCE)).is_err() {
@@ -37,6 +38,9 @@ pub(super) fn let_go(connection: &Connection, planted: Option<Planted>) -> bool 
     let is_stopped = session.break_in(BREAK_PATIENCE).is_ok();
     if let Some(planted) = planted.filter(|_| is_stopped) {
         session.adopt_in_target(planted);
+    }
+    if is_stopped {
+        session.adopt_in_code(in_code);
     }
     is_stopped && session.leave() == Resumed::Running
 }

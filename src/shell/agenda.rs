@@ -34,6 +34,13 @@ pub(super) enum Next {
     },
 }
 
+impl Next {
+    /// An empty line.
+    pub(super) fn nothing() -> Self {
+        Self::Command { text: String::new(), begins_line: true }
+    }
+}
+
 impl Agenda {
     pub(super) fn of(text: &str) -> Self {
         Self { due: due(text, 0).collect(), depth: 0 }
@@ -68,6 +75,14 @@ impl Agenda {
         due.append(&mut self.due);
         self.due = due;
         Ok(())
+    }
+
+    /// Puts what was taken last back, and the commands of a breakpoint before it.
+    pub(super) fn put_commands_first(&mut self, commands: &str, taken: Next) {
+        let mut due: VecDeque<_> = due(commands, 0).collect();
+        due.push_back(Due { next: taken, depth: self.depth });
+        due.append(&mut self.due);
+        self.due = due;
     }
 
     /// Puts these behind.

@@ -126,6 +126,12 @@ impl Talk<'_> {
             {
                 self.shell.report.status(&format!("error: {error}"));
             }
+            if let Some(commands) = self.shell.take_commands() {
+                match self.carry_out(Agenda::of(&commands), true) {
+                    Goes::On => continue,
+                    Goes::Ends => return Ok(()),
+                }
+            }
             if self.shell.is_stopped() {
                 self.breaks_in_until = None;
                 // A line may be there already that lets it run: then that is news again.

@@ -80,7 +80,10 @@ impl Keeper {
     fn suspend(&self) {
         if let Some(source) = self.source.upgrade()
             && let Some(control) = source.control()
-            && (source.stopped().is_some() || control.waits_at_prompt() || control.planted().is_some())
+            && (source.stopped().is_some()
+                || control.waits_at_prompt()
+                || control.planted().is_some()
+                || !control.breakpoints().is_empty())
         {
             match control.leave() {
                 Resumed::NeverRuns => {}

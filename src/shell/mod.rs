@@ -100,6 +100,10 @@ pub struct Shell {
     last_event: Option<LastEvent>,
     /// The stop that was announced last, and its boot.
     announced: Option<(BootId, StopId)>,
+    /// How often Ctrl+C had been pressed when the target was let run last.
+    interrupts_at_go: u64,
+    /// What the breakpoint that the target stopped at is to have run.
+    commands: Option<String>,
 }
 
 impl Shell {
@@ -122,6 +126,8 @@ impl Shell {
             ended_by: None,
             last_event: None,
             announced: None,
+            interrupts_at_go: 0,
+            commands: None,
         }
     }
 
@@ -200,7 +206,8 @@ impl Shell {
         self.announced = Some(place);
         let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
         let before = self.debugger.stats();
-        let stop = self.debugger.present_stop(&mut observer);
+        let may_pass = self.watcher.interrupts() == self.interrupts_at_go && self.watcher.quit().is_none();
+        let stop = self.debugger.present_stop(may_pass, &mut observer);
         self.teller.tell();
         let announced = self.announce(stop);
         self.count(STOP, before);
@@ -230,6 +237,7 @@ impl Shell {
             let (symbol, at) = (stop.symbol.to_string(), self.debugger.stamp().unix_ms);
             let last = LastEvent::new(event, stop.change.processor, stop.program_counter, symbol, at);
             self.last_event = Some(last);
+            self.commands = self.debugger.commands_at(stop.cause);
             self.report.stop(&stop, self.teller.take_fatal_text());
         }
         Ok(())
@@ -444,7 +452,24 @@ impl Shell {
                 (Box::new(Restarting::ACKNOWLEDGED), After::Restarting)
             }
             ControlCommand::PoolHit => (Box::new(self.pool_hits(arguments)?), After::Next),
-            ControlCommand::Go => match self.go() {
+            ControlCommand::SetBreakpoint => {
+                if self.control().is_none() {
+                    return Err(self.never_runs(command));
+                }
+                let (set, redefined) = self.debugger.set_breakpoint(arguments)?;
+                redefined.into_iter().for_each(|it| self.report.status(&it));
+                (Box::new(set), After::Next)
+            }
+            ControlCommand::ListBreakpoints => (Box::new(self.debugger.breakpoints()), After::Next),
+            ControlCommand::ClearBreakpoints
+            | ControlCommand::DisableBreakpoints
+            | ControlCommand::EnableBreakpoints => {
+                (Box::new(self.debugger.change_breakpoints(control, arguments)?), After::Next)
+            }
+            ControlCommand::Go
+            | ControlCommand::Trace
+            | ControlCommand::StepOver
+            | ControlCommand::StepOut => match self.go_on(control, arguments)? {
                 Resumed::Running => (Box::new(LetGo::Running), After::Running),
                 Resumed::MayBeStopped(why) => (Box::new(LetGo::MayBeStopped { why }), After::Running),
                 Resumed::NeverRuns => return Err(self.never_runs(command)),
@@ -517,6 +542,24 @@ impl Shell {
 
     fn never_runs(&self, command: &str) -> AskError {
         AskError::NeverRuns { command: command.to_owned(), place: self.source().place() }
+    }
+
+    /// Lets the target run as a command wants it.
+    fn go_on(&mut self, command: ControlCommand, arguments: &str) -> Result<Resumed, AskError> {
+        // Whoever presses Ctrl+C from here on wants no pass of a breakpoint to let it run again.
+        self.interrupts_at_go = self.watcher.interrupts();
+        let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
+        let resumed = match command {
+            ControlCommand::Go => self.debugger.go_to(arguments, &mut observer)?,
+            step => self.debugger.step(step, &mut observer)?,
+        };
+        self.resumed(&resumed);
+        Ok(resumed)
+    }
+
+    /// What a breakpoint that the target has come by is to have run.
+    fn take_commands(&mut self) -> Option<String> {
+        self.commands.take()
     }
 
     /// Lets the target run, if it is stopped.

@@ -11,8 +11,9 @@ use super::line;
 use super::rest::Rest;
 use super::writer::{Stream, Writer};
 use crate::commands::{NoteKind, Style};
-use crate::debugger::{Answered, AskError, Notice, Stamp, Stats, Stop};
+use crate::debugger::{Answered, AskError, BreakpointNews, Notice, Stamp, Stats, Stop, StopCause};
 use crate::leaks::Room;
+use crate::memory::VirtAddr;
 use crate::output;
 use crate::session::News;
 use crate::source::KernelVersion;
@@ -176,9 +177,42 @@ impl Report {
                 "nt!PoolHitTag holds the tag {tag}, which nobody here has written: the machine stops at each use of it. It could not be \
                  cleared: {why}; it is tried again when the target is let run. With WinDbg: ed nt!PoolHitTag 0"
             )),
+            Notice::Breakpoint(news) => self.breakpoint(news),
             Notice::RestartedMeanwhile => {
                 self.status("The target restarted while it was being stopped; breaking in again");
             }
+        }
+    }
+
+    fn breakpoint(&self, news: &BreakpointNews<'_>) {
+        let at = |address: &VirtAddr| output::Address { address: *address, pointer_size: 8 };
+        match news {
+            BreakpointNews::First => self.status(
+                "Breakpoints are written into the target's code while it runs. Where no debugger was attached when the machine booted, \
+                 patch protection may answer one in the kernel with bug check 109, minutes later; with memory integrity (HVCI) code \
+                 may not be writable. What holds on this machine is not known",
+            ),
+            BreakpointNews::NotSet { address, why } => {
+                self.status(&format!("The breakpoint at {} is not set: {why}", at(address)));
+            }
+            BreakpointNews::NotWritten { address } => self.status(&format!(
+                "The target has taken the breakpoint at {}, but its code there has not changed: the page is not in memory, and it is \
+                 written when that comes in, or it is protected",
+                at(address)
+            )),
+            BreakpointNews::NotCleared(why) => self.status(&format!(
+                "The breakpoints could not be taken out of the target's code: {why}; it is tried again when the target is let run"
+            )),
+            BreakpointNews::Left { count } => self.status(&format!(
+                "It stopped at a breakpoint that nobody here has set: a debugger that was killed, or lost this target, left {count} in its \
+                 code. They are taken out"
+            )),
+            BreakpointNews::OfAnotherBoot { number, place } => self.status(&format!(
+                "Breakpoint {number} at {place} is of an earlier boot, where that was another place; it is disabled"
+            )),
+            BreakpointNews::NotStepped => self.status(
+                "The instruction at the breakpoint takes long; the target runs without its breakpoints until it stops the next time",
+            ),
         }
     }
 
@@ -217,7 +251,7 @@ impl Report {
                 self.status(&hint);
             }
         }
-        if matches!(stop.change.detail, StateDetail::Exception(_)) {
+        if matches!(stop.change.detail, StateDetail::Exception(_)) && stop.cause != StopCause::Arrived {
             self.status(&event_of(stop));
         }
         if is_nowhere(stop) {
@@ -311,6 +345,10 @@ fn is_nowhere(stop: &Stop) -> bool {
 /// A stop in WinDbg's words.
 pub(super) fn event_of(stop: &Stop) -> String {
     match &stop.change.detail {
+        _ if stop.cause != StopCause::Event => match stop.cause {
+            StopCause::Breakpoint(number) => format!("Breakpoint {number} hit"),
+            _ => "Single step".into(),
+        },
         _ if is_nowhere(stop) => {
             "No processor's registers are in it: where the machine stood is not known".into()
         }

@@ -11,6 +11,9 @@ use super::worst::Worst;
 use crate::session::{Quit, Signal, Watcher};
 use crate::source::{BootId, Control, Halt, IGNORE, Step, Wait};
 
+/// A step that takes longer is told to be waited for.
+const STEP: Duration = Duration::from_millis(500);
+
 /// What a script is, and what bounds it.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
@@ -63,7 +66,10 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
     let mut is_waiting = !shell.is_stopped();
     let mut stops_next_boot = false;
     let mut is_whole = true;
-    while let Some(next) = agenda.next() {
+    loop {
+        // Whoever has set breakpoints and let the target run waits for them, also at the end of the script.
+        let waits = is_waiting && shell.debugger.has_breakpoints();
+        let Some(next) = agenda.next().or_else(|| waits.then(Next::nothing)) else { break };
         let (command, begins_line) = match next {
             Next::Command { text, begins_line } => (text, begins_line),
             Next::Refused(line) => {
@@ -75,7 +81,11 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
             }
         };
         is_whole |= begins_line;
-        let left = |agenda: &mut Agenda| [vec![command.clone()], agenda.take_commands()].concat();
+        let left = |agenda: &mut Agenda| {
+            let mut left = [vec![command.clone()], agenda.take_commands()].concat();
+            left.retain(|it| !it.is_empty());
+            left
+        };
         if let Some(control) = source.control().filter(|_| is_waiting && watcher.interrupts() == interrupts) {
             let reattaches = script.reattaches || std::mem::take(&mut stops_next_boot);
             if let Some(ended) = wait_for_stop(shell, control, script, reattaches)? {
@@ -85,8 +95,16 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
             boot = source.boot();
             // Those have broken in.
             interrupts = watcher.interrupts();
+            if let Some(commands) = shell.take_commands() {
+                is_waiting = false;
+                agenda.put_commands_first(&commands, Next::Command { text: command, begins_line });
+                continue;
+            }
         }
         is_waiting = false;
+        if command.is_empty() {
+            continue;
+        }
         if source.boot() != boot && script.reattaches {
             shell.break_in()?;
             boot = source.boot();
@@ -193,23 +211,35 @@ fn wait_for_stop(
     reattaches: bool,
 ) -> Result<Option<Ended>, ShellError> {
     let watcher = shell.watcher.clone();
-    shell.report.status(&match script.stop_timeout {
+    // A step is over at once, as a rule.
+    let is_step = shell.debugger.is_stepping();
+    let told = match script.stop_timeout {
         Some(timeout) => {
             format!("Waiting for the target to stop by itself, for {timeout:?} at most; Ctrl+C stops it")
         }
         None => {
             "Waiting for the target to stop by itself; Ctrl+C stops it, --stop-timeout bounds the wait".into()
         }
-    });
+    };
+    let mut told_at = is_step.then(|| Instant::now() + STEP);
+    if !is_step {
+        shell.report.status(&told);
+    }
     control.begin(Step::Stop);
     let mut boot = shell.source().boot();
     let mut breaks_in = false;
     let mut deadline = script.stop_timeout.map(|it| Instant::now() + it);
     loop {
-        match control.wait_for_halt(Some(boot), deadline) {
+        match control.wait_for_halt(Some(boot), told_at.into_iter().chain(deadline).min()) {
+            Wait::TimedOut if told_at.take().is_some() => shell.report.status(&told),
             Wait::Done(Halt::Stopped(_)) => {
+                // It may have been stopped to take something out of it before the program is suspended.
+                watcher.wait_out_suspension();
                 shell.announce_stop()?;
-                return Ok(None);
+                // A pass of a breakpoint is gone on from.
+                if shell.is_stopped() {
+                    return Ok(None);
+                }
             }
             Wait::Done(Halt::Restarted) => {
                 boot = shell.source().boot();

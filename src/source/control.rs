@@ -4,10 +4,12 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kd_protocol::VirtAddr;
 use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::RequestError;
 
 use super::boot::BootId;
+use super::breakpoint::BreakpointError;
 use super::planted::{PlantError, Planted};
 
 /// What a target that asks about a failed assertion is answered if nobody says otherwise: go on.
@@ -194,6 +196,42 @@ pub trait Control: Send + Sync {
     /// What this side has in the target's memory.
     fn planted(&self) -> Option<Planted> {
         None
+    }
+
+    /// Sets a breakpoint in the stopped target's code. It is taken out before the target is let run for good, whatever ends the
+    /// session.
+    ///
+    /// # Errors
+    /// [`BreakpointError`]. After [`BreakpointError::Request`] it may be there all the same, and is taken out like one that is.
+    fn set_breakpoint(&self, _address: VirtAddr) -> Result<(), BreakpointError> {
+        Err(BreakpointError::NotLive)
+    }
+
+    /// Takes out all that are set: the target must be stopped. A request each.
+    ///
+    /// # Errors
+    /// [`BreakpointError`]; what is still there is tried again when the target is let run for good.
+    fn clear_breakpoints(&self) -> Result<(), BreakpointError> {
+        Ok(())
+    }
+
+    /// Takes out whatever anybody has set, a debugger that was killed perhaps: a request for each slot. How many there were.
+    ///
+    /// # Errors
+    /// [`BreakpointError`].
+    fn clear_every_breakpoint(&self) -> Result<usize, BreakpointError> {
+        Ok(0)
+    }
+
+    /// Where breakpoints of this side are in the target's code.
+    fn breakpoints(&self) -> Vec<VirtAddr> {
+        Vec::new()
+    }
+
+    /// Lets the processor that stopped carry out one instruction, and the others run meanwhile: a stop follows, that one's as a
+    /// rule.
+    fn trace(&self) -> Resumed {
+        Resumed::NeverRuns
     }
 
     /// What a person can do to let it run where nothing here could.

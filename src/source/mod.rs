@@ -7,12 +7,14 @@
 //! A source knows memory only: names and types are its readers' business.
 
 mod boot;
+mod breakpoint;
 mod control;
 mod image;
 mod planted;
 mod seam;
 
 pub use boot::{BootId, KernelVersion};
+pub use breakpoint::{BREAKPOINT_SLOTS, BreakpointError, InCode, breakpoints_stay};
 pub use control::{BreakInError, Control, Halt, IGNORE, Resumed, Step, Wait};
 pub use image::ImageSource;
 pub use planted::{PlantError, Planted};

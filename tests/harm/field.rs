@@ -10,7 +10,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use kd_protocol::kdnet::Key;
-use verikd_sim::windows::{Build, WINDOWS_7_SP1};
+use verikd_sim::windows::{Build, Growth, WINDOWS_7_SP1};
 use verikd_sim::{Faults, MachineState, Simulator, SimulatorConfig, export_symbols};
 
 /// Longer than anything here takes on a busy machine.
@@ -103,6 +103,14 @@ pub fn wait_until_suspended(process: u32) {
         assert!(Instant::now() < deadline, "process {process} was never stopped");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A machine whose driver leaks by three call paths, on four processors, and is at work beside it.
+pub fn leaking(port: u16, every: Duration, faults: Faults) -> Simulator {
+    let connect = SocketAddr::from(([127, 0, 0, 1], port));
+    let growth = Growth { processors: 4, callers: 3, busy: 4, ..Growth::default() };
+    let config = SimulatorConfig::new(connect, key());
+    Simulator::start(SimulatorConfig { faults, growth, leak_every: Some(every), ..config }).unwrap()
 }
 
 /// A debugger as a process.

@@ -2,22 +2,13 @@
 //! runs and watches for no tag. The machine is asked itself, and its own account is what answers are held against.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use verikd_sim::windows::{Growth, Stop};
-use verikd_sim::{AtBoot, Faults, MachineState, Simulator, SimulatorConfig};
+use verikd_sim::windows::Stop;
+use verikd_sim::{AtBoot, Faults, MachineState, Simulator};
 
-use crate::field::{Debugger, Ended, PATIENCE, cut, free_port, key, runs, subcommand};
-
-/// A machine whose driver leaks by three call paths, on four processors, and is at work beside it.
-fn leaking(port: u16, every: Duration, faults: Faults) -> Simulator {
-    let connect = SocketAddr::from(([127, 0, 0, 1], port));
-    let growth = Growth { processors: 4, callers: 3, busy: 4, ..Growth::default() };
-    let config = SimulatorConfig::new(connect, key());
-    Simulator::start(SimulatorConfig { faults, growth, leak_every: Some(every), ..config }).unwrap()
-}
+use crate::field::{Debugger, Ended, PATIENCE, cut, free_port, leaking, runs, subcommand};
 
 /// `verikd hits`, behind `options`.
 fn hits(port: u16, options: &[&str]) -> Debugger {

@@ -120,6 +120,12 @@ $<EMPTY
 .help
 .help lm
 .kdstats
+bp nt!KeBugCheckEx
+bu nosuch!x
+bl
+bd 0
+be 0
+bc *
 nosuch
 .if (1) { g }
 .symfix
@@ -150,12 +156,15 @@ fn every_command_answers_with_one_object_of_a_committed_schema() {
         ["-c", ".restart"],
         ["-c", ".reboot"],
         ["-c", "g"],
+        ["-c", "t"],
+        ["-c", "p"],
+        ["-c", "gu"],
     ] {
         let output = setup.debug(&["-b", "--write", "--json", how[0], how[1]]);
         objects.extend(output.out.lines().map(|line| serde_json::from_str::<Value>(line).expect(line)));
     }
     let typed = lines.lines().filter(|line| !line.is_empty());
-    let typed = typed.chain([dump.as_str(), HITS, ".restart", ".reboot", "g"]);
+    let typed = typed.chain([dump.as_str(), HITS, ".restart", ".reboot", "g", "t", "p", "gu"]);
     let commands: Vec<&str> = objects.iter().map(|line| line["command"].as_str().unwrap()).collect();
     assert_eq!(commands, typed.collect::<Vec<_>>(), "one object a command, in order");
     let beside = setup.debug(&["-b", "--json", "--stats", "-c", "r rip"]);

@@ -18,7 +18,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A simulated machine and a session with it.
 pub(crate) struct Live {
     pub(crate) session: Arc<Session>,
-    _target: Simulator,
+    target: Simulator,
     symbols: tempfile::TempDir,
 }
 
@@ -41,7 +41,7 @@ impl Live {
     pub(crate) fn shell(&self) -> (Shell, impl Fn() -> String) {
         let out = Transcript::default();
         let writer = Writer::new(out.clone(), Transcript::default());
-        let debugger = Debugger::new(Arc::clone(&self.session), self.symbol_path(), PATIENCE);
+        let debugger = self.debugger();
         let watcher = self.session.watcher();
         let shell = Shell::new(debugger, watcher, Report::new(Format::Text, writer.clone()));
         let answered = move || {
@@ -49,6 +49,15 @@ impl Live {
             out.text()
         };
         (shell, answered)
+    }
+
+    pub(crate) fn debugger(&self) -> Debugger {
+        Debugger::new(Arc::clone(&self.session), self.symbol_path(), PATIENCE)
+    }
+
+    /// Breakpoints that are in the machine's code.
+    pub(crate) fn breakpoints(&self) -> usize {
+        self.target.breakpoints()
     }
 
     pub(crate) fn over_serial_line(build: &'static Build, scenario: Scenario) -> Self {
@@ -62,7 +71,7 @@ impl Live {
         let line = Connection::Com(ComLine { port, reconnect: false });
         let session = Arc::new(Session::open(&SessionConfig::over(line)).unwrap());
         session.wait_for_target(Some(PATIENCE)).unwrap();
-        Self { session, _target: target, symbols }
+        Self { session, target, symbols }
     }
 
     pub(crate) fn of(build: &'static Build, scenario: Scenario) -> Self {
@@ -94,7 +103,7 @@ impl Live {
         let config = SimulatorConfig { build, scenario, growth, leak_every, ..port };
         let target = Simulator::start(config).unwrap();
         session.wait_for_target(Some(PATIENCE)).unwrap();
-        Self { session, _target: target, symbols }
+        Self { session, target, symbols }
     }
 
     /// Where the stopped machine keeps its pool log.

@@ -1,5 +1,6 @@
 //! What queries cost a live target, in requests: over real UDP, against the simulated machine. Counts, no times.
 
+mod breakpoints;
 mod grown;
 mod hits;
 mod leaks;

@@ -96,12 +96,17 @@ impl<'a, 't> Code<'a, 't> {
         self.target.function_part(address).ok().flatten()
     }
 
-    /// The instruction at an address alone.
+    /// The instruction at an address, from the bytes that the target reported of it if it did.
+    pub(super) fn instruction(&self, address: VirtAddr, reported: &[u8]) -> Option<Instruction> {
+        match reported {
+            [] => self.run(address, LONGEST, 1).instructions.pop(),
+            reported => Instruction::decode(self.bitness, address, reported),
+        }
+    }
+
+    /// The instruction at an address alone, as it is told.
     pub(super) fn one(&self, address: VirtAddr, reported: &[u8]) -> Option<InstructionLine> {
-        let instruction = match reported {
-            [] => self.run(address, LONGEST, 1).instructions.pop()?,
-            reported => Instruction::decode(self.bitness, address, reported)?,
-        };
+        let instruction = self.instruction(address, reported)?;
         let module = self.target.module_at(address);
         let name = |at: VirtAddr| {
             let module = module.as_ref().filter(|module| module.contains(at));

@@ -58,6 +58,14 @@ impl Instruction {
         self.decoded.is_some()
     }
 
+    /// True for a call, and for what is repeated: a step goes over it.
+    pub(super) fn is_stepped_over(&self) -> bool {
+        self.decoded.as_ref().is_some_and(|it| {
+            let is_call = matches!(it.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+            is_call || it.has_rep_prefix() || it.has_repne_prefix()
+        })
+    }
+
     /// True if its last operand is a constant of four bytes, which end it.
     pub(super) fn ends_in_constant(&self) -> bool {
         let last =

@@ -25,6 +25,7 @@ use crate::memory::StopId;
 use crate::target::{Target, TargetError, VirtAddr};
 
 use code::{Code, MOST};
+use instruction::Instruction;
 use report::Unassembly;
 
 pub use report::InstructionLine;
@@ -139,6 +140,14 @@ fn function(text: &str, target: &Target<'_>) -> Found {
 pub fn instruction_at(target: &Target<'_>, address: VirtAddr, reported: &[u8]) -> Option<InstructionLine> {
     let code = Code::of(target).ok()?;
     code.one(address, reported)
+}
+
+/// Where an instruction ends that a step goes over: a call, or one that is repeated. Nothing if it is no such one. `reported` is as
+/// for [`instruction_at`].
+#[must_use]
+pub fn end_of_call(target: &Target<'_>, address: VirtAddr, reported: &[u8]) -> Option<VirtAddr> {
+    let code = Code::of(target).ok()?;
+    code.instruction(address, reported).filter(Instruction::is_stepped_over).map(|it| it.end())
 }
 
 /// The instruction whose last four bytes lie at `constant`, by where the function's part begins whose code it is. Nothing

@@ -248,7 +248,7 @@ impl Running<'_> {
     fn stopped_by_itself(&mut self) -> Result<Option<Next>, Ended> {
         let shell = &mut *self.shell;
         let mut observer = ShellObserver { report: &shell.report, teller: &shell.teller };
-        let stop = match shell.debugger.present_stop(&mut observer) {
+        let stop = match shell.debugger.present_stop(false, &mut observer) {
             Ok(Some(stop)) => stop,
             Ok(None) => return Ok(None),
             Err(error) => return Err(self.lost(error)),

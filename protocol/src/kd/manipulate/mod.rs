@@ -363,6 +363,16 @@ impl Manipulate {
         Self::new(ApiNumber::CONTINUE2, Arm::Continue2(arm))
     }
 
+    /// Lets the processor that stopped carry out one instruction, and the others run; a stop follows.
+    #[must_use]
+    pub const fn trace(continue_status: NtStatus) -> Self {
+        let mut request = Self::continue2(continue_status);
+        if let Arm::Continue2(arm) = &mut request.arm {
+            arm.trace_flag = 1;
+        }
+        request
+    }
+
     /// The reply to this request, as a target builds it: its own copy with a status and data.
     #[must_use]
     pub fn reply(&self, return_status: NtStatus, data: Bytes) -> Self {

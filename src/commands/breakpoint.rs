@@ -1,0 +1,312 @@
+//! `bp`, `bu`, `bl`, `bc`, `bd`, `be`: breakpoints in the target's code.
+//!
+//! ```text
+//! 0: kd> bp nt!ExAllocatePoolWithTag "k 5; g"
+//! 0: kd> bl
+//!  0 e Disable Clear  fffff800`0159f4d0     0001 (0001) nt!ExAllocatePoolWithTag "k 5; g"
+//! ```
+//! What is asked for, and what there is: the debugger keeps them and sets them whenever the target is let run.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::answer::Facts;
+use super::arguments::Arguments;
+use super::context::Context;
+use super::error::QueryError;
+use super::expression::{Expression, ExpressionCause};
+use super::schema::Schema;
+use super::spec::{Category, CommandSpec, ControlCommand, Glued, Run, Takes};
+use crate::output::{self, TargetText};
+use crate::target::{Target, TargetError, VirtAddr};
+
+pub(super) static SET: CommandSpec = CommandSpec {
+    names: &["bp", "bu"],
+    usage: "bp [/1] ADDRESS [PASSES] [\"COMMANDS\"]",
+    summary: "stop the target whenever it comes by an address",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Target,
+    details: &[
+        ("ADDRESS", "of an instruction; a name that nothing loaded has is looked for again at each g"),
+        (
+            "PASSES",
+            "stop at that pass (hexadecimal); each pass before it stops the whole machine for some four requests",
+        ),
+        ("\"COMMANDS\"", "run at each stop there; \"k; g\" shows the stack and goes on"),
+        ("/1", "once: it is gone after its first stop"),
+        ("", "it is in the target's code only while the target runs, and taken out on every way out"),
+    ],
+    answers: &[Breakpoints::SCHEMA],
+    run: Run::Control(ControlCommand::SetBreakpoint),
+};
+
+pub(super) static LIST: CommandSpec = CommandSpec {
+    names: &["bl"],
+    usage: "bl",
+    summary: "list breakpoints",
+    takes: Takes::Nothing,
+    category: Category::Target,
+    details: &[],
+    answers: &[Breakpoints::SCHEMA],
+    run: Run::Control(ControlCommand::ListBreakpoints),
+};
+
+macro_rules! changes {
+    ($($spec:ident $name:literal $command:ident $summary:literal;)+) => {$(
+        pub(super) static $spec: CommandSpec = CommandSpec {
+            names: &[$name],
+            usage: concat!($name, " * | N | N-M"),
+            summary: $summary,
+            takes: Takes::Arguments(Glued::Slash),
+            category: Category::Target,
+            details: &[("*", "all"), ("N", "those with these numbers, as bl shows them, one or several"), ("N-M", "those from N to M")],
+            answers: &[Breakpoints::SCHEMA],
+            run: Run::Control(ControlCommand::$command),
+        };
+    )+};
+}
+
+changes! {
+    CLEAR "bc" ClearBreakpoints "remove breakpoints";
+    DISABLE "bd" DisableBreakpoints "disable breakpoints: they stay in the list";
+    ENABLE "be" EnableBreakpoints "enable breakpoints that were disabled";
+}
+
+/// What `bp` is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakpointOrder {
+    /// The address, as it was typed.
+    pub place: String,
+    /// The address; nothing if no name of it is known yet.
+    pub address: Option<VirtAddr>,
+    /// At which pass the target is to stop: 1 is the first.
+    pub passes: u32,
+    /// What is run at each stop.
+    pub commands: Option<String>,
+    /// It is gone after its first stop.
+    pub is_one_shot: bool,
+}
+
+impl BreakpointOrder {
+    /// What the arguments of `bp` ask for.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn parse(text: &str, target: &Target<'_>) -> Result<Self, QueryError> {
+        let mut arguments = Arguments::new(&SET, text);
+        let mut is_one_shot = false;
+        while let Some(option) = arguments.peek().filter(|it| it.starts_with('/')) {
+            if option != "/1" {
+                return Err(
+                    arguments.usage(format!("{option} is not known here; /1 is, and conditions are not"))
+                );
+            }
+            is_one_shot = true;
+            arguments.word();
+        }
+        if arguments.is_empty() || arguments.rest().starts_with('"') {
+            return Err(arguments.usage("an address is missing"));
+        }
+        let whole = arguments.rest();
+        let failed = |source| QueryError::Expression { command: SET.names[0], source };
+        let (_, rest) = Expression::parse_prefix(whole).map_err(failed)?;
+        let place = whole[..whole.len() - rest.len()].trim().to_owned();
+        let mut arguments = Arguments::new(&SET, rest);
+        let address = resolve(&place, target)?;
+        let passes = match arguments.rest() {
+            "" => 1,
+            rest if rest.starts_with('"') => 1,
+            _ => {
+                let number = arguments.expression(target)?;
+                let fits = u32::try_from(number).ok().filter(|number| *number > 0);
+                fits.ok_or_else(|| arguments.usage(format!("{number:#x} is no number of passes")))?
+            }
+        };
+        let commands = arguments.rest().starts_with('"').then(|| arguments.name()).flatten();
+        let commands = commands.filter(|it| !it.is_empty()).map(str::to_owned);
+        arguments.end()?;
+        Ok(Self { place, address, passes, commands, is_one_shot })
+    }
+}
+
+/// The address that an expression names in a target; nothing if it has a name that nothing loaded has.
+///
+/// # Errors
+/// [`QueryError`].
+pub fn resolve(place: &str, target: &Target<'_>) -> Result<Option<VirtAddr>, QueryError> {
+    let value = Expression::parse(place).and_then(|it| it.evaluate(place, target));
+    match value {
+        Ok(value) => Ok(Some(target.address(value))),
+        Err(error) => match error.cause() {
+            ExpressionCause::Target(
+                TargetError::NoModule(_)
+                | TargetError::Unknown { .. }
+                | TargetError::NoSymbol { .. }
+                | TargetError::NoSymbols { .. },
+            ) => Ok(None),
+            _ => Err(QueryError::Expression { command: SET.names[0], source: error }),
+        },
+    }
+}
+
+/// The address that `g` is told to run to.
+///
+/// # Errors
+/// [`QueryError`].
+pub fn address_of_go(text: &str, target: &Target<'_>) -> Result<VirtAddr, QueryError> {
+    let mut arguments = Arguments::new(&super::control::GO, text);
+    let address = arguments.address(target)?;
+    arguments.end()?;
+    Ok(address)
+}
+
+/// Which breakpoints a command is about: all, or those in these ranges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    All,
+    /// First and last of each range.
+    Numbers(Vec<(u32, u32)>),
+}
+
+impl Which {
+    /// What the arguments of `bc`, `bd` and `be` name.
+    ///
+    /// # Errors
+    /// [`QueryError::Usage`].
+    pub fn parse(text: &str, command: ControlCommand) -> Result<Self, QueryError> {
+        let spec = match command {
+            ControlCommand::DisableBreakpoints => &DISABLE,
+            ControlCommand::EnableBreakpoints => &ENABLE,
+            _ => &CLEAR,
+        };
+        let usage = |problem| QueryError::Usage { command: spec.names[0], problem, usage: spec.usage };
+        let words: Vec<_> = text.split([' ', ',', '\t']).filter(|it| !it.is_empty()).collect();
+        if words == ["*"] {
+            return Ok(Self::All);
+        }
+        if words.is_empty() {
+            return Err(usage("which of them is not said".to_owned()));
+        }
+        let range = |word: &&str| {
+            let (first, last) = word.split_once('-').unwrap_or((word, word));
+            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            (first <= last).then_some((first, last))
+        };
+        let ranges = words
+            .iter()
+            .map(|word| range(word).ok_or_else(|| usage(format!("`{word}` is no number of a breakpoint"))));
+        Ok(Self::Numbers(ranges.collect::<Result<_, _>>()?))
+    }
+
+    /// True if the one with this number is among them.
+    #[must_use]
+    pub fn has(&self, number: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Numbers(ranges) => ranges.iter().any(|(first, last)| (*first..=*last).contains(&number)),
+        }
+    }
+}
+
+/// Breakpoints that a command is about.
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
+pub struct Breakpoints {
+    /// One each, by their numbers.
+    pub breakpoints: Vec<Breakpoint>,
+    /// They are shown: what is only changed is not.
+    #[serde(skip)]
+    pub is_list: bool,
+}
+
+/// One breakpoint.
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
+pub struct Breakpoint {
+    /// Its number.
+    pub number: u32,
+    /// The target stops at it.
+    pub enabled: bool,
+    /// Where; nothing if no name of its place is known yet.
+    #[serde(serialize_with = "output::address_or_null")]
+    #[schemars(with = "Option<output::Hex>")]
+    pub address: Option<VirtAddr>,
+    /// Passes until the target stops.
+    pub passes_left: u32,
+    /// At which pass it was told to stop.
+    pub passes: u32,
+    /// What lies there, or what was typed where that is not known yet.
+    pub place: TargetText,
+    /// What is run at each stop.
+    pub commands: Option<String>,
+    /// It is gone after its first stop.
+    pub one_shot: bool,
+    /// How often the target came by.
+    pub hits: u64,
+}
+
+impl Breakpoints {
+    /// The form of its JSON.
+    pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("breakpoints");
+}
+
+impl Facts for Breakpoints {
+    fn schema(&self) -> Schema {
+        Self::SCHEMA
+    }
+
+    fn write_text(&self, context: &Context, out: &mut dyn fmt::Write) -> fmt::Result {
+        for it in &self.breakpoints {
+            if !self.is_list {
+                if it.address.is_none() && it.enabled {
+                    writeln!(out, "Bp expression '{}' could not be resolved, adding deferred bp", it.place)?;
+                }
+                continue;
+            }
+            let state = if it.enabled { 'e' } else { 'd' };
+            let (number, place) = (it.number, &it.place);
+            let (change, passes) = (if it.enabled { "Disable" } else { "Enable" }, it.passes);
+            let counts = format!("{:04x} ({passes:04x})", it.passes_left);
+            match it.address {
+                Some(address) => {
+                    write!(
+                        out,
+                        "{number:2} {state} {change} Clear  {}     {counts} {place}",
+                        context.address(address)
+                    )?;
+                }
+                None => write!(
+                    out,
+                    "{number:2} {state}u {change} Clear  {:w$}     {counts} ({place})",
+                    "",
+                    w = context.address(VirtAddr(0)).to_string().len()
+                )?,
+            }
+            if it.one_shot {
+                write!(out, " /1")?;
+            }
+            if let Some(commands) = &it.commands {
+                write!(out, " \"{commands}\"")?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_ranges_name_breakpoints() {
+        let which = |text| Which::parse(text, ControlCommand::ClearBreakpoints);
+        assert_eq!(which("*").unwrap(), Which::All);
+        let some = which("0, 2-4 7").unwrap();
+        let named: Vec<_> = (0..9).filter(|it| some.has(*it)).collect();
+        assert_eq!(named, [0, 2, 3, 4, 7]);
+        for wrong in ["", "x", "4-2", "-1", "1-", "99999999999"] {
+            assert!(matches!(which(wrong), Err(QueryError::Usage { .. })), "{wrong}");
+        }
+    }
+}

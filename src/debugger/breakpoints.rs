@@ -1,0 +1,191 @@
+//! Breakpoints: a list that a person keeps, and what is known of those that are in the target's code while that runs. What is done
+//! with them: `running.rs`.
+//!
+//! ```text
+//!   bp --> the list --> go: one instruction where it stands at one of them, all set, let run
+//!             ^                                                          |
+//!             `-- taken out at the next stop, whatever it is for --------'   a pass, or another thread: it goes on
+//! ```
+//! While the target stands still its code is its own: what is read is what the image has, and a debugger that is killed then
+//! leaves nothing behind. The session answers for those that are set. Source: PROTOCOL.md 14.
+
+use std::collections::BTreeSet;
+
+use crate::commands::{Breakpoint, BreakpointOrder, Breakpoints};
+use crate::memory::VirtAddr;
+use crate::source::{BootId, BreakpointError};
+
+/// Why a target stopped, as far as the person before it wanted that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StopCause {
+    /// Nobody here did.
+    #[default]
+    Event,
+    /// It came by the breakpoint with this number.
+    Breakpoint(u32),
+    /// A step is over, or the address reached that it was let run to.
+    Arrived,
+}
+
+/// Something about breakpoints that is said while the target is let run or stops.
+#[derive(Debug)]
+pub enum BreakpointNews<'a> {
+    /// The first one is set in this session.
+    First,
+    /// It is not set, and the target runs without it.
+    NotSet {
+        /// Where.
+        address: VirtAddr,
+        /// Why not.
+        why: &'a BreakpointError,
+    },
+    /// The target took it, and its code has not changed.
+    NotWritten {
+        /// Where.
+        address: VirtAddr,
+    },
+    /// Those that are set could not be taken out.
+    NotCleared(&'a BreakpointError),
+    /// There were breakpoints that nobody here has set.
+    Left {
+        /// How many.
+        count: usize,
+    },
+    /// Its place is of an earlier boot.
+    OfAnotherBoot {
+        /// Its number.
+        number: u32,
+        /// What was typed.
+        place: &'a str,
+    },
+    /// The instruction at a breakpoint takes long: the target runs without its breakpoints.
+    NotStepped,
+}
+
+/// The list.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) entries: Vec<Entry>,
+    pub(super) temporary: Option<Temporary>,
+    /// The next stop of a single step is wanted.
+    pub(super) is_stepping: bool,
+    /// Where breakpoints were set in this boot.
+    pub(super) set: BTreeSet<VirtAddr>,
+    /// Those whose code was seen to have changed.
+    pub(super) seen: BTreeSet<VirtAddr>,
+    boot: BootId,
+    pub(super) is_first_told: bool,
+}
+
+/// One of the list.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) number: u32,
+    pub(super) order: BreakpointOrder,
+    pub(super) name: String,
+    pub(super) is_enabled: bool,
+    pub(super) left: u32,
+    pub(super) hits: u64,
+}
+
+/// One that is there for a single run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Temporary {
+    pub(super) address: VirtAddr,
+    /// Who is to come by, and with a stack pointer not below this; anybody if nothing.
+    pub(super) by: Option<(VirtAddr, u64)>,
+}
+
+/// What a stop has to do with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    /// The target stops.
+    Stop(StopCause),
+    /// It is to go on.
+    Passing,
+}
+
+impl Entry {
+    fn shown(&self) -> Breakpoint {
+        Breakpoint {
+            number: self.number,
+            enabled: self.is_enabled,
+            address: self.order.address,
+            passes_left: self.left,
+            passes: self.order.passes,
+            place: self.name.as_str().into(),
+            commands: self.order.commands.clone(),
+            one_shot: self.order.is_one_shot,
+            hits: self.hits,
+        }
+    }
+}
+
+impl Table {
+    pub(super) fn shown(&self, is_list: bool, fits: impl Fn(&Entry) -> bool) -> Breakpoints {
+        let breakpoints = self.entries.iter().filter(|it| fits(it)).map(Entry::shown).collect();
+        Breakpoints { breakpoints, is_list }
+    }
+
+    /// What is to be in the code of the target when it runs.
+    pub(super) fn wanted(&self) -> BTreeSet<VirtAddr> {
+        let entries = self.entries.iter().filter(|it| it.is_enabled).filter_map(|it| it.order.address);
+        entries.chain(self.temporary.map(|it| it.address)).collect()
+    }
+
+    /// True if one instruction is being carried out.
+    pub(super) const fn is_stepping(&self) -> bool {
+        self.is_stepping || self.temporary.is_some()
+    }
+
+    /// True if the target is to stop anywhere.
+    pub(super) fn has_enabled(&self) -> bool {
+        self.entries.iter().any(|it| it.is_enabled)
+    }
+
+    fn commands(&self, number: u32) -> Option<&str> {
+        self.entries.iter().find(|it| it.number == number)?.order.commands.as_deref()
+    }
+}
+
+impl Table {
+    /// What is known of another boot is known no more.
+    pub(super) fn begin_boot(&mut self, boot: BootId) {
+        if self.boot == boot {
+            return;
+        }
+        let is_first = self.boot == BootId::default();
+        self.boot = boot;
+        self.set.clear();
+        self.seen.clear();
+        self.temporary = None;
+        self.is_stepping = false;
+        if is_first {
+            return;
+        }
+        for entry in &mut self.entries {
+            entry.order.address = None;
+            entry.name.clone_from(&entry.order.place);
+        }
+    }
+}
+
+impl Table {
+    /// Counts a pass of the enabled breakpoint at an address: what that means. Nothing if there is none.
+    pub(super) fn pass(&mut self, at: VirtAddr) -> Option<Met> {
+        let is_it = |it: &&mut Entry| it.is_enabled && it.order.address == Some(at);
+        let entry = self.entries.iter_mut().find(is_it)?;
+        entry.hits += 1;
+        entry.left = entry.left.saturating_sub(1).max(1);
+        let is_due = entry.hits >= u64::from(entry.order.passes);
+        Some(if is_due { Met::Stop(StopCause::Breakpoint(entry.number)) } else { Met::Passing })
+    }
+
+    /// What is run at a stop for this reason, and forgets the breakpoint if it was for one stop.
+    pub(super) fn take_commands(&mut self, cause: StopCause) -> Option<String> {
+        let StopCause::Breakpoint(number) = cause else { return None };
+        let commands = self.commands(number).map(str::to_owned);
+        self.entries.retain(|it| it.number != number || !it.order.is_one_shot);
+        commands
+    }
+}

@@ -1,0 +1,430 @@
+//! Breakpoints and steps: what is done to let a target run as a person wants it, and what a stop has to do with that.
+//!
+//! ```text
+//!   bp --> the list --> go: one instruction where it stands at one of them, all set, let run
+//!             ^                                                          |
+//!             `-- taken out at the next stop, whatever it is for --------'   a pass, or another thread: it goes on
+//! ```
+//! Source: docs/execution.md.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kd_protocol::MachineType;
+use kd_protocol::kd::{NtStatus, StateChange, StateDetail};
+
+use super::breakpoints::{BreakpointNews, Entry, Met, StopCause, Temporary};
+use super::error::{AskError, DebugError};
+use super::stop::reported;
+use super::{Debugger, Notice, Observer};
+use crate::commands::{
+    BreakpointOrder, Breakpoints, ControlCommand, QueryError, Which, address_of_go, end_of_call, number,
+    resolve,
+};
+use crate::memory::VirtAddr;
+use crate::source::{BreakpointError, Control, Halt, IGNORE, Resumed, Wait};
+use crate::target::Target;
+
+/// One instruction is over within this, or is one that waits.
+const ONE_INSTRUCTION: Duration = Duration::from_secs(2);
+/// Instructions one behind the other that have breakpoints each.
+const MOST_STEPS: usize = 16;
+
+/// How the target is let run.
+enum Way<'a> {
+    /// As it goes.
+    Free,
+    /// To this address.
+    To(&'a str),
+    /// One instruction.
+    Trace,
+    /// The same, a call to its end.
+    Over,
+    /// Until the function returns.
+    Out,
+}
+
+/// What became of an instruction that was stepped over.
+enum Stepped {
+    /// It stands behind the breakpoint.
+    Off,
+    /// It stopped for something else, which is to be told.
+    Elsewhere,
+    /// It was not stopped again.
+    Not(Resumed),
+}
+
+impl Debugger {
+    /// Sets a breakpoint, as `bp` is told; it is in the target's code whenever that runs. If it was there already, that in words.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn set_breakpoint(&mut self, arguments: &str) -> Result<(Breakpoints, Option<String>), AskError> {
+        let target = self.target().ok_or_else(|| self.why_not_stopped())?;
+        let order = BreakpointOrder::parse(arguments, &target)?;
+        let name = order.address.map_or_else(|| order.place.clone(), |at| target.symbol_at(at).to_string());
+        drop(target);
+        self.source.rest();
+        let boot = self.source.boot();
+        let table = &mut self.breakpoints;
+        table.begin_boot(boot);
+        let is_there = |it: &Entry| {
+            order.address.map_or(it.order.place == order.place, |at| it.order.address == Some(at))
+        };
+        let there = table.entries.iter().find(|it| is_there(it)).map(|it| it.number);
+        table.entries.retain(|it| !is_there(it));
+        let is_free = |number: &u32| table.entries.iter().all(|it| it.number != *number);
+        let number = there.unwrap_or_else(|| (0..).find(is_free).unwrap_or(u32::MAX));
+        table.entries.push(Entry { number, left: order.passes, order, name, is_enabled: true, hits: 0 });
+        table.entries.sort_by_key(|it| it.number);
+        let redefined = there.map(|number| format!("breakpoint {number} redefined"));
+        Ok((table.shown(false, |it| it.number == number), redefined))
+    }
+
+    /// All breakpoints.
+    #[must_use]
+    pub fn breakpoints(&self) -> Breakpoints {
+        self.breakpoints.shown(true, |_| true)
+    }
+
+    /// Removes, disables or enables breakpoints, as `bc`, `bd` or `be` is told: those that are left of them.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn change_breakpoints(
+        &mut self,
+        command: ControlCommand,
+        arguments: &str,
+    ) -> Result<Breakpoints, AskError> {
+        let which = Which::parse(arguments, command)?;
+        let table = &mut self.breakpoints;
+        let found: Vec<u32> = table.entries.iter().map(|it| it.number).filter(|it| which.has(*it)).collect();
+        if found.is_empty() && which != Which::All {
+            return Err(AskError::NotRun("there is no breakpoint with such a number; bl lists them".into()));
+        }
+        if command == ControlCommand::ClearBreakpoints {
+            table.entries.retain(|it| !found.contains(&it.number));
+        }
+        for entry in table.entries.iter_mut().filter(|it| found.contains(&it.number)) {
+            entry.is_enabled = command == ControlCommand::EnableBreakpoints;
+        }
+        // What is deferred was told when it was set.
+        Ok(table.shown(false, |it| found.contains(&it.number) && it.order.address.is_some()))
+    }
+
+    /// True if the target is to stop at a breakpoint.
+    #[must_use]
+    pub fn has_breakpoints(&self) -> bool {
+        self.breakpoints.has_enabled()
+    }
+
+    /// True if the target runs to the end of a step, or to an address.
+    #[must_use]
+    pub const fn is_stepping(&self) -> bool {
+        self.breakpoints.is_stepping()
+    }
+
+    /// What is to be run at a stop for this reason: once a stop.
+    pub fn commands_at(&mut self, cause: StopCause) -> Option<String> {
+        self.breakpoints.take_commands(cause)
+    }
+
+    /// Lets the stopped target run with all breakpoints set: to an address, if one is named.
+    ///
+    /// # Errors
+    /// [`AskError`]: the target stands still.
+    pub fn go_to(&mut self, place: &str, observer: &mut dyn Observer) -> Result<Resumed, AskError> {
+        let way = if place.is_empty() { Way::Free } else { Way::To(place) };
+        self.go_this_way(&way, observer)
+    }
+
+    /// Lets the stopped target run for one instruction (`t`), the same with calls to their ends (`p`), until the function
+    /// returns (`gu`): another command is a bug. A stop follows.
+    ///
+    /// # Errors
+    /// [`AskError`]: the target stands still.
+    pub fn step(
+        &mut self,
+        command: ControlCommand,
+        observer: &mut dyn Observer,
+    ) -> Result<Resumed, AskError> {
+        let way = match command {
+            ControlCommand::Trace => Way::Trace,
+            ControlCommand::StepOver => Way::Over,
+            ControlCommand::StepOut => Way::Out,
+            _ => panic!("{command:?} does not step"),
+        };
+        self.go_this_way(&way, observer)
+    }
+
+    fn go_this_way(&mut self, way: &Way<'_>, observer: &mut dyn Observer) -> Result<Resumed, AskError> {
+        self.breakpoints.temporary = None;
+        self.breakpoints.is_stepping = false;
+        if !matches!(way, Way::Free) {
+            let aim = {
+                let target = self.target().ok_or_else(|| self.why_not_stopped())?;
+                let change = self.source.stopped().ok_or_else(|| self.why_not_stopped())?;
+                aim(way, &target, &change)?
+            };
+            self.source.rest();
+            if aim.is_none() {
+                self.breakpoints.is_stepping = true;
+                self.choose_none();
+                return Ok(self.control().map_or(Resumed::NeverRuns, Control::trace));
+            }
+            self.breakpoints.temporary = aim;
+        }
+        Ok(self.go_on(observer))
+    }
+
+    /// Lets the stopped target run with all breakpoints set.
+    pub(super) fn go_on(&mut self, observer: &mut dyn Observer) -> Resumed {
+        self.choose_none();
+        let boot = self.source.boot();
+        self.breakpoints.begin_boot(boot);
+        self.resolve_again(observer);
+        let wanted = self.breakpoints.wanted();
+        let at = self.target().zip(self.source.stopped());
+        let at = at.map(|(target, change)| target.address(change.program_counter.0));
+        let Some(at) = at.filter(|_| !wanted.is_empty()) else { return self.go() };
+        if wanted.contains(&at) {
+            match self.step_off(&wanted) {
+                Stepped::Off => {}
+                Stepped::Elsewhere => return Resumed::Running,
+                Stepped::Not(resumed) => {
+                    if resumed == Resumed::Running {
+                        observer.notice(&Notice::Breakpoint(BreakpointNews::NotStepped));
+                    }
+                    return resumed;
+                }
+            }
+        }
+        if !std::mem::replace(&mut self.breakpoints.is_first_told, true) {
+            observer.notice(&Notice::Breakpoint(BreakpointNews::First));
+        }
+        for address in wanted {
+            self.set_in_code(address, observer);
+        }
+        self.go()
+    }
+
+    /// Looks again for the places of those that have none in this boot.
+    fn resolve_again(&mut self, observer: &mut dyn Observer) {
+        let mut entries = std::mem::take(&mut self.breakpoints.entries);
+        if let Some(target) = self.target() {
+            for entry in entries.iter_mut().filter(|it| it.is_enabled && it.order.address.is_none()) {
+                match resolve(&entry.order.place, &target) {
+                    Ok(Some(address)) if is_by_name(&entry.order.place) => {
+                        entry.order.address = Some(address);
+                        entry.name = target.symbol_at(address).to_string();
+                    }
+                    Ok(None) => {}
+                    Ok(Some(_)) | Err(_) => {
+                        entry.is_enabled = false;
+                        let news =
+                            BreakpointNews::OfAnotherBoot { number: entry.number, place: &entry.order.place };
+                        observer.notice(&Notice::Breakpoint(news));
+                    }
+                }
+            }
+        }
+        self.breakpoints.entries = entries;
+    }
+
+    /// Has the processor carry out the instruction that a breakpoint is at, while none is set.
+    fn step_off(&self, wanted: &BTreeSet<VirtAddr>) -> Stepped {
+        let Some(control) = self.control() else { return Stepped::Not(Resumed::NeverRuns) };
+        let boot = self.source.boot();
+        for _ in 0..MOST_STEPS {
+            match control.trace() {
+                Resumed::Running => {}
+                other => return Stepped::Not(other),
+            }
+            let deadline = control.deadline_after(ONE_INSTRUCTION);
+            let change = loop {
+                match control.wait_for_halt(Some(boot), Some(deadline)) {
+                    Wait::Done(Halt::Stopped(change)) => break change,
+                    Wait::Done(Halt::Prompt(prompt)) => {
+                        control.answer_prompt(prompt, Bytes::from_static(IGNORE));
+                    }
+                    Wait::Done(Halt::Restarted) => return Stepped::Elsewhere,
+                    Wait::TimedOut | Wait::Interrupted | Wait::Ended(_) => {
+                        return Stepped::Not(Resumed::Running);
+                    }
+                }
+            };
+            let Some(target) = self.target() else { return Stepped::Elsewhere };
+            if !is_exception(&change, NtStatus::SINGLE_STEP) {
+                return Stepped::Elsewhere;
+            }
+            // The next instruction may have one too, which is met there.
+            if !wanted.contains(&target.address(change.program_counter.0)) {
+                return Stepped::Off;
+            }
+        }
+        Stepped::Elsewhere
+    }
+
+    fn set_in_code(&mut self, address: VirtAddr, observer: &mut dyn Observer) {
+        self.memory.forget();
+        let Some(control) = self.control() else { return };
+        let mut set = control.set_breakpoint(address);
+        // Slots may be taken by a debugger that was killed.
+        if matches!(set, Err(BreakpointError::Refused { .. })) && control.breakpoints().is_empty() {
+            set = control.clear_every_breakpoint().and_then(|_| control.set_breakpoint(address));
+        }
+        if let Err(why) = set {
+            return observer.notice(&Notice::Breakpoint(BreakpointNews::NotSet { address, why: &why }));
+        }
+        self.breakpoints.set.insert(address);
+        if self.breakpoints.seen.contains(&address) {
+            return;
+        }
+        // The target takes one that it cannot write, and says nothing.
+        let is_written = self.target().is_some_and(|target| is_breakpoint_at(&target, address));
+        self.memory.forget();
+        if is_written {
+            self.breakpoints.seen.insert(address);
+        } else {
+            observer.notice(&Notice::Breakpoint(BreakpointNews::NotWritten { address }));
+        }
+    }
+
+    /// Takes out the breakpoints that are set. Why the target stopped; nothing for a pass.
+    pub(super) fn meet(
+        &mut self,
+        change: &StateChange,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<StopCause>, DebugError> {
+        self.know_boot(observer)?;
+        Ok(match self.met(change, observer) {
+            Met::Stop(cause) => Some(cause),
+            Met::Passing => None,
+        })
+    }
+
+    fn met(&mut self, change: &StateChange, observer: &mut dyn Observer) -> Met {
+        let Some(control) = self.control() else { return Met::Stop(StopCause::Event) };
+        let was_set = !control.breakpoints().is_empty();
+        if was_set && let Err(why) = control.clear_breakpoints() {
+            observer.notice(&Notice::Breakpoint(BreakpointNews::NotCleared(&why)));
+        }
+        let boot = self.source.boot();
+        self.breakpoints.begin_boot(boot);
+        let Some(target) = self.target() else { return Met::Stop(StopCause::Event) };
+        let at = target.address(change.program_counter.0);
+        let thread = target.address(change.thread.0);
+        let is_left = is_left_behind(change, &target);
+        drop(target);
+        let is_stepping = std::mem::take(&mut self.breakpoints.is_stepping);
+        if is_stepping && is_exception(change, NtStatus::SINGLE_STEP) {
+            return Met::Stop(StopCause::Arrived);
+        }
+        let is_breakpoint = is_exception(change, NtStatus::BREAKPOINT);
+        let temporary = self.breakpoints.temporary.filter(|it| is_breakpoint && it.address == at);
+        let entry = if is_breakpoint && was_set { self.breakpoints.pass(at) } else { None };
+        let met = match (entry, temporary) {
+            (Some(Met::Stop(cause)), _) => Met::Stop(cause),
+            (_, Some(temporary)) if self.arrives(temporary, thread) => Met::Stop(StopCause::Arrived),
+            (Some(Met::Passing), _) | (_, Some(_)) => return Met::Passing,
+            (None, None) => Met::Stop(StopCause::Event),
+        };
+        self.breakpoints.temporary = None;
+        // One that was taken out just now, when another processor had met it already, is nobody's.
+        if met == Met::Stop(StopCause::Event) && is_left && !self.breakpoints.set.contains(&at) {
+            self.take_left_away(observer);
+        }
+        met
+    }
+
+    /// Takes out what a debugger has left that was killed, which the target has just stopped at.
+    fn take_left_away(&self, observer: &mut dyn Observer) {
+        if let Some(Ok(count)) = self.control().map(Control::clear_every_breakpoint) {
+            // The stop has taken out the one that it is for.
+            observer.notice(&Notice::Breakpoint(BreakpointNews::Left { count: count + 1 }));
+        }
+        self.memory.forget();
+    }
+
+    /// True if it is the thread that is waited for, back from all that it called.
+    fn arrives(&self, temporary: Temporary, thread: VirtAddr) -> bool {
+        let Some((by, stack)) = temporary.by else { return true };
+        if by != thread {
+            return false;
+        }
+        let Some(target) = self.target() else { return true };
+        let Ok(registers) = target.registers() else { return true };
+        ["rsp", "esp"].iter().find_map(|name| registers.get(name)).is_none_or(|it| it.value >= stack)
+    }
+}
+
+/// Where a step ends; nothing if after one instruction.
+fn aim(way: &Way<'_>, target: &Target<'_>, change: &StateChange) -> Result<Option<Temporary>, AskError> {
+    let of_target = |command, source| AskError::from(QueryError::Target { command, source });
+    let pc = target.address(change.program_counter.0);
+    let by = |stack: u64| Some((target.address(change.thread.0), stack));
+    match way {
+        Way::To(text) => Ok(Some(Temporary { address: address_of_go(text, target)?, by: None })),
+        Way::Over => {
+            let Some(address) = end_of_call(target, pc, reported(change, target)) else { return Ok(None) };
+            let registers = target.registers().map_err(|why| of_target("p", why))?;
+            let stack = ["rsp", "esp"].iter().find_map(|name| registers.get(name)).map_or(0, |it| it.value);
+            Ok(Some(Temporary { address, by: by(stack) }))
+        }
+        Way::Out => {
+            let stack = target.stack(None, 2).map_err(|why| of_target("gu", why))?;
+            let caller = stack.frames.first().and_then(|frame| frame.return_address);
+            let (Some(address), Some(caller_frame)) = (caller, stack.frames.get(1)) else {
+                return Err(AskError::NotRun(
+                    "the caller of this function is not known (k shows why)".into(),
+                ));
+            };
+            Ok(Some(Temporary { address, by: by(caller_frame.stack_pointer.0) }))
+        }
+        Way::Free | Way::Trace => Ok(None),
+    }
+}
+
+/// True if a place is where it is in every boot: a number, a register or what lies in memory is another thing there.
+fn is_by_name(place: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '`' | '$' | '@' | '?');
+    let mut words = place.split(|c| !is_word(c)).filter(|it| !it.is_empty());
+    let reads = ["poi", "by", "wo", "dwo", "qwo"];
+    let is_moving = place.contains('@') || place.trim() == "." || words.clone().any(|it| reads.contains(&it));
+    !is_moving && words.any(|it| number(it).is_none())
+}
+
+fn is_exception(change: &StateChange, code: NtStatus) -> bool {
+    matches!(&change.detail, StateDetail::Exception(it) if it.exception_code == code)
+}
+
+const INT3: u8 = 0xcc;
+
+fn is_breakpoint_at(target: &Target<'_>, address: VirtAddr) -> bool {
+    let mut byte = [0];
+    let is_read = target.memory().read_virtual(address, &mut byte).is_ok();
+    is_read && (byte == [INT3] || target.kernel().version().machine == MachineType::ARM64)
+}
+
+/// True at a breakpoint of a target's own list: what it reports of its code there has no `int 3`. Only x64 targets report that.
+fn is_left_behind(change: &StateChange, target: &Target<'_>) -> bool {
+    let code = reported(change, target);
+    is_exception(change, NtStatus::BREAKPOINT) && code.first().is_some_and(|first| *first != INT3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_by_name;
+
+    #[test]
+    fn only_a_name_leads_to_the_same_place_in_every_boot() {
+        for place in ["nt!KeBugCheckEx", "KeBugCheckEx+10", "nt", "myfault+0x10", "nt!X+fffff"] {
+            assert!(is_by_name(place), "{place}");
+        }
+        for place in ["fffff80001234567", "fffff800`01234567+10", "@rip", ".", "poi(nt!X)", "nt+@rax", "0n12"]
+        {
+            assert!(!is_by_name(place), "{place}");
+        }
+    }
+}

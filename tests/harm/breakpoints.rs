@@ -1,0 +1,208 @@
+//! Breakpoints and steps: the machine stops where it was told to, and whatever ends the session leaves none in its code and lets
+//! it run.
+
+use std::time::Duration;
+
+use verikd_sim::{AtBoot, Faults, MachineState, Simulator};
+
+use crate::field::{Debugger, Ended, PATIENCE, cut, free_port, leaking, runs};
+
+const OFTEN: Duration = Duration::from_millis(60);
+
+/// A debugger with commands, and the machine, which meets nt!ExAllocatePoolWithTag `every` so often.
+fn debugging(options: &[&str], every: Duration, faults: Faults) -> (Debugger, Simulator, u16) {
+    let port = free_port();
+    let mut debugger = Debugger::start(port, options);
+    debugger.wait_for("Waiting for a target");
+    (debugger, leaking(port, every, faults), port)
+}
+
+/// Its code is its own, and it runs on by itself.
+fn is_left_in_peace(target: &Simulator, ended: &Ended) {
+    assert!(runs(target), "left stopped: {ended:#?}");
+    assert_eq!(target.breakpoints(), 0, "left in its code: {ended:#?}");
+}
+
+fn said<'a>(ended: &'a Ended, wanted: &str) -> Vec<&'a str> {
+    ended.err.lines().filter(|line| line.contains(wanted)).collect()
+}
+
+#[test]
+fn a_breakpoint_stops_it_again_and_again_and_commands_are_run_there() {
+    for faults in [Faults::default(), Faults { loss: 0.05, seed: 7, ..Faults::default() }] {
+        let commands =
+            "bp nt!ExAllocatePoolWithTag \"kc 2\"; g; g; g; bl; bd 0; bl; be *; bc 0; bl; .echo END";
+        let (debugger, target, _) = debugging(&["-b", "-c", commands], OFTEN, faults);
+        let ended = debugger.finish();
+        assert_eq!(ended.code, 0, "{ended:#?}");
+        assert_eq!(said(&ended, "Breakpoint 0 hit").len(), 3, "{ended:#?}");
+        // The commands are shown where they are run, and the code as the image has it.
+        assert_eq!(ended.out.matches("00 nt!ExAllocatePoolWithTag\n").count(), 3, "{ended:#?}");
+        assert_eq!(said(&ended, "nt!ExAllocatePoolWithTag:").len(), 3, "{ended:#?}");
+        let lists: Vec<_> = ended.out.lines().filter(|line| line.contains("Clear  ")).collect();
+        assert!(lists[0].starts_with(" 0 e Disable Clear  fffff800`"), "{lists:?}");
+        assert!(lists[0].ends_with("     0001 (0001) nt!ExAllocatePoolWithTag \"kc 2\""), "{lists:?}");
+        assert!(lists[1].starts_with(" 0 d Enable Clear  fffff800`"), "{lists:?}");
+        assert_eq!(lists.len(), 2, "{lists:?}");
+        is_left_in_peace(&target, &ended);
+    }
+}
+
+/// `bp nt!X "k; g"`, as everybody uses it, waits at the end of a script, and Ctrl+C ends that.
+#[test]
+fn commands_that_go_on_go_on_until_ctrl_c() {
+    let (mut debugger, target, _) =
+        debugging(&["-b", "-c", "bp nt!ExAllocatePoolWithTag \"kc 1; g\"; g"], OFTEN, Faults::default());
+    for _ in 0..20 {
+        debugger.wait_for("Breakpoint 0 hit");
+    }
+    debugger.signal("INT");
+    let ended = debugger.finish();
+    // Within a command it ends the script; while the machine runs it stops that, and there is nothing left to do.
+    assert!([0, 130].contains(&ended.code), "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
+#[test]
+fn passes_are_gone_on_from_and_one_shots_are_gone() {
+    let commands =
+        "bp nt!ExAllocatePoolWithTag 5; g; bl; bc *; bp /1 nt!ExAllocatePoolWithTag; g; bl; .echo END";
+    let (debugger, target, _) = debugging(&["-b", "-c", commands], OFTEN, Faults::default());
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert_eq!(said(&ended, "Breakpoint 0 hit").len(), 2, "{ended:#?}");
+    let lists: Vec<_> = ended.out.lines().filter(|line| line.contains("Clear  ")).collect();
+    assert_eq!(lists.len(), 1, "{lists:?}");
+    assert!(lists[0].ends_with("     0001 (0005) nt!ExAllocatePoolWithTag"), "{lists:?}");
+    is_left_in_peace(&target, &ended);
+}
+
+#[test]
+fn steps_end_where_they_should_and_show_no_exception() {
+    let commands = "g myfault!MyfaultDeviceControl; t; t; gu; r rip; .echo END";
+    let (debugger, target, _) = debugging(&["-b", "-c", commands], OFTEN, Faults::default());
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    // Only the break-in is one.
+    assert_eq!(said(&ended, "exception - code").len(), 1, "{ended:#?}");
+    assert_eq!(said(&ended, "myfault!MyfaultDeviceControl:").len(), 1, "{ended:#?}");
+    assert_eq!(said(&ended, "myfault!MyfaultDeviceControl+0x").len(), 2, "{ended:#?}");
+    assert_eq!(said(&ended, "myfault!MyfaultDispatch+0xb7:").len(), 1, "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
+#[test]
+fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
+    let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w nt; bc 7; bd x\ng nosuch!x\nbc *; bl; q";
+    let (debugger, target, _) = debugging(&["-b", "-c", commands], Duration::ZERO, Faults::default());
+    let ended = debugger.finish();
+    assert!(
+        ended.out.contains("Bp expression 'nosuch!Driver' could not be resolved, adding deferred bp"),
+        "{ended:#?}"
+    );
+    assert!(
+        ended.out.contains(" 0 eu Disable Clear  ") && ended.out.contains("(nosuch!Driver)"),
+        "{ended:#?}"
+    );
+    for wanted in [
+        "an address is missing",
+        "0x0 is no number of passes",
+        "/w is not known here",
+        "there is no breakpoint with such a number",
+        "`x` is no number of a breakpoint",
+        "no module called nosuch is loaded",
+    ] {
+        assert_eq!(said(&ended, wanted).len(), 1, "{wanted}: {ended:#?}");
+    }
+    is_left_in_peace(&target, &ended);
+}
+
+#[test]
+fn whoever_is_told_to_end_takes_them_out_of_a_running_machine_too() {
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        // Nobody frees there: it runs on, with the breakpoint in its code.
+        let options = ["-b", "-c", "bp nt!KeBugCheckEx; g; k"];
+        let (mut debugger, target, _) = debugging(&options, OFTEN, Faults::default());
+        debugger.wait_for("Waiting for the target to stop by itself");
+        assert_eq!((target.breakpoints(), target.state()), (1, MachineState::Running));
+        debugger.signal(signal);
+        if signal == "INT" {
+            debugger.wait_for("Breaking in");
+            debugger.signal(signal);
+        }
+        let ended = debugger.finish();
+        assert_eq!(ended.code, code, "SIG{signal}: {ended:#?}");
+        is_left_in_peace(&target, &ended);
+    }
+}
+
+#[test]
+fn a_new_boot_has_none_until_it_is_let_run() {
+    let options = ["-b", "--reattach", "-c", "bp nt!KeBugCheckEx; bp fffff80001234567; g; bl; g; .echo END"];
+    let (mut debugger, target, _) = debugging(&options, OFTEN, Faults::default());
+    debugger.wait_for("Waiting for the target to stop by itself");
+    target.reboot(AtBoot::Runs);
+    debugger.wait_for("is of an earlier boot");
+    debugger.wait_for("Waiting for the target to stop by itself");
+    assert_eq!(target.breakpoints(), 1, "by its name");
+    debugger.signal("INT");
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert!(ended.out.contains(" 1 eu Disable Clear  "), "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
+#[test]
+fn a_killed_debugger_s_are_told_and_taken_out_by_the_next_one() {
+    let options = ["-b", "-c", "bp nt!KeBugCheckEx; bp nt!ExAllocatePoolWithTag; g; g; k"];
+    let (mut debugger, target, port) = debugging(&options, Duration::from_millis(800), Faults::default());
+    debugger.wait_for("Breakpoint 1 hit");
+    debugger.wait_for("Waiting for the target to stop by itself");
+    debugger.signal("KILL");
+    drop(debugger);
+    let ended = Debugger::start(port, &["-b", "-c", ".lastevent; q"]).finish();
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    // It may have been broken into before anybody came by: then nobody knows of them yet, and the next stop shows them.
+    let ended = if said(&ended, "that nobody here has set").is_empty() {
+        assert!(target.wait_for(MachineState::Stopped, PATIENCE), "{ended:#?}");
+        Debugger::start(port, &["-b", "-c", "q"]).finish()
+    } else {
+        ended
+    };
+    assert_eq!(said(&ended, "left 2 in its code").len(), 1, "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
+#[test]
+fn of_a_lost_machine_it_is_said_what_stays_and_the_next_attach_clears_it() {
+    let options = ["-b", "--leave-timeout", "3s", "--break-timeout", "3s", "-c", "bp nt!KeBugCheckEx; g; k"];
+    let (mut debugger, target, port) = debugging(&options, OFTEN, Faults::default());
+    debugger.wait_for("Waiting for the target to stop by itself");
+    target.set_faults(cut(), cut());
+    debugger.signal("TERM");
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 4, "{ended:#?}");
+    assert!(!said(&ended, "breakpoints are still in its code (fffff800").is_empty(), "{ended:#?}");
+    assert_eq!(target.breakpoints(), 1);
+    target.set_faults(Faults::default(), Faults::default());
+    // What was left has all of its slots to itself: the next one who sets that breakpoint is refused, and clears it.
+    let next =
+        Debugger::start(port, &["-b", "-c", "bp nt!KeBugCheckEx; g nt!ExAllocatePoolWithTag; q"]).finish();
+    assert_eq!(next.code, 0, "{next:#?}");
+    is_left_in_peace(&target, &next);
+}
+
+#[test]
+fn a_suspended_debugger_leaves_none() {
+    let options = ["-b", "-c", "bp nt!KeBugCheckEx; g; .echo END"];
+    let (mut debugger, target, _) = debugging(&options, OFTEN, Faults::default());
+    debugger.wait_for("Waiting for the target to stop by itself");
+    debugger.signal("TSTP");
+    debugger.is_suspended();
+    assert_eq!(target.breakpoints(), 0);
+    assert!(target.wait_for(MachineState::Running, PATIENCE));
+    debugger.signal("CONT");
+    debugger.signal("TERM");
+    let ended = debugger.finish();
+    is_left_in_peace(&target, &ended);
+}
