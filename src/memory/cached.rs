@@ -127,7 +127,8 @@ impl<M: Memory> CachedMemory<M> {
 
     /// Reads `wanted` bytes at `at` and what comes for free behind them, and keeps it all.
     fn fetch(&self, stop: StopId, at: u64, wanted: u64) -> Result<(), ReadCause> {
-        let page_end = (at + wanted).next_multiple_of(PAGE);
+        // The last page of all ends where no number goes.
+        let page_end = (at + wanted).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
         let free = (self.inner.request_len() as u64).max(wanted).min(page_end - at);
         let len = self.lines(stop).ok_or(ReadCause::TargetRunning)?.unknown_len(at, free);
         let mut buf = vec![0; len as usize];

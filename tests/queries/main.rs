@@ -3,6 +3,7 @@
 
 mod broken_link;
 mod commands;
+mod edges;
 mod engine;
 mod exports;
 mod hostile_text;
