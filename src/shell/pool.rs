@@ -18,7 +18,7 @@ use super::{Shell, ShellObserver};
 use crate::commands::pool::growth::{PoolGrowth, Suspect, TagGrowth};
 use crate::commands::pool::owner::OwnerQuery;
 use crate::commands::pool::used::{PoolUsed, UsedQuery};
-use crate::commands::{NoteCode, Query};
+use crate::commands::{NoteCode, NoteKind, Query};
 use crate::debugger::{Answered, AskError, DebugError};
 use crate::output;
 use crate::session::{Quit, Signal};
@@ -229,7 +229,7 @@ impl Seen {
     fn ask_for_owners(&mut self, shell: &mut Shell) -> Result<(), ShellError> {
         let suspects = self.growth.suspects();
         if suspects.is_empty() || !self.can_stop {
-            self.suspects = suspects.into_iter().map(|growth| Suspect::new(growth, None)).collect();
+            self.suspects = suspects.into_iter().map(|growth| Suspect::new(growth, None, false)).collect();
             return Ok(());
         }
         let before = shell.debugger.stats();
@@ -240,8 +240,12 @@ impl Seen {
             } else {
                 None
             };
+            let mut is_whole = false;
             let owner = match asked {
-                Some(Asked::Answered(answered)) => Some(answered.facts),
+                Some(Asked::Answered(answered)) => {
+                    is_whole = answered.worst() < Some(NoteKind::Partial);
+                    Some(answered.facts)
+                }
                 Some(Asked::NotAnswered(error)) => {
                     shell.report.status(&format!("error: {error}"));
                     None
@@ -252,7 +256,7 @@ impl Seen {
                 }
                 None => None,
             };
-            self.suspects.push(Suspect::new(growth, owner));
+            self.suspects.push(Suspect::new(growth, owner, is_whole));
         }
         shell.go();
         self.count(Duration::from_micros(shell.debugger.stats().since(before).frozen_us));

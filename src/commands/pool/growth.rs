@@ -197,12 +197,16 @@ pub struct Suspect {
     pub drivers: Vec<String>,
     /// What to type on the target, so that Driver Verifier tells who it is and from where.
     pub next: Option<String>,
+    /// All loaded images were searched.
+    #[serde(skip)]
+    is_searched: bool,
 }
 
 impl Suspect {
-    /// With what is known of its owner.
+    /// With what is known of its owner; `is_whole` if nothing was left out of the look for it.
     #[must_use]
-    pub fn new(growth: TagGrowth, owner: Option<TagOwner>) -> Self {
+    pub fn new(growth: TagGrowth, owner: Option<TagOwner>, is_whole: bool) -> Self {
+        let is_searched = is_whole && owner.as_ref().is_some_and(|owner| owner.images.is_some());
         let mut drivers: Vec<String> = Vec::new();
         let mut add = |name: &str| {
             let is_driver = name.to_ascii_lowercase().ends_with(".sys");
@@ -222,7 +226,7 @@ impl Suspect {
             owner.binary.iter().for_each(|binary| add(binary));
         }
         let next = drivers.first().map(|driver| format!("verifier /flags 8 /driver {driver}"));
-        Self { growth, owner, drivers, next }
+        Self { growth, owner, drivers, next, is_searched }
     }
 
     /// Writes it as a paragraph.
@@ -257,6 +261,10 @@ impl Suspect {
                     }
                 }
             }
+            _ if !self.is_searched => writeln!(
+                out,
+                "  who allocates with it was not found out: not all loaded images were searched; `!pooltag {tag}` does that"
+            ),
             _ => writeln!(
                 out,
                 "  no loaded image has its four bytes; `!poolfind {tag}` shows where its blocks are"
@@ -316,7 +324,7 @@ mod tests {
         let suspects = growth.suspects();
         assert_eq!(suspects.iter().map(|it| it.tag.to_string()).collect::<Vec<_>>(), ["Leak"]);
         let mut text = String::new();
-        Suspect::new(suspects[0], None).write(growth.elapsed_ms(), &mut text).unwrap();
+        Suspect::new(suspects[0], None, false).write(growth.elapsed_ms(), &mut text).unwrap();
         assert!(
             text.starts_with(
                 "'Leak' only grows: +400 bytes in +25 blocks of nonpaged pool, 3,600 bytes an hour\n"
