@@ -138,9 +138,12 @@ pub(super) fn collect(waiter: &dyn Waiter, hits: &mut Hits, observer: &mut dyn H
     let source = waiter.source();
     let Some(control) = source.control() else { return HitEnd::Lost("it never runs".into()) };
     let boot = source.boot();
+    // Somebody at a prompt has stopped it for his own reasons: what he asks for begins here.
+    let mut before = source.stopped_for();
     let deadline = hits.options.length.map(|length| control.deadline_after(length));
     loop {
-        let (stopped_for, frozen) = (source.stopped_for(), source.frozen());
+        let stopped_for = source.stopped_for().saturating_sub(std::mem::take(&mut before));
+        let frozen = source.frozen();
         match waiter.go() {
             Resumed::Running => {}
             Resumed::NeverRuns => return HitEnd::Lost("it never runs".into()),

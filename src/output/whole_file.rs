@@ -23,6 +23,12 @@ pub fn whole_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
     let of_link = if path.is_symlink() { Some(path.canonicalize()?) } else { None };
     let path = of_link.as_deref().unwrap_or(path);
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    if !folder.is_dir() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no folder {}", folder.display()),
+        ));
+    }
     let mut file = tempfile::Builder::new().prefix(".verikd-").tempfile_in(folder)?;
     {
         let mut buffered = BufWriter::new(file.as_file_mut());
@@ -65,6 +71,8 @@ mod tests {
         text(&path, "new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["a.json"]);
+        let nowhere = text(&folder.path().join("none").join("a"), "").unwrap_err().to_string();
+        assert!(nowhere.starts_with("there is no folder ") && nowhere.ends_with("none"), "{nowhere}");
     }
 
     #[cfg(unix)]
