@@ -306,8 +306,10 @@ impl Debugger {
 
     fn met(&mut self, change: &StateChange, observer: &mut dyn Observer) -> Met {
         let Some(control) = self.control() else { return Met::Stop(StopCause::Event) };
-        let was_set = !control.breakpoints().is_empty();
-        if was_set && let Err(why) = control.clear_breakpoints() {
+        let in_code = control.breakpoints();
+        if !in_code.is_empty()
+            && let Err(why) = control.clear_breakpoints()
+        {
             observer.notice(&Notice::Breakpoint(BreakpointNews::NotCleared(&why)));
         }
         let boot = self.source.boot();
@@ -323,16 +325,21 @@ impl Debugger {
         }
         let is_breakpoint = is_exception(change, NtStatus::BREAKPOINT);
         let temporary = self.breakpoints.temporary.filter(|it| is_breakpoint && it.address == at);
-        let entry = if is_breakpoint && was_set { self.breakpoints.pass(at) } else { None };
+        let entry = if is_breakpoint && in_code.contains(&at) { self.breakpoints.pass(at) } else { None };
         let met = match (entry, temporary) {
             (Some(Met::Stop(cause)), _) => Met::Stop(cause),
             (_, Some(temporary)) if self.arrives(temporary, thread) => Met::Stop(StopCause::Arrived),
             (Some(Met::Passing), _) | (_, Some(_)) => return Met::Passing,
+            // It was removed from the list while the target ran, or taken out when another processor had met it already.
+            _ if is_breakpoint
+                && (in_code.contains(&at) || is_left && self.breakpoints.set.contains(&at)) =>
+            {
+                return Met::Passing;
+            }
             (None, None) => Met::Stop(StopCause::Event),
         };
         self.breakpoints.temporary = None;
-        // One that was taken out just now, when another processor had met it already, is nobody's.
-        if met == Met::Stop(StopCause::Event) && is_left && !self.breakpoints.set.contains(&at) {
+        if met == Met::Stop(StopCause::Event) && is_left {
             self.take_left_away(observer);
         }
         met

@@ -539,6 +539,11 @@ impl Monitor {
         }
     }
 
+    /// True while the program is about to be suspended, or is.
+    pub(super) fn is_suspending(&self) -> bool {
+        self.get(|state| state.suspends)
+    }
+
     /// Waits until a suspension that has begun is over.
     pub(super) fn wait_out_suspension(&self) {
         let mut find = |state: &mut State| (!state.suspends).then_some(());

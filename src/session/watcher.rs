@@ -127,6 +127,12 @@ impl Watcher {
         self.0.get(|state| state.suspensions)
     }
 
+    /// True while the program is about to be suspended, or is.
+    #[must_use]
+    pub fn is_suspending(&self) -> bool {
+        self.0.is_suspending()
+    }
+
     /// Waits until a suspension that has begun is over.
     pub fn wait_out_suspension(&self) {
         self.0.wait_out_suspension();

@@ -22,6 +22,7 @@ use super::live_prompt::Kind;
 use super::report::{printable, spoken};
 use super::terminal;
 use super::typist::{Typed, Typist};
+use super::writer::Drained;
 use crate::commands::{Completions, completions_of_target};
 use crate::memory::StopId;
 use crate::session::Watcher;
@@ -29,6 +30,8 @@ use crate::source::{BootId, Control, IGNORE, Source, Wait};
 
 /// A freeze budget that is about to end is announced this long before, or a fifth of it.
 const ANNOUNCED_BEFORE: Duration = Duration::from_secs(10);
+/// A text that is not written within this waits for the editor.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// Runs the commands of `first`, then reads others from the terminal until the user quits. The target runs afterwards. A
 /// target that is told to stop is waited for `break_in_timeout`.
@@ -126,12 +129,6 @@ impl Talk<'_> {
             {
                 self.shell.report.status(&format!("error: {error}"));
             }
-            if let Some(commands) = self.shell.take_commands() {
-                match self.carry_out(Agenda::of(&commands), true) {
-                    Goes::On => continue,
-                    Goes::Ends => return Ok(()),
-                }
-            }
             if self.shell.is_stopped() {
                 self.breaks_in_until = None;
                 // A line may be there already that lets it run: then that is news again.
@@ -140,6 +137,12 @@ impl Talk<'_> {
             // After the look at how things stand: what is typed from here on changes that.
             if let Some((typed, is_answer)) = self.typist.typed() {
                 match self.take(typed, is_answer) {
+                    Goes::On => continue,
+                    Goes::Ends => return Ok(()),
+                }
+            }
+            if let Some(commands) = self.shell.take_commands() {
+                match self.carry_out(Agenda::of(&commands), true) {
                     Goes::On => continue,
                     Goes::Ends => return Ok(()),
                 }
@@ -220,10 +223,25 @@ impl Talk<'_> {
         if self.typist.is_typing() {
             return;
         }
-        // What is being written belongs above the prompt.
-        let watcher = &self.watcher;
-        let _ = self.shell.report.writer().drain(|| !watcher.is_interrupted() && !watcher.is_budget_spent());
+        self.write_above();
         self.typist.ask();
+    }
+
+    /// What is being written belongs above the prompt. A text that was handed to the editor just as its line ended is shown by
+    /// it when it has the next one, which must not wait for that text then.
+    fn write_above(&self) {
+        let (watcher, writer) = (&self.watcher, self.shell.report.writer());
+        let mut oldest = writer.oldest();
+        loop {
+            let until = Instant::now() + STUCK;
+            let is_wanted = || !watcher.is_interrupted() && !watcher.is_budget_spent();
+            let drained = writer.drain(|| Instant::now() < until && is_wanted());
+            let still = writer.oldest();
+            if !matches!(drained, Drained::GivenUp) || !is_wanted() || still == oldest {
+                return;
+            }
+            oldest = still;
+        }
     }
 
     /// Says that the target runs once that is known, and that it is not known once a stop.
@@ -298,6 +316,8 @@ impl Talk<'_> {
         }
         match typed {
             Typed::Line(line) => self.run(&line),
+            // Whoever wants to have it stopped wants no breakpoint's commands that let it run again.
+            Typed::Interrupted if self.shell.take_commands().is_some() => Goes::On,
             Typed::Interrupted if self.shell.is_stopped() => self.interrupted_at_rest(),
             Typed::Interrupted => self.interrupted(),
             // The signal that says so may come after the end of the input.

@@ -104,6 +104,8 @@ pub struct Shell {
     interrupts_at_go: u64,
     /// What the breakpoint that the target stopped at is to have run.
     commands: Option<String>,
+    /// Files that answers have, and that may not be written yet.
+    unwritten: Vec<PathBuf>,
 }
 
 impl Shell {
@@ -128,6 +130,7 @@ impl Shell {
             announced: None,
             interrupts_at_go: 0,
             commands: None,
+            unwritten: Vec::new(),
         }
     }
 
@@ -206,8 +209,7 @@ impl Shell {
         self.announced = Some(place);
         let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
         let before = self.debugger.stats();
-        let may_pass = self.watcher.interrupts() == self.interrupts_at_go && self.watcher.quit().is_none();
-        let stop = self.debugger.present_stop(may_pass, &mut observer);
+        let stop = self.debugger.present_stop(self.may_go_on(), &mut observer);
         self.teller.tell();
         let announced = self.announce(stop);
         self.count(STOP, before);
@@ -237,7 +239,9 @@ impl Shell {
             let (symbol, at) = (stop.symbol.to_string(), self.debugger.stamp().unix_ms);
             let last = LastEvent::new(event, stop.change.processor, stop.program_counter, symbol, at);
             self.last_event = Some(last);
-            self.commands = self.debugger.commands_at(stop.cause);
+            let commands = self.debugger.commands_at(stop.cause);
+            // Whoever has pressed Ctrl+C wants to have the target stopped.
+            self.commands = commands.filter(|_| self.may_go_on());
             self.report.stop(&stop, self.teller.take_fatal_text());
         }
         Ok(())
@@ -314,6 +318,7 @@ impl Shell {
 
     fn carry_out(&mut self, command: &str, before: Stats) -> Result<(Answered, After), AskError> {
         let (spec, arguments) = commands::find(command)?;
+        self.write_what_is_named(command);
         if spec.effect().needs_live_target() && self.control().is_none() {
             return Err(self.never_runs(command));
         }
@@ -332,6 +337,15 @@ impl Shell {
             }
         };
         Ok((answered, After::Next))
+    }
+
+    /// A file of an earlier answer that this command names is written before the command is run: it may be there to be read.
+    fn write_what_is_named(&mut self, command: &str) {
+        if self.unwritten.iter().any(|file| command.contains(&*file.to_string_lossy())) {
+            self.unwritten.clear();
+            let watcher = &self.watcher;
+            let _ = self.report.writer().drain(|| !watcher.is_interrupted() && !watcher.is_budget_spent());
+        }
     }
 
     /// A question whose stops were short ends in another stop than it was asked in. That is no news if it was broken in for
@@ -353,6 +367,7 @@ impl Shell {
         self.worst = self.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
         let remarks = answered.notes.iter().filter(|note| note.kind == NoteKind::Remark);
         let remarks = remarks.map(|note| note.text.clone()).collect();
+        self.unwritten.extend(answered.facts.files().iter().map(|it| it.path.to_owned()));
         let room = self.report.writer().room();
         let style = Style { columns: Some(room.columns), ..self.style };
         // What a person wants to look at must not scroll away; `.more` shows what it was asked for.
@@ -555,6 +570,12 @@ impl Shell {
         };
         self.resumed(&resumed);
         Ok(resumed)
+    }
+
+    /// True unless somebody wanted to stop the target since it was let run.
+    fn may_go_on(&self) -> bool {
+        let is_break_in = self.control().is_some_and(Control::is_break_in);
+        !is_break_in && self.watcher.interrupts() == self.interrupts_at_go && self.watcher.quit().is_none()
     }
 
     /// What a breakpoint that the target has come by is to have run.

@@ -225,6 +225,7 @@ fn wait_for_stop(
     if !is_step {
         shell.report.status(&told);
     }
+    let mut suspensions = watcher.suspensions();
     control.begin(Step::Stop);
     let mut boot = shell.source().boot();
     let mut breaks_in = false;
@@ -250,6 +251,11 @@ fn wait_for_stop(
             }
             Wait::Done(Halt::Prompt(prompt)) => {
                 control.answer_prompt(prompt, bytes::Bytes::from_static(IGNORE));
+            }
+            // Whoever suspends the program wants no break-in: the machine would wait for it.
+            Wait::Interrupted if watcher.is_suspending() || watcher.suspensions() != suspensions => {
+                watcher.wait_out_suspension();
+                suspensions = watcher.suspensions();
             }
             Wait::Interrupted if watcher.quit().is_none() && !breaks_in => {
                 shell.report.status("Breaking in; Ctrl+C again ends the script");

@@ -263,6 +263,11 @@ impl Writer {
         }
     }
 
+    /// The oldest piece that is not written yet.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.0.lock().streams.iter().filter_map(Queue::oldest).min()
+    }
+
     /// Shows everything that goes to the terminal by `show` from now on, which knows of the line that is being typed. Where it returns false,
     /// standard error is used again.
     pub(super) fn show_above_line(&self, show: Option<ShowAbove>) {

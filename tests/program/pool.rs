@@ -90,6 +90,10 @@ fn what_tags_held_is_kept_in_a_file_of_its_committed_schema_and_compared_later()
     let validator = jsonschema::validator_for(&schema).unwrap();
     let wrong: Vec<String> = validator.iter_errors(&snapshot).map(|error| error.to_string()).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+    // A file is there for whatever is typed behind.
+    let again = setup.folder.path().join("again.json").display().to_string();
+    let both = setup.debug(&["-b", "-c", &format!("!poolused -save {again} 2; !poolused -d {again} 2")]);
+    assert_eq!(both.code, 0, "{}", both.err);
     // In another session, while the machine has leaked on.
     let later = setup.debug(&["-b", "--json", "-c", &format!("!poolused -d {} 2", path.display())]);
     assert_eq!(later.code, 0, "{}", later.err);

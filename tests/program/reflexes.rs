@@ -43,7 +43,7 @@ const LINES: &[(&str, Gets)] = &[
     ("~0s", Answer("processor")),
     ("~*k", Sentence("processor")),
     ("bp nt!ExAllocatePoolWithTag", Answer("")),
-    ("bu myfault!x", Answer("adding deferred bp")),
+    ("bu myfault!x", Answer("myfault!x")),
     ("ba w4 nt", Sentence("`bp ADDRESS` sets a breakpoint")),
     ("bl", Answer("nt!ExAllocatePoolWithTag")),
     ("bc *", Answer("")),

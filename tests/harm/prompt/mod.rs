@@ -6,7 +6,7 @@ use std::time::Duration;
 use verikd_sim::windows::{Build, Chance, Stop};
 use verikd_sim::{AtBoot, Faults, MachineState, Quirk, Simulator, SimulatorConfig};
 
-use crate::field::{self, Debugger, cut, free_port, machine, runs};
+use crate::field::{self, Debugger, cut, free_port, leaking, machine, runs};
 use crate::terminal::{CTRL_C, CTRL_D, CTRL_Z, Desk, Left, Person};
 
 mod out;

@@ -491,3 +491,39 @@ fn the_demo_says_what_to_type_next_and_leads_to_the_leak_s_stack() {
     let left = person.leaves();
     assert_eq!(left.code, 0, "{}", left.screen);
 }
+
+// Breakpoints.
+
+#[test]
+fn a_breakpoint_s_commands_are_run_until_ctrl_c_and_a_removed_one_stops_nobody() {
+    let port = free_port();
+    let mut person = Person::at(port, &["-b"]);
+    person.sees("Waiting for a target");
+    let target = leaking(port, Duration::from_millis(150), Faults::default());
+    person.sees("kd> ");
+    person.enters("bp nt!ExAllocatePoolWithTag \"kc 1; g\"");
+    person.sees("kd> ");
+    person.enters("g; .echo BEHIND");
+    for _ in 0..3 {
+        person.sees("Breakpoint 0 hit");
+        person.sees("00 nt!ExAllocatePoolWithTag");
+    }
+    // Whether the machine runs or stands still at one just then: it ends that.
+    person.types(CTRL_C);
+    person.sees("BEHIND\n");
+    person.sees("kd> ");
+    person.enters("g nt!ExAllocatePoolWithTag");
+    person.sees("nt!ExAllocatePoolWithTag:");
+    person.sees("kd> ");
+    person.enters("g");
+    person.sees("*BUSY* ");
+    // The list can be changed while it runs.
+    person.enters("bc *");
+    person.enters("bl");
+    let before = target.breakpoints();
+    assert!(before <= 1);
+    person.enters("q");
+    person.leaves();
+    assert!(runs(&target));
+    assert_eq!(target.breakpoints(), 0);
+}
