@@ -11,7 +11,7 @@
 //! main (cli) --> shell --> debugger --> commands --> target --> memory   (leaf)
 //!   |    |         |          |            |            |-----> unwind   (leaf: from a frame's registers to its caller's)
 //!   |    |         |          |            |            |-----> symbols --> output
-//!   |    |         |          |            `------------`-----> output   (leaf: how text of the target's is shown)
+//!   |    |         |          |            `------------`-----> output   (leaf: how text of the target's is shown; whole files)
 //!   |    |         |          `--> source --> memory
 //!   |    |         |--> plan --> session, commands (what is to happen when: read and checked; the shell carries it out)
 //!   |    |         |--> check --> leaks (is what drivers hold more than they may? a gate)

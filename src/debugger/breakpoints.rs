@@ -7,7 +7,7 @@
 //!             `-- taken out at the next stop, whatever it is for --------'   a pass, or another thread: it goes on
 //! ```
 //! While the target stands still its code is its own: what is read is what the image has, and a debugger that is killed then
-//! leaves nothing behind. The session answers for those that are set. Source: PROTOCOL.md 14.
+//! leaves nothing behind. The session answers for those that are set. Source: docs/execution.md.
 
 use std::collections::BTreeSet;
 
@@ -84,7 +84,6 @@ pub(super) struct Entry {
     pub(super) order: BreakpointOrder,
     pub(super) name: String,
     pub(super) is_enabled: bool,
-    pub(super) left: u32,
     pub(super) hits: u64,
 }
 
@@ -107,12 +106,13 @@ pub(super) enum Met {
 
 impl Entry {
     fn shown(&self) -> Breakpoint {
+        let passes = self.order.passes;
         Breakpoint {
             number: self.number,
             enabled: self.is_enabled,
             address: self.order.address,
-            passes_left: self.left,
-            passes: self.order.passes,
+            passes_left: u32::try_from(u64::from(passes).saturating_sub(self.hits)).unwrap_or(passes).max(1),
+            passes,
             place: self.name.as_str().into(),
             commands: self.order.commands.clone(),
             one_shot: self.order.is_one_shot,
@@ -143,12 +143,6 @@ impl Table {
         self.entries.iter().any(|it| it.is_enabled)
     }
 
-    fn commands(&self, number: u32) -> Option<&str> {
-        self.entries.iter().find(|it| it.number == number)?.order.commands.as_deref()
-    }
-}
-
-impl Table {
     /// What is known of another boot is known no more.
     pub(super) fn begin_boot(&mut self, boot: BootId) {
         if self.boot == boot {
@@ -168,15 +162,12 @@ impl Table {
             entry.name.clone_from(&entry.order.place);
         }
     }
-}
 
-impl Table {
     /// Counts a pass of the enabled breakpoint at an address: what that means. Nothing if there is none.
     pub(super) fn pass(&mut self, at: VirtAddr) -> Option<Met> {
         let is_it = |it: &&mut Entry| it.is_enabled && it.order.address == Some(at);
         let entry = self.entries.iter_mut().find(is_it)?;
         entry.hits += 1;
-        entry.left = entry.left.saturating_sub(1).max(1);
         let is_due = entry.hits >= u64::from(entry.order.passes);
         Some(if is_due { Met::Stop(StopCause::Breakpoint(entry.number)) } else { Met::Passing })
     }
@@ -184,7 +175,7 @@ impl Table {
     /// What is run at a stop for this reason, and forgets the breakpoint if it was for one stop.
     pub(super) fn take_commands(&mut self, cause: StopCause) -> Option<String> {
         let StopCause::Breakpoint(number) = cause else { return None };
-        let commands = self.commands(number).map(str::to_owned);
+        let commands = self.entries.iter().find(|it| it.number == number)?.order.commands.clone();
         self.entries.retain(|it| it.number != number || !it.order.is_one_shot);
         commands
     }

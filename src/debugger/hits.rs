@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kd_protocol::MachineType;
-use kd_protocol::kd::{NtStatus, StateChange, StateDetail};
+use kd_protocol::kd::{NtStatus, StateChange};
 
 use super::error::{AskError, HitsError};
+use super::stop::{INT3, is_exception, reported};
 use crate::commands::pool::PoolTag;
 use crate::commands::pool::hits::{
     self, Hit, HitAccount, HitEnd, HitKind, HitOptions, HitReport, StoodStill, VARIABLE,
@@ -211,13 +212,9 @@ fn seen(waiter: &dyn Waiter, control: &dyn Control, change: Box<StateChange>) ->
 
 /// True for a stop at a use of the tag in the variable, provided that one is there. What only x64 targets report is needed for it.
 fn is_hit(change: &StateChange, target: &Target<'_>) -> bool {
-    const INT3: u8 = 0xcc;
-    let report = &change.control_report;
-    let is_int3 = report.instruction_count > 0 && report.instruction_stream[0] == INT3;
-    let is_breakpoint =
-        matches!(&change.detail, StateDetail::Exception(it) if it.exception_code == NtStatus::BREAKPOINT);
-    let is_x64 = target.kernel().version().machine == MachineType::AMD64;
-    is_x64 && is_int3 && is_breakpoint && hits::is_pool_hit(target.address(change.program_counter.0), target)
+    let is_int3 = reported(change, target).first() == Some(&INT3);
+    let is_breakpoint = is_exception(change, NtStatus::BREAKPOINT);
+    is_int3 && is_breakpoint && hits::is_pool_hit(target.address(change.program_counter.0), target)
 }
 
 fn bare(change: &StateChange, target: &Target<'_>) -> Hit {

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kd_protocol::MachineType;
-use kd_protocol::kd::{NtStatus, StateChange, StateDetail};
+use kd_protocol::kd::{NtStatus, StateChange};
 
 use super::breakpoints::{BreakpointNews, Entry, Met, StopCause, Temporary};
 use super::error::{AskError, DebugError};
-use super::stop::reported;
+use super::stop::{INT3, is_exception, reported};
 use super::{Debugger, Notice, Observer};
 use crate::commands::{
     BreakpointOrder, Breakpoints, ControlCommand, QueryError, Which, address_of_go, end_of_call, number,
@@ -76,7 +76,7 @@ impl Debugger {
         table.entries.retain(|it| !is_there(it));
         let is_free = |number: &u32| table.entries.iter().all(|it| it.number != *number);
         let number = there.unwrap_or_else(|| (0..).find(is_free).unwrap_or(u32::MAX));
-        table.entries.push(Entry { number, left: order.passes, order, name, is_enabled: true, hits: 0 });
+        table.entries.push(Entry { number, order, name, is_enabled: true, hits: 0 });
         table.entries.sort_by_key(|it| it.number);
         let redefined = there.map(|number| format!("breakpoint {number} redefined"));
         Ok((table.shown(false, |it| it.number == number), redefined))
@@ -362,7 +362,7 @@ impl Debugger {
         }
         let Some(target) = self.target() else { return true };
         let Ok(registers) = target.registers() else { return true };
-        ["rsp", "esp"].iter().find_map(|name| registers.get(name)).is_none_or(|it| it.value >= stack)
+        registers.stack_pointer().0 >= stack
     }
 }
 
@@ -376,8 +376,7 @@ fn aim(way: &Way<'_>, target: &Target<'_>, change: &StateChange) -> Result<Optio
         Way::Over => {
             let Some(address) = end_of_call(target, pc, reported(change, target)) else { return Ok(None) };
             let registers = target.registers().map_err(|why| of_target("p", why))?;
-            let stack = ["rsp", "esp"].iter().find_map(|name| registers.get(name)).map_or(0, |it| it.value);
-            Ok(Some(Temporary { address, by: by(stack) }))
+            Ok(Some(Temporary { address, by: by(registers.stack_pointer().0) }))
         }
         Way::Out => {
             let stack = target.stack(None, 2).map_err(|why| of_target("gu", why))?;
@@ -401,12 +400,6 @@ fn is_by_name(place: &str) -> bool {
     let is_moving = place.contains('@') || place.trim() == "." || words.clone().any(|it| reads.contains(&it));
     !is_moving && words.any(|it| number(it).is_none())
 }
-
-fn is_exception(change: &StateChange, code: NtStatus) -> bool {
-    matches!(&change.detail, StateDetail::Exception(it) if it.exception_code == code)
-}
-
-const INT3: u8 = 0xcc;
 
 fn is_breakpoint_at(target: &Target<'_>, address: VirtAddr) -> bool {
     let mut byte = [0];

@@ -1,7 +1,7 @@
 //! A stop, described: why the target stopped, where, and whether it is a bug check.
 
 use kd_protocol::MachineType;
-use kd_protocol::kd::StateChange;
+use kd_protocol::kd::{NtStatus, StateChange, StateDetail};
 
 use super::breakpoints::StopCause;
 use crate::commands::{BugCheck, BugCheckQuery, InstructionLine, Query, instruction_at};
@@ -44,6 +44,14 @@ impl Stop {
             cause: StopCause::Event,
         }
     }
+}
+
+/// The instruction of a breakpoint in x64 code.
+pub(super) const INT3: u8 = 0xcc;
+
+/// True for a stop at an exception with this code.
+pub(super) fn is_exception(change: &StateChange, code: NtStatus) -> bool {
+    matches!(&change.detail, StateDetail::Exception(it) if it.exception_code == code)
 }
 
 /// The bytes of the instruction that an x64 target reports with a stop; others lay the report out otherwise.

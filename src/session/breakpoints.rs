@@ -5,7 +5,7 @@
 //!              `-- it restarts: a new boot has nothing of them
 //! ```
 //! A stop that the target reports takes those away that lie in the bytes that it tells: a handle that is taken out then is
-//! refused, which is what was wanted. Source: PROTOCOL.md 14.
+//! refused, which is what was wanted. Source: PROTOCOL.md 8.
 
 use kd_protocol::VirtAddr;
 use kd_protocol::kd::{ApiNumber, Arm, Manipulate, RestoreBreakPoint, WriteBreakPoint64};

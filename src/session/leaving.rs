@@ -98,7 +98,7 @@ impl Session {
 
     /// A target in which something stayed runs until it meets that.
     fn with_what_stays(&self, resumed: Resumed) -> Resumed {
-        let in_code: Vec<_> = self.in_code().iter().map(|it| it.address).collect();
+        let in_code = self.breakpoints();
         let planted = self.in_target().map(|it| it.planted.stays());
         let in_code = (!in_code.is_empty()).then(|| breakpoints_stay(&in_code));
         let stays: Vec<_> = planted.into_iter().chain(in_code).collect();
@@ -181,14 +181,13 @@ impl<'a> Going<'a> {
     /// Stops a running target that has something of this side in its memory. One that does not stop is told of.
     fn stop_to_take_back(&self) {
         let session = self.session;
-        let has_nothing = session.in_target().is_none() && session.in_code().is_empty();
+        let has_nothing = !session.monitor.get(State::has_in_target);
         if has_nothing || session.stopped().is_some() || session.waits_at_prompt() {
             return;
         }
         session.request_break_in();
         let stands_still = |state: &mut State| {
-            let is_gone = state.planted.is_none() && state.in_code.is_empty();
-            let is_over = is_gone || state.stopped.is_some() || state.waits_at_prompt;
+            let is_over = !state.has_in_target() || state.stopped.is_some() || state.waits_at_prompt;
             is_over.then_some(())
         };
         if self.wait(&mut { stands_still }) != Wait::Done(()) {

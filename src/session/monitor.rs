@@ -179,6 +179,11 @@ impl State {
         }
     }
 
+    /// True if something of this side is in the target's memory.
+    pub(super) fn has_in_target(&self) -> bool {
+        self.planted.is_some() || !self.in_code.is_empty()
+    }
+
     /// Nothing that was known of the target is true any more. `may_be_same`: nobody knows whether it has restarted.
     pub(super) fn begin_boot(&mut self, may_be_same: bool) {
         match &mut self.planted {

@@ -3,7 +3,7 @@
 use kd_protocol::VirtAddr;
 use kd_protocol::link::RequestError;
 
-/// Breakpoints that a kernel has room for. Source: PROTOCOL.md 14.
+/// Breakpoints that a kernel has room for. Source: PROTOCOL.md 9.
 pub const BREAKPOINT_SLOTS: u32 = 32;
 
 /// A breakpoint that is in the target's code.

@@ -68,6 +68,16 @@ impl Registers {
         }
     }
 
+    /// The stack pointer.
+    #[must_use]
+    pub fn stack_pointer(&self) -> VirtAddr {
+        match &self.0 {
+            Kind::X64(context) => context.rsp,
+            Kind::X86(context) => VirtAddr(context.esp.into()),
+            Kind::Arm64(registers) => VirtAddr(registers.sp),
+        }
+    }
+
     /// The flags register: EFlags, or ARM64's Cpsr.
     #[must_use]
     pub fn eflags(&self) -> u32 {
