@@ -1,6 +1,8 @@
 //! Exit codes in one table, as README.md and `--help` have them: how a run goes, and the number that tells a script of it.
 
-use crate::program::{Finished, Running, Setup, verikd};
+#[cfg(unix)]
+use crate::program::Running;
+use crate::program::{Finished, Setup, verikd};
 
 /// A run: what is typed, and how the simulated machine behind the line behaves.
 struct Row {
