@@ -57,9 +57,12 @@ pub(super) fn run(options: Options) -> u8 {
         );
         return USAGE;
     }
-    let Some(tag) = PoolTag::parse(&options.tag) else {
-        let _ = writeln!(io::stderr(), "verikd: --tag: `{}` is no tag of four characters", options.tag);
-        return USAGE;
+    let tag = match PoolTag::named(&options.tag) {
+        Ok(tag) => tag,
+        Err(problem) => {
+            let _ = writeln!(io::stderr(), "verikd: --tag: {problem}");
+            return USAGE;
+        }
     };
     let wanted = HitOptions {
         count: options.count,

@@ -12,6 +12,7 @@ const MAX_RANGE: u64 = 0x1000_0000;
 pub(super) struct Arguments<'a> {
     spec: &'static CommandSpec,
     rest: &'a str,
+    options_follow: bool,
 }
 
 /// A range of memory, as typed.
@@ -34,7 +35,13 @@ pub(super) enum Stretch {
 
 impl<'a> Arguments<'a> {
     pub(super) fn new(spec: &'static CommandSpec, text: &'a str) -> Self {
-        Self { spec, rest: text.trim() }
+        Self { spec, rest: text.trim(), options_follow: false }
+    }
+
+    /// The same for a command whose options may follow an expression: what looks like one ends it, so that `10 -v` is a
+    /// number and an option, and `10-v` and `10 - v` are differences.
+    pub(super) fn with_options(spec: &'static CommandSpec, text: &'a str) -> Self {
+        Self { options_follow: true, ..Self::new(spec, text) }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -65,23 +72,45 @@ impl<'a> Arguments<'a> {
         Some(word)
     }
 
+    /// The option that comes next, without its sign.
+    pub(super) fn option(&mut self) -> Option<&'a str> {
+        let option = self.peek().and_then(option_name)?;
+        self.word();
+        Some(option)
+    }
+
+    /// The number of things that comes next, in decimal unless a prefix says otherwise.
+    pub(super) fn count(&mut self, of: &str) -> Result<usize, QueryError> {
+        let word = self.word().ok_or_else(|| self.usage(format!("how many {of}?")))?;
+        let count = match word.get(..2) {
+            Some("0x" | "0n") => number(word).and_then(|number| number.try_into().ok()),
+            _ => word.parse().ok(),
+        };
+        count.ok_or_else(|| self.usage(format!("`{word}` is no decimal number of {of}")))
+    }
+
     /// The name that comes next: a word, or what stands between quotes. A quote that is missing at the end is made up for.
     pub(super) fn name(&mut self) -> Option<&'a str> {
+        self.text().map(str::trim)
+    }
+
+    /// The same with the blanks that stand within the quotes.
+    pub(super) fn text(&mut self) -> Option<&'a str> {
         let Some(quoted) = self.rest.strip_prefix('"') else { return self.word() };
-        let (name, rest) = quoted.split_once('"').unwrap_or((quoted, ""));
+        let (text, rest) = quoted.split_once('"').unwrap_or((quoted, ""));
         self.rest = rest.trim_start();
-        Some(name.trim())
+        Some(text)
     }
 
     /// The value of the expression that comes next.
     pub(super) fn expression(&mut self, target: &Target<'_>) -> Result<u64, QueryError> {
         let failed = |source| QueryError::Expression { command: self.spec.names[0], source };
-        let text = self.rest;
+        let text = if self.options_follow { before_options(self.rest) } else { self.rest };
         let (expression, rest) = Expression::parse_prefix(text).map_err(failed)?;
         if !rest.is_empty() && !rest.starts_with(char::is_whitespace) {
             return Err(self.usage(format!("cannot read `{rest}`")));
         }
-        self.rest = rest.trim_start();
+        self.rest = self.rest[text.len() - rest.len()..].trim_start();
         expression.evaluate(text, target).map_err(failed)
     }
 
@@ -187,6 +216,19 @@ impl<'a> Arguments<'a> {
     }
 }
 
+/// What stands behind the dash or the slash of an option.
+fn option_name(word: &str) -> Option<&str> {
+    word.strip_prefix(['-', '/']).filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))
+}
+
+/// What stands before the first option behind an expression.
+fn before_options(text: &str) -> &str {
+    let begins_option =
+        |at: &usize| text[..*at].ends_with(char::is_whitespace) && option_name(&text[*at..]).is_some();
+    let end = text.match_indices(['-', '/']).map(|(at, _)| at).find(begins_option);
+    &text[..end.unwrap_or(text.len())]
+}
+
 /// Reads a number: hexadecimal unless a prefix says otherwise.
 ///
 /// ```text
@@ -220,6 +262,21 @@ pub fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_option_ends_what_stands_before_it() {
+        for (text, before) in [
+            ("10 -v", "10 "),
+            ("10-v", "10-v"),
+            ("10 - v", "10 - v"),
+            ("poi(nt!Vf + 8) -f 2", "poi(nt!Vf + 8) "),
+            ("10 -8 /k", "10 -8 "),
+            ("10\t-é -all -v", "10\t-é "),
+            ("", ""),
+        ] {
+            assert_eq!(before_options(text), before, "{text:?}");
+        }
+    }
 
     #[test]
     fn numbers_are_hexadecimal_unless_they_say_otherwise() {

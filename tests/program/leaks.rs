@@ -39,7 +39,8 @@ fn one_command_tells_who_leaks_and_two_snapshots_how_fast() {
     for _ in 0..3 {
         target.wait_for("leaked");
     }
-    let second = leaks(&setup, &["myfault.sys", "--save", &new, "--json", "--all"]);
+    let options = ["--min", "1", "--top", "5", "--all", "-v", "--blocks"];
+    let second = leaks(&setup, &[&["myfault.sys", "--save", &new, "--json"], &options[..]].concat());
     let line: Value = serde_json::from_str(second.out.trim()).unwrap();
     let blocks = line["answer"]["blocks"].as_u64().unwrap();
     assert!(blocks > 10, "{blocks}");

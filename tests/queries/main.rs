@@ -10,6 +10,7 @@ mod hostile_text;
 mod instructions;
 mod memory;
 mod old_kernel;
+mod options;
 mod pool;
 mod simulated;
 #[path = "../support/mod.rs"]

@@ -229,7 +229,7 @@ fn list(pattern: &str, target: &Target<'_>) -> Found {
 }
 
 fn run(text: &str, target: &Target<'_>) -> Found {
-    let mut arguments = Arguments::new(&COMMAND, text);
+    let mut arguments = Arguments::with_options(&COMMAND, text);
     let mut query = TypeQuery::default();
     while let Some(word) = arguments.peek() {
         let flag = word.strip_prefix('-').filter(|flag| flag.starts_with(|c: char| c.is_ascii_alphabetic()));

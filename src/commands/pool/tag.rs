@@ -25,6 +25,27 @@ impl PoolTag {
         Some(Self(u32::from_le_bytes(bytes)))
     }
 
+    /// The one tag that the user's text means: its characters, or its number.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn named(text: &str) -> Result<Self, String> {
+        if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+            let number = u32::from_str_radix(digits, 16).ok().filter(|number| *number != 0);
+            return number.map(Self).ok_or_else(|| format!("`{text}` is no number of a tag"));
+        }
+        let tag = Self::parse(text)
+            .ok_or_else(|| format!("`{text}` is no tag: a tag has four characters of ASCII at the most"));
+        if text.contains(['*', '?']) {
+            let number =
+                tag.map_or_else(|_| String::new(), |tag| format!(", and {:#x} is that very tag", tag.0));
+            return Err(format!(
+                "`{text}`: one tag is wanted; `!poolused 0 {text}` lists those that fit{number}"
+            ));
+        }
+        tag
+    }
+
     /// The bits of a tag that are the tag itself in this kernel.
     pub(super) fn bits_of(target: &Target<'_>) -> u32 {
         if target.kernel().version().build < WITHOUT_PROTECTED { !PROTECTED } else { u32::MAX }
@@ -90,6 +111,20 @@ mod tests {
         assert_eq!(PoolTag(0x0769_6d57).to_string(), "Wmi.");
         for wrong in ["", "Leaks", "Lé", "é"] {
             assert_eq!(PoolTag::parse(wrong), None, "{wrong}");
+        }
+        for (text, tag) in [("Leak", leak), ("0x6b61654c", leak), ("0X6B61654C", leak)] {
+            assert_eq!(PoolTag::named(text), Ok(tag));
+        }
+        for (wrong, problem) in [
+            ("L*", "!poolused 0 L*` lists those that fit, and 0x20202a4c is that very tag"),
+            ("Lea?", "lists those"),
+            ("Leaks*", "lists those that fit"),
+            ("0x0", "no number of a tag"),
+            ("0x", "no number of a tag"),
+            ("", "no tag"),
+            ("Leaks", "four characters"),
+        ] {
+            assert!(PoolTag::named(wrong).unwrap_err().contains(problem), "{wrong}");
         }
         assert!(PoolTag::parse("Ab").unwrap() < PoolTag::parse("Ba").unwrap(), "not as numbers");
     }

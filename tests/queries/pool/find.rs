@@ -227,7 +227,7 @@ fn arguments_are_windbgs() {
     for (line, part) in [
         ("!poolfind", "which tag?"),
         ("!poolfind Leaks", "`Leaks` is no tag"),
-        ("!poolfind Le*", "`!poolused 0 Le*` lists tags that fit"),
+        ("!poolfind Le*", "`!poolused 0 Le*` lists those that fit"),
         ("!poolfind Leak 9", "`9` is no pool type"),
         ("!poolfind Leak 4", "session pool is not searched"),
         ("!poolfind Leak 0 1", "`1` is one argument too many"),

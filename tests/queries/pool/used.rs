@@ -428,7 +428,7 @@ fn arguments_are_windbgs() {
         ("!poolused 0 Leaks", "`Leaks` is no tag"),
         ("!poolused 0 Leak more", "one argument too many"),
         ("!poolused -x", "`-x` is none of the options"),
-        ("!poolused /t", "/t needs a number"),
+        ("!poolused /t", "how many rows?"),
     ] {
         let error = error(line);
         assert!(error.is_usage() && error.to_string().contains(part), "{line}: {error}");

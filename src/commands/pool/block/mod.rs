@@ -56,35 +56,38 @@ fn run(text: &str, target: &Target<'_>) -> Found {
 }
 
 fn parse(text: &str, target: &Target<'_>) -> Result<BlockQuery, QueryError> {
-    let mut arguments = Arguments::new(&COMMAND, text);
+    let mut arguments = Arguments::with_options(&COMMAND, text);
     let (mut reads_all, mut stack) = (false, false);
-    while let Some(word) = arguments.peek().filter(|word| word.starts_with(['-', '/'])) {
-        match &word[1..] {
-            "f" => reads_all = true,
-            "k" => stack = true,
+    let (mut address, mut flags) = (None, None);
+    while !arguments.is_empty() {
+        match arguments.option() {
+            Some("f") => reads_all = true,
+            Some("k") => stack = true,
+            Some(option) => return Err(arguments.usage(format!("`-{option}` is none of the options"))),
             // `-1` asks for the heaps of a process.
-            "1" => break,
-            option => return Err(arguments.usage(format!("`-{option}` is none of the options"))),
+            None if address.is_none() && arguments.peek() == Some("-1") => break,
+            None if address.is_none() => {
+                address = Some(arguments.address(target)?).filter(|address| !address.is_null());
+                if address.is_none() {
+                    break;
+                }
+            }
+            None if flags.is_none() => {
+                let word = arguments.word().unwrap_or_default();
+                flags = Some(number(word).ok_or_else(|| {
+                    arguments.usage(format!("`{word}` is no hexadecimal number for flags"))
+                })?);
+            }
+            None => arguments.end()?,
         }
-        arguments.word();
     }
-    if arguments.is_empty() || arguments.peek() == Some("-1") {
-        return Err(arguments.usage("give an address: heaps of processes are not looked at"));
-    }
-    let address = arguments.address(target)?;
-    if address.is_null() {
-        return Err(arguments.usage("give an address: heaps of processes are not looked at"));
-    }
-    let flags = match arguments.word() {
-        Some(word) => number(word)
-            .ok_or_else(|| arguments.usage(format!("`{word}` is no hexadecimal number for flags")))?,
-        None => 0,
-    };
+    let address =
+        address.ok_or_else(|| arguments.usage("give an address: heaps of processes are not looked at"))?;
+    let flags = flags.unwrap_or_default();
     let known = FLAG_CONTENTS | FLAG_ALONE | FLAG_BARE;
     if flags & !known != 0 {
         return Err(arguments.usage(format!("{:#x} is none of the flags", flags & !known)));
     }
-    arguments.end()?;
     Ok(BlockQuery {
         address,
         contents: flags & FLAG_CONTENTS != 0,

@@ -63,18 +63,18 @@ fn run(text: &str, target: &Target<'_>) -> Found {
 fn parse(text: &str, target: &Target<'_>) -> Result<FindQuery, QueryError> {
     let mut arguments = Arguments::new(&COMMAND, text);
     let mut query = FindQuery::default();
-    let mut words: Vec<String> = Vec::new();
+    let (mut words, mut kinds): (Vec<String>, Vec<PoolKind>) = (Vec::new(), Vec::new());
     while !arguments.is_empty() {
         let is_quoted = arguments.rest().starts_with('"');
-        let Some(word) = arguments.name() else { break };
+        let Some(word) = arguments.text() else { break };
         let option = word.strip_prefix(['-', '/']).filter(|_| !is_quoted);
         match option.map(str::to_ascii_lowercase).as_deref() {
             None => words.push(word.to_owned()),
             Some("small") => query.small = true,
             Some("large") => query.large = true,
             Some("k") => query.stacks = true,
-            Some("nonpaged") => query.kind = Some(PoolKind::Nonpaged),
-            Some("paged") => query.kind = Some(PoolKind::Paged),
+            Some("nonpaged") => kinds.push(PoolKind::Nonpaged),
+            Some("paged") => kinds.push(PoolKind::Paged),
             Some("tag") => {
                 let tags = arguments.name().ok_or_else(|| arguments.usage("-tag needs tags"))?;
                 words.splice(0..0, tags.split_whitespace().map(str::to_owned));
@@ -97,9 +97,9 @@ fn parse(text: &str, target: &Target<'_>) -> Result<FindQuery, QueryError> {
         query.tags.push(parse_tag(&tag, target).map_err(|problem| arguments.usage(problem))?);
     }
     if let Some(word) = words.next() {
-        query.kind = match number(&word) {
-            Some(0) => Some(PoolKind::Nonpaged),
-            Some(1) => Some(PoolKind::Paged),
+        kinds.push(match number(&word) {
+            Some(0) => PoolKind::Nonpaged,
+            Some(1) => PoolKind::Paged,
             Some(2) => {
                 return Err(
                     arguments.usage("special pool has no table of its tags: !verifier 3 lists its blocks")
@@ -107,8 +107,11 @@ fn parse(text: &str, target: &Target<'_>) -> Result<FindQuery, QueryError> {
             }
             Some(4) => return Err(arguments.usage("session pool is not searched; use 0 or 1")),
             _ => return Err(arguments.usage(format!("`{word}` is no pool type: 0 nonpaged, 1 paged"))),
-        };
+        });
     }
+    // Of both the answer has both.
+    kinds.dedup();
+    query.kind = kinds.first().copied().filter(|_| kinds.len() == 1);
     if let Some(word) = words.next() {
         return Err(arguments.usage(format!("`{word}` is one argument too many")));
     }
@@ -119,18 +122,8 @@ fn parse(text: &str, target: &Target<'_>) -> Result<FindQuery, QueryError> {
 }
 
 fn parse_tag(text: &str, target: &Target<'_>) -> Result<PoolTag, String> {
-    if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        let number = u32::from_str_radix(digits, 16).ok().filter(|number| *number != 0);
-        return number.map(PoolTag).ok_or_else(|| format!("`{text}` is no number of a tag"));
-    }
-    if text.contains(['*', '?']) {
-        return Err(format!(
-            "`{text}`: memory is searched for the four characters of one tag; `!poolused 0 {text}` lists tags that fit"
-        ));
-    }
-    let tag = PoolTag::parse(text)
-        .ok_or_else(|| format!("`{text}` is no tag: a tag has four characters of ASCII at the most"))?;
-    if text.len() < 4 {
+    let tag = PoolTag::named(text)?;
+    if text.len() < 4 && PoolTag::parse(text) == Some(tag) {
         let note = format!("'{text}' was taken as '{tag}': a tag has four characters");
         target.note(Note::remark(NoteCode::NotFound, note));
     }

@@ -115,7 +115,7 @@ impl Query for FindQuery {
             if self.small && target.over().is_none() {
                 self.add_small(target, *tag, &mut scan)?;
             }
-            note_nothing(target, &scan);
+            self.note_nothing(target, &scan);
             tags.push(scan);
         }
         if self.stacks {
@@ -205,28 +205,32 @@ impl FindQuery {
         }
         Ok(())
     }
+
+    /// Says that there are none, where all of it was searched.
+    fn note_nothing(&self, target: &Target<'_>, scan: &TagScan) {
+        let is_found = scan.searches.iter().any(|search| !search.blocks.is_empty());
+        let is_whole = scan.searches.iter().all(|search| search.is_whole);
+        if is_found || !is_whole || target.over().is_some() || target.notes().worst() > Some(NoteKind::Remark)
+        {
+            return;
+        }
+        let what = match scan.searches.iter().map(|search| search.is_table).collect::<Vec<_>>()[..] {
+            [true] => "large block",
+            [false, ..] => "small block",
+            _ => "block",
+        };
+        let place =
+            self.kind.map_or_else(String::new, |kind| format!(" in {}", kind.to_string().to_lowercase()));
+        let text =
+            format!("No {what} with tag '{}' was found{place}; paged-out pages are not searched", scan.tag);
+        target.note(Note::remark(NoteCode::NotFound, text));
+    }
 }
 
 /// From the first address of some ranges to the last.
 fn span(ranges: &[Range<VirtAddr>]) -> Range<VirtAddr> {
     let start = ranges.iter().map(|range| range.start).min().unwrap_or(VirtAddr(0));
     start..ranges.iter().map(|range| range.end).max().unwrap_or(start)
-}
-
-/// Says that there are none, where all of it was searched.
-fn note_nothing(target: &Target<'_>, scan: &TagScan) {
-    let is_found = scan.searches.iter().any(|search| !search.blocks.is_empty());
-    let is_whole = scan.searches.iter().all(|search| search.is_whole);
-    if is_found || !is_whole || target.over().is_some() || target.notes().worst() > Some(NoteKind::Remark) {
-        return;
-    }
-    let what = match scan.searches.iter().map(|search| search.is_table).collect::<Vec<_>>()[..] {
-        [true] => "large block",
-        [false, ..] => "small block",
-        _ => "block",
-    };
-    let text = format!("No {what} with tag '{}' was found; paged-out pages are not searched", scan.tag);
-    target.note(Note::remark(NoteCode::NotFound, text));
 }
 
 impl PoolFind {

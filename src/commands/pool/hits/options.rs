@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::commands::arguments::Arguments;
 use crate::commands::error::QueryError;
 use crate::commands::pool::tag::PoolTag;
 use crate::commands::short_stops::duration;
@@ -73,68 +74,51 @@ impl HitOptions {
     /// # Errors
     /// [`QueryError::Usage`].
     pub fn parse(arguments: &str) -> Result<Self, QueryError> {
-        let usage =
-            |problem: String| QueryError::Usage { command: COMMAND.names[0], problem, usage: COMMAND.usage };
-        let mut words = Words(arguments.trim());
-        let typed = words.next().ok_or_else(|| usage("a tag is missing".into()))?;
-        let tag =
-            PoolTag::parse(typed).ok_or_else(|| usage(format!("`{typed}` is no tag of four characters")))?;
+        let mut arguments = Arguments::new(&COMMAND, arguments);
+        let typed = arguments.text().ok_or_else(|| arguments.usage("a tag is missing"))?;
+        let tag = PoolTag::named(typed).map_err(|problem| arguments.usage(problem))?;
         let mut options = Self::of(tag);
-        while let Some(option) = words.next() {
-            let name = option.trim_start_matches(['-', '/']).to_ascii_lowercase();
-            if name == "free" {
-                options.frees = true;
-                continue;
-            }
-            if !option.starts_with(['-', '/']) {
-                return Err(usage(format!("`{option}` is one argument too many")));
-            }
-            let value = words.next().ok_or_else(|| usage(format!("{option} needs a value")))?;
-            let number = || {
-                let number = value.parse::<u64>().ok().filter(|it| *it > 0);
-                number.ok_or_else(|| usage(format!("`{value}` is no number from 1 on")))
+        while !arguments.is_empty() {
+            let Some(option) = arguments.option() else {
+                arguments.end()?;
+                break;
             };
-            match &*name {
-                "n" => options.count = Some(number()?),
-                "every" => options.every = number()?,
+            match &*option.to_ascii_lowercase() {
+                "free" => options.frees = true,
+                "n" => options.count = Some(from_one(&mut arguments, "hits")?),
+                "every" => options.every = from_one(&mut arguments, "hits")?,
                 "k" => {
-                    let frames = number()?.try_into().unwrap_or(usize::MAX);
+                    let frames = from_one(&mut arguments, "frames")?.try_into().unwrap_or(usize::MAX);
                     if frames > MOST_FRAMES {
-                        return Err(usage(format!("-k: {MOST_FRAMES} frames at the most")));
+                        return Err(arguments.usage(format!("-k: {MOST_FRAMES} frames at the most")));
                     }
                     options.frames = frames;
                 }
                 "t" => {
-                    let time = duration(value).filter(|time| !time.is_zero());
-                    options.length =
-                        Some(time.ok_or_else(|| usage(format!("`{value}` is no time, such as 30s or 5m")))?);
+                    let text = arguments.word().unwrap_or_default();
+                    let time = duration(text).filter(|time| !time.is_zero());
+                    options.length = Some(time.ok_or_else(|| {
+                        arguments.usage(format!("-t: `{text}` is no time, such as 30s or 5m"))
+                    })?);
                 }
-                "folded" => options.folded = Some(value.into()),
-                _ => return Err(usage(format!("`{option}` is no option"))),
+                "folded" => {
+                    let file = arguments.name().filter(|name| !name.is_empty());
+                    let file = file.ok_or_else(|| arguments.usage("-folded needs a file's name"))?;
+                    options.folded = Some(file.into());
+                }
+                _ => return Err(arguments.usage(format!("`-{option}` is none of the options"))),
             }
         }
         Ok(options)
     }
 }
 
-/// Words, and what stands between quotes.
-struct Words<'a>(&'a str);
-
-impl<'a> Iterator for Words<'a> {
-    type Item = &'a str;
-
-    fn next(&mut self) -> Option<&'a str> {
-        let rest = self.0.trim_start();
-        if rest.is_empty() {
-            return None;
-        }
-        let (word, rest) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
-        };
-        self.0 = rest;
-        Some(word)
+fn from_one(arguments: &mut Arguments<'_>, of: &str) -> Result<u64, QueryError> {
+    let count = arguments.count(of)? as u64;
+    if count == 0 {
+        return Err(arguments.usage(format!("0 {of} are none: a number from 1 on is wanted")));
     }
+    Ok(count)
 }
 
 #[cfg(test)]
@@ -163,13 +147,16 @@ mod tests {
         }
         for (typed, problem) in [
             ("", "a tag is missing"),
-            ("Leaks", "no tag of four"),
+            ("Leaks", "has four characters"),
+            ("L*", "one tag is wanted"),
             ("Leak 10", "one argument too many"),
-            ("Leak -n", "needs a value"),
-            ("Leak -n 0", "no number from 1"),
+            ("Leak -n", "how many hits?"),
+            ("Leak -n 0", "a number from 1 on"),
+            ("Leak -n ten", "no decimal number of hits"),
             ("Leak -t soon", "no time"),
             ("Leak -k 5000", "1024 frames"),
-            ("Leak -x 1", "no option"),
+            ("Leak -x", "`-x` is none of the options"),
+            ("Leak -t", "no time"),
         ] {
             let error = HitOptions::parse(typed).unwrap_err();
             assert!(error.is_usage() && error.to_string().contains(problem), "{typed}: {error}");

@@ -50,21 +50,23 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
 
 fn run(text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(&COMMAND, text);
-    let (mut images, mut file) = (true, None);
-    while let Some(option) = arguments.peek().filter(|word| matches!(*word, "-q" | "-t" | "/t")) {
-        arguments.word();
-        if option == "-q" {
-            images = false;
-            continue;
+    let (mut images, mut file, mut tag) = (true, None, None);
+    while !arguments.is_empty() {
+        match arguments.option() {
+            Some("q") => images = false,
+            Some("t") => {
+                let name = arguments.name().filter(|name| !name.is_empty());
+                file = Some(PathBuf::from(name.ok_or_else(|| arguments.usage("-t needs a file's name"))?));
+            }
+            Some(option) => return Err(arguments.usage(format!("`-{option}` is none of the options"))),
+            None if tag.is_none() => {
+                // A tag's blanks may stand in quotes, and be left out at its end.
+                let text = arguments.text().unwrap_or_default();
+                tag = Some(PoolTag::named(text).map_err(|problem| arguments.usage(problem))?);
+            }
+            None => arguments.end()?,
         }
-        let name = arguments.name().filter(|name| !name.is_empty());
-        file = Some(PathBuf::from(name.ok_or_else(|| arguments.usage("-t needs a file's name"))?));
     }
-    let text = arguments.name().ok_or_else(|| arguments.usage("which tag?"))?;
-    // A tag's blanks may stand in quotes, and be left out at its end.
-    let tag = PoolTag::parse(text).ok_or_else(|| {
-        arguments.usage(format!("`{text}` is no tag: a tag has four characters of ASCII at the most"))
-    })?;
-    arguments.end()?;
+    let tag = tag.ok_or_else(|| arguments.usage("which tag?"))?;
     answer(&OwnerQuery { tag, images, file }, target)
 }

@@ -61,7 +61,7 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
         ("-d", "what has changed since the last !poolused of this boot"),
         ("-d FILE", "what has changed since a snapshot; a name that reads as a number stands in quotes"),
         ("-save FILE", "keep a snapshot of every tag"),
-        ("/t N", "the first N rows only"),
+        ("/t N", "the first N (decimal) rows only"),
     ],
     answers: &[PoolUsed::SCHEMA],
     run: Run::Query(run),
@@ -81,32 +81,33 @@ fn run(text: &str, target: &Target<'_>) -> Found {
 fn parse(text: &str, target: &Target<'_>) -> Result<UsedQuery, QueryError> {
     let mut arguments = Arguments::new(&COMMAND, text);
     let mut query = UsedQuery::default();
-    while let Some(option) = arguments.peek().and_then(|word| word.strip_prefix(['-', '/'])) {
-        match option {
-            "d" => {
-                arguments.word();
-                query.since = Some(since(&mut arguments)?);
-            }
-            "save" => {
-                arguments.word();
+    let (mut flags, mut tag) = (None, None);
+    while !arguments.is_empty() {
+        match arguments.option() {
+            Some("d") => query.since = Some(since(&mut arguments)?),
+            Some("save") => {
                 let file = arguments.name().filter(|name| !name.is_empty());
                 query.save = Some(file.ok_or_else(|| arguments.usage("-save needs a file's name"))?.into());
             }
-            _ if option.starts_with('t') => {
-                // `/t5`, as the same text without a blank.
-                arguments.skip("/");
-                arguments.skip("-");
-                arguments.skip("t");
-                let rows = arguments.word().and_then(number);
-                let rows = rows.ok_or_else(|| arguments.usage("/t needs a number of rows"))?;
-                query.rows = Some(usize::try_from(rows).unwrap_or(usize::MAX));
+            Some("t") => query.rows = Some(arguments.count("rows")?),
+            Some(option) => {
+                // `/t5`, as the same text with a blank.
+                let glued = option.strip_prefix('t').and_then(|digits| digits.parse().ok());
+                query.rows = Some(
+                    glued.ok_or_else(|| arguments.usage(format!("`-{option}` is none of the options")))?,
+                );
             }
-            _ => return Err(arguments.usage(format!("`-{option}` is none of the options"))),
+            None if flags.is_none() => {
+                let word = arguments.word().unwrap_or_default();
+                flags = Some(number(word).ok_or_else(|| {
+                    arguments.usage(format!("`{word}` is no hexadecimal number for flags"))
+                })?);
+            }
+            None if tag.is_none() => tag = arguments.text(),
+            None => arguments.end()?,
         }
     }
-    if let Some(word) = arguments.word() {
-        let flags = number(word)
-            .ok_or_else(|| arguments.usage(format!("`{word}` is no hexadecimal number for flags")))?;
+    if let Some(flags) = flags {
         check(flags, target).map_err(|problem| arguments.usage(problem))?;
         query.verbose = flags & FLAG_VERBOSE != 0;
         query.order = match flags & (FLAG_BY_NONPAGED | FLAG_BY_PAGED) {
@@ -115,16 +116,11 @@ fn parse(text: &str, target: &Target<'_>) -> Result<UsedQuery, QueryError> {
             _ => Order::Tag,
         };
     }
-    // A tag may have a blank at its start or its end.
-    let quoted = arguments.rest().strip_prefix('"').map(|rest| rest.strip_suffix('"').unwrap_or(rest));
-    if let Some(tag) = quoted.or_else(|| arguments.word()) {
+    if let Some(tag) = tag {
         query.tags = TagPattern::parse(tag).map_err(|problem| arguments.usage(problem))?;
         if tag.len() < 4 && !tag.contains('*') {
             let text = format!("'{tag}' was taken as '{tag:<4}': a tag has four characters");
             target.note(Note::remark(NoteCode::NotFound, text));
-        }
-        if quoted.is_none() {
-            arguments.end()?;
         }
     }
     if query.save.is_some() && query.tags != TagPattern::All {

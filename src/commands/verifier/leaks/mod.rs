@@ -68,8 +68,8 @@ const DETAILS: &[(&str, &str)] = &[
     ("-by path|caller|tag|thread|size", "what makes a group: path unless told otherwise"),
     ("-tag TAG", "only blocks with this tag; * and ? stand for any characters"),
     ("-min BYTES", "leave out groups of fewer bytes"),
-    ("-top N", "show only the N groups that hold the most"),
-    ("-depth N", "look at only N frames of a call path"),
+    ("-top N", "show only the N (decimal) groups that hold the most"),
+    ("-depth N", "look at only N (decimal) frames of a call path"),
     (
         "-skip NAME",
         "a wrapper of the driver's own, myfault!MyAllocate*, belongs to the allocator; may be repeated",
@@ -93,7 +93,7 @@ fn run(text: &str, target: &Target<'_>) -> Found {
 
 /// Reads what was typed behind the name.
 fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
-    let mut arguments = Arguments::new(&COMMAND, text);
+    let mut arguments = Arguments::with_options(&COMMAND, text);
     let mut query = LeakQuery::default();
     while let Some(word) = arguments.peek() {
         if !word.starts_with(['-', '/']) {
@@ -119,9 +119,12 @@ fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
                 let name = arguments.name().ok_or_else(|| arguments.usage(missing("a routine's name")))?;
                 query.skip.push(name.to_owned());
             }
+            "min" if arguments.is_empty() || arguments.rest().starts_with('-') => {
+                return Err(arguments.usage(missing("a number of bytes")));
+            }
             "min" => query.min = arguments.expression(target)?,
-            "top" => query.top = Some(count(&mut arguments, target)?),
-            "depth" => query.depth = Some(count(&mut arguments, target)?.max(1)),
+            "top" => query.top = Some(arguments.count("groups")?),
+            "depth" => query.depth = Some(arguments.count("frames")?.max(1)),
             "all" => query.all = true,
             "v" => query.verbose = true,
             "tree" => query.tree = true,
@@ -146,10 +149,6 @@ fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
         );
     }
     Ok(query)
-}
-
-fn count(arguments: &mut Arguments<'_>, target: &Target<'_>) -> Result<usize, QueryError> {
-    Ok(usize::try_from(arguments.expression(target)?).unwrap_or(usize::MAX))
 }
 
 impl Query for LeakQuery {
