@@ -131,25 +131,33 @@ fn caller(group: &GroupDiff) -> String {
 /// # Errors
 /// The writer's.
 pub fn write_verdict(verdict: &Verdict, out: &mut dyn Write) -> fmt::Result {
-    let Verdict { snapshots, elapsed_ms, leaks, breathing, unchanged } = verdict;
+    let Verdict { snapshots, elapsed_ms, leaks, only_grew, breathing, unchanged } = verdict;
     write!(out, "\n{snapshots} snapshots over {}: ", spoken(*elapsed_ms))?;
     if *snapshots < LEAST {
         return writeln!(out, "too few to tell a leak from a breath; {LEAST} are needed.");
     }
     match leaks.len() {
-        0 => write!(out, "no call path grows in every interval.")?,
+        0 => write!(out, "no call path leaks for sure.")?,
         1 => write!(out, "one call path leaks.")?,
         more => write!(out, "{more} call paths leak.")?,
     }
+    if !only_grew.is_empty() {
+        write!(
+            out,
+            " {} only grew, too little or too seldom to be sure: watch for longer.",
+            only_grew.len()
+        )?;
+    }
     writeln!(out, " {} come and go, {unchanged} have not changed.", breathing.len())?;
-    for (number, growing) in (1..).zip(leaks) {
+    let named = leaks.iter().map(|it| (it, "leaks")).chain(only_grew.iter().map(|it| (it, "grew by")));
+    for (number, (growing, does)) in (1..).zip(named) {
         let Growing { driver, path, is_stack_known, tags, held, bytes_per_minute, blocks_per_minute } =
             growing;
         let rate = binary(bytes_per_minute.max(0.0) as u64);
         let tags = if tags.is_empty() { "no tag".to_owned() } else { tags.join(", ") };
         writeln!(
             out,
-            "\n{number}. {driver} leaks {rate} and {blocks_per_minute:.1} blocks a minute; {tags}; now {}",
+            "\n{number}. {driver} {does} {rate} and {blocks_per_minute:.1} blocks a minute; {tags}; now {}",
             total(*held)
         )?;
         write_path(path, *is_stack_known, out)?;

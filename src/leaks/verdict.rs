@@ -6,7 +6,8 @@
 //! ```
 //! A path leaks if blocks of every interval stayed to the end, and if what came outweighs what went by more than chance makes
 //! it: twice the square root of their number where the path grew in every interval, three times otherwise. The last
-//! interval's blocks had no time to go, so that at least [`LEAST`] snapshots are needed.
+//! interval's blocks had no time to go, so that at least [`LEAST`] snapshots are needed. A path of which nothing was ever seen to
+//! go, and that is no leak by this, only grew: a slower leak, or a cache that fills. Who looks for longer will know.
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,6 +29,8 @@ pub struct Verdict {
     pub elapsed_ms: u64,
     /// Call paths that leak, the fastest first.
     pub leaks: Vec<Growing>,
+    /// Those that only grew: too little, or in too few intervals, to be told from chance; the fastest first.
+    pub only_grew: Vec<Growing>,
     /// Those whose blocks come and go.
     pub breathing: Vec<Growing>,
     /// Those that have not changed.
@@ -68,6 +71,7 @@ pub fn judge(snapshots: &[Snapshot]) -> Result<Verdict, NotComparable> {
         snapshots: snapshots.len(),
         elapsed_ms: compared.elapsed_ms,
         leaks: Vec::new(),
+        only_grew: Vec::new(),
         breathing: Vec::new(),
         unchanged: 0,
     };
@@ -92,13 +96,19 @@ pub fn judge(snapshots: &[Snapshot]) -> Result<Verdict, NotComparable> {
             bytes_per_minute: per_minute(group.old.bytes, group.new.bytes),
             blocks_per_minute: per_minute(group.old.blocks, group.new.blocks),
         };
-        match (leaks, has_changed) {
-            (true, _) => verdict.leaks.push(growing),
-            (false, true) => verdict.breathing.push(growing),
-            (false, false) => verdict.unchanged += 1,
+        if leaks {
+            verdict.leaks.push(growing);
+        } else if only_grew(&blocks) {
+            verdict.only_grew.push(growing);
+        } else if has_changed {
+            verdict.breathing.push(growing);
+        } else {
+            verdict.unchanged += 1;
         }
     }
-    verdict.leaks.sort_by(|one, other| other.bytes_per_minute.total_cmp(&one.bytes_per_minute));
+    for fastest in [&mut verdict.leaks, &mut verdict.only_grew] {
+        fastest.sort_by(|one, other| other.bytes_per_minute.total_cmp(&one.bytes_per_minute));
+    }
     Ok(verdict)
 }
 
@@ -134,6 +144,12 @@ fn identities(snapshots: &[Vec<&SavedBlock>]) -> Vec<HashSet<Identity>> {
         before = now;
     }
     numbered
+}
+
+/// True if blocks came, and none that was ever seen went.
+fn only_grew(snapshots: &[HashSet<Identity>]) -> bool {
+    let [first, .., last] = snapshots else { return false };
+    last.len() > first.len() && snapshots.iter().all(|blocks| blocks.is_subset(last))
 }
 
 fn is_leak(snapshots: &[HashSet<Identity>], grew_each_time: bool) -> bool {
@@ -205,6 +221,15 @@ mod tests {
         assert!(!is_leak(&leak[..2], true), "two snapshots tell nothing");
         let once = [set(0..10), set(0..30), set(0..30), set(0..30), set(0..30)];
         assert!(!is_leak(&once, false), "it grew once and no more");
+    }
+
+    #[test]
+    fn what_never_lost_a_block_only_grew() {
+        let once = [set(0..10), set(0..10), set(0..11), set(0..11)];
+        assert!(only_grew(&once) && !is_leak(&once, false), "one block in one interval of three");
+        assert!(!only_grew(&[set(0..10), set(0..10)]), "it has not changed");
+        assert!(!only_grew(&[set(0..10), set(1..12), set(1..14)]), "one went");
+        assert!(!only_grew(&[set(0..10), set(0..12), set((0..11).chain(20..30))]), "one came and went");
     }
 
     #[test]
