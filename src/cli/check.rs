@@ -11,9 +11,23 @@ use verikd::shell::check::Check;
 use super::debug::{self, Work};
 use super::exit::USAGE;
 
+/// Below `--help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    passed: each driver holds no more than it may
+  1    a file was not written, or something else failed
+  2    the command line was not understood, or the baseline does not compare
+  3    not known: a count was not read, or a driver that was named is not verified
+  4    a driver holds more than it may
+  5    no target connected in time
+  6    the target was lost, or may still be stopped
+  130  Ctrl+C; 143 SIGTERM, 129 SIGHUP
+Whatever ends it, the target is let run.";
+
 #[derive(Debug, clap::Args)]
 // clap calls a group after its structure, and the flattened one has that name.
 #[group(skip)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct Options {
     #[command(flatten)]
     debug: debug::Options,

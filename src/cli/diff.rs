@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use verikd::leaks::{self, Snapshot, write_comparison};
+use verikd::shell::own_line;
 
 use super::exit::{FAILED, fail};
 
@@ -60,10 +61,7 @@ pub(super) fn run(options: &Options) -> u8 {
     }
     let mut text = String::new();
     if options.json {
-        match serde_json::to_string(&compared) {
-            Ok(json) => text = json + "\n",
-            Err(error) => return fail(&error),
-        }
+        text = own_line(&compared);
     } else {
         write_comparison(&compared, options.top.unwrap_or(usize::MAX), &mut text)
             .expect("a String takes any text");

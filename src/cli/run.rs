@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde_json::json;
 use verikd::debugger::Debugger;
 use verikd::key::KeyText;
 use verikd::plan::{Dump, Happening, Plan, Planned, PlannedTarget, Then, check_commands, interval, is_name};
 use verikd::session::{AttachError, Connection, Prompts, Quit, Session, SessionConfig, Signal, Watcher};
-use verikd::shell::run::{TargetRun, run as run_target};
-use verikd::shell::{Codes, Drained, Format, Report, Shell, Worst, Writer, exit_code_of, keep_each};
+use verikd::shell::run::{RunSummary, TargetRun, TargetSummary, run as run_target};
+use verikd::shell::{
+    Codes, Drained, Format, Report, Shell, Worst, Writer, exit_code_of, keep_each, own_line, own_value,
+};
 use verikd::source::Source;
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource};
 
@@ -27,7 +28,20 @@ const COMMANDS: &str = "!leaks";
 /// Whoever ends the program waits this long for what is still to be written.
 const LAST_WORDS: Duration = Duration::from_millis(150);
 
+/// Below `--help`.
+const EXIT_CODES: &str = "\
+Exit codes, that of the target that came off worst:
+  0    all answered
+  1    something failed, or a file was not written
+  2    the plan or the command line was not understood; nothing was done
+  3    an answer has gaps, which are said
+  5    a target did not connect in time
+  6    a target was lost, or may still be stopped
+  130  Ctrl+C; 143 SIGTERM, 129 SIGHUP
+Whatever ends it, each target is let run, unless the plan says that it is to be left stopped.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct Options {
     /// A plan: TOML with [[target]] and [[on]]; docs/plans.md describes it. Without one, -k and --every say it all
     #[arg(value_name = "PLAN", required_unless_present = "connection")]
@@ -182,7 +196,7 @@ fn carry_out(plan: &Arc<Plan>, as_json: bool) -> io::Result<u8> {
     let code = code_of(&runs, watchers.iter().find_map(Watcher::quit));
     let summary = summary(&runs, start.elapsed(), code);
     let written = write_report(&plan.out, &summary);
-    let text = if as_json { format!("{summary}\n") } else { text(&runs, code) };
+    let text = if as_json { own_line(&summary) } else { text(&runs, code) };
     let printed = io::stdout().write_all(text.as_bytes());
     match (written, printed) {
         (Err(error), _) => {
@@ -252,29 +266,22 @@ fn code_of(runs: &[TargetRun], quit: Option<Quit>) -> u8 {
     }
 }
 
-fn summary(runs: &[TargetRun], took: Duration, code: u8) -> serde_json::Value {
+fn summary(runs: &[TargetRun], took: Duration, code: u8) -> RunSummary<'_> {
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let targets: Vec<_> = runs
-        .iter()
-        .map(|run| {
-            json!({
-                "target": run.name,
-                "place": run.place,
-                "exit_code": code_of(std::slice::from_ref(run), None),
-                "events": run.events,
-                "frozen_us": micros(run.frozen),
-                "why": run.why,
-            })
-        })
-        .collect();
-    let frozen = runs.iter().map(|run| run.frozen).sum();
-    json!({
-        "schema": "verikd/run/1",
-        "exit_code": code,
-        "took_us": micros(took),
-        "frozen_us": micros(frozen),
-        "targets": targets,
-    })
+    let targets = runs.iter().map(|run| TargetSummary {
+        target: &run.name,
+        place: &run.place,
+        exit_code: code_of(std::slice::from_ref(run), None),
+        events: run.events,
+        frozen_us: micros(run.frozen),
+        why: &run.why,
+    });
+    RunSummary {
+        exit_code: code,
+        took_us: micros(took),
+        frozen_us: micros(runs.iter().map(|run| run.frozen).sum()),
+        targets: targets.collect(),
+    }
 }
 
 fn text(runs: &[TargetRun], code: u8) -> String {
@@ -290,9 +297,9 @@ fn text(runs: &[TargetRun], code: u8) -> String {
     text + &format!("All targets stood still for {frozen:.3?}; exit code {code}\n")
 }
 
-fn write_report(out: &Path, summary: &serde_json::Value) -> io::Result<()> {
+fn write_report(out: &Path, summary: &RunSummary<'_>) -> io::Result<()> {
     std::fs::create_dir_all(out)?;
-    std::fs::write(out.join("report.json"), format!("{summary:#}\n"))
+    std::fs::write(out.join("report.json"), format!("{:#}\n", own_value(summary)))
 }
 
 /// Standard error for several targets: whole lines, each with the name of its target in front.

@@ -8,7 +8,7 @@
 //! that cannot be read is not in the file.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use super::arguments::Arguments;
 use super::context::Context;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Glued, Run, Takes};
-use crate::output;
+use crate::output::{self, whole_file};
 use crate::target::{Note, NoteCode, Target, TargetError, VirtAddr};
 
 pub(super) static COMMAND: CommandSpec = CommandSpec {
@@ -66,8 +66,11 @@ impl Facts for MemoryFile {
     }
 
     fn files(&self) -> Vec<AnswerFile<'_>> {
-        let write = |path: &Path| std::fs::write(path, &self.content).map_err(|error| error.to_string());
-        vec![AnswerFile { path: &self.file, write: Box::new(move |_| write(&self.file)) }]
+        let write = || whole_file(&self.file, |out| out.write_all(&self.content));
+        vec![AnswerFile {
+            path: &self.file,
+            write: Box::new(move |_| write().map_err(|error| error.to_string())),
+        }]
     }
 }
 

@@ -40,6 +40,21 @@ impl StoodStill {
 }
 
 /// `stood still for 48.3ms`, `stood still for 700.0ms in 15 stops, 48.3ms at the longest`.
+impl StoodStill {
+    /// The last words of a watch; none if nothing stood still for it.
+    #[must_use]
+    pub fn last_words(self) -> String {
+        let Self { stops, total, longest } = self;
+        match stops {
+            0 => String::new(),
+            1 => format!("\nThe machine stood still for {total:.3?} in 1 stop.\n"),
+            _ => format!(
+                "\nThe machine stood still for {total:.3?} in {stops} stops, {longest:.3?} at the longest.\n"
+            ),
+        }
+    }
+}
+
 impl fmt::Display for StoodStill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stops, total, longest } = self;

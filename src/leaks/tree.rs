@@ -15,18 +15,25 @@ use std::fmt::{self, Write};
 
 use unicode_width::UnicodeWidthStr;
 
-use super::snapshot::Snapshot;
+use super::snapshot::{Held, Snapshot};
 use super::stack::{Weight, cut, stack, text};
 use crate::output::{binary, grouped};
 
 /// Fewest columns that a tree is made for: on fewer its lines are broken by the terminal.
 pub const NARROWEST_TREE: usize = 40;
 
-/// Writes a tree whose lines have at most `width` columns, or [`NARROWEST_TREE`]; what holds the most comes first.
+/// Writes a tree whose lines have at most `width` columns, or [`NARROWEST_TREE`]; what holds the most comes first. Shares are
+/// of `whole`, of which the snapshot may be a part.
 ///
 /// # Errors
 /// The writer's.
-pub fn write_tree(snapshot: &Snapshot, weight: Weight, width: usize, out: &mut dyn Write) -> fmt::Result {
+pub fn write_tree(
+    snapshot: &Snapshot,
+    whole: Held,
+    weight: Weight,
+    width: usize,
+    out: &mut dyn Write,
+) -> fmt::Result {
     let tree = Tree::of(snapshot, weight);
     let figure = |sum: u64| match weight {
         Weight::Bytes => binary(sum),
@@ -44,7 +51,7 @@ pub fn write_tree(snapshot: &Snapshot, weight: Weight, width: usize, out: &mut d
             return writeln!(out, "{:fixed$}{}{name}", "", line.branch);
         }
         // Of nothing, nothing.
-        let share = node.sum as f64 / tree.nodes[ROOT].sum.max(1) as f64 * 100.0;
+        let share = node.sum as f64 / weight.of(whole).max(1) as f64 * 100.0;
         let share_text = format!("{share:.1} %");
         let bar = bar(share, bar_width);
         writeln!(
@@ -172,7 +179,12 @@ mod tests {
 
     fn tree(snapshot: &Snapshot, weight: Weight, width: usize) -> String {
         let mut out = String::new();
-        write_tree(snapshot, weight, width, &mut out).unwrap();
+        let whole = snapshot.groups.iter().map(|group| group.held);
+        let whole = whole.fold(Held::default(), |one, other| Held {
+            blocks: one.blocks + other.blocks,
+            bytes: one.bytes + other.bytes,
+        });
+        write_tree(snapshot, whole, weight, width, &mut out).unwrap();
         out
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::error::ShellError;
 use super::format::Format;
+use super::own_line::own_line;
 use super::progress::ReadProgress;
 use super::report::Report;
 use super::worst::Worst;
@@ -172,10 +173,7 @@ fn show(shell: &mut Shell, gate: &Gate, cost: Stats) {
         Verdict::Over => Worst::Over,
     });
     let text = match shell.report.format() {
-        Format::Json => {
-            let json = serde_json::to_value(gate).expect("a gate is structures, lists, texts and numbers");
-            output::json(&json) + "\n"
-        }
+        Format::Json => own_line(gate),
         Format::Text => {
             let mut text = String::new();
             write_gate(gate, &mut text).expect("a String takes any text");

@@ -7,19 +7,23 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::error::ShellError;
 use super::format::Format;
+use super::own_line::{OwnLine, own_line};
+use super::told::Told;
 use super::watch::{Silent, may_pass, wait_until};
 use super::worst::Worst;
 use super::writer::Stream;
 use super::{Shell, ShellObserver};
 use crate::commands::pool::growth::{PoolGrowth, Suspect, TagGrowth};
 use crate::commands::pool::owner::OwnerQuery;
-use crate::commands::pool::used::{PoolUsed, UsedQuery};
-use crate::commands::{NoteCode, NoteKind, Query};
-use crate::debugger::{Answered, AskError, DebugError};
+use crate::commands::pool::used::{PoolUsed, Total, UsedQuery};
+use crate::commands::{Note, NoteCode, NoteKind, Query};
+use crate::debugger::{Answered, AskError, DebugError, Stats};
+use crate::leaks::StoodStill;
 use crate::output;
 use crate::session::{Quit, Signal};
 use crate::source::Resumed;
@@ -62,10 +66,9 @@ pub fn watch_pool(shell: &mut Shell, watch: &PoolWatch) -> Result<(), ShellError
 #[derive(Default)]
 struct Seen {
     growth: PoolGrowth,
+    told: Told,
     boot: Option<u64>,
-    stops: u64,
-    frozen: Duration,
-    longest: Duration,
+    stood_still: StoodStill,
     /// Lines of the table that stands on the terminal, and the piece that it was written as.
     table: Option<(usize, u64)>,
     /// The target runs by itself, so that it can be stopped once more.
@@ -102,7 +105,7 @@ fn stop_and_ask<Q: Query>(shell: &mut Shell, query: &Q) -> Asked<Q::Facts> {
 
 impl Seen {
     fn look_again_and_again(&mut self, shell: &mut Shell, watch: &PoolWatch) -> Result<(), ShellError> {
-        let query = UsedQuery { verbose: true, ..UsedQuery::default() };
+        let query = UsedQuery { verbose: true, dated: true, ..UsedQuery::default() };
         let interrupts = shell.watcher.interrupts();
         let start = Instant::now();
         let mut due = start;
@@ -136,9 +139,7 @@ impl Seen {
     }
 
     fn count(&mut self, frozen: Duration) {
-        self.stops += u64::from(!frozen.is_zero());
-        self.frozen += frozen;
-        self.longest = self.longest.max(frozen);
+        self.stood_still = self.stood_still.and(one_stop(frozen));
     }
 
     /// Takes in what came of a stop. False if it was the last one.
@@ -193,19 +194,16 @@ impl Seen {
             (self.growth, self.table) = (PoolGrowth::default(), None);
         }
         self.boot = answered.stamp.boot;
-        self.growth.add(&answered.facts, answered.stamp.unix_ms);
-        for note in &answered.notes {
-            shell.report.status(&note.text);
-        }
+        let unix_ms = answered.facts.unix_ms(answered.stamp.unix_ms);
+        self.growth.add(&answered.facts, unix_ms);
+        self.told.tell(&answered.notes, &shell.report);
         let writer = shell.report.writer();
         if shell.report.format() == Format::Json {
             let mut rows: Vec<TagGrowth> = self.growth.rows();
             rows.truncate(watch.top);
-            let facts = &answered.facts;
-            let line = json!({
-                "unix_ms": answered.stamp.unix_ms, "tags": rows, "total": facts.total, "notes": answered.notes, "stats": answered.cost
-            });
-            return writer.text(Stream::Out, format!("{line}\n"));
+            let (total, notes) = (&answered.facts.total, &answered.notes);
+            let look = PoolLook { unix_ms, tags: &rows, total, notes, stats: answered.cost };
+            return writer.text(Stream::Out, own_line(&look));
         }
         let mut text = String::new();
         let top = watch.top.min(if watch.in_place {
@@ -213,7 +211,7 @@ impl Seen {
         } else {
             usize::MAX
         });
-        self.growth.write_table(top, frozen, &mut text).expect("a String takes any text");
+        self.growth.write_table(top, one_stop(frozen), &mut text).expect("a String takes any text");
         let text = output::screened(&text);
         let lines = text.lines().count();
         let last = self.table.take();
@@ -265,15 +263,14 @@ impl Seen {
 
     /// Says who is suspect, and for how long the machine stood still for it.
     fn conclude(self, shell: &mut Shell, watch: &PoolWatch) {
-        let Self { growth, stops, frozen, longest, suspects, .. } = self;
+        let Self { growth, stood_still, suspects, .. } = self;
         let writer = shell.report.writer();
         if shell.report.format() == Format::Json {
-            let [frozen_us, longest_us] = [frozen, longest].map(|it| it.as_micros() as u64);
-            let line = json!({
-                "looks": growth.looks(), "elapsed_ms": growth.elapsed_ms(), "suspects": suspects, "stops": stops,
-                "frozen_us": frozen_us, "longest_frozen_us": longest_us
-            });
-            writer.text(Stream::Out, format!("{line}\n"));
+            let StoodStill { stops, total, longest } = stood_still;
+            let [frozen_us, longest_frozen_us] = [total, longest].map(|it| it.as_micros() as u64);
+            let (looks, elapsed_ms, suspects) = (growth.looks(), growth.elapsed_ms(), &suspects);
+            let end = PoolWatchEnd { looks, elapsed_ms, suspects, stops, frozen_us, longest_frozen_us };
+            writer.text(Stream::Out, own_line(&end));
         } else {
             let mut text = String::new();
             if watch.every.is_some() && growth.looks() > 0 {
@@ -290,15 +287,58 @@ impl Seen {
                     };
                 }
             }
-            let s = if stops == 1 { "" } else { "s" };
-            text += &format!("\nThe machine stood still for {frozen:.3?} in {stops} stop{s}");
-            text += &if stops > 1 { format!(", {longest:.3?} at the longest.\n") } else { ".\n".to_owned() };
+            text += &stood_still.last_words();
             writer.text(Stream::Out, output::screened(&text));
         }
         if shell.ended_by.is_none() && shell.watcher.quit().is_some() {
             shell.ended_by = shell.watcher.quit().or(Some(Quit::Signal(Signal::Interrupt)));
         }
     }
+}
+
+/// A look, as JSON.
+#[derive(Serialize, JsonSchema)]
+pub struct PoolLook<'a> {
+    /// When it was so: milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The tags that have grown most since the first look; at the first look those that hold most.
+    pub tags: &'a [TagGrowth],
+    /// What all tags hold, if each was read.
+    pub total: &'a Option<Total>,
+    /// What must be known beside it.
+    pub notes: &'a [Note],
+    /// What it took.
+    pub stats: Stats,
+}
+
+impl OwnLine for PoolLook<'_> {
+    const NAME: &'static str = "pool_look";
+}
+
+/// What came of all looks, as JSON.
+#[derive(Serialize, JsonSchema)]
+pub struct PoolWatchEnd<'a> {
+    /// Looks of the boot that the machine was in at the end.
+    pub looks: usize,
+    /// Milliseconds from the first of them to the last.
+    pub elapsed_ms: u64,
+    /// Tags that have only grown.
+    pub suspects: &'a [Suspect],
+    /// How often the machine stood still.
+    pub stops: u64,
+    /// For how long in all, in microseconds.
+    pub frozen_us: u64,
+    /// For how long at the longest.
+    pub longest_frozen_us: u64,
+}
+
+impl OwnLine for PoolWatchEnd<'_> {
+    const NAME: &'static str = "pool_end";
+}
+
+/// A stop of this length; none if it has none.
+fn one_stop(frozen: Duration) -> StoodStill {
+    StoodStill { stops: u64::from(!frozen.is_zero()), total: frozen, longest: frozen }
 }
 
 fn is_broken_off(answered: &Answered<PoolUsed>) -> bool {

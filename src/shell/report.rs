@@ -10,7 +10,7 @@ use super::format::Format;
 use super::line;
 use super::rest::Rest;
 use super::writer::{Stream, Writer};
-use crate::commands::{NoteKind, Style};
+use crate::commands::{Note, Style};
 use crate::debugger::{Answered, AskError, BreakpointNews, Notice, Stamp, Stats, Stop, StopCause};
 use crate::leaks::Room;
 use crate::memory::VirtAddr;
@@ -83,18 +83,7 @@ impl Report {
             self.writer.put(Stream::Out, Box::new(move || line::answered(&command, &shown)));
             return self.write_files(answer);
         }
-        let notes: Vec<String> = answer
-            .notes
-            .iter()
-            .map(|note| {
-                let kind = match note.kind {
-                    NoteKind::Remark => "note",
-                    NoteKind::Partial => "incomplete",
-                    NoteKind::Failed => "error",
-                };
-                format!("{kind}: {}", note.text)
-            })
-            .collect();
+        let notes: Vec<String> = answer.notes.iter().map(Note::to_string).collect();
         let writer = self.writer.clone();
         self.writer.put(
             Stream::Out,

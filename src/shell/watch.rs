@@ -10,17 +10,22 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::error::ShellError;
 use super::format::Format;
+use super::own_line::{OwnLine, own_line};
+use super::told::Told;
 use super::worst::Worst;
 use super::writer::Stream;
 use super::{Shell, ShellObserver};
 use crate::commands::NoteCode;
 use crate::commands::verifier::leaks::{LeakQuery, LeakReport};
 use crate::debugger::{Answered, AskError, DebugError, Stats, StopsOver};
-use crate::leaks::{Look, Snapshot, StoodStill, carry, judge, write_page, write_verdict, write_watched};
+use crate::leaks::{
+    Look, Snapshot, StoodStill, Verdict, carry, judge, write_page, write_verdict, write_watched,
+};
 use crate::output;
 use crate::session::{Quit, Signal};
 use crate::source::{BreakInError, Resumed, Wait};
@@ -52,6 +57,40 @@ pub struct Watch {
     pub page: Option<PathBuf>,
     /// Who is told of each look.
     pub onlooker: Option<Box<dyn Onlooker>>,
+}
+
+/// A look, as JSON.
+#[derive(Serialize, JsonSchema)]
+pub struct WatchLook<'a> {
+    /// What drivers held.
+    pub snapshot: &'a Snapshot,
+    /// What it took.
+    pub stats: Stats,
+    /// How often the machine stood still for it.
+    pub stops: u64,
+    /// For how long at the longest, in microseconds.
+    pub longest_frozen_us: u64,
+}
+
+impl OwnLine for WatchLook<'_> {
+    const NAME: &'static str = "watch_look";
+}
+
+/// What came of all looks, as JSON.
+#[derive(Serialize, JsonSchema)]
+pub struct WatchEnd<'a> {
+    /// Which call paths leak; nothing if there was nothing to compare.
+    pub verdict: Option<&'a Verdict>,
+    /// How often the machine stood still.
+    pub stops: u64,
+    /// For how long in all, in microseconds.
+    pub frozen_us: u64,
+    /// For how long at the longest.
+    pub longest_frozen_us: u64,
+}
+
+impl OwnLine for WatchEnd<'_> {
+    const NAME: &'static str = "watch_end";
 }
 
 /// Is told of each look, and shows it to others.
@@ -88,6 +127,7 @@ pub fn watch(shell: &mut Shell, watch: &Watch) -> Result<(), ShellError> {
 struct Seen {
     /// Of the present boot.
     snapshots: Vec<Snapshot>,
+    told: Told,
     stood_still: StoodStill,
     table: Option<Table>,
 }
@@ -223,6 +263,7 @@ impl Seen {
         };
         match asked {
             Asked::Answered(answered) if !is_broken_off(&answered) => {
+                self.told.tell(&answered.notes, &shell.report);
                 let snapshot = answered.facts.snapshot(&answered.moment());
                 shell.worst = shell.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
                 self.add(snapshot, cost, stood_still, watch, shell);
@@ -289,13 +330,11 @@ impl Seen {
         thin(&mut self.snapshots);
         let writer = shell.report.writer();
         if shell.report.format() == Format::Json {
-            let snapshot = self.snapshots.last();
+            let snapshot = self.snapshots.last().expect("one was added");
             let StoodStill { stops, longest, .. } = stood_still;
-            let longest_us = longest.as_micros() as u64;
-            let line = json!({
-                "snapshot": snapshot, "stats": cost, "stops": stops, "longest_frozen_us": longest_us
-            });
-            return writer.text(Stream::Out, format!("{line}\n"));
+            let longest_frozen_us = longest.as_micros() as u64;
+            let look = WatchLook { snapshot, stats: cost, stops, longest_frozen_us };
+            return writer.text(Stream::Out, own_line(&look));
         }
         let room = watch.in_place.then(|| writer.room());
         let mut text = String::new();
@@ -315,7 +354,7 @@ impl Seen {
 
     /// Says what leaks, and for how long the machine stood still for it.
     fn conclude(self, shell: &mut Shell, watch: &Watch) {
-        let Self { snapshots, stood_still: StoodStill { stops, total: frozen, longest }, .. } = self;
+        let Self { snapshots, stood_still, .. } = self;
         let writer = shell.report.writer();
         let is_json = shell.report.format() == Format::Json;
         let verdict = if snapshots.len() < 2 {
@@ -332,22 +371,18 @@ impl Seen {
             }
         };
         if is_json {
-            let [frozen_us, longest_us] = [frozen, longest].map(|it| it.as_micros() as u64);
-            let line = json!({
-                "verdict": verdict, "stops": stops, "frozen_us": frozen_us, "longest_frozen_us": longest_us
-            });
-            writer.text(Stream::Out, format!("{line}\n"));
+            let StoodStill { stops, total, longest } = stood_still;
+            let [frozen_us, longest_frozen_us] = [total, longest].map(|it| it.as_micros() as u64);
+            writer.text(
+                Stream::Out,
+                own_line(&WatchEnd { verdict: verdict.as_ref(), stops, frozen_us, longest_frozen_us }),
+            );
         } else {
             let mut text = String::new();
             if let Some(verdict) = &verdict {
                 write_verdict(verdict, &mut text).expect("a String takes any text");
             }
-            let s = if stops == 1 { "" } else { "s" };
-            if stops > 0 {
-                text += &format!("\nThe machine stood still for {frozen:.3?} in {stops} stop{s}");
-                text +=
-                    &if stops > 1 { format!(", {longest:.3?} at the longest.\n") } else { ".\n".to_owned() };
-            }
+            text += &stood_still.last_words();
             writer.text(Stream::Out, output::screened(&text));
         }
         if let Some(page) = watch.page.clone().filter(|_| !snapshots.is_empty()) {

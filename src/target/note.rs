@@ -1,6 +1,7 @@
 //! What has to be said beside an answer. Whoever reads the target says it when it happens; the target collects it.
 
 use std::cell::RefCell;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -15,6 +16,18 @@ pub struct Note {
     pub code: NoteCode,
     /// One or more sentences, for people.
     pub text: String,
+}
+
+/// With what it takes from the answer in front.
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            NoteKind::Remark => "note",
+            NoteKind::Partial => "incomplete",
+            NoteKind::Failed => "error",
+        };
+        write!(f, "{kind}: {}", self.text)
+    }
 }
 
 impl Note {

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use serde_json::Value;
+use verikd::shell::schema_of_line;
 
+use crate::committed::assert_committed;
 use crate::program::{Finished, Setup, verikd};
 
 /// A schema of JUnit's form that is as strict as the strictest one that servers use.
@@ -138,16 +140,7 @@ fn the_result_is_of_its_committed_schema() {
     let _target = setup.target(&[]);
     let over = check(&setup, &["--json"]);
     let gate: Value = serde_json::from_str(over.out.trim()).unwrap();
-    let generated = serde_json::to_value(schemars::schema_for!(verikd::check::Gate)).unwrap();
-    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/files/check.json");
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(committed, serde_json::to_string_pretty(&generated).unwrap() + "\n").unwrap();
-    }
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(committed).unwrap()).unwrap();
-    assert_eq!(schema, generated, "schemas/files/check.json is old; UPDATE_EXPECTED=1 rewrites it");
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let wrong: Vec<String> = validator.iter_errors(&gate).map(|error| error.to_string()).collect();
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_committed("lines/check", &schema_of_line::<verikd::check::Gate>(), &gate);
 }
 
 /// What the README tells people to put into their CI's files does what it says, run by a shell as the servers do.

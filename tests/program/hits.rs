@@ -28,13 +28,25 @@ fn who_allocates_the_tag_is_reviewed_and_the_prompt_stands_where_the_last_did() 
 }
 
 #[test]
+fn a_stack_that_was_to_end_within_the_pool_has_no_caller() {
+    let setup = Setup::new();
+    let _target = setup.target(&["--callers", "3", "--leak-every", "100ms", "--scenario", "verifier-off"]);
+    let ended = setup.debug(&["-b", "-c", "!poolhit Leak -n 1 -k 1"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.out.contains("1. 1 allocation, 100.0 %, driver not known\n"), "{}", ended.out);
+    assert!(ended.out.contains("allocator:\n") && !ended.out.contains("call path:\n"), "{}", ended.out);
+    assert!(ended.out.contains("there may be more than 1 frame"), "{}", ended.out);
+}
+
+#[test]
 fn what_cannot_be_is_refused_before_anything_is_written() {
     let setup = Setup::new();
     let _target = setup.target(&[]);
     for (line, said) in [
         ("!poolhit", "a tag is missing"),
-        ("!poolhit Leaks", "no tag of four characters"),
-        ("!poolhit Leak -n none", "no number"),
+        ("!poolhit Leaks", "a tag has four characters"),
+        ("!poolhit Leak -n none", "no decimal number of hits"),
+        ("!poolhit L*", "one tag is wanted"),
     ] {
         let refused = setup.debug(&["-b", "-c", line]);
         assert!(refused.code == 2 && refused.err.contains(said), "{line}: {}", refused.err);

@@ -1,9 +1,12 @@
 //! `verikd leaks` and `verikd diff`, as a person runs them.
 
 use serde_json::Value;
+use verikd::shell::schema_of_line;
+use verikd::shell::watch::{WatchEnd, WatchLook};
 use verikd_sim::windows::WINDOWS_7_SP1;
 use verikd_sim::{AtBoot, Simulator, SimulatorConfig, export_symbols};
 
+use crate::committed::assert_committed;
 use crate::program::{Finished, Setup, verikd};
 
 fn leaks(setup: &Setup, options: &[&str]) -> Finished {
@@ -55,6 +58,7 @@ fn one_command_tells_who_leaks_and_two_snapshots_how_fast() {
     let json = verikd(&["diff", "--json", "--html", &page, &old, &new]);
     assert!(std::fs::read_to_string(page).unwrap().contains("MyfaultDeviceControl"), "{}", json.err);
     let json: Value = serde_json::from_str(json.out.trim()).unwrap();
+    assert_committed("lines/diff", &schema_of_line::<verikd::leaks::Comparison>(), &json);
     assert_eq!(json["groups"][0]["difference"]["stayed"]["blocks"], 10);
     assert!(json["groups"][0]["bytes_per_hour"].as_f64().unwrap() > 0.0);
 }
@@ -67,15 +71,7 @@ fn a_snapshot_is_of_its_committed_schema() {
     assert_eq!(leaks(&setup, &["--save", path.to_str().unwrap()]).code, 0);
     let snapshot: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     let generated = serde_json::to_value(schemars::schema_for!(verikd::leaks::Snapshot)).unwrap();
-    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/files/leak_snapshot.json");
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(committed, serde_json::to_string_pretty(&generated).unwrap() + "\n").unwrap();
-    }
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(committed).unwrap()).unwrap();
-    assert_eq!(schema, generated, "schemas/files/leak_snapshot.json is old; UPDATE_EXPECTED=1 rewrites it");
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let wrong: Vec<String> = validator.iter_errors(&snapshot).map(|error| error.to_string()).collect();
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_committed("files/leak_snapshot", &generated, &snapshot);
 }
 
 #[test]
@@ -215,6 +211,17 @@ fn a_watch_names_what_leaks_and_lets_the_machine_run_between_its_looks() {
     }
 }
 
+#[test]
+fn what_a_watch_lacks_is_told_once() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    let (connection, symbols) = (setup.connection("1.2.3.4"), setup.symbols());
+    let first = ["watch", "-k", &connection, "-y", symbols.to_str().unwrap(), "--driver", "nosuch.sys"];
+    let ended = verikd(&[&first[..], &["--every", "200ms", "--count", "3"]].concat());
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert_eq!(ended.err.matches("nosuch.sys is not verified").count(), 1, "{}", ended.err);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_watch_that_is_interrupted_gives_its_verdict() {
@@ -235,6 +242,8 @@ fn a_watch_that_is_interrupted_gives_its_verdict() {
     assert!(
         looks.len() >= 4 && looks.iter().all(|look| look["snapshot"]["groups"][0]["driver"] == "myfault.sys")
     );
+    assert_committed("lines/watch_look", &schema_of_line::<WatchLook<'_>>(), &looks[0]);
+    assert_committed("lines/watch_end", &schema_of_line::<WatchEnd<'_>>(), last);
     let leaks = last["verdict"]["leaks"].as_array().unwrap();
     assert_eq!(leaks[0]["path"][0], "myfault!MyfaultDeviceControl+0x358", "{last:#}");
     target.wait_for("leaked");

@@ -2,6 +2,7 @@
 
 mod capture;
 mod check;
+mod committed;
 mod completions;
 mod doctor;
 mod end_to_end;

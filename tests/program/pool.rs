@@ -1,7 +1,10 @@
 //! `verikd pool`, and the way from "is pool growing" to the stack that allocates, as a person goes it.
 
 use serde_json::Value;
+use verikd::shell::pool::{PoolLook, PoolWatchEnd};
+use verikd::shell::schema_of_line;
 
+use crate::committed::assert_committed;
 use crate::program::{Finished, Setup, verikd};
 use crate::reviewed::assert_reviewed;
 
@@ -39,16 +42,44 @@ fn programs_get_a_line_a_look_and_one_of_the_suspects() {
     let lines: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let (last, looks) = lines.split_last().unwrap();
     assert!(looks.len() == 3 && looks.iter().all(|look| look["tags"].as_array().unwrap().len() == 2));
+    assert_committed("lines/pool_look", &schema_of_line::<PoolLook<'_>>(), &looks[0]);
+    assert_committed("lines/pool_end", &schema_of_line::<PoolWatchEnd<'_>>(), last);
     let suspect = &last["suspects"][0];
     assert_eq!(
         (&suspect["tag"], &suspect["drivers"][0], &suspect["next"]),
-        (&"Leak".into(), &"myfault.sys".into(), &"verifier /flags 8 /driver myfault.sys".into()),
+        (&"Leak".into(), &"myfault.sys".into(), &"!leaks myfault.sys".into()),
         "{last:#}"
     );
     // Driver Verifier tracks it here, and says so.
     assert_eq!(suspect["owner"]["verified"][0]["caller"], "myfault!MyfaultDeviceControl+0x358");
     assert!(suspect["since_first"].as_i64().unwrap() > 0);
     target.wait_for("Runs on");
+}
+
+#[test]
+fn a_look_at_a_dump_is_of_its_time_and_nothing_stood_still_for_it() {
+    let setup = Setup::new();
+    let dump = setup.folder.path().join("memory.dmp").display().to_string();
+    let symbols = setup.symbols().display().to_string();
+    assert_eq!(verikd(&["sim", "--write-dump", &dump, "--export-symbols", &symbols]).code, 0);
+    let of = |options: &[&str]| {
+        let ended = verikd(&[&["pool", "-z", &dump, "-y", &symbols], options].concat());
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        ended.out
+    };
+    let shown = of(&[]);
+    let told = verikd(&["-z", &dump, "-y", &symbols, "-c", "vertarget"]).out;
+    // `Tue Nov 25 ...`, the day of the dump, which is not today's.
+    let day = shown.lines().next().unwrap().split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+    assert!(told.contains(&day), "{day}\n{told}");
+    assert!(!shown.contains("The machine stood still"), "{shown}");
+    let lines = of(&["--json"]);
+    let look: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    let days_ago = (std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()
+        as u64
+        - look["unix_ms"].as_u64().unwrap())
+        / 86_400_000;
+    assert!(days_ago > 300, "{look:#}");
 }
 
 #[test]
@@ -81,15 +112,7 @@ fn what_tags_held_is_kept_in_a_file_of_its_committed_schema_and_compared_later()
     let snapshot: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     let generated =
         serde_json::to_value(schemars::schema_for!(verikd::commands::pool::used::PoolSnapshot)).unwrap();
-    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/files/pool_snapshot.json");
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(committed, serde_json::to_string_pretty(&generated).unwrap() + "\n").unwrap();
-    }
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(committed).unwrap()).unwrap();
-    assert_eq!(schema, generated, "schemas/files/pool_snapshot.json is old; UPDATE_EXPECTED=1 rewrites it");
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let wrong: Vec<String> = validator.iter_errors(&snapshot).map(|error| error.to_string()).collect();
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_committed("files/pool_snapshot", &generated, &snapshot);
     // A file is there for whatever is typed behind.
     let again = setup.folder.path().join("again.json").display().to_string();
     let both = setup.debug(&["-b", "-c", &format!("!poolused -save {again} 2; !poolused -d {again} 2")]);

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use verikd::shell::run::{Event, RunSummary};
+use verikd::shell::schema_of_line;
 use verikd_sim::windows::{Scenario, Stop, WINDOWS_7_SP1};
 use verikd_sim::{Faults, MachineState, Simulator, SimulatorConfig, SimulatorEvent, export_symbols};
 
+use crate::committed::assert_committed;
 use crate::program::{Running, Setup, verikd};
 
 const BLOCK: u64 = 0x9ce000 / 10;
@@ -110,6 +113,8 @@ fn five_breaks_write_five_files_that_grow_by_what_was_leaked() {
     assert_eq!(bytes, expected);
     assert!(bytes[4] > bytes[0], "{bytes:?}");
     let report = json(&out.join("report.json"));
+    assert_committed("lines/event", &schema_of_line::<Event<'_>>(), &events[0]);
+    assert_committed("lines/run", &schema_of_line::<RunSummary<'_>>(), &report);
     let frozen = report["frozen_us"].as_u64().unwrap();
     let each: u64 = events.iter().map(|event| event["frozen_us"].as_u64().unwrap()).sum();
     assert!(each <= frozen && frozen < 60_000_000, "{report:#}");

@@ -15,6 +15,7 @@ use super::kind::PoolKind;
 use super::owner::{TagOwner, Use};
 use super::tag::PoolTag;
 use super::used::PoolUsed;
+use crate::leaks::StoodStill;
 use crate::output::{self, grouped, unix_time, write_columns};
 
 /// Looks from which on a suspect is named.
@@ -156,7 +157,7 @@ impl PoolGrowth {
     ///
     /// # Errors
     /// The writer's.
-    pub fn write_table(&self, top: usize, frozen: std::time::Duration, out: &mut dyn Write) -> fmt::Result {
+    pub fn write_table(&self, top: usize, stood_still: StoodStill, out: &mut dyn Write) -> fmt::Result {
         let time = unix_time((self.looks.last().copied().unwrap_or(0) / 1000).cast_signed());
         let rows = self.rows();
         let sum = |kind: PoolKind| -> i64 {
@@ -164,7 +165,7 @@ impl PoolGrowth {
         };
         writeln!(
             out,
-            "{time}  nonpaged {}, paged {} bytes by tag; stood still for {frozen:.1?}",
+            "{time}  nonpaged {}, paged {} bytes by tag; {stood_still}",
             signed(sum(PoolKind::Nonpaged), false),
             signed(sum(PoolKind::Paged), false)
         )?;
@@ -195,7 +196,8 @@ pub struct Suspect {
     pub owner: Option<TagOwner>,
     /// The drivers that are likeliest to, the likeliest first: files.
     pub drivers: Vec<String>,
-    /// What to type on the target, so that Driver Verifier tells who it is and from where.
+    /// What to type next: `!leaks DRIVER` at the prompt where Driver Verifier tracks the driver, or else on the target, so that
+    /// it does.
     pub next: Option<String>,
     /// All loaded images were searched.
     #[serde(skip)]
@@ -225,7 +227,11 @@ impl Suspect {
             }
             owner.binary.iter().for_each(|binary| add(binary));
         }
-        let next = drivers.first().map(|driver| format!("verifier /flags 8 /driver {driver}"));
+        let is_tracked = owner.as_ref().is_some_and(|owner| owner.verified.iter().flatten().next().is_some());
+        let next = drivers.first().map(|driver| match is_tracked {
+            true => format!("!leaks {driver}"),
+            false => format!("verifier /flags 8 /driver {driver}"),
+        });
         Self { growth, owner, drivers, next, is_searched }
     }
 

@@ -16,9 +16,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kd_protocol::kd::{NtStatus, StateDetail};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use self::heard::{Heard, Occurrence};
+pub use self::record::Event;
 use self::record::{Asked, Record, base};
+use super::own_line::OwnLine;
 use super::worst::Worst;
 use super::{Shell, ShellObserver};
 use crate::commands::NoteKind;
@@ -49,6 +53,40 @@ pub struct TargetRun {
     pub frozen: Duration,
     /// Why the plan ended for it.
     pub why: String,
+}
+
+/// How a plan went, as JSON.
+#[derive(Serialize, JsonSchema)]
+pub struct RunSummary<'a> {
+    /// What the program ends with: that of the target that came off worst.
+    pub exit_code: u8,
+    /// How long the plan took, in microseconds.
+    pub took_us: u64,
+    /// How long all targets stood still together.
+    pub frozen_us: u64,
+    /// Each target.
+    pub targets: Vec<TargetSummary<'a>>,
+}
+
+/// How a plan went for a target, as JSON.
+#[derive(Serialize, JsonSchema)]
+pub struct TargetSummary<'a> {
+    /// What the plan calls it.
+    pub target: &'a str,
+    /// Where it was.
+    pub place: &'a str,
+    /// What the program would end with if it were alone.
+    pub exit_code: u8,
+    /// Events that were written.
+    pub events: u64,
+    /// How long it stood still, in microseconds.
+    pub frozen_us: u64,
+    /// Why the plan ended for it.
+    pub why: &'a str,
+}
+
+impl OwnLine for RunSummary<'_> {
+    const NAME: &'static str = "run";
 }
 
 /// Why the plan ends for a target.

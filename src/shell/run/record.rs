@@ -5,10 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::super::line;
-use crate::commands::{NoteKind, Style};
+use super::super::own_line::{OwnLine, own_line};
+use crate::commands::Style;
 use crate::debugger::{Answered, AskError, Stamp, Stats};
 use crate::output::{self, whole_file};
 
@@ -39,6 +42,29 @@ pub(super) fn base(folder: &Path, unix_ms: u64, number: u64, happening: &str) ->
     // Colons are no part of a file's name everywhere.
     let time = output::iso_time(i64::try_from(unix_ms / 1000).unwrap_or_default()).replace(':', "");
     folder.join(format!("{time}Z-{number:03}-{happening}"))
+}
+
+/// One event, as JSON.
+#[derive(Serialize, JsonSchema)]
+pub struct Event<'a> {
+    /// What the plan calls its target.
+    pub target: &'a str,
+    /// Its number, from 1.
+    pub event: u64,
+    /// What happened: `every`, `bug-check`.
+    pub happening: &'a str,
+    /// The same in words; empty if there is nothing to say.
+    pub detail: &'a str,
+    /// When: milliseconds since 1970.
+    pub unix_ms: u64,
+    /// How long the machine stood still for it, in microseconds.
+    pub frozen_us: u64,
+    /// What became of each command: objects of the schemas of commands.
+    pub commands: Vec<Value>,
+}
+
+impl OwnLine for Event<'_> {
+    const NAME: &'static str = "event";
 }
 
 impl Record {
@@ -80,12 +106,7 @@ impl Record {
                 Ok(answered) => {
                     answered.write_text(style, &mut text).expect(infallible);
                     for note in &answered.notes {
-                        let kind = match note.kind {
-                            NoteKind::Remark => "note",
-                            NoteKind::Partial => "incomplete",
-                            NoteKind::Failed => "error",
-                        };
-                        writeln!(text, "{kind}: {}", note.text).expect(infallible);
+                        writeln!(text, "{note}").expect(infallible);
                     }
                 }
                 Err(error) => writeln!(text, "error: {error}").expect(infallible),
@@ -96,7 +117,7 @@ impl Record {
     }
 
     fn json(&self) -> String {
-        let commands: Vec<Value> = self
+        let commands = self
             .asked
             .iter()
             .map(|Asked { command, answer, stamp, stats }| match answer {
@@ -104,17 +125,15 @@ impl Record {
                 Err(error) => line::failed_value(command, error, *stamp, *stats),
             })
             .collect();
-        let event = json!({
-            "schema": "verikd/event/1",
-            "target": self.target,
-            "event": self.number,
-            "happening": self.happening,
-            "detail": self.detail,
-            "unix_ms": self.unix_ms,
-            "frozen_us": u64::try_from(self.frozen.as_micros()).unwrap_or(u64::MAX),
-            "commands": commands,
-        });
-        output::json(&event) + "\n"
+        own_line(&Event {
+            target: &self.target,
+            event: self.number,
+            happening: self.happening,
+            detail: &self.detail,
+            unix_ms: self.unix_ms,
+            frozen_us: u64::try_from(self.frozen.as_micros()).unwrap_or(u64::MAX),
+            commands,
+        })
     }
 }
 

@@ -165,7 +165,15 @@ fn a_tree_shows_who_holds_the_memory_and_fits_its_width() {
         assert!(tree[0].contains(".sys") && tree.iter().any(|line| line.contains("├ ")), "{shown}");
         assert!(shown.lines().skip(2).all(|line| line.chars().count() <= 80), "{shown}");
         assert!(!shown.contains("   call path:"), "{shown}");
-        assert!(text(target, "!leaks -tree -top 1").contains("\nNot shown: "));
+        let top = text(target, "!leaks -tree -top 1");
+        assert!(top.contains("\nNot shown: "));
+        let first = text(target, "!leaks -top 1");
+        let of_all = first.lines().find(|line| line.starts_with("1. ")).unwrap().split(", ").nth(2).unwrap();
+        let driver = top.lines().find(|line| line.contains(" %  ")).unwrap();
+        assert!(
+            driver.contains(of_all) && of_all != "100.0 %",
+            "its share is of all groups, {of_all}\n{top}"
+        );
         let by_blocks = text(target, "!leaks -tree -blocks");
         assert!(!by_blocks.lines().skip(2).any(|line| line.contains("iB ")), "{by_blocks}");
         assert_eq!(json(target, "!leaks -tree"), json(target, "!leaks"), "the facts are the same");

@@ -182,8 +182,8 @@ fn split(stack: CallStack, target: &Target<'_>) -> HitStack {
         frame.symbol.module.as_deref() == Some("nt") && name.contains("Pool")
     };
     let own = frames.iter().take_while(|frame| is_of_pool(frame)).count();
-    // A path of nothing would be nobody's.
-    let own = if own < frames.len() { own } else { 0 };
+    // A path of nothing would be nobody's; whose it is where the walk was to end within the pool is not known.
+    let own = if own < frames.len() || matches!(end, StackEnd::Limit) { own } else { 0 };
     let driver = frames.get(own).and_then(|frame| {
         let is_return = own > 0;
         target.module_at(VirtAddr(frame.program_counter.0.wrapping_sub(u64::from(is_return))))

@@ -31,7 +31,10 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
             "-every N",
             "take the stack of every Nth hit (decimal); the others are counted, and stop the target for less time",
         ),
-        ("-k FRAMES", "at most so many frames of a stack (decimal), 64 unless told otherwise"),
+        (
+            "-k FRAMES",
+            "at most so many frames of a stack (decimal), the pool's own first; 64 unless told otherwise",
+        ),
         ("-folded FILE", "write one line a stack, as flame graph tools read them"),
         (
             "",

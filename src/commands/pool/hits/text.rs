@@ -105,8 +105,10 @@ fn write_group(number: usize, group: &HitGroup, context: &Context, out: &mut dyn
         writeln!(out, "   allocator:")?;
         write_frames(&group.allocator, context, out)?;
     }
-    writeln!(out, "   call path:")?;
-    write_frames(&group.path, context, out)?;
+    if !group.path.is_empty() {
+        writeln!(out, "   call path:")?;
+        write_frames(&group.path, context, out)?;
+    }
     match &group.breaks_off {
         Some(why) => writeln!(out, "   the stack breaks off: {why}"),
         None => Ok(()),

@@ -53,6 +53,8 @@ pub struct UsedQuery {
     pub since: Option<Since>,
     /// The file that a snapshot of every tag goes to.
     pub save: Option<PathBuf>,
+    /// With the time at which it was so, if the memory is one that was kept: [`PoolUsed::unix_ms`].
+    pub dated: bool,
 }
 
 /// What a difference is to.
@@ -109,6 +111,17 @@ pub struct PoolUsed {
     /// What goes to a file, and where.
     #[serde(skip)]
     pub(super) saved: Option<Saved>,
+    /// When its memory was kept, of one that does not stand still at this time.
+    #[serde(skip)]
+    pub(super) kept_unix_ms: Option<u64>,
+}
+
+impl PoolUsed {
+    /// When it was so: the time of a memory that was kept, or else that of the answer.
+    #[must_use]
+    pub fn unix_ms(&self, answered_at: u64) -> u64 {
+        self.kept_unix_ms.unwrap_or(answered_at)
+    }
 }
 
 /// A snapshot that was asked for.
@@ -116,8 +129,6 @@ pub struct PoolUsed {
 pub(super) struct Saved {
     pub(super) path: PathBuf,
     boot: BootIdentity,
-    /// When its memory was kept, of one that does not stand still at this time.
-    kept_unix_ms: Option<u64>,
     /// Every tag; nothing if some have no sum.
     rows: Option<Vec<TagRow>>,
 }
@@ -129,7 +140,7 @@ impl Saved {
             .rows
             .as_ref()
             .ok_or("some tags have no sum, and a snapshot has every tag: g, break in and ask again")?;
-        let snapshot = PoolSnapshot::of(rows, self.boot.clone(), self.kept_unix_ms.unwrap_or(unix_ms));
+        let snapshot = PoolSnapshot::of(rows, self.boot.clone(), unix_ms);
         snapshot.write(&self.path).map_err(|error| error.to_string())
     }
 }
@@ -259,7 +270,6 @@ impl UsedQuery {
         let saved = self.save.as_ref().map(|path| Saved {
             path: path.clone(),
             boot: boot_of(target, true),
-            kept_unix_ms: kept_at(target),
             rows: collected.is_whole().then(|| collected.sums.keys().map(|tag| made(*tag, None)).collect()),
         });
         rows.retain(|row| self.is_shown(row));
@@ -290,6 +300,7 @@ impl UsedQuery {
             verbose: self.verbose,
             is_new: target.kernel().version().build >= NEW_FORMAT,
             saved,
+            kept_unix_ms: (self.dated || self.save.is_some()).then(|| kept_at(target)).flatten(),
         }
     }
 
@@ -372,6 +383,7 @@ impl PoolUsed {
             verbose: false,
             is_new: true,
             saved: None,
+            kept_unix_ms: None,
         }
     }
 

@@ -19,8 +19,8 @@ use crate::commands::schema::Schema;
 use crate::output::unix_time;
 
 impl Saved {
-    fn file(&self) -> AnswerFile<'_> {
-        AnswerFile { path: &self.path, write: Box::new(|moment| self.write(moment.unix_ms)) }
+    fn file<'a>(&'a self, of: &'a PoolUsed) -> AnswerFile<'a> {
+        AnswerFile { path: &self.path, write: Box::new(|moment| self.write(of.unix_ms(moment.unix_ms))) }
     }
 }
 
@@ -40,7 +40,7 @@ impl Facts for PoolUsed {
     }
 
     fn files(&self) -> Vec<AnswerFile<'_>> {
-        self.saved.iter().map(Saved::file).collect()
+        self.saved.iter().map(|saved| saved.file(self)).collect()
     }
 
     fn write_text(&self, context: &Context, out: &mut dyn Write) -> fmt::Result {

@@ -26,7 +26,8 @@ impl Facts for LeakReport {
         writeln!(out, " in {}", plural(groups, "group"))?;
         if self.is_tree && !self.groups.is_empty() {
             writeln!(out)?;
-            leaks::write_tree(&self.shown(), self.weight, context.columns(), out)?;
+            let whole = leaks::Held { blocks: self.blocks, bytes: self.bytes };
+            leaks::write_tree(&self.shown(), whole, self.weight, context.columns(), out)?;
         }
         let listed = if self.is_tree { &[][..] } else { &self.groups[..] };
         for (number, group) in (1..).zip(listed) {
