@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::leaks::Held;
-use crate::output::grouped;
+use crate::output::counted;
 
 /// How much each driver may hold; nothing is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -31,9 +31,11 @@ impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.outstanding, self.bytes) {
             (None, None) => f.write_str("everything"),
-            (Some(blocks), None) => write!(f, "{} blocks", grouped(blocks)),
-            (None, Some(bytes)) => write!(f, "{} bytes", grouped(bytes)),
-            (Some(blocks), Some(bytes)) => write!(f, "{} blocks, {} bytes", grouped(blocks), grouped(bytes)),
+            (Some(blocks), None) => f.write_str(&counted(blocks, "block")),
+            (None, Some(bytes)) => f.write_str(&counted(bytes, "byte")),
+            (Some(blocks), Some(bytes)) => {
+                write!(f, "{}, {}", counted(blocks, "block"), counted(bytes, "byte"))
+            }
         }
     }
 }

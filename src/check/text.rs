@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use super::gate::{DriverGate, Gate, Offender, Verdict};
 use super::limits::Limits;
 use crate::leaks::Held;
-use crate::output::{binary, grouped, write_columns};
+use crate::output::{binary, counted, grouped, write_columns};
 
 /// Call paths that are shown of each driver.
 const MOST_PATHS: usize = 20;
@@ -86,6 +86,5 @@ pub(super) fn write_offenders(driver: &DriverGate, out: &mut dyn Write) -> fmt::
 }
 
 fn total(held: Held) -> String {
-    let s = if held.blocks == 1 { "" } else { "s" };
-    format!("{} block{s}, {:#x} bytes ({})", grouped(held.blocks), held.bytes, binary(held.bytes))
+    format!("{}, {:#x} bytes ({})", counted(held.blocks, "block"), held.bytes, binary(held.bytes))
 }

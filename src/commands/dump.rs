@@ -21,7 +21,7 @@ use super::bugcheck::BugCheckQuery;
 use super::context::Context;
 use super::error::QueryError;
 use super::schema::Schema;
-use super::spec::{Category, CommandSpec, Run, Takes};
+use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use super::version::Clocks;
 use crate::dump::{self, DumpFacts, DumpForm};
 use crate::memory::{
@@ -33,13 +33,14 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     names: &[".dump"],
     usage: ".dump [/o] /f|/ka|/used FILE",
     summary: "write the target's memory to a crash dump",
-    takes: Takes::Path,
+    takes: Takes::Arguments(Glued::Slash),
     category: Category::Target,
     details: &[
         ("/f", "all of RAM"),
         ("/ka", "what the kernel has mapped"),
         ("/used", "what was read in this session: little, and enough for the same questions"),
         ("/o", "overwrite the file"),
+        ("FILE", "up to the next semicolon, or in quotes"),
     ],
     answers: &[Dumped::SCHEMA],
     run: Run::Query(run),
@@ -108,7 +109,7 @@ fn parsed(arguments: &str) -> Result<DumpQuery<'_>, QueryError> {
         }
         rest = behind.trim_start();
     }
-    let path = rest.trim().trim_matches('"');
+    let path = rest.trim().trim_matches('"').trim();
     let selection = selection.ok_or_else(|| usage("which pages: /f, /ka or /used".into()))?;
     if path.is_empty() { Err(usage("no file".into())) } else { Ok(DumpQuery { selection, overwrites, path }) }
 }

@@ -369,6 +369,8 @@ mod tests {
         assert_splits(".echo 'a; b'; lm", &[".echo 'a; b'", "lm"]);
         assert_splits("s -b nt L10 'P' ';'; lm", &["s -b nt L10 'P' ';'", "lm"]);
         assert_splits(".echo it's fine; lm", &[".echo it's fine", "lm"]);
+        assert_splits(".dump /used a b.dmp; lm", &[".dump /used a b.dmp", "lm"]);
+        assert_splits(".dump /used \"a;b.dmp\"; lm", &[".dump /used \"a;b.dmp\"", "lm"]);
         assert_splits(".echo {a; b}; lm", &[".echo {a; b}", "lm"]);
         assert_splits(".echo '; lm", &[".echo '", "lm"]);
         assert_splits("!verifier 3 \"my fault.sys; q\nlm", &["!verifier 3 \"my fault.sys; q", "lm"]);

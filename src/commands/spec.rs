@@ -77,7 +77,7 @@ pub enum Takes {
     Arguments(Glued),
     /// The name of a command.
     Command,
-    /// A path up to the end of the line, `;` included, unless it stands in quotes.
+    /// A symbol path up to the end of the line, `;` included, unless it stands in quotes.
     Path,
 }
 

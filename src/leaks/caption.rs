@@ -2,7 +2,7 @@
 
 use super::snapshot::{Held, Snapshot};
 use super::stack::text;
-use crate::output::{binary, grouped, unix_time};
+use crate::output::{binary, counted, unix_time};
 
 /// `Outstanding pool of myfault.sys`.
 pub(super) fn title(snapshot: &Snapshot) -> String {
@@ -25,8 +25,7 @@ pub(super) fn moment(snapshot: &Snapshot) -> String {
 
 /// `10 blocks, 0x9ce000 bytes (9.80 MiB)`.
 pub(super) fn total(held: Held) -> String {
-    let s = if held.blocks == 1 { "" } else { "s" };
-    format!("{} block{s}, {:#x} bytes ({})", grouped(held.blocks), held.bytes, binary(held.bytes))
+    format!("{}, {:#x} bytes ({})", counted(held.blocks, "block"), held.bytes, binary(held.bytes))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::look::StoodStill;
 use super::snapshot::{Held, Snapshot};
 use super::stack::{cut, text as escaped};
 use super::verdict::{Growing, LEAST, Verdict};
-use crate::output::{binary, grouped, unix_time, write_columns};
+use crate::output::{binary, counted, grouped, unix_time, write_columns};
 
 /// Writes what has become of the call paths, at most `top` of those that changed.
 ///
@@ -171,9 +171,10 @@ fn has_changed(group: &GroupDiff) -> bool {
 }
 
 fn write_group(number: usize, group: &GroupDiff, out: &mut dyn Write) -> fmt::Result {
-    let (blocks, bytes) =
-        (signed(group.old.blocks, group.new.blocks), signed(group.old.bytes, group.new.bytes));
-    write!(out, "\n{number}. {blocks} blocks, {bytes} bytes")?;
+    let (old, new) = (group.old, group.new);
+    let [blocks, bytes] = [(old.blocks, new.blocks, "block"), (old.bytes, new.bytes, "byte")]
+        .map(|(old, new, what)| format!("{}{}", sign(old, new), counted(new.abs_diff(old), what)));
+    write!(out, "\n{number}. {blocks}, {bytes}")?;
     if let (Some(bytes), Some(blocks)) = (group.bytes_per_hour, group.blocks_per_hour) {
         let unit = if bytes < 0.0 { "-" } else { "" };
         write!(out, "; {unit}{} and {blocks:.1} blocks an hour", binary(bytes.abs() as u64))?;
@@ -212,13 +213,15 @@ fn write_path(path: &[String], is_stack_known: bool, out: &mut dyn Write) -> fmt
 }
 
 fn total(held: Held) -> String {
-    let s = if held.blocks == 1 { "" } else { "s" };
-    format!("{} block{s} ({})", grouped(held.blocks), binary(held.bytes))
+    format!("{} ({})", counted(held.blocks, "block"), binary(held.bytes))
 }
 
 fn signed(old: u64, new: u64) -> String {
-    let sign = if new < old { '-' } else { '+' };
-    format!("{sign}{}", grouped(new.abs_diff(old)))
+    format!("{}{}", sign(old, new), grouped(new.abs_diff(old)))
+}
+
+const fn sign(old: u64, new: u64) -> char {
+    if new < old { '-' } else { '+' }
 }
 
 /// `1 h 30 min`, `45 s`.

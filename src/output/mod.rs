@@ -17,7 +17,7 @@ use kd_protocol::VirtAddr;
 
 pub use escape::{Escaped, Screen, TargetText, dotted, is_hazard, json, screened};
 pub use exception::exception;
-pub use number::{binary, general, grouped, iso_time, unix_ms_of_filetime, unix_time, unix_time_ms};
+pub use number::{binary, counted, general, grouped, iso_time, unix_ms_of_filetime, unix_time, unix_time_ms};
 pub use reading::Reading;
 pub use schema::Hex;
 pub use whole_file::whole_file;

@@ -2,6 +2,13 @@
 
 use std::fmt;
 
+/// A count of things: `1 block`, `1,234 blocks`.
+#[must_use]
+pub fn counted(count: u64, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{} {what}{s}", grouped(count))
+}
+
 /// A number as C's `%g` prints it: six significant digits, trailing zeros left out.
 #[must_use]
 pub fn general(value: f64) -> String {

@@ -23,17 +23,31 @@ pub fn watch_hits(shell: &mut Shell, options: &HitOptions) -> Result<(), ShellEr
     if let Some(control) = shell.control().filter(|_| shell.watcher.quit().is_some()) {
         control.hurry();
     }
-    // Whatever is still set is taken back by it.
+    let tell = |shell: &mut Shell, collected: Result<HitReport, AskError>| {
+        let command = format!("!poolhit {}", options.tag);
+        match collected {
+            Ok(report) => {
+                let report = concluded(shell, report);
+                let answered = shell.debugger.answer_alone(Box::new(report), before);
+                shell.answer(&command, answered);
+            }
+            Err(error) => shell.refuse(&command, &error, shell.debugger.stats().since(before)),
+        }
+    };
+    // A target that talks is listened to for seconds before it is left, for which nobody waits who has the answer. What is
+    // still set is taken back only then.
+    let is_set = shell.control().is_some_and(|control| control.planted().is_some());
+    let collected = match collected {
+        Ok(collected) if !is_set => {
+            tell(shell, collected);
+            None
+        }
+        collected => Some(collected),
+    };
     shell.leave();
     shell.teller.tell();
-    let command = format!("!poolhit {}", options.tag);
-    match collected? {
-        Ok(report) => {
-            let report = concluded(shell, report);
-            let answered = shell.debugger.answer_alone(Box::new(report), before);
-            shell.answer(&command, answered);
-        }
-        Err(error) => shell.refuse(&command, &error, shell.debugger.stats().since(before)),
+    if let Some(collected) = collected {
+        tell(shell, collected?);
     }
     if shell.ended_by.is_none() && shell.watcher.quit().is_some() {
         shell.ended_by = shell.watcher.quit().or(Some(Quit::Signal(Signal::Interrupt)));
@@ -79,13 +93,13 @@ fn collect(shell: &mut Shell, options: &HitOptions) -> Result<HitReport, AskErro
         told: 0,
     };
     let until = match (options.count, options.length) {
-        (Some(count), Some(length)) => format!("{count} of them, for {length:?} at most"),
-        (Some(count), None) => format!("{count} of them"),
-        (None, Some(length)) => format!("{length:?}"),
-        (None, None) => "Ctrl+C".to_owned(),
+        (Some(count), Some(length)) => format!("until {count} are met, for {length:?} at most"),
+        (Some(count), None) => format!("until {count} are met"),
+        (None, Some(length)) => format!("for {length:?}"),
+        (None, None) => "until Ctrl+C".to_owned(),
     };
     let tag = options.tag;
-    shell.report.status(&format!("nt!PoolHitTag = {tag}: waiting for uses of the tag, until {until}"));
+    shell.report.status(&format!("nt!PoolHitTag = {tag}: waiting for uses of the tag, {until}"));
     let budget = shell.watcher.freeze_budget();
     let longest = shell.debugger.short_stops().map(|it| it.longest);
     shell.watcher.set_freeze_budget(longest.into_iter().chain(budget).min());

@@ -244,9 +244,10 @@ impl Suspect {
         let per_hour = i128::from(since_first) * 3_600_000 / i128::from(elapsed_ms.max(1));
         writeln!(
             out,
-            "'{tag}' only grows: {} bytes in {} blocks of {}, {} bytes an hour",
+            "'{tag}' only grows: {} bytes in {} block{} of {}, {} bytes an hour",
             signed(since_first, true),
             signed(blocks_since_first, true),
+            if blocks_since_first.unsigned_abs() == 1 { "" } else { "s" },
             pool.to_string().to_lowercase(),
             grouped(u64::try_from(per_hour).unwrap_or(0))
         )?;

@@ -9,7 +9,7 @@ use crate::commands::context::Context;
 use crate::commands::schema::Schema;
 use crate::commands::verifier::frames::Frame;
 use crate::leaks::{self, FileKind, Weight};
-use crate::output::grouped;
+use crate::output::{counted, grouped};
 
 impl Facts for HitReport {
     fn schema(&self) -> Schema {
@@ -17,19 +17,14 @@ impl Facts for HitReport {
     }
 
     fn write_text(&self, context: &Context, out: &mut dyn Write) -> fmt::Result {
-        let counted = self.counted;
-        write!(out, "\nUses of pool tag {}: {}", self.tag, plural(counted.hits, "hit"))?;
-        if counted.hits > 0 {
-            write!(
-                out,
-                " ({}, {}",
-                plural(counted.allocations, "allocation"),
-                plural(counted.frees, "free")
-            )?;
-            if counted.uses > 0 {
-                write!(out, ", {} not known to be one of them", grouped(counted.uses))?;
+        let uses = self.counted;
+        write!(out, "\nUses of pool tag {}: {}", self.tag, counted(uses.hits, "hit"))?;
+        if uses.hits > 0 {
+            write!(out, " ({}, {}", counted(uses.allocations, "allocation"), counted(uses.frees, "free"))?;
+            if uses.uses > 0 {
+                write!(out, ", {} not known to be one of them", grouped(uses.uses))?;
             }
-            write!(out, ") in {}, by call path", plural(self.groups.len() as u64, "group"))?;
+            write!(out, ") in {}, by call path", counted(self.groups.len() as u64, "group"))?;
         }
         writeln!(out)?;
         for (number, group) in (1..).zip(&self.groups) {
@@ -43,7 +38,7 @@ impl Facts for HitReport {
             self.end,
             milliseconds(still.total_us),
             self.elapsed_ms as f64 / 1000.0,
-            plural(still.stops, "stop"),
+            counted(still.stops, "stop"),
             milliseconds(still.longest_us),
         )?;
         if self.is_cleared { writeln!(out, "{VARIABLE} is cleared.") } else { Ok(()) }
@@ -83,7 +78,7 @@ fn write_group(number: usize, group: &HitGroup, context: &Context, out: &mut dyn
     };
     let share = group.share * 100.0;
     let driver = group.driver.as_deref().unwrap_or("driver not known");
-    writeln!(out, "\n{number}. {}, {share:.1} %, {driver}", plural(group.hits, what))?;
+    writeln!(out, "\n{number}. {}, {share:.1} %, {driver}", counted(group.hits, what))?;
     let sizes = match (group.smallest, group.largest) {
         (Some(one), Some(other)) if one == other => format!("each {one:#x} bytes; "),
         (Some(smallest), Some(largest)) => format!("{smallest:#x} to {largest:#x} bytes each; "),
@@ -96,7 +91,7 @@ fn write_group(number: usize, group: &HitGroup, context: &Context, out: &mut dyn
     };
     let processors: Vec<_> = group.processors.iter().map(u16::to_string).collect();
     let s = if processors.len() == 1 { "" } else { "s" };
-    let threads = plural(group.threads, "thread");
+    let threads = counted(group.threads, "thread");
     writeln!(out, "   {sizes}{of}{threads}; on processor{s} {}", processors.join(", "))?;
     if !group.has_stack {
         return writeln!(out, "   their stacks were not taken");
@@ -124,9 +119,4 @@ fn write_frames(frames: &[Frame], context: &Context, out: &mut dyn Write) -> fmt
         }
     }
     Ok(())
-}
-
-fn plural(count: u64, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{} {what}{s}", grouped(count))
 }

@@ -8,7 +8,7 @@ use crate::commands::answer::{AnswerFile, Facts};
 use crate::commands::context::Context;
 use crate::commands::schema::Schema;
 use crate::leaks;
-use crate::output::{Escaped, binary, grouped, write_columns};
+use crate::output::{Escaped, binary, counted, grouped, write_columns};
 use crate::target::VirtAddr;
 
 impl Facts for LeakReport {
@@ -23,7 +23,7 @@ impl Facts for LeakReport {
             write!(out, " with tag {}", Escaped(tag))?;
         }
         write!(out, ", by {}: {}", self.by, total(self.blocks, self.bytes))?;
-        writeln!(out, " in {}", plural(groups, "group"))?;
+        writeln!(out, " in {}", counted(groups, "group"))?;
         if self.is_tree && !self.groups.is_empty() {
             writeln!(out)?;
             let whole = leaks::Held { blocks: self.blocks, bytes: self.bytes };
@@ -41,7 +41,7 @@ impl Facts for LeakReport {
             writeln!(
                 out,
                 "\nNot shown: {} with {}",
-                plural(left_out.groups, "group"),
+                counted(left_out.groups, "group"),
                 total(left_out.blocks, left_out.bytes)
             )?;
         }
@@ -166,12 +166,7 @@ fn write_blocks(list: &[LeakedBlock], context: &Context, out: &mut dyn Write) ->
 }
 
 fn total(blocks: u64, bytes: u64) -> String {
-    format!("{}, {bytes:#x} bytes ({})", plural(blocks, "block"), binary(bytes))
-}
-
-fn plural(count: u64, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{} {what}{s}", grouped(count))
+    format!("{}, {bytes:#x} bytes ({})", counted(blocks, "block"), binary(bytes))
 }
 
 #[cfg(test)]
