@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 use verikd::shell::schema_of_line;
-use verikd::shell::watch::{WatchEnd, WatchLook};
 use verikd_sim::windows::WINDOWS_7_SP1;
 use verikd_sim::{AtBoot, Simulator, SimulatorConfig, export_symbols};
 
@@ -242,6 +241,7 @@ fn a_watch_that_is_interrupted_gives_its_verdict() {
     assert!(
         looks.len() >= 4 && looks.iter().all(|look| look["snapshot"]["groups"][0]["driver"] == "myfault.sys")
     );
+    use verikd::shell::watch::{WatchEnd, WatchLook};
     assert_committed("lines/watch_look", &schema_of_line::<WatchLook<'_>>(), &looks[0]);
     assert_committed("lines/watch_end", &schema_of_line::<WatchEnd<'_>>(), last);
     let leaks = last["verdict"]["leaks"].as_array().unwrap();
