@@ -154,12 +154,12 @@ impl Debuggee {
     /// says what to announce.
     pub fn stop_on_the_way(&mut self) -> Option<(Met, StateChange)> {
         let met = self.machine.stop_on_the_way()?;
-        let cause =
-            Cause::Exception { code: NtStatus::BREAKPOINT, chance: Chance::First, parameters: [0; 2] };
         let processor = match &met {
-            Met::Breakpoint(processor) => *processor,
+            Met::Breakpoint(processor) | Met::Register(processor) => *processor,
             Met::PoolHit(hit) => hit.processor,
         };
+        let code = if matches!(met, Met::Register(_)) { NtStatus::SINGLE_STEP } else { NtStatus::BREAKPOINT };
+        let cause = Cause::Exception { code, chance: Chance::First, parameters: [0; 2] };
         let change = self.stopped_on(processor, cause);
         Some((met, change))
     }
@@ -198,6 +198,7 @@ impl Debuggee {
             (_, Cause::Exception { code: ACCESS_VIOLATION, .. }) if rip == self.stopped_at => {
                 ACCESS_VIOLATION
             }
+            _ if self.machine.stops_at_register(self.processor) => NtStatus::SINGLE_STEP,
             _ if traces && self.machine.step(self.processor) => NtStatus::SINGLE_STEP,
             _ => return Resumed::Runs,
         };
@@ -342,6 +343,7 @@ impl Debuggee {
                 return Answer::Resume { status: arm.continue_status, traces: false };
             }
             (_, Arm::Continue2(arm)) => {
+                self.machine.set_debug_control(arm.dr7);
                 return Answer::Resume { status: arm.continue_status, traces: arm.trace_flag != 0 };
             }
             (ApiNumber::REBOOT | ApiNumber::CAUSE_BUG_CHECK, _) => return Answer::Reboot,
@@ -443,6 +445,7 @@ impl Debuggee {
                     Some(processor) => {
                         let len = data.len().min(processor.special_registers.len());
                         processor.special_registers[..len].copy_from_slice(&data[..len]);
+                        self.machine.take_debug_registers(request.processor.into());
                         len
                     }
                     None => return refuse(request),

@@ -188,6 +188,12 @@ impl Simulator {
         self.status.read(|snapshot| snapshot.breakpoints)
     }
 
+    /// Debug registers that watch since the last continue, of four.
+    #[must_use]
+    pub fn debug_registers(&self) -> usize {
+        self.status.read(|snapshot| snapshot.debug_registers)
+    }
+
     /// Starts the machine anew, without a word to its debugger. It is switched on then.
     pub fn reboot(&self, at_boot: AtBoot) {
         self.order(Order::Reboot(at_boot, None));

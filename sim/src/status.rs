@@ -38,6 +38,8 @@ pub(super) struct Snapshot {
     pub(super) pool_hit_tag: Option<[u8; 4]>,
     /// Breakpoints of its debugger's.
     pub(super) breakpoints: usize,
+    /// Debug registers that watch.
+    pub(super) debug_registers: usize,
     /// Since when it has been stopped.
     pub(super) stopped_at: Option<Instant>,
     /// How long it stood still in the longest stop that is over.
@@ -74,6 +76,7 @@ impl Default for Snapshot {
             pool_hits: Vec::new(),
             pool_hit_tag: None,
             breakpoints: 0,
+            debug_registers: 0,
             stopped_at: None,
             longest_stop: Duration::ZERO,
         }

@@ -197,11 +197,13 @@ impl Target {
         let (state, written) = (self.state(), self.debuggee.written());
         let watched = self.debuggee.machine.pool_hit_tag();
         let breakpoints = self.debuggee.breakpoints();
+        let debug_registers = self.debuggee.machine.debug_registers();
         self.status.publish(|snapshot| {
             snapshot.state = state;
             snapshot.written = written;
             snapshot.pool_hit_tag = watched;
             snapshot.breakpoints = breakpoints;
+            snapshot.debug_registers = debug_registers;
         });
     }
 

@@ -1,4 +1,4 @@
-//! `bp`, `bu`, `bl`, `bc`, `bd`, `be`: breakpoints in the target's code.
+//! `bp`, `bu`, `ba`, `bl`, `bc`, `bd`, `be`: breakpoints in the target's code, and debug registers that watch for an access.
 //!
 //! ```text
 //! 0: kd> bp nt!ExAllocatePoolWithTag "k 5; g"
@@ -18,12 +18,13 @@ use super::error::QueryError;
 use super::expression::{Expression, ExpressionCause};
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, ControlCommand, Glued, Run, Takes};
+use crate::memory::Access;
 use crate::output::{self, TargetText};
 use crate::target::{Target, TargetError, VirtAddr};
 
 pub(super) static SET: CommandSpec = CommandSpec {
     names: &["bp", "bu"],
-    usage: "bp [/1] ADDRESS [PASSES] [\"COMMANDS\"]",
+    usage: "bp [/1] [/w \"CONDITION\"] ADDRESS [PASSES] [\"COMMANDS\"]",
     summary: "stop the target whenever it comes by an address",
     takes: Takes::Arguments(Glued::Slash),
     category: Category::Target,
@@ -35,10 +36,34 @@ pub(super) static SET: CommandSpec = CommandSpec {
         ),
         ("\"COMMANDS\"", "run at each stop there; \"k; g\" shows the stack and goes on"),
         ("/1", "once: it is gone after its first stop"),
+        (
+            "/w \"CONDITION\"",
+            "only where this expression is not 0, as in /w \"@r8 == 0x6b61654c\"; where it is, whole machine stops all the same for some \
+             seven requests",
+        ),
         ("", "it is in the target's code only while the target runs, and taken out on every way out"),
     ],
     answers: &[Breakpoints::SCHEMA],
     run: Run::Control(ControlCommand::SetBreakpoint),
+};
+
+pub(super) static SET_ON_ACCESS: CommandSpec = CommandSpec {
+    names: &["ba"],
+    usage: "ba e|w|r SIZE [/1] [/w \"CONDITION\"] ADDRESS [PASSES] [\"COMMANDS\"]",
+    summary: "stop the target whenever an address is written, read or carried out: by a debug register, of which there are four",
+    takes: Takes::Arguments(Glued::Slash),
+    category: Category::Target,
+    details: &[
+        ("e 1", "the instruction there is about to be carried out; nothing is written to its code"),
+        (
+            "w SIZE",
+            "it was written: 1, 2, 4 or 8 bytes at a multiple of that; the target stands behind the instruction",
+        ),
+        ("r SIZE", "it was read or written"),
+        ("ADDRESS ...", "as with bp"),
+    ],
+    answers: &[Breakpoints::SCHEMA],
+    run: Run::Control(ControlCommand::SetBreakpointOnAccess),
 };
 
 pub(super) static LIST: CommandSpec = CommandSpec {
@@ -86,34 +111,67 @@ pub struct BreakpointOrder {
     pub commands: Option<String>,
     /// It is gone after its first stop.
     pub is_one_shot: bool,
+    /// The target stops only where this is not 0.
+    pub condition: Option<String>,
+    /// What a debug register watches; nothing for a breakpoint in the code.
+    pub access: Option<Watched>,
+}
+
+/// What a debug register watches at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// For what it stops the target.
+    pub access: Access,
+    /// Bytes: 1, 2, 4 or 8.
+    pub size: u8,
 }
 
 impl BreakpointOrder {
-    /// What the arguments of `bp` ask for.
+    /// What the arguments of `bp`, or of `ba`, ask for.
     ///
     /// # Errors
     /// [`QueryError`].
-    pub fn parse(text: &str, target: &Target<'_>) -> Result<Self, QueryError> {
-        let mut arguments = Arguments::new(&SET, text);
-        let mut is_one_shot = false;
-        while let Some(option) = arguments.peek().filter(|it| it.starts_with('/')) {
-            if option != "/1" {
-                return Err(
-                    arguments.usage(format!("{option} is not known here; /1 is, and conditions are not"))
-                );
+    pub fn parse(text: &str, command: ControlCommand, target: &Target<'_>) -> Result<Self, QueryError> {
+        let is_on_access = command == ControlCommand::SetBreakpointOnAccess;
+        let spec = if is_on_access { &SET_ON_ACCESS } else { &SET };
+        let mut arguments = Arguments::new(spec, text);
+        let (mut is_one_shot, mut condition) = (false, None);
+        let mut read_options = |arguments: &mut Arguments<'_>| {
+            while let Some(option) = arguments.peek().filter(|it| it.starts_with('/')) {
+                arguments.word();
+                match option {
+                    "/1" => is_one_shot = true,
+                    "/w" => {
+                        let text = arguments.name().filter(|it| !it.is_empty());
+                        let text = text.ok_or_else(|| arguments.usage("/w needs a condition in quotes"))?;
+                        let failed = |source| QueryError::Expression { command: spec.names[0], source };
+                        Expression::parse(text).map_err(failed)?;
+                        condition = Some(text.to_owned());
+                    }
+                    _ => {
+                        return Err(arguments.usage(format!("{option} is not known here; /1 and /w are")));
+                    }
+                }
             }
-            is_one_shot = true;
-            arguments.word();
-        }
+            Ok(())
+        };
+        read_options(&mut arguments)?;
+        let access = if is_on_access { Some(watched(&mut arguments)?) } else { None };
+        read_options(&mut arguments)?;
         if arguments.is_empty() || arguments.rest().starts_with('"') {
             return Err(arguments.usage("an address is missing"));
         }
         let whole = arguments.rest();
-        let failed = |source| QueryError::Expression { command: SET.names[0], source };
+        let failed = |source| QueryError::Expression { command: spec.names[0], source };
         let (_, rest) = Expression::parse_prefix(whole).map_err(failed)?;
         let place = whole[..whole.len() - rest.len()].trim().to_owned();
-        let mut arguments = Arguments::new(&SET, rest);
+        let mut arguments = Arguments::new(spec, rest);
         let address = resolve(&place, target)?;
+        if let (Some(Watched { size, .. }), Some(address)) = (access, address)
+            && address.0 % u64::from(size) != 0
+        {
+            return Err(arguments.usage(format!("{} is no multiple of {size}", target.shown(address))));
+        }
         let passes = match arguments.rest() {
             "" => 1,
             rest if rest.starts_with('"') => 1,
@@ -126,8 +184,39 @@ impl BreakpointOrder {
         let commands = arguments.rest().starts_with('"').then(|| arguments.name()).flatten();
         let commands = commands.filter(|it| !it.is_empty()).map(str::to_owned);
         arguments.end()?;
-        Ok(Self { place, address, passes, commands, is_one_shot })
+        Ok(Self { place, address, passes, commands, is_one_shot, condition, access })
     }
+}
+
+/// Access and size, as `ba` is told them: `w4`, `w 4`.
+fn watched(arguments: &mut Arguments<'_>) -> Result<Watched, QueryError> {
+    let word = arguments.word().ok_or_else(|| arguments.usage("which access: e, w or r"))?;
+    let letter = word.chars().next().unwrap_or_default();
+    let access = Access::ALL.into_iter().find(|it| it.letter() == letter.to_ascii_lowercase());
+    let access = access.ok_or_else(|| {
+        arguments.usage(format!("`{letter}` is none of the accesses e, w and r; ports are not watched"))
+    })?;
+    let size = match &word[letter.len_utf8()..] {
+        "" => arguments.word().unwrap_or_default(),
+        glued => glued,
+    };
+    let most = if access == Access::Execute { 1 } else { 8 };
+    let is_size = |size: &u8| size.is_power_of_two() && *size <= most;
+    let size = size.parse().ok().filter(is_size).ok_or_else(|| {
+        let sizes = if most == 1 { "1" } else { "1, 2, 4 or 8" };
+        arguments.usage(format!("`{size}` is no size that {access} has: {sizes}"))
+    })?;
+    Ok(Watched { access, size })
+}
+
+/// True if a breakpoint's condition holds where the target stands.
+///
+/// # Errors
+/// [`QueryError`].
+pub fn condition_holds(condition: &str, target: &Target<'_>) -> Result<bool, QueryError> {
+    let value = Expression::parse(condition).and_then(|it| it.evaluate(condition, target));
+    let failed = |source| QueryError::Expression { command: SET.names[0], source };
+    value.map(|value| value != 0).map_err(failed)
 }
 
 /// The address that an expression names in a target; nothing if it has a name that nothing loaded has.
@@ -241,6 +330,12 @@ pub struct Breakpoint {
     pub commands: Option<String>,
     /// It is gone after its first stop.
     pub one_shot: bool,
+    /// The target stops only where this expression is not 0.
+    pub condition: Option<String>,
+    /// For what a debug register stops the target; nothing for a breakpoint in its code.
+    pub access: Option<Access>,
+    /// Bytes that the debug register watches.
+    pub size: Option<u8>,
     /// How often the target came by.
     pub hits: u64,
 }
@@ -269,9 +364,13 @@ impl Facts for Breakpoints {
             let counts = format!("{:04x} ({passes:04x})", it.passes_left);
             match it.address {
                 Some(address) => {
+                    let access = match (it.access, it.size) {
+                        (Some(access), Some(size)) => format!(" {access} {size} "),
+                        _ => "     ".to_owned(),
+                    };
                     write!(
                         out,
-                        "{number:2} {state} {change} Clear  {}     {counts} {place}",
+                        "{number:2} {state} {change} Clear  {}{access}{counts} {place}",
                         context.address(address)
                     )?;
                 }
@@ -284,6 +383,9 @@ impl Facts for Breakpoints {
             }
             if it.one_shot {
                 write!(out, " /1")?;
+            }
+            if let Some(condition) = &it.condition {
+                write!(out, " /w \"{condition}\"")?;
             }
             if let Some(commands) = &it.commands {
                 write!(out, " \"{commands}\"")?;

@@ -13,8 +13,8 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (&["up", "ur", "uu", "ux"], "`u ADDRESS` shows instructions at a virtual address, `uf` a whole function"),
     (
-        &["bm", "ba", "br", "bs", "bsc"],
-        "`bp ADDRESS` sets a breakpoint in code; those of a pattern or of data, and changing one, are not here yet",
+        &["bm", "br", "bs", "bsc"],
+        "`bp ADDRESS` sets a breakpoint in code, `ba w 4 ADDRESS` one on data; those of a pattern, and changing one, are not here",
     ),
     (
         &["gh", "gn", "ta", "tb", "tc", "tct", "th", "tr", "tt", "wt", "pa", "pc", "pct", "ph", "pr", "pt"],

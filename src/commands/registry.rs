@@ -99,6 +99,7 @@ pub static COMMANDS: &[&CommandSpec] = &[
     &stepping::STEP,
     &stepping::OUT,
     &breakpoint::SET,
+    &breakpoint::SET_ON_ACCESS,
     &breakpoint::LIST,
     &breakpoint::CLEAR,
     &breakpoint::DISABLE,

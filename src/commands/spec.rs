@@ -50,6 +50,7 @@ impl CommandSpec {
                 | ControlCommand::LogFile
                 | ControlCommand::AllowWrite
                 | ControlCommand::SetBreakpoint
+                | ControlCommand::SetBreakpointOnAccess
                 | ControlCommand::ListBreakpoints
                 | ControlCommand::ClearBreakpoints
                 | ControlCommand::DisableBreakpoints
@@ -240,6 +241,8 @@ pub enum ControlCommand {
     StepOut,
     /// Makes the target stop at an address.
     SetBreakpoint,
+    /// The same for an access to it.
+    SetBreakpointOnAccess,
     /// Shows where.
     ListBreakpoints,
     /// Makes it stop there no more.

@@ -11,9 +11,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::commands::{Breakpoint, BreakpointOrder, Breakpoints};
-use crate::memory::VirtAddr;
-use crate::source::{BootId, BreakpointError};
+use crate::commands::{Breakpoint, BreakpointOrder, Breakpoints, QueryError, Watched};
+use crate::memory::{Access, VirtAddr};
+use crate::source::{Armed, BootId, BreakpointError, DEBUG_REGISTERS, DebugRegister};
 
 /// Why a target stopped, as far as the person before it wanted that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,20 @@ pub enum BreakpointNews<'a> {
         /// Why not.
         why: &'a BreakpointError,
     },
+    /// All that are to watch for an access; the target runs without them.
+    NotWatched {
+        /// How many.
+        count: usize,
+        /// Why not.
+        why: &'a BreakpointError,
+    },
+    /// The condition of one could not be told: the target stops.
+    NoCondition {
+        /// Its number.
+        number: u32,
+        /// Why not.
+        why: &'a QueryError,
+    },
     /// The target took it, and its code has not changed.
     NotWritten {
         /// Where.
@@ -51,6 +65,8 @@ pub enum BreakpointNews<'a> {
         /// How many.
         count: usize,
     },
+    /// A debug register that nobody here has set stopped the machine.
+    LeftWatching,
     /// Its place is of an earlier boot.
     OfAnotherBoot {
         /// Its number.
@@ -105,6 +121,11 @@ pub(super) enum Met {
 }
 
 impl Entry {
+    /// True if it is in the target's code, at this address.
+    fn is_in_code_at(&self, at: VirtAddr) -> bool {
+        self.is_enabled && self.order.access.is_none() && self.order.address == Some(at)
+    }
+
     fn shown(&self) -> Breakpoint {
         let passes = self.order.passes;
         Breakpoint {
@@ -116,6 +137,9 @@ impl Entry {
             place: self.name.as_str().into(),
             commands: self.order.commands.clone(),
             one_shot: self.order.is_one_shot,
+            condition: self.order.condition.clone(),
+            access: self.order.access.map(|it| it.access),
+            size: self.order.access.map(|it| it.size),
             hits: self.hits,
         }
     }
@@ -129,8 +153,29 @@ impl Table {
 
     /// What is to be in the code of the target when it runs.
     pub(super) fn wanted(&self) -> BTreeSet<VirtAddr> {
-        let entries = self.entries.iter().filter(|it| it.is_enabled).filter_map(|it| it.order.address);
+        let entries = self.entries.iter().filter(|it| it.is_enabled && it.order.access.is_none());
+        let entries = entries.filter_map(|it| it.order.address);
         entries.chain(self.temporary.map(|it| it.address)).collect()
+    }
+
+    /// What debug registers are to watch then.
+    pub(super) fn watched(&self) -> Vec<(VirtAddr, DebugRegister)> {
+        let entries = self.entries.iter().filter(|it| it.is_enabled);
+        let watched = entries.filter_map(|it| Some((it.order.address?, it.order.access?)));
+        let numbered = watched.take(DEBUG_REGISTERS).enumerate();
+        numbered
+            .map(|(number, (address, Watched { access, size }))| {
+                (address, DebugRegister { number, access, size })
+            })
+            .collect()
+    }
+
+    /// True if the processor would stop again at once where it stands: before the instruction there.
+    pub(super) fn stops_before(&self, at: VirtAddr) -> bool {
+        let is_executed = |(address, register): &(VirtAddr, DebugRegister)| {
+            *address == at && register.access == Access::Execute
+        };
+        self.wanted().contains(&at) || self.watched().iter().any(is_executed)
     }
 
     /// True if one instruction is being carried out.
@@ -163,10 +208,24 @@ impl Table {
         }
     }
 
-    /// Counts a pass of the enabled breakpoint at an address: what that means. Nothing if there is none.
-    pub(super) fn pass(&mut self, at: VirtAddr) -> Option<Met> {
-        let is_it = |it: &&mut Entry| it.is_enabled && it.order.address == Some(at);
-        let entry = self.entries.iter_mut().find(is_it)?;
+    /// The enabled breakpoint in the code at an address.
+    pub(super) fn at(&self, at: VirtAddr) -> Option<&Entry> {
+        self.entries.iter().find(|it| it.is_in_code_at(at))
+    }
+
+    /// The one for which a debug register watches, if it is still there.
+    pub(super) fn of(&self, armed: &Armed) -> Option<&Entry> {
+        let register = armed.register()?;
+        let watched = Watched { access: register.access, size: register.size };
+        let is_it = |it: &&Entry| {
+            it.is_enabled && it.order.address == Some(armed.address) && it.order.access == Some(watched)
+        };
+        self.entries.iter().find(is_it)
+    }
+
+    /// Counts a pass of the breakpoint with this number: what that means. Nothing if there is none.
+    pub(super) fn pass(&mut self, number: u32) -> Option<Met> {
+        let entry = self.entries.iter_mut().find(|it| it.number == number)?;
         entry.hits += 1;
         let is_due = entry.hits >= u64::from(entry.order.passes);
         Some(if is_due { Met::Stop(StopCause::Breakpoint(entry.number)) } else { Met::Passing })

@@ -7,7 +7,6 @@
 //! ```
 //! Source: docs/execution.md.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,15 +18,17 @@ use super::error::{AskError, DebugError};
 use super::stop::{INT3, is_exception, reported};
 use super::{Debugger, Notice, Observer};
 use crate::commands::{
-    BreakpointOrder, Breakpoints, ControlCommand, QueryError, Which, address_of_go, end_of_call, number,
-    resolve,
+    BreakpointOrder, Breakpoints, ControlCommand, QueryError, Which, address_of_go, condition_holds,
+    end_of_call, number, resolve,
 };
 use crate::memory::VirtAddr;
-use crate::source::{BreakpointError, Control, Halt, IGNORE, Resumed, Wait};
+use crate::source::{Armed, BreakpointError, Control, DEBUG_REGISTERS, Halt, IGNORE, Resumed, Wait};
 use crate::target::Target;
 
 /// One instruction is over within this, or is one that waits.
 const ONE_INSTRUCTION: Duration = Duration::from_secs(2);
+/// Of Dr6: a bit for each debug register that stopped the processor.
+const REGISTERS_OF_DR6: u64 = 0xf;
 /// Instructions one behind the other that have breakpoints each.
 const MOST_STEPS: usize = 16;
 
@@ -56,13 +57,20 @@ enum Stepped {
 }
 
 impl Debugger {
-    /// Sets a breakpoint, as `bp` is told; it is in the target's code whenever that runs. If it was there already, that in words.
+    /// Sets a breakpoint, as `bp` is told, or `ba`, which is `command`; it is in the target's code whenever that runs. If it was there already, that in words.
     ///
     /// # Errors
     /// [`AskError`].
-    pub fn set_breakpoint(&mut self, arguments: &str) -> Result<(Breakpoints, Option<String>), AskError> {
+    pub fn set_breakpoint(
+        &mut self,
+        command: ControlCommand,
+        arguments: &str,
+    ) -> Result<(Breakpoints, Option<String>), AskError> {
         let target = self.target().ok_or_else(|| self.why_not_stopped())?;
-        let order = BreakpointOrder::parse(arguments, &target)?;
+        let order = BreakpointOrder::parse(arguments, command, &target)?;
+        if order.access.is_some() && target.kernel().version().machine != MachineType::AMD64 {
+            return Err(AskError::NotRun("debug registers are set on x64 machines only".into()));
+        }
         let name = order.address.map_or_else(|| order.place.clone(), |at| target.symbol_at(at).to_string());
         drop(target);
         self.source.rest();
@@ -70,8 +78,14 @@ impl Debugger {
         let table = &mut self.breakpoints;
         table.begin_boot(boot);
         let is_there = |it: &Entry| {
-            order.address.map_or(it.order.place == order.place, |at| it.order.address == Some(at))
+            let is_same = order.access == it.order.access;
+            is_same && order.address.map_or(it.order.place == order.place, |at| it.order.address == Some(at))
         };
+        let is_other = |it: &&Entry| it.order.access.is_some() && !is_there(it);
+        if order.access.is_some() && table.entries.iter().filter(is_other).count() >= DEBUG_REGISTERS {
+            let why = format!("all {DEBUG_REGISTERS} debug registers are in use; bc takes one back");
+            return Err(AskError::NotRun(why));
+        }
         let there = table.entries.iter().find(|it| is_there(it)).map(|it| it.number);
         table.entries.retain(|it| !is_there(it));
         let is_free = |number: &u32| table.entries.iter().all(|it| it.number != *number);
@@ -184,12 +198,13 @@ impl Debugger {
         let boot = self.source.boot();
         self.breakpoints.begin_boot(boot);
         self.resolve_again(observer);
-        let wanted = self.breakpoints.wanted();
+        let (wanted, watched) = (self.breakpoints.wanted(), self.breakpoints.watched());
+        let is_nothing = wanted.is_empty() && watched.is_empty();
         let at = self.target().zip(self.source.stopped());
         let at = at.map(|(target, change)| target.address(change.program_counter.0));
-        let Some(at) = at.filter(|_| !wanted.is_empty()) else { return self.go() };
-        if wanted.contains(&at) {
-            match self.step_off(&wanted) {
+        let Some(at) = at.filter(|_| !is_nothing) else { return self.go() };
+        if self.breakpoints.stops_before(at) {
+            match self.step_off() {
                 Stepped::Off => {}
                 Stepped::Elsewhere => return Resumed::Running,
                 Stepped::Not(resumed) => {
@@ -200,11 +215,17 @@ impl Debugger {
                 }
             }
         }
-        if !std::mem::replace(&mut self.breakpoints.is_first_told, true) {
+        if !wanted.is_empty() && !std::mem::replace(&mut self.breakpoints.is_first_told, true) {
             observer.notice(&Notice::Breakpoint(BreakpointNews::First));
         }
         for address in wanted {
             self.set_in_code(address, observer);
+        }
+        if !watched.is_empty()
+            && let Some(Err(why)) = self.control().map(|control| control.watch(&watched))
+        {
+            let news = BreakpointNews::NotWatched { count: watched.len(), why: &why };
+            observer.notice(&Notice::Breakpoint(news));
         }
         self.go()
     }
@@ -233,7 +254,7 @@ impl Debugger {
     }
 
     /// Has the processor carry out the instruction that a breakpoint is at, while none is set.
-    fn step_off(&self, wanted: &BTreeSet<VirtAddr>) -> Stepped {
+    fn step_off(&self) -> Stepped {
         let Some(control) = self.control() else { return Stepped::Not(Resumed::NeverRuns) };
         let boot = self.source.boot();
         for _ in 0..MOST_STEPS {
@@ -259,7 +280,7 @@ impl Debugger {
                 return Stepped::Elsewhere;
             }
             // The next instruction may have one too, which is met there.
-            if !wanted.contains(&target.address(change.program_counter.0)) {
+            if !self.breakpoints.stops_before(target.address(change.program_counter.0)) {
                 return Stepped::Off;
             }
         }
@@ -306,8 +327,8 @@ impl Debugger {
 
     fn met(&mut self, change: &StateChange, observer: &mut dyn Observer) -> Met {
         let Some(control) = self.control() else { return Met::Stop(StopCause::Event) };
-        let in_code = control.breakpoints();
-        if !in_code.is_empty()
+        let armed = control.breakpoints();
+        if !armed.is_empty()
             && let Err(why) = control.clear_breakpoints()
         {
             observer.notice(&Notice::Breakpoint(BreakpointNews::NotCleared(&why)));
@@ -318,22 +339,33 @@ impl Debugger {
         let at = target.address(change.program_counter.0);
         let thread = target.address(change.thread.0);
         let is_left = is_left_behind(change, &target);
+        let is_x64 = target.kernel().version().machine == MachineType::AMD64;
         drop(target);
         let is_stepping = std::mem::take(&mut self.breakpoints.is_stepping);
-        if is_stepping && is_exception(change, NtStatus::SINGLE_STEP) {
+        let is_step = is_exception(change, NtStatus::SINGLE_STEP);
+        // The registers that stopped it, whether it was stepping or not.
+        let dr6 = if is_step && is_x64 { change.control_report.dr6 & REGISTERS_OF_DR6 } else { 0 };
+        let registers = armed.iter().filter(|it| it.register().is_some_and(|it| dr6 >> it.number & 1 != 0));
+        let registers: Vec<Armed> = registers.copied().collect();
+        if is_stepping && is_step && registers.is_empty() {
             return Met::Stop(StopCause::Arrived);
         }
         let is_breakpoint = is_exception(change, NtStatus::BREAKPOINT);
+        let is_in_code = armed.iter().any(|it| it.register().is_none() && it.address == at);
         let temporary = self.breakpoints.temporary.filter(|it| is_breakpoint && it.address == at);
-        let entry = if is_breakpoint && in_code.contains(&at) { self.breakpoints.pass(at) } else { None };
+        let entries = registers.iter().filter_map(|it| self.breakpoints.of(it));
+        let in_code = self.breakpoints.at(at).filter(|_| is_breakpoint && is_in_code);
+        let entries = in_code.into_iter().chain(entries);
+        let entries: Vec<_> = entries.map(|it| (it.number, it.order.condition.clone())).collect();
+        let entry = self.passed(&entries, observer);
         let met = match (entry, temporary) {
             (Some(Met::Stop(cause)), _) => Met::Stop(cause),
             (_, Some(temporary)) if self.arrives(temporary, thread) => Met::Stop(StopCause::Arrived),
+            // A step is over all the same.
+            (Some(Met::Passing), _) if is_stepping => Met::Stop(StopCause::Arrived),
             (Some(Met::Passing), _) | (_, Some(_)) => return Met::Passing,
             // It was removed from the list while the target ran, or taken out when another processor had met it already.
-            _ if is_breakpoint
-                && (in_code.contains(&at) || is_left && self.breakpoints.set.contains(&at)) =>
-            {
+            _ if is_breakpoint && (is_in_code || is_left && self.breakpoints.set.contains(&at)) => {
                 return Met::Passing;
             }
             (None, None) => Met::Stop(StopCause::Event),
@@ -341,6 +373,33 @@ impl Debugger {
         self.breakpoints.temporary = None;
         if met == Met::Stop(StopCause::Event) && is_left {
             self.take_left_away(observer);
+        }
+        if met == Met::Stop(StopCause::Event) && dr6 != 0 {
+            observer.notice(&Notice::Breakpoint(BreakpointNews::LeftWatching));
+        }
+        met
+    }
+
+    /// Counts a pass of each of these whose condition holds: what that means together. Nothing if there are none.
+    fn passed(&mut self, entries: &[(u32, Option<String>)], observer: &mut dyn Observer) -> Option<Met> {
+        let mut met = None;
+        for (number, condition) in entries {
+            let holds = match (condition, self.target()) {
+                (Some(condition), Some(target)) => condition_holds(condition, &target),
+                _ => Ok(true),
+            };
+            let passed = match holds {
+                Ok(true) => self.breakpoints.pass(*number),
+                Ok(false) => Some(Met::Passing),
+                Err(why) => {
+                    let news = BreakpointNews::NoCondition { number: *number, why: &why };
+                    observer.notice(&Notice::Breakpoint(news));
+                    Some(Met::Stop(StopCause::Breakpoint(*number)))
+                }
+            };
+            if !matches!(met, Some(Met::Stop(_))) {
+                met = passed.or(met);
+            }
         }
         met
     }

@@ -2,6 +2,7 @@
 //!
 //! A live target, a dump and a test's image implement [`Memory`]; no query can tell them apart. Knows no network.
 
+mod access;
 mod amounts;
 mod cached;
 mod counting;
@@ -16,6 +17,7 @@ mod translate;
 mod translated;
 mod writing;
 
+pub use access::Access;
 pub use amounts::{PIECE, SEARCHED_AT_ONCE, reply_len, requests, searches};
 pub use cached::CachedMemory;
 pub use counting::CountingMemory;

@@ -13,8 +13,8 @@ use super::order::Order;
 use super::{Place, Session};
 use crate::memory::StopId;
 use crate::source::{
-    BootId, BreakInError, BreakpointError, Control, Halt, KernelVersion, PlantError, Planted, Resumed,
-    Source, SourceMemory, Step, Wait,
+    Armed, BootId, BreakInError, BreakpointError, Control, DebugRegister, Halt, KernelVersion, PlantError,
+    Planted, Resumed, Source, SourceMemory, Step, Wait,
 };
 
 impl Source for Session {
@@ -169,19 +169,23 @@ impl Control for Session {
     }
 
     fn set_breakpoint(&self, address: VirtAddr) -> Result<(), BreakpointError> {
-        self.set_in_code(address)
+        self.arm(address)
     }
 
     fn clear_breakpoints(&self) -> Result<(), BreakpointError> {
-        self.clear_in_code_by(|request| self.request(request))
+        self.disarm_by(|request| self.request(request))
     }
 
     fn clear_every_breakpoint(&self) -> Result<usize, BreakpointError> {
-        self.clear_every_in_code()
+        self.disarm_every()
     }
 
-    fn breakpoints(&self) -> Vec<VirtAddr> {
-        self.in_code().iter().map(|it| it.address).collect()
+    fn watch(&self, watched: &[(VirtAddr, DebugRegister)]) -> Result<(), BreakpointError> {
+        self.arm_registers(watched)
+    }
+
+    fn breakpoints(&self) -> Vec<Armed> {
+        self.armed()
     }
 
     fn trace(&self) -> Resumed {

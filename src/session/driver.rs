@@ -22,7 +22,7 @@ use super::order::{Left, Order, Read, Replied, Reply, Space, cause_of};
 use super::prompts::Prompts;
 use super::tap::Tap;
 use crate::memory::{ReadCause, StopId};
-use crate::source::{InCode, Planted};
+use crate::source::{Armed, Planted, debug_control};
 
 /// The most that UDP carries.
 const MAX_DATAGRAM: usize = 65_536;
@@ -107,7 +107,7 @@ pub(super) struct DriverConfig {
 }
 
 /// Lets the target at the other end of a connection run, and takes back what this side has in it. True if it said that it runs.
-pub(super) type LetGo = fn(&Connection, Option<Planted>, Vec<InCode>) -> bool;
+pub(super) type LetGo = fn(&Connection, Option<Planted>, Vec<Armed>) -> bool;
 
 /// Starts the driver on a thread of its own.
 pub(super) fn spawn(
@@ -172,7 +172,7 @@ pub(super) fn spawn(
                 let freed = (config.let_go)(
                     &config.connection,
                     monitor.get(|state| state.planted.clone()).map(|it| it.planted),
-                    monitor.get(|state| state.in_code.clone()),
+                    monitor.get(|state| state.armed.clone()),
                 );
                 let what = if freed { "the target was let run" } else { "the target may be left stopped" };
                 monitor.update(|state| {
@@ -389,7 +389,8 @@ impl Driver {
                     return self.settle(&reply, Left::NotStopped);
                 }
                 self.resume = Some(reply);
-                self.link.resume(now, status);
+                let dr7 = self.monitor.get(|state| debug_control(&state.armed));
+                self.link.resume_with(now, &Manipulate::continue_with(status, dr7));
             }
             Order::Trace(reply, status) => {
                 if self.link.state() != RunState::Stopped {

@@ -98,10 +98,10 @@ impl Session {
 
     /// A target in which something stayed runs until it meets that.
     fn with_what_stays(&self, resumed: Resumed) -> Resumed {
-        let in_code = self.breakpoints();
+        let armed = self.breakpoints();
         let planted = self.in_target().map(|it| it.planted.stays());
-        let in_code = (!in_code.is_empty()).then(|| breakpoints_stay(&in_code));
-        let stays: Vec<_> = planted.into_iter().chain(in_code).collect();
+        let armed = (!armed.is_empty()).then(|| breakpoints_stay(&armed));
+        let stays: Vec<_> = planted.into_iter().chain(armed).collect();
         if stays.is_empty() {
             return resumed;
         }
@@ -269,7 +269,7 @@ impl<'a> Going<'a> {
             if self.is_for_good {
                 // What stays is told at the end.
                 let _ = self.session.take_back_by(|request| self.request(request));
-                let _ = self.session.clear_in_code_by(|request| self.request(request));
+                let _ = self.session.disarm_by(|request| self.request(request));
             }
             let leaving = self.prepare(&stop);
             match self.carry_out(Step::Resume, |reply| Order::Resume(reply, leaving.status)) {

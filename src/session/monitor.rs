@@ -18,8 +18,8 @@ use super::in_target::InTarget;
 use super::line::LineTraffic;
 use super::order::{Cut, Order, Reply};
 use super::signal::Signal;
-use crate::memory::StopId;
-use crate::source::{BootId, InCode, Step, Wait};
+use crate::memory::{StopId, VirtAddr};
+use crate::source::{Armed, BootId, DEBUG_REGISTERS, Step, Wait};
 
 /// News kept for somebody who does not look; a target that prints in a loop must not fill this machine.
 const MAX_NEWS: usize = 10_000;
@@ -158,7 +158,9 @@ pub(super) struct State {
     /// What this side has in the target's memory.
     pub(super) planted: Option<InTarget>,
     /// Breakpoints of this side in the target's code.
-    pub(super) in_code: Vec<InCode>,
+    pub(super) armed: Vec<Armed>,
+    /// What every processor's debug registers hold, as far as this side has written it in this boot.
+    pub(super) debug_registers: [Option<VirtAddr>; DEBUG_REGISTERS],
     quit: Option<Quit>,
     ended: Option<String>,
 }
@@ -181,7 +183,7 @@ impl State {
 
     /// True if something of this side is in the target's memory.
     pub(super) fn has_in_target(&self) -> bool {
-        self.planted.is_some() || !self.in_code.is_empty()
+        self.planted.is_some() || !self.armed.is_empty()
     }
 
     /// Nothing that was known of the target is true any more. `may_be_same`: nobody knows whether it has restarted.
@@ -191,8 +193,9 @@ impl State {
             planted => *planted = None,
         }
         if !may_be_same {
-            self.in_code.clear();
+            self.armed.clear();
         }
+        self.debug_registers = [None; DEBUG_REGISTERS];
         self.boot = BootId(self.boot.0 + 1);
         self.boot_at = Some(Instant::now());
         // Whoever looks between this and the link's next word must not take the old stop for one of this boot.
@@ -301,7 +304,8 @@ impl Default for Monitor {
             is_hurried: false,
             has_left: false,
             planted: None,
-            in_code: Vec::new(),
+            armed: Vec::new(),
+            debug_registers: [None; DEBUG_REGISTERS],
             quit: None,
             ended: None,
         };

@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::error::OpenError;
 use super::prompts::Prompts;
 use super::{Session, SessionConfig};
-use crate::source::{Control, InCode, Planted, Resumed};
+use crate::source::{Armed, Control, Planted, Resumed};
 
 /// A KDNET target offers itself every three seconds.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(8);
@@ -28,7 +28,7 @@ impl Session {
 /// Lets the target at the other end of `connection` run, whether or not it is stopped, and takes back what this side has
 /// in it.
 /// True if it said that it runs.
-pub(super) fn let_go(connection: &Connection, planted: Option<Planted>, in_code: Vec<InCode>) -> bool {
+pub(super) fn let_go(connection: &Connection, planted: Option<Planted>, armed: Vec<Armed>) -> bool {
     let config = SessionConfig { prompts: Prompts::ignoring(), ..SessionConfig::over(connection.clone()) };
     let Ok(session) = Session::open(&config) else { return false };
     if session.wait_for_target(Some(CONNECT_PATIENCE)).is_err() {
@@ -40,7 +40,7 @@ pub(super) fn let_go(connection: &Connection, planted: Option<Planted>, in_code:
         session.adopt_in_target(planted);
     }
     if is_stopped {
-        session.adopt_in_code(in_code);
+        session.adopt_armed(armed);
     }
     is_stopped && session.leave() == Resumed::Running
 }

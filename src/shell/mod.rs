@@ -470,11 +470,11 @@ impl Shell {
                 (Box::new(Restarting::ACKNOWLEDGED), After::Restarting)
             }
             ControlCommand::PoolHit => (Box::new(self.pool_hits(arguments)?), After::Next),
-            ControlCommand::SetBreakpoint => {
+            ControlCommand::SetBreakpoint | ControlCommand::SetBreakpointOnAccess => {
                 if self.control().is_none() {
                     return Err(self.never_runs(command));
                 }
-                let (set, redefined) = self.debugger.set_breakpoint(arguments)?;
+                let (set, redefined) = self.debugger.set_breakpoint(control, arguments)?;
                 redefined.into_iter().for_each(|it| self.report.status(&it));
                 (Box::new(set), After::Next)
             }

@@ -186,9 +186,20 @@ impl Report {
             }
             BreakpointNews::NotWritten { address } => self.status(&format!(
                 "The target has taken the breakpoint at {}, but its code there has not changed: the page is not in memory, and it is \
-                 written when that comes in, or it is protected",
+                 written when that comes in, or it is protected: `ba e 1 {}` takes a debug register instead",
+                at(address),
                 at(address)
             )),
+            BreakpointNews::NotWatched { count, why } => self.status(&format!(
+                "No access is watched for, of {}: {why}",
+                output::counted(*count as u64, "breakpoint")
+            )),
+            BreakpointNews::NoCondition { number, why } => self.status(&format!(
+                "Whether the condition of breakpoint {number} holds is not known, so that the machine stands still: {why}"
+            )),
+            BreakpointNews::LeftWatching => self.status(
+                "It stopped for a debug register that nobody here has set, of a debugger that was killed, or lost this target, or the                  machine's own. Debug registers are switched off when it is let run",
+            ),
             BreakpointNews::NotCleared(why) => self.status(&format!(
                 "The breakpoints could not be taken out of the target's code: {why}; it is tried again when the target is let run"
             )),

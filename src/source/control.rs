@@ -9,7 +9,7 @@ use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::RequestError;
 
 use super::boot::BootId;
-use super::breakpoint::BreakpointError;
+use super::breakpoint::{Armed, BreakpointError, DebugRegister};
 use super::planted::{PlantError, Planted};
 
 /// What a target that asks about a failed assertion is answered if nobody says otherwise: go on.
@@ -223,8 +223,17 @@ pub trait Control: Send + Sync {
         Ok(0)
     }
 
-    /// Where breakpoints of this side are in the target's code.
-    fn breakpoints(&self) -> Vec<VirtAddr> {
+    /// Has debug registers of every processor watch these when the target runs: two requests a processor where they do not hold
+    /// the addresses yet. They are switched off as breakpoints are taken out.
+    ///
+    /// # Errors
+    /// [`BreakpointError`]: none of them watches.
+    fn watch(&self, _watched: &[(VirtAddr, DebugRegister)]) -> Result<(), BreakpointError> {
+        Err(BreakpointError::NotLive)
+    }
+
+    /// Where the target stops for this side when it runs.
+    fn breakpoints(&self) -> Vec<Armed> {
         Vec::new()
     }
 

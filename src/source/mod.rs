@@ -14,7 +14,10 @@ mod planted;
 mod seam;
 
 pub use boot::{BootId, KernelVersion};
-pub use breakpoint::{BREAKPOINT_SLOTS, BreakpointError, InCode, breakpoints_stay};
+pub use breakpoint::{
+    Armed, ArmedBy, BREAKPOINT_SLOTS, BreakpointError, DEBUG_REGISTERS, DebugRegister, breakpoints_stay,
+    debug_control,
+};
 pub use control::{BreakInError, Control, Halt, IGNORE, Resumed, Step, Wait};
 pub use image::ImageSource;
 pub use planted::{PlantError, Planted};

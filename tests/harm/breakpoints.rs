@@ -93,7 +93,7 @@ fn steps_end_where_they_should_and_show_no_exception() {
 
 #[test]
 fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
-    let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w nt; bc 7; bd x\ng nosuch!x\nbc *; bl; q";
+    let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w; bc 7; bd x\ng nosuch!x\nbc *; bl; q";
     let (debugger, target, _) = debugging(&["-b", "-c", commands], Duration::ZERO, Faults::default());
     let ended = debugger.finish();
     assert!(
@@ -107,7 +107,7 @@ fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
     for wanted in [
         "an address is missing",
         "0x0 is no number of passes",
-        "/w is not known here",
+        "/w needs a condition in quotes",
         "there is no breakpoint with such a number",
         "`x` is no number of a breakpoint",
         "no module called nosuch is loaded",

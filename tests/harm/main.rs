@@ -2,6 +2,7 @@
 //! read is told as a fact. Every test here ends by asking the machine.
 #![cfg(unix)]
 
+mod accesses;
 mod breakpoints;
 mod field;
 mod golden;

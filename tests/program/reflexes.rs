@@ -44,7 +44,7 @@ const LINES: &[(&str, Gets)] = &[
     ("~*k", Sentence("processor")),
     ("bp nt!ExAllocatePoolWithTag", Answer("")),
     ("bu myfault!x", Answer("myfault!x")),
-    ("ba w4 nt", Sentence("`bp ADDRESS` sets a breakpoint")),
+    ("ba w4 nt", Answer("")),
     ("bl", Answer("nt!ExAllocatePoolWithTag")),
     ("bc *", Answer("")),
     ("bd 0", Sentence("no breakpoint with such a number")),

@@ -121,6 +121,7 @@ $<EMPTY
 .help lm
 .kdstats
 bp nt!KeBugCheckEx
+ba w4 nt
 bu nosuch!x
 bl
 bd 0

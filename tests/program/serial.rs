@@ -228,3 +228,22 @@ fn lossy_relay(port: u16, loss: f64) -> SocketAddr {
     });
     address
 }
+
+/// Contexts go in one piece there, and everything else as over a network.
+#[test]
+fn breakpoints_registers_steps_and_hits_work_over_it() {
+    let line = Line::new();
+    let mut target = line.target(&["--leak-every", "50ms", "--callers", "3"]);
+    let commands = "bp nt!ExAllocatePoolWithTag 2; g; t; gu; bc *; ba w 4 nt!VfPoolTracesIndex; g; bc *; !poolhit Leak -n 3; \
+                    ? poi(nt!PoolHitTag) & 0xffffffff";
+    let ended = line.debug("", &["-b", "-c", commands]).finish();
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(ended.err.matches("Breakpoint 0 hit").count(), 2, "{}", ended.err);
+    assert!(ended.err.contains("nt!ExAllocatePoolWithTag+0x891:"), "{}", ended.err);
+    assert!(ended.out.contains("Uses of pool tag Leak: 3 hits (3 allocations"), "{}", ended.out);
+    target.wait_for("Runs on");
+    let left = line.debug(",resets=0,reconnect", &["-b", "-c", "bl; .lastevent"]).finish();
+    assert!(!left.err.contains("nobody here has set"), "{}", left.err);
+    target.wait_for("Runs on");
+    target.wait_for("leaked");
+}

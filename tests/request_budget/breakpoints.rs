@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kd_protocol::kd::DebugIo;
+use verikd::commands::ControlCommand;
 use verikd::debugger::{Debugger, Notice, Observer, Stop, StopCause};
 use verikd::source::{Control, Halt, IGNORE, Source, Wait};
 use verikd_sim::windows::Growth;
@@ -46,10 +47,10 @@ fn a_breakpoint_costs_a_handful_of_requests_each_time() {
         assert_eq!(stop.cause, StopCause::Breakpoint(0));
         session.counters().requests - before
     };
-    debugger.set_breakpoint("nt!ExAllocatePoolWithTag").unwrap();
+    debugger.set_breakpoint(ControlCommand::SetBreakpoint, "nt!ExAllocatePoolWithTag").unwrap();
     let (first, later) = (cost(&mut debugger), cost(&mut debugger));
     let before = session.counters().requests;
-    debugger.set_breakpoint("nt!ExAllocatePoolWithTag 8").unwrap();
+    debugger.set_breakpoint(ControlCommand::SetBreakpoint, "nt!ExAllocatePoolWithTag 8").unwrap();
     assert_eq!(session.counters().requests, before, "what is known is not asked for");
     let eighth = cost(&mut debugger);
     let pass = (eighth - later).div_ceil(7);
@@ -59,4 +60,31 @@ fn a_breakpoint_costs_a_handful_of_requests_each_time() {
     assert!(pass <= 4, "{pass}");
     assert_eq!(session.leave(), verikd::source::Resumed::Running);
     assert_eq!(live.breakpoints(), 0);
+}
+
+/// Two a processor when they are set, and none from then on: each continue says which are on.
+#[test]
+fn a_debug_register_costs_nothing_but_its_setting() {
+    let growth = Growth { processors: 4, callers: 3, ..Growth::default() };
+    let live = Live::leaking(growth, Duration::from_millis(30));
+    let mut debugger = live.debugger();
+    let session = Arc::clone(&live.session);
+    debugger.break_in(&mut Nobody).unwrap();
+    let cost = |debugger: &mut Debugger| {
+        let before = session.counters().requests;
+        let stop = run_to_it(debugger, &*session);
+        assert_eq!(stop.cause, StopCause::Breakpoint(0));
+        session.counters().requests - before
+    };
+    let index = "w4 nt!VfPoolTracesIndex";
+    debugger.set_breakpoint(ControlCommand::SetBreakpointOnAccess, index).unwrap();
+    let (first, later) = (cost(&mut debugger), cost(&mut debugger));
+    debugger.set_breakpoint(ControlCommand::SetBreakpointOnAccess, &format!("{index} 8")).unwrap();
+    let pass = cost(&mut debugger).div_ceil(8);
+    println!("the first stop {first} requests, a later one {later}, a pass {pass}");
+    // What lies at a place that was not met yet is read for its description.
+    assert!(first <= 2 * 4 + 6, "{first}");
+    assert!(later <= 1 && pass <= 1, "{later} {pass}");
+    assert_eq!(session.leave(), verikd::source::Resumed::Running);
+    assert_eq!(live.debug_registers(), 0);
 }

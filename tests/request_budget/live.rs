@@ -60,6 +60,11 @@ impl Live {
         self.target.breakpoints()
     }
 
+    /// Debug registers of its that watch.
+    pub(crate) fn debug_registers(&self) -> usize {
+        self.target.debug_registers()
+    }
+
     pub(crate) fn over_serial_line(build: &'static Build, scenario: Scenario) -> Self {
         let symbols = tempfile::tempdir().unwrap();
         export_symbols(build, symbols.path()).unwrap();

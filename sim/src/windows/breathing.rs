@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kd_protocol::VirtAddr;
 
+use super::debug_registers::DebugRegisters;
 use super::kernel::{Kernel, Site};
 use super::place::Place;
 use super::pool::hit::{Hits, Use};
@@ -73,20 +74,26 @@ impl Breathing {
 
     /// Does what is due at `now`: as many blocks a second as the machine's [`Growth`](super::Growth) says are taken, and as
     /// many given back.
-    pub(super) fn work(&mut self, kernel: &mut Kernel, now: Duration, hits: &mut Hits) {
+    pub(super) fn work(
+        &mut self,
+        kernel: &mut Kernel,
+        now: Duration,
+        hits: &mut Hits,
+        registers: &mut DebugRegisters,
+    ) {
         let a_second = 2 * u64::from(kernel.growth.busy);
         let done = |at: Duration| at.as_millis() as u64 * a_second / 1000;
         for _ in done(self.until)..done(now) {
             if self.live.is_empty() || self.random.usize(0..2 * USUAL) >= self.live.len() + USUAL / 2 {
-                self.take(kernel, hits);
+                self.take(kernel, hits, registers);
             } else {
-                self.give_back(kernel, hits);
+                self.give_back(kernel, hits, registers);
             }
         }
         self.until = now;
     }
 
-    fn take(&mut self, kernel: &mut Kernel, hits: &mut Hits) {
+    fn take(&mut self, kernel: &mut Kernel, hits: &mut Hits, registers: &mut DebugRegisters) {
         let Self { random, live, .. } = self;
         let is_free = |address: &VirtAddr| live.iter().all(|held| held.address != *address);
         let cells = std::iter::repeat_with(|| START.offset(random.u64(0..CELLS) * CELL));
@@ -99,16 +106,18 @@ impl Breathing {
         let Some(slot) = verifier::allocated(kernel, &MYFAULT, &allocation) else { return };
         self.live.push(Held { address, size, slot });
         let stack = kernel.stack(TAKES);
-        hits.note(kernel, || Use { given: size - 8, ..usage(kernel, address, false, &stack) }, TAG);
+        let used = Use { given: size - 8, ..usage(kernel, address, false, &stack) };
         pool_log::append(kernel, &Event { address, size: size - 8, thread: LEAKING_THREAD, stack });
+        hits.note(kernel, registers, || used, TAG);
     }
 
-    fn give_back(&mut self, kernel: &mut Kernel, hits: &mut Hits) {
+    fn give_back(&mut self, kernel: &mut Kernel, hits: &mut Hits, registers: &mut DebugRegisters) {
         let Held { address, size, slot } = self.live.swap_remove(self.random.usize(0..self.live.len()));
         verifier::freed(kernel, &MYFAULT, Pool::Paged, slot);
         let stack = kernel.stack(GIVES_BACK);
-        hits.note(kernel, || usage(kernel, address, true, &stack[1..]), TAG);
+        let used = usage(kernel, address, true, &stack[1..]);
         pool_log::append(kernel, &Event { address, size, thread: LEAKING_THREAD, stack });
+        hits.note(kernel, registers, || used, TAG);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kd_protocol::{PhysAddr, VirtAddr};
 
 use super::breathing::Breathing;
+use super::debug_registers::DebugRegisters;
 use super::debugger_data::{self, Version};
 use super::growth::Growth;
 use super::images::{Build, WINDOWS_7_SP1};
@@ -36,6 +37,8 @@ const LEAK_EVERY: Duration = Duration::from_secs(2);
 pub enum Met {
     /// A debugger's breakpoint, on this processor.
     Breakpoint(usize),
+    /// A debug register, on this processor.
+    Register(usize),
     /// A use of the tag in `nt!PoolHitTag`.
     PoolHit(PoolHit),
 }
@@ -64,6 +67,7 @@ pub struct Machine {
     breathing: Breathing,
     /// Blocks taken or given back for which the machine is still to stop.
     hits: Hits,
+    debug_registers: DebugRegisters,
     /// When the next block is leaked, counted as `running`.
     next_leak: Option<Duration>,
     stops: u64,
@@ -202,6 +206,9 @@ impl Machine {
 
     fn stopped(&mut self, processors: Vec<Processor>) {
         self.processors = processors;
+        for (number, processor) in self.processors.iter_mut().enumerate() {
+            self.debug_registers.show(number, None, processor);
+        }
         self.stops += 1;
         if self.first_stop.is_none() {
             self.first_stop = Some(self.running);
@@ -217,7 +224,7 @@ impl Machine {
     pub fn run_for(&mut self, time: Duration) -> Vec<String> {
         let end = self.running.saturating_add(time);
         let mut lines = Vec::new();
-        while !self.hits.is_due(&self.kernel) {
+        while !self.hits.is_due(&self.kernel, &self.debug_registers) {
             let beat = Duration::from_secs(self.running.as_secs().saturating_add(1));
             let work = self.works().then(|| self.breathing.due());
             let due = [self.next_leak, work].into_iter().flatten().fold(beat, Duration::min);
@@ -231,12 +238,14 @@ impl Machine {
                 self.next_leak = self.leak_interval().map(|interval| due + interval);
             }
             if work == Some(due) {
-                self.breathing.work(&mut self.kernel, due, &mut self.hits);
+                self.breathing.work(&mut self.kernel, due, &mut self.hits, &mut self.debug_registers);
             }
             if due == beat {
                 trackers::work(&mut self.kernel);
                 counters::publish(&mut self.kernel);
                 lines.push(self.beat());
+                let place = || stops::break_in_place(&self.kernel, self.scenario);
+                self.hits.note_accesses(&self.kernel, &mut self.debug_registers, place);
             }
         }
         globals::set_time(&mut self.kernel, self.running);
@@ -252,7 +261,7 @@ impl Machine {
         loop {
             match self.stop_on_the_way()? {
                 Met::PoolHit(hit) => return Some(hit),
-                Met::Breakpoint(_) => {}
+                Met::Breakpoint(_) | Met::Register(_) => {}
             }
         }
     }
@@ -260,16 +269,72 @@ impl Machine {
     /// Stops the machine if a processor has come to a breakpoint that [was set](Self::set_breakpoints), or somebody uses the tag
     /// in `nt!PoolHitTag`.
     pub fn stop_on_the_way(&mut self) -> Option<Met> {
-        match self.hits.next(&self.kernel)? {
+        match self.hits.next(&self.kernel, &self.debug_registers)? {
             Coming::Pass(pass) => {
-                let Pass { at, processor, thread, callers, user } = pass;
-                let place = Place { rip: at, rcx: 0, stack: callers, user, arguments: None, thread };
-                let processors = processors::stop_at(&mut self.kernel, processor, &place);
-                self.stopped(processors);
-                Some(Met::Breakpoint(processor))
+                let (at, processor) = (pass.at, pass.processor);
+                self.stopped_at(pass);
+                // Code that has a breakpoint is another instruction, in front of which the register is met first.
+                match self.debug_registers.executed(processor, at) {
+                    Some(register) => Some(self.met(processor, register)),
+                    None => Some(Met::Breakpoint(processor)),
+                }
+            }
+            Coming::Access(pass, register) => {
+                let processor = pass.processor;
+                self.stopped_at(pass);
+                Some(self.met(processor, register))
             }
             Coming::Use(used) => Some(Met::PoolHit(self.hit(&used))),
         }
+    }
+
+    fn stopped_at(&mut self, pass: Pass) {
+        let Pass { at, processor, thread, callers, user } = pass;
+        let place = Place { rip: at, rcx: 0, stack: callers, user, arguments: None, thread };
+        let processors = processors::stop_at(&mut self.kernel, processor, &place);
+        self.stopped(processors);
+    }
+
+    fn met(&mut self, processor: usize, register: usize) -> Met {
+        self.debug_registers.show(processor, Some(register), &mut self.processors[processor]);
+        Met::Register(processor)
+    }
+
+    /// Takes over the debug registers that a debugger has written to a stopped processor.
+    pub fn take_debug_registers(&mut self, processor: usize) {
+        if let Some(of) = self.processors.get(processor) {
+            self.debug_registers.take(processor, of);
+        }
+    }
+
+    /// The machine goes on with this in every processor's Dr7.
+    pub fn set_debug_control(&mut self, control: u64) {
+        self.debug_registers.go_on(control, &self.kernel);
+        for (number, processor) in self.processors.iter_mut().enumerate() {
+            self.debug_registers.show(number, None, processor);
+        }
+    }
+
+    /// True if a processor that goes on stops at once, as its debug registers watch for the instruction where it stands, and no
+    /// resume flag lets it pass that. Then it stands there anew.
+    pub fn stops_at_register(&mut self, processor: usize) -> bool {
+        const RIP: usize = 0xf8;
+        const EFLAGS: usize = 0x44;
+        const RESUME: u32 = 1 << 16;
+        let Some(of) = self.processors.get_mut(processor) else { return false };
+        let rip = VirtAddr(u64::from_le_bytes(of.context[RIP..RIP + 8].try_into().expect("eight bytes")));
+        let flags = u32::from_le_bytes(of.context[EFLAGS..EFLAGS + 4].try_into().expect("four bytes"));
+        let register = self.debug_registers.executed(processor, rip).filter(|_| flags & RESUME == 0);
+        if register.is_some() {
+            self.debug_registers.show(processor, register, of);
+        }
+        register.is_some()
+    }
+
+    /// Debug registers that watch for something.
+    #[must_use]
+    pub fn debug_registers(&self) -> usize {
+        self.debug_registers.on()
     }
 
     /// Where a debugger has breakpoints: a processor that comes by stops there. Its code has them too, as everybody reads it.
@@ -280,7 +345,7 @@ impl Machine {
     /// True if it may have to stop at any moment: for a breakpoint, or a tag.
     #[must_use]
     pub fn is_on_its_guard(&self) -> bool {
-        self.hits.has_breakpoints() || self.pool_hit_tag().is_some()
+        self.hits.has_breakpoints() || self.debug_registers.is_on() || self.pool_hit_tag().is_some()
     }
 
     /// Executes one instruction on a stopped processor.
@@ -475,6 +540,7 @@ impl Machine {
             blocks: if scenario.leaks() { leak::BLOCKS_AT_FIRST_STOP } else { 0 },
             breathing: Breathing::new(fastrand::Rng::with_seed(seed)),
             hits: Hits::default(),
+            debug_registers: DebugRegisters::default(),
             next_leak: None,
             stops: 0,
         }
@@ -505,7 +571,8 @@ impl Machine {
         let tracking = self.scenario.tracking_of_the_leak();
         match leak::leak(&mut self.kernel, self.blocks, tracking) {
             Some(address) => {
-                self.hits.note(&self.kernel, || leak::usage(&self.kernel, self.blocks, tracking), *b"Leak");
+                let used = || leak::usage(&self.kernel, self.blocks, tracking);
+                self.hits.note(&self.kernel, &mut self.debug_registers, used, *b"Leak");
                 self.blocks += 1;
                 format!("myfault: leaked {:#x} bytes at {}\n", leak::REQUEST, address.wide())
             }

@@ -22,6 +22,7 @@
 mod breathing;
 mod calls;
 mod damage;
+mod debug_registers;
 mod debugger_data;
 mod flood;
 mod furnish;

@@ -112,6 +112,33 @@ impl System {
         }
     }
 
+    pub fn take_debug_registers(&mut self, processor: usize) {
+        if let Self::X64(machine) = self {
+            machine.take_debug_registers(processor);
+        }
+    }
+
+    pub fn set_debug_control(&mut self, control: u64) {
+        if let Self::X64(machine) = self {
+            machine.set_debug_control(control);
+        }
+    }
+
+    pub fn stops_at_register(&mut self, processor: usize) -> bool {
+        match self {
+            Self::X64(machine) => machine.stops_at_register(processor),
+            Self::X86(_) => false,
+        }
+    }
+
+    #[must_use]
+    pub fn debug_registers(&self) -> usize {
+        match self {
+            Self::X64(machine) => machine.debug_registers(),
+            Self::X86(_) => 0,
+        }
+    }
+
     #[must_use]
     pub fn is_on_its_guard(&self) -> bool {
         matches!(self, Self::X64(machine) if machine.is_on_its_guard())

@@ -302,6 +302,15 @@ impl Manipulate {
         request
     }
 
+    /// A write of the first bytes of the same.
+    #[must_use]
+    pub fn write_control_space(processor: u16, selector: u64, data: Bytes) -> Self {
+        let transfer_count = data.len() as u32;
+        let arm = WriteMemory64 { target_base_address: selector, transfer_count, actual_bytes_written: 0 };
+        let request = Self::new(ApiNumber::WRITE_CONTROL_SPACE, Arm::WriteMemory(arm));
+        Self { processor, data, ..request }
+    }
+
     const fn read(api_number: ApiNumber, address: u64, transfer_count: u32) -> Self {
         let arm = ReadMemory64 { target_base_address: address, transfer_count, actual_bytes_read: 0 };
         Self::new(api_number, Arm::ReadMemory(arm))
@@ -348,15 +357,22 @@ impl Manipulate {
         Self { processor, data: piece, ..request }
     }
 
-    /// "Run on", without stepping, hardware breakpoints as they are not used here.
+    /// Dr7 with no debug register enabled: bit 10 always reads as one.
+    pub const DR7_NONE: u64 = 0x400;
+
+    /// "Run on", without stepping, and with no debug register enabled.
     #[must_use]
     pub const fn continue2(continue_status: NtStatus) -> Self {
-        /// Dr7 with nothing enabled: bit 10 always reads as one.
-        const DR7_NONE: u64 = 0x400;
+        Self::continue_with(continue_status, Self::DR7_NONE)
+    }
+
+    /// The same with this in every processor's Dr7.
+    #[must_use]
+    pub const fn continue_with(continue_status: NtStatus, dr7: u64) -> Self {
         let arm = Continue2 {
             continue_status,
             trace_flag: 0,
-            dr7: DR7_NONE,
+            dr7,
             current_symbol_start: VirtAddr(0),
             current_symbol_end: VirtAddr(0),
         };

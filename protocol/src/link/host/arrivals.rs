@@ -164,6 +164,7 @@ impl HostLink {
         self.fail_requests(pending, RequestError::TargetRestarted);
         self.left_stop();
         self.break_in_at = None;
+        self.dr7 = Manipulate::DR7_NONE;
         self.tell(Event::Restarted(peer));
     }
 
@@ -273,7 +274,11 @@ impl HostLink {
         if change.is_load_symbols() && !self.passes_module_events {
             // Boot goes on only when each of these is answered; a wanted break-in stays wanted.
             self.repeat_missed_break_in(now);
-            self.send_continue(now, &Manipulate::continue2(NtStatus::DBG_CONTINUE), false);
+            let request = match change.is_reboot() {
+                true => Manipulate::continue2(NtStatus::DBG_CONTINUE),
+                false => Manipulate::continue_with(NtStatus::DBG_CONTINUE, self.dr7),
+            };
+            self.send_continue(now, &request, false);
             if is_same {
                 return;
             }

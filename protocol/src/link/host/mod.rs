@@ -30,7 +30,7 @@ use super::event::{Event, Peer, RequestError, RequestId};
 use super::in_flight::Purpose;
 use super::reliable::Reliable;
 use crate::VirtAddr;
-use crate::kd::{DebugIo, Manipulate, NtStatus, PacketType};
+use crate::kd::{Arm, DebugIo, Manipulate, NtStatus, PacketType};
 use crate::kdnet::DatagramError;
 
 pub use counters::LinkCounters;
@@ -82,6 +82,8 @@ pub struct HostLink {
     passes_module_events: bool,
     /// A continue without an answer may be followed by a break-in.
     may_probe: bool,
+    /// What processors have in Dr7 since the last continue: which debug registers watch. A module event is left with it.
+    dr7: u64,
     /// A damaged packet was asked for again at this time.
     resend_at: Option<Instant>,
     /// Each with the state that it led to.
@@ -125,6 +127,7 @@ impl HostLink {
             break_ins_live_until: None,
             passes_module_events: false,
             may_probe: true,
+            dr7: Manipulate::DR7_NONE,
             resend_at: None,
             events: VecDeque::new(),
             told: RunState::Unknown,
@@ -292,6 +295,9 @@ impl HostLink {
         }
         if !self.passes_module_events {
             self.attention = None;
+        }
+        if let Arm::Continue2(arm) = request.arm {
+            self.dr7 = arm.dr7;
         }
         self.send_continue(now, request, self.may_probe);
     }

@@ -11,10 +11,13 @@ use std::collections::VecDeque;
 
 use kd_protocol::VirtAddr;
 
+use crate::windows::debug_registers::DebugRegisters;
 use crate::windows::kernel::{Kernel, Site};
 use crate::windows::passing::{Pass, Way};
 use crate::windows::place::{CallFrame, Place};
 
+/// From there to where the routine has counted what it gave.
+const BEHIND: u64 = 0x10;
 /// What the variable holds at boot: no tag.
 const NONE: u32 = 0xffff_ffff;
 /// What a debugger writes that wants no stop any more: `ed nt!PoolHitTag 0`.
@@ -72,21 +75,50 @@ pub(in crate::windows) enum Coming {
     Pass(Pass),
     /// A use of a tag, if it is watched for.
     Use(Box<Use>),
+    /// A write to what this debug register watches: the processor stands behind it.
+    Access(Pass, usize),
 }
 
 impl Hits {
     /// Takes note of a use if the machine may have to stop for it, or on the way to it and back.
-    pub(in crate::windows) fn note(&mut self, kernel: &Kernel, used: impl FnOnce() -> Use, tag: [u8; 4]) {
-        if !self.breakpoints.is_empty() {
+    pub(in crate::windows) fn note(
+        &mut self,
+        kernel: &Kernel,
+        registers: &mut DebugRegisters,
+        used: impl FnOnce() -> Use,
+        tag: [u8; 4],
+    ) {
+        if !self.breakpoints.is_empty() || registers.is_on() {
             let used = used();
             let Use { processor, thread, user, .. } = used;
-            let places = [&[used.site(kernel)], &used.callers[..]].concat();
+            let callers = used.callers.clone();
+            let places = [&[used.site(kernel)], &callers[..]].concat();
             let way = Way { places, processor, thread, user };
             self.coming.extend(way.entries(kernel).into_iter().map(Coming::Pass));
+            let behind = used.site(kernel).offset(BEHIND);
             self.coming.push_back(Coming::Use(Box::new(used)));
+            for register in registers.changed(processor, kernel) {
+                let pass = Pass { at: behind, processor, thread, callers: callers.clone(), user };
+                self.coming.push_back(Coming::Access(pass, register));
+            }
             self.coming.extend(way.returns().into_iter().map(Coming::Pass));
         } else if is_watched(kernel, tag) {
             self.coming.push_back(Coming::Use(Box::new(used())));
+        }
+    }
+
+    /// Takes note of what somebody else wrote to what debug registers watch: the first processor, in the clock's interrupt.
+    pub(in crate::windows) fn note_accesses(
+        &mut self,
+        kernel: &Kernel,
+        registers: &mut DebugRegisters,
+        place: impl Fn() -> Place,
+    ) {
+        for register in registers.changed(0, kernel) {
+            let Place { stack, user, thread, .. } = place();
+            let [at, callers @ ..] = &stack[..] else { continue };
+            let pass = Pass { at: *at, processor: 0, thread, callers: callers.to_vec(), user };
+            self.coming.push_back(Coming::Access(pass, register));
         }
     }
 
@@ -101,10 +133,14 @@ impl Hits {
     }
 
     /// True if the machine is to stop before it does anything else.
-    pub(in crate::windows) fn is_due(&mut self, kernel: &Kernel) -> bool {
+    pub(in crate::windows) fn is_due(&mut self, kernel: &Kernel, registers: &DebugRegisters) -> bool {
         while let Some(coming) = self.coming.front() {
             let stops = match coming {
-                Coming::Pass(pass) => self.breakpoints.contains(&pass.at),
+                Coming::Pass(pass) => {
+                    self.breakpoints.contains(&pass.at)
+                        || registers.executed(pass.processor, pass.at).is_some()
+                }
+                Coming::Access(..) => registers.is_on(),
                 // A debugger may have changed its mind.
                 Coming::Use(used) => is_watched(kernel, used.tag),
             };
@@ -117,8 +153,8 @@ impl Hits {
     }
 
     /// What stops it then.
-    pub(in crate::windows) fn next(&mut self, kernel: &Kernel) -> Option<Coming> {
-        if self.is_due(kernel) { self.coming.pop_front() } else { None }
+    pub(in crate::windows) fn next(&mut self, kernel: &Kernel, registers: &DebugRegisters) -> Option<Coming> {
+        if self.is_due(kernel, registers) { self.coming.pop_front() } else { None }
     }
 }
 
