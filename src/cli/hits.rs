@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use verikd::commands::pool::PoolTag;
 use verikd::commands::pool::hits::HitOptions;
+use verikd::leaks::FileKind;
 
 use super::debug::{self, Work};
 use super::exit::USAGE;
@@ -44,9 +45,15 @@ pub(super) struct Options {
     /// Take the stack of every Nth hit; the others are counted, and stop the target for less time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
-    /// Write one line a stack, as flame graph tools read them
+    /// Write one line a stack of the allocations, as flame graph tools read them
     #[arg(long, value_name = "FILE")]
     folded: Option<PathBuf>,
+    /// Write a flame graph of them
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Write a page with them, which needs no network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 pub(super) fn run(options: Options) -> u8 {
@@ -64,12 +71,15 @@ pub(super) fn run(options: Options) -> u8 {
             return USAGE;
         }
     };
+    let pictures =
+        [(FileKind::Folded, options.folded), (FileKind::Svg, options.svg), (FileKind::Html, options.html)];
+    let files = pictures.into_iter().filter_map(|(kind, path)| Some((kind, path?))).collect();
     let wanted = HitOptions {
         count: options.count,
         length: options.length,
         frees: options.free,
         every: options.every,
-        folded: options.folded,
+        files,
         ..HitOptions::of(tag)
     };
     debug::work(&options.debug, &Work::Hits(wanted))

@@ -92,7 +92,7 @@ impl Hits {
     #[must_use]
     pub fn report(&self, end: HitEnd, elapsed: Duration) -> HitReport {
         let report = self.account.report(end, elapsed, self.stood_still);
-        HitReport { folded: self.options.folded.clone(), ..report }
+        HitReport { files: self.options.files.clone(), ..report }
     }
 
     const fn counts(&self, kind: HitKind) -> bool {

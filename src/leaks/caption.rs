@@ -1,11 +1,15 @@
 //! What pictures say of themselves, and figures as people read them.
 
-use super::snapshot::{Held, Snapshot};
+use super::snapshot::{Held, Snapshot, Subject};
 use super::stack::text;
 use crate::output::{binary, counted, unix_time};
 
-/// `Outstanding pool of myfault.sys`.
+/// `Outstanding pool of myfault.sys`, `Allocations with tag Leak`.
 pub(super) fn title(snapshot: &Snapshot) -> String {
+    if snapshot.subject == Subject::Allocated {
+        let tag = snapshot.tag.iter().map(|tag| format!(" with tag {}", text(tag)));
+        return "Allocations".to_owned() + &tag.collect::<String>();
+    }
     let whose = match &snapshot.drivers[..] {
         [] => "no driver".to_owned(),
         [one] => text(&one.name),

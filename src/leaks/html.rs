@@ -131,14 +131,14 @@ fn subtitle(snapshots: &[Snapshot]) -> String {
 }
 
 fn footer(last: &Snapshot) -> String {
-    let base = pointer(last, last.boot.kernel_base.0);
+    let base = match last.boot.kernel_base.0 {
+        0 => String::new(),
+        base => format!(" The kernel is at {}.", pointer(last, base)),
+    };
     let log = last.log.map_or_else(String::new, |log| {
         format!(" The pool log has room for {} entries.", grouped(log.length))
     });
-    format!(
-        "Written by {}. The kernel is at {base}.{log} This page asks for nothing from anywhere.",
-        Escaped(&last.program)
-    )
+    format!("Written by {}.{base}{log} This page asks for nothing from anywhere.", Escaped(&last.program))
 }
 
 /// What is said of the snapshots: what is said of each, once; else with when it was first said.

@@ -36,7 +36,7 @@ pub use look::{Look, StoodStill};
 pub use picture::{FileKind, write_as, write_page};
 pub use snapshot::{
     Blocks, BootIdentity, Held, HexNumber, LogState, SavedBlock, SavedDriver, SavedFrame, SavedGroup,
-    Snapshot,
+    Snapshot, Subject,
 };
 pub use stack::Weight;
 #[cfg(feature = "pictures")]

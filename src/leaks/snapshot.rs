@@ -76,6 +76,19 @@ pub struct Snapshot {
     pub groups: Vec<SavedGroup>,
     /// What had to be said of it: what is missing, what does not add up.
     pub notes: Vec<String>,
+    /// What its blocks are, which pictures say. Files are of what is outstanding.
+    #[serde(skip)]
+    pub subject: Subject,
+}
+
+/// What blocks of a snapshot are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subject {
+    /// What drivers hold.
+    #[default]
+    Outstanding,
+    /// Allocations as they happened, freed since or not.
+    Allocated,
 }
 
 /// Which boot of which kernel it is of.
@@ -200,6 +213,7 @@ impl Snapshot {
             drivers: Vec::new(),
             groups: Vec::new(),
             notes: Vec::new(),
+            subject: Subject::default(),
         }
     }
 

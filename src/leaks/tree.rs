@@ -179,12 +179,7 @@ mod tests {
 
     fn tree(snapshot: &Snapshot, weight: Weight, width: usize) -> String {
         let mut out = String::new();
-        let whole = snapshot.groups.iter().map(|group| group.held);
-        let whole = whole.fold(Held::default(), |one, other| Held {
-            blocks: one.blocks + other.blocks,
-            bytes: one.bytes + other.bytes,
-        });
-        write_tree(snapshot, whole, weight, width, &mut out).unwrap();
+        write_tree(snapshot, snapshot.held(), weight, width, &mut out).unwrap();
         out
     }
 

@@ -1,6 +1,6 @@
 //! `!poolhit` as it is typed: what it prints, where it leaves the machine, what it refuses.
 
-use crate::program::Setup;
+use crate::program::{Setup, verikd};
 use crate::reviewed::assert_reviewed;
 
 /// The line that tells times, without them.
@@ -36,6 +36,27 @@ fn a_stack_that_was_to_end_within_the_pool_has_no_caller() {
     assert!(ended.out.contains("1. 1 allocation, 100.0 %, driver not known\n"), "{}", ended.out);
     assert!(ended.out.contains("allocator:\n") && !ended.out.contains("call path:\n"), "{}", ended.out);
     assert!(ended.out.contains("there may be more than 1 frame"), "{}", ended.out);
+}
+
+#[test]
+fn pictures_are_of_the_allocations() {
+    let setup = Setup::new();
+    let mut target = setup.target(&["--callers", "3", "--leak-every", "50ms", "--scenario", "verifier-off"]);
+    let file = |name: &str| setup.folder.path().join(name).display().to_string();
+    let (folded, svg, html) = (file("hits.folded"), file("hits.svg"), file("hits.html"));
+    let (connection, symbols) = (setup.connection("1.2.3.4"), setup.symbols().display().to_string());
+    let line = ["hits", "-k", &connection, "-y", &symbols, "--tag", "Leak", "--count", "6"];
+    let pictures = ["--folded", &folded, "--svg", &svg, "--html", &html];
+    let ended = verikd(&[&line[..], &pictures].concat());
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let text = |path: &str| std::fs::read_to_string(path).unwrap();
+    let counts =
+        text(&folded).lines().map(|it| it.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>();
+    assert_eq!(counts, 6, "{}", text(&folded));
+    assert!(text(&svg).contains("Allocations with tag Leak by blocks"), "{}", text(&svg));
+    assert!(text(&html).contains("<title>Allocations with tag Leak</title>"));
+    assert!(!text(&html).contains("The kernel is at 0"));
+    target.wait_for("Runs on");
 }
 
 #[test]

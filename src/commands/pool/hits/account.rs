@@ -112,7 +112,7 @@ impl HitAccount {
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             stood_still,
             is_cleared: false,
-            folded: None,
+            files: Vec::new(),
         }
     }
 

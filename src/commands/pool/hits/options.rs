@@ -8,6 +8,7 @@ use crate::commands::error::QueryError;
 use crate::commands::pool::tag::PoolTag;
 use crate::commands::short_stops::duration;
 use crate::commands::spec::{Category, CommandSpec, ControlCommand, Glued, Run, Takes};
+use crate::leaks::FileKind;
 
 use super::report::HitReport;
 
@@ -18,7 +19,7 @@ const MOST_FRAMES: usize = 0x400;
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
     names: &["!poolhit"],
-    usage: "!poolhit TAG [-n COUNT] [-t TIME] [-free] [-every N] [-k FRAMES] [-folded FILE]",
+    usage: "!poolhit TAG [-n COUNT] [-t TIME] [-free] [-every N] [-k FRAMES] [-folded FILE] [-svg FILE] [-html FILE]",
     summary: "let the target run and take the stack of whoever allocates a block with this tag",
     takes: Takes::Arguments(Glued::Dash),
     category: Category::Pool,
@@ -35,7 +36,9 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
             "-k FRAMES",
             "at most so many frames of a stack (decimal), the pool's own first; 64 unless told otherwise",
         ),
-        ("-folded FILE", "write one line a stack, as flame graph tools read them"),
+        ("-folded FILE", "write one line a stack of the allocations, as flame graph tools read them"),
+        ("-svg FILE", "write a flame graph of them"),
+        ("-html FILE", "write a page with them, which needs no network"),
         (
             "",
             "nt!PoolHitTag is written for it, the only thing that is, and cleared on every way out. Each use of the tag stops the whole machine \
@@ -61,15 +64,15 @@ pub struct HitOptions {
     pub every: u64,
     /// Frames of a stack.
     pub frames: usize,
-    /// Where a line for each stack is to be written.
-    pub folded: Option<PathBuf>,
+    /// Pictures of the allocations that are to be written.
+    pub files: Vec<(FileKind, PathBuf)>,
 }
 
 impl HitOptions {
     /// Every allocation with this tag, until it is ended.
     #[must_use]
     pub const fn of(tag: PoolTag) -> Self {
-        Self { tag, count: None, length: None, frees: false, every: 1, frames: FRAMES, folded: None }
+        Self { tag, count: None, length: None, frees: false, every: 1, frames: FRAMES, files: Vec::new() }
     }
 
     /// Reads what was typed behind `!poolhit`.
@@ -104,10 +107,15 @@ impl HitOptions {
                         arguments.usage(format!("-t: `{text}` is no time, such as 30s or 5m"))
                     })?);
                 }
-                "folded" => {
+                kind @ ("folded" | "svg" | "html") => {
                     let file = arguments.name().filter(|name| !name.is_empty());
-                    let file = file.ok_or_else(|| arguments.usage("-folded needs a file's name"))?;
-                    options.folded = Some(file.into());
+                    let file = file.ok_or_else(|| arguments.usage(format!("-{kind} needs a file's name")))?;
+                    let kind = match kind {
+                        "folded" => FileKind::Folded,
+                        "svg" => FileKind::Svg,
+                        _ => FileKind::Html,
+                    };
+                    options.files.push((kind, file.into()));
                 }
                 _ => return Err(arguments.usage(format!("`-{option}` is none of the options"))),
             }
@@ -137,13 +145,13 @@ mod tests {
             frees: true,
             every: 3,
             frames: 20,
-            folded: Some("a b.txt".into()),
+            files: vec![(FileKind::Folded, "a b.txt".into()), (FileKind::Html, "a.html".into())],
             ..leak.clone()
         };
         for (typed, meant) in [
             ("Leak", leak.clone()),
             (" \"Leak\" ", leak),
-            ("Leak -n 10 -t 5m -free -every 3 -k 20 -folded \"a b.txt\"", all),
+            ("Leak -n 10 -t 5m -free -every 3 -k 20 -folded \"a b.txt\" -html a.html", all),
             ("\"Mm  \"", HitOptions::of(PoolTag::parse("Mm").unwrap())),
         ] {
             assert_eq!(HitOptions::parse(typed).unwrap(), meant, "{typed}");

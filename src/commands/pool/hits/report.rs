@@ -9,7 +9,7 @@ use crate::commands::answer::Moment;
 use crate::commands::pool::tag::PoolTag;
 use crate::commands::schema::Schema;
 use crate::commands::verifier::frames::Frame;
-use crate::leaks::{Held, HexNumber, SavedFrame, SavedGroup, Snapshot};
+use crate::leaks::{FileKind, Held, HexNumber, SavedFrame, SavedGroup, Snapshot, Subject};
 
 /// How many hits there were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -44,9 +44,9 @@ pub struct HitReport {
     pub stood_still: StoodStill,
     /// `nt!PoolHitTag` holds no tag of ours any more.
     pub is_cleared: bool,
-    /// Where a line for each stack is to be written.
+    /// Pictures of the allocations that are to be written.
     #[serde(skip)]
-    pub folded: Option<PathBuf>,
+    pub files: Vec<(FileKind, PathBuf)>,
 }
 
 /// How long a machine stood still.
@@ -147,7 +147,14 @@ impl HitReport {
             unix_ms: moment.unix_ms,
             pointer_size: moment.pointer_size as u32,
             tag: Some(self.tag.to_string()),
-            groups: self.groups.iter().map(|group| saved(group, self.tag)).collect(),
+            // What was freed is another picture.
+            groups: self
+                .groups
+                .iter()
+                .filter(|group| group.kind != HitKind::Free)
+                .map(|group| saved(group, self.tag))
+                .collect(),
+            subject: Subject::Allocated,
             ..Snapshot::empty()
         }
     }

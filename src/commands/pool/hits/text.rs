@@ -8,7 +8,7 @@ use crate::commands::answer::{AnswerFile, Facts};
 use crate::commands::context::Context;
 use crate::commands::schema::Schema;
 use crate::commands::verifier::frames::Frame;
-use crate::leaks::{self, FileKind, Weight};
+use crate::leaks::{self, Weight};
 use crate::output::{counted, grouped};
 
 impl Facts for HitReport {
@@ -45,14 +45,14 @@ impl Facts for HitReport {
     }
 
     fn files(&self) -> Vec<AnswerFile<'_>> {
-        let folded = self.folded.iter().map(|path| AnswerFile {
+        let files = self.files.iter().map(|(kind, path)| AnswerFile {
             path,
             write: Box::new(move |moment| {
-                let written = leaks::write_as(FileKind::Folded, &self.snapshot(moment), Weight::Blocks, path);
+                let written = leaks::write_as(*kind, &self.snapshot(moment), Weight::Blocks, path);
                 written.map_err(|why| why.to_string())
             }),
         });
-        folded.collect()
+        files.collect()
     }
 }
 
