@@ -8,6 +8,7 @@
 //! The session answers for the tag: whatever ends it takes the tag back before the target is let run for good. A tag that
 //! somebody else has left is told of and taken away at a stop that came of it, and before the target is let run for good.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use kd_protocol::MachineType;
 use kd_protocol::kd::{NtStatus, StateChange};
 
 use super::error::{AskError, HitsError};
+use super::step_off::{Stepped, step_off};
 use super::stop::{INT3, is_exception, reported};
 use crate::commands::pool::PoolTag;
 use crate::commands::pool::hits::{
@@ -25,6 +27,8 @@ use crate::memory::{ReadCause, VirtAddr};
 use crate::source::{BootId, Control, Halt, IGNORE, PlantError, Planted, Resumed, Source, Wait};
 use crate::target::{Target, TargetError};
 
+/// Allocations that are followed back at once: more are only counted.
+const MOST_RETURNING: usize = 16;
 /// What the variable is cleared with where nothing better is known, as WinDbg's users clear it.
 const NONE: [u8; 4] = [0; 4];
 
@@ -64,11 +68,28 @@ pub struct Hits {
     options: HitOptions,
     account: HitAccount,
     stood_still: StoodStill,
+    /// Allocations on their way back to whoever asked, which then has the block.
+    returning: Vec<Returning>,
+    /// Where breakpoints were set for that.
+    met_at: BTreeSet<VirtAddr>,
+}
+
+/// An allocation whose block is not known yet.
+#[derive(Clone, Copy, Debug)]
+struct Returning {
+    /// Where its thread goes on, with a stack pointer not below this.
+    address: VirtAddr,
+    stack: u64,
+    thread: VirtAddr,
+    /// Of which group it is.
+    group: usize,
 }
 
 /// How a wait of the collection ended.
 enum Waited {
     Hit(Box<StateChange>),
+    /// Somebody came by a place that allocations return to.
+    Return(Box<StateChange>),
     /// A break-in too many, which is nobody's.
     Nothing,
     End(HitEnd),
@@ -79,7 +100,13 @@ impl Hits {
     #[must_use]
     pub fn new(options: HitOptions) -> Self {
         let account = HitAccount::new(options.tag);
-        Self { options, account, stood_still: StoodStill::default() }
+        Self {
+            options,
+            account,
+            stood_still: StoodStill::default(),
+            returning: Vec::new(),
+            met_at: BTreeSet::new(),
+        }
     }
 
     /// Those so far.
@@ -145,14 +172,18 @@ pub(super) fn collect(waiter: &dyn Waiter, hits: &mut Hits, observer: &mut dyn H
     loop {
         let stopped_for = source.stopped_for().saturating_sub(std::mem::take(&mut before));
         let frozen = source.frozen();
-        match waiter.go() {
+        match go_on(waiter, control, hits) {
             Resumed::Running => {}
             Resumed::NeverRuns => return HitEnd::Lost("it never runs".into()),
             Resumed::MayBeStopped(why) => return HitEnd::Lost(why),
         }
         hits.stood(stopped_for + source.frozen().saturating_sub(frozen));
-        let change = match wait_for_hit(waiter, control, boot, deadline, observer) {
+        let change = match wait_for_hit(waiter, control, hits, boot, deadline, observer) {
             Waited::Hit(change) => change,
+            Waited::Return(change) => {
+                take_return(waiter, hits, &change);
+                continue;
+            }
             Waited::Nothing => continue,
             Waited::End(end) => return end,
         };
@@ -170,16 +201,43 @@ pub(super) fn collect(waiter: &dyn Waiter, hits: &mut Hits, observer: &mut dyn H
     }
 }
 
+/// Lets the target run. Where allocations are on their way back, it stops there too.
+fn go_on(waiter: &dyn Waiter, control: &dyn Control, hits: &mut Hits) -> Resumed {
+    let places: BTreeSet<VirtAddr> = hits.returning.iter().map(|it| it.address).collect();
+    if places.is_empty() {
+        return waiter.go();
+    }
+    let source = waiter.source();
+    let place = |change: &StateChange| Some(waiter.target()?.address(change.program_counter.0));
+    if source.stopped().and_then(|change| place(&change)).is_some_and(|at| places.contains(&at)) {
+        match step_off(control, source.boot(), place, |at| places.contains(&at)) {
+            Stepped::Off => {}
+            Stepped::Elsewhere => return Resumed::Running,
+            Stepped::Not(resumed) => return resumed,
+        }
+    }
+    waiter.forget_memory();
+    for address in places {
+        match control.set_breakpoint(address) {
+            Ok(()) => drop(hits.met_at.insert(address)),
+            // Its block stays unknown.
+            Err(_) => hits.returning.retain(|it| it.address != address),
+        }
+    }
+    waiter.go()
+}
+
 fn wait_for_hit(
     waiter: &dyn Waiter,
     control: &dyn Control,
+    hits: &Hits,
     boot: BootId,
     deadline: Option<Instant>,
     observer: &dyn HitObserver,
 ) -> Waited {
     loop {
         match control.wait_for_halt(Some(boot), deadline) {
-            Wait::Done(Halt::Stopped(change)) => return seen(waiter, control, change),
+            Wait::Done(Halt::Stopped(change)) => return seen(waiter, control, hits, change),
             Wait::Done(Halt::Restarted) => return Waited::End(HitEnd::Restarted),
             Wait::Done(Halt::Prompt(prompt)) => {
                 control.answer_prompt(prompt, Bytes::from_static(IGNORE));
@@ -193,15 +251,26 @@ fn wait_for_hit(
     }
 }
 
-fn seen(waiter: &dyn Waiter, control: &dyn Control, change: Box<StateChange>) -> Waited {
+fn seen(waiter: &dyn Waiter, control: &dyn Control, hits: &Hits, change: Box<StateChange>) -> Waited {
     if control.planted().is_none() {
         return Waited::End(HitEnd::Suspended);
     }
+    if !control.breakpoints().is_empty() {
+        // What fails is tried again when the target is let run for good.
+        let _ = control.clear_breakpoints();
+        waiter.forget_memory();
+    }
     let Some(target) = waiter.target() else { return Waited::End(HitEnd::Restarted) };
+    let at = target.address(change.program_counter.0);
+    // Its breakpoint is gone by the report; one that is met late has been taken out meanwhile.
+    let is_own = hits.met_at.contains(&at) && reported(&change, &target).first() != Some(&INT3);
+    if is_own && is_exception(&change, NtStatus::BREAKPOINT) {
+        return Waited::Return(change);
+    }
     if is_hit(&change, &target) {
         return Waited::Hit(change);
     }
-    let at = target.symbol_at(target.address(change.program_counter.0));
+    let at = target.symbol_at(at);
     let is_stray = hits::is_break_in(&at) && !control.is_break_in();
     // A bug check stops there too.
     if is_stray && BugCheckQuery.run(&target).is_ok_and(|it| !it.happened()) {
@@ -229,12 +298,34 @@ fn take_hit(waiter: &dyn Waiter, hits: &mut Hits, change: &StateChange) -> Optio
     let bare = bare(change, &target);
     let is_due = hits.counts(bare.kind) && hits.counted().is_multiple_of(hits.options.every);
     let hit = if is_due { hits::read(bare, hits.options.tag, hits.options.frames, &target) } else { bare };
-    hits.account.add(hit);
+    let returns_to = hit.stack.as_ref().and_then(|stack| stack.returns_to);
+    let is_followed = hits.options.frees && hit.kind == HitKind::Allocation;
+    let (group, thread) = (hits.account.add(hit), change.thread);
+    if let Some((address, stack)) =
+        returns_to.filter(|_| is_followed && hits.returning.len() < MOST_RETURNING)
+    {
+        hits.returning.push(Returning { address, stack, thread, group });
+    }
     match waiter.take_failure() {
         None | Some(ReadCause::FreezeBudget) => None,
         Some(ReadCause::Interrupted) => Some(HitEnd::Interrupted),
         Some(ReadCause::TargetRestarted) => Some(HitEnd::Restarted),
         Some(why) => Some(HitEnd::Lost(why.to_string())),
+    }
+}
+
+/// Takes the block that an allocation has come to, if it is one of those that are followed.
+fn take_return(waiter: &dyn Waiter, hits: &mut Hits, change: &StateChange) {
+    let Some(target) = waiter.target() else { return };
+    let at = target.address(change.program_counter.0);
+    let Ok(registers) = target.registers() else { return };
+    let stack = registers.stack_pointer().0;
+    let is_it = |it: &Returning| it.address == at && it.thread == change.thread && stack >= it.stack;
+    let Some(number) = hits.returning.iter().position(is_it) else { return };
+    let Returning { group, .. } = hits.returning.swap_remove(number);
+    // Of one that failed there is none.
+    if let Some(block) = registers.get("rax").map(|it| it.value).filter(|block| *block != 0) {
+        hits.account.returned(group, VirtAddr(block));
     }
 }
 
@@ -259,6 +350,10 @@ fn stop_for_it(waiter: &dyn Waiter, control: &dyn Control, hits: &mut Hits) -> R
     loop {
         match control.wait_for_halt(Some(boot), Some(deadline)) {
             Wait::Done(Halt::Stopped(change)) => {
+                if !control.breakpoints().is_empty() {
+                    let _ = control.clear_breakpoints();
+                    waiter.forget_memory();
+                }
                 if let Some(target) = waiter.target().filter(|target| is_hit(&change, target)) {
                     hits.account.add(bare(&change, &target));
                 }

@@ -20,6 +20,7 @@ mod cost;
 mod error;
 mod hits;
 mod running;
+mod step_off;
 mod stop;
 
 use std::cell::Cell;

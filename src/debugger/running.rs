@@ -7,14 +7,12 @@
 //! ```
 //! Source: docs/execution.md.
 
-use std::time::Duration;
-
-use bytes::Bytes;
 use kd_protocol::MachineType;
 use kd_protocol::kd::{NtStatus, StateChange};
 
 use super::breakpoints::{BreakpointNews, Entry, Met, StopCause, Temporary};
 use super::error::{AskError, DebugError};
+use super::step_off::{Stepped, step_off};
 use super::stop::{INT3, is_exception, reported};
 use super::{Debugger, Notice, Observer};
 use crate::commands::{
@@ -22,15 +20,11 @@ use crate::commands::{
     end_of_call, number, resolve,
 };
 use crate::memory::VirtAddr;
-use crate::source::{Armed, BreakpointError, Control, DEBUG_REGISTERS, Halt, IGNORE, Resumed, Wait};
+use crate::source::{Armed, BreakpointError, Control, DEBUG_REGISTERS, Resumed};
 use crate::target::Target;
 
-/// One instruction is over within this, or is one that waits.
-const ONE_INSTRUCTION: Duration = Duration::from_secs(2);
 /// Of Dr6: a bit for each debug register that stopped the processor.
 const REGISTERS_OF_DR6: u64 = 0xf;
-/// Instructions one behind the other that have breakpoints each.
-const MOST_STEPS: usize = 16;
 
 /// How the target is let run.
 enum Way<'a> {
@@ -44,16 +38,6 @@ enum Way<'a> {
     Over,
     /// Until the function returns.
     Out,
-}
-
-/// What became of an instruction that was stepped over.
-enum Stepped {
-    /// It stands behind the breakpoint.
-    Off,
-    /// It stopped for something else, which is to be told.
-    Elsewhere,
-    /// It was not stopped again.
-    Not(Resumed),
 }
 
 impl Debugger {
@@ -256,35 +240,8 @@ impl Debugger {
     /// Has the processor carry out the instruction that a breakpoint is at, while none is set.
     fn step_off(&self) -> Stepped {
         let Some(control) = self.control() else { return Stepped::Not(Resumed::NeverRuns) };
-        let boot = self.source.boot();
-        for _ in 0..MOST_STEPS {
-            match control.trace() {
-                Resumed::Running => {}
-                other => return Stepped::Not(other),
-            }
-            let deadline = control.deadline_after(ONE_INSTRUCTION);
-            let change = loop {
-                match control.wait_for_halt(Some(boot), Some(deadline)) {
-                    Wait::Done(Halt::Stopped(change)) => break change,
-                    Wait::Done(Halt::Prompt(prompt)) => {
-                        control.answer_prompt(prompt, Bytes::from_static(IGNORE));
-                    }
-                    Wait::Done(Halt::Restarted) => return Stepped::Elsewhere,
-                    Wait::TimedOut | Wait::Interrupted | Wait::Ended(_) => {
-                        return Stepped::Not(Resumed::Running);
-                    }
-                }
-            };
-            let Some(target) = self.target() else { return Stepped::Elsewhere };
-            if !is_exception(&change, NtStatus::SINGLE_STEP) {
-                return Stepped::Elsewhere;
-            }
-            // The next instruction may have one too, which is met there.
-            if !self.breakpoints.stops_before(target.address(change.program_counter.0)) {
-                return Stepped::Off;
-            }
-        }
-        Stepped::Elsewhere
+        let place = |change: &StateChange| Some(self.target()?.address(change.program_counter.0));
+        step_off(control, self.source.boot(), place, |at| self.breakpoints.stops_before(at))
     }
 
     fn set_in_code(&mut self, address: VirtAddr, observer: &mut dyn Observer) {

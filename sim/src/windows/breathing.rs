@@ -127,6 +127,7 @@ fn usage(kernel: &Kernel, address: VirtAddr, is_free: bool, callers: &[VirtAddr]
         tag: TAG,
         is_free,
         given: address.0,
+        block: address,
         processor: (address.0 / CELL) as usize % processors::count(kernel),
         thread: Some(LEAKING_THREAD),
         callers: callers.to_vec(),

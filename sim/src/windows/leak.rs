@@ -232,7 +232,7 @@ fn event(kernel: &Kernel, number: u64) -> Event {
 }
 
 /// The `number`th block being leaked, of which the pool takes note.
-pub(super) fn usage(kernel: &Kernel, number: u64, tracking: Tracking) -> Use {
+pub(super) fn usage(kernel: &Kernel, number: u64, block: VirtAddr, tracking: Tracking) -> Use {
     let path = path(kernel, number);
     let of_verifier = path.iter().take_while(|(module, ..)| *module == "nt").count();
     let sites = match tracking {
@@ -243,6 +243,7 @@ pub(super) fn usage(kernel: &Kernel, number: u64, tracking: Tracking) -> Use {
         tag: *b"Leak",
         is_free: false,
         given: REQUEST,
+        block,
         processor: processor(kernel, number),
         thread: Some(thread(kernel, number)),
         callers: kernel.stack(&sites),

@@ -289,9 +289,13 @@ impl Machine {
     }
 
     fn stopped_at(&mut self, pass: Pass) {
-        let Pass { at, processor, thread, callers, user } = pass;
+        const RAX: usize = 0x78;
+        let Pass { at, processor, thread, callers, user, result } = pass;
         let place = Place { rip: at, rcx: 0, stack: callers, user, arguments: None, thread };
-        let processors = processors::stop_at(&mut self.kernel, processor, &place);
+        let mut processors = processors::stop_at(&mut self.kernel, processor, &place);
+        if let Some(result) = result {
+            processors[processor].context[RAX..RAX + 8].copy_from_slice(&result.to_le_bytes());
+        }
         self.stopped(processors);
     }
 
@@ -361,8 +365,8 @@ impl Machine {
         self.stopped(processors);
         let Processor { thread, frames, .. } = &self.processors[used.processor];
         let frames = frames.iter().map(|frame| frame.program_counter).collect();
-        let (tag, is_free, processor, given) = (used.tag, used.is_free, used.processor, used.given);
-        PoolHit { tag, is_free, processor, thread: *thread, given, frames }
+        let Use { tag, is_free, processor, given, block, .. } = *used;
+        PoolHit { tag, is_free, processor, thread: *thread, given, block, frames }
     }
 
     /// The tag that a debugger has written to `nt!PoolHitTag`, in memory order.
@@ -571,7 +575,7 @@ impl Machine {
         let tracking = self.scenario.tracking_of_the_leak();
         match leak::leak(&mut self.kernel, self.blocks, tracking) {
             Some(address) => {
-                let used = || leak::usage(&self.kernel, self.blocks, tracking);
+                let used = || leak::usage(&self.kernel, self.blocks, address, tracking);
                 self.hits.note(&self.kernel, &mut self.debug_registers, used, *b"Leak");
                 self.blocks += 1;
                 format!("myfault: leaked {:#x} bytes at {}\n", leak::REQUEST, address.wide())

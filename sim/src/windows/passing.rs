@@ -23,6 +23,8 @@ pub(super) struct Pass {
     /// Where its callers go on, innermost first.
     pub(super) callers: Vec<VirtAddr>,
     pub(super) user: Option<CallFrame>,
+    /// What has come back to it, in Rax.
+    pub(super) result: Option<u64>,
 }
 
 /// A way into the pool's routine and back.
@@ -32,6 +34,8 @@ pub(super) struct Way {
     pub(super) processor: usize,
     pub(super) thread: Option<VirtAddr>,
     pub(super) user: Option<CallFrame>,
+    /// What comes back to those that called.
+    pub(super) result: Option<u64>,
 }
 
 impl Way {
@@ -43,12 +47,13 @@ impl Way {
 
     /// Where those go on that called.
     pub(super) fn returns(&self) -> Vec<Pass> {
-        (1..self.places.len()).map(|number| self.pass(self.places[number], number + 1)).collect()
+        let back = |number: usize| Pass { result: self.result, ..self.pass(self.places[number], number + 1) };
+        (1..self.places.len()).map(back).collect()
     }
 
     /// Comes by `at`, called from the places from that `number` on.
     fn pass(&self, at: VirtAddr, number: usize) -> Pass {
         let Self { processor, thread, user, .. } = *self;
-        Pass { at, processor, thread, callers: self.places[number..].to_vec(), user }
+        Pass { at, processor, thread, callers: self.places[number..].to_vec(), user, result: None }
     }
 }

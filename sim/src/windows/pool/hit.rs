@@ -41,6 +41,8 @@ pub struct PoolHit {
     pub thread: VirtAddr,
     /// Bytes that were asked for, or the block that was given back.
     pub given: u64,
+    /// The block, which the machine has told nobody yet where it is allocated.
+    pub block: VirtAddr,
     /// Where each frame goes on, the one that runs first in front.
     pub frames: Vec<VirtAddr>,
 }
@@ -52,6 +54,7 @@ pub(in crate::windows) struct Use {
     pub(in crate::windows) is_free: bool,
     /// Bytes that are asked for, or the block that is given back.
     pub(in crate::windows) given: u64,
+    pub(in crate::windows) block: VirtAddr,
     pub(in crate::windows) processor: usize,
     /// The idle thread's if nothing.
     pub(in crate::windows) thread: Option<VirtAddr>,
@@ -92,18 +95,22 @@ impl Hits {
             let used = used();
             let Use { processor, thread, user, .. } = used;
             let callers = used.callers.clone();
-            let places = [&[used.site(kernel)], &callers[..]].concat();
-            let way = Way { places, processor, thread, user };
+            let way = used.way(kernel);
             self.coming.extend(way.entries(kernel).into_iter().map(Coming::Pass));
             let behind = used.site(kernel).offset(BEHIND);
             self.coming.push_back(Coming::Use(Box::new(used)));
             for register in registers.changed(processor, kernel) {
-                let pass = Pass { at: behind, processor, thread, callers: callers.clone(), user };
+                let callers = callers.clone();
+                let pass = Pass { at: behind, processor, thread, callers, user, result: None };
                 self.coming.push_back(Coming::Access(pass, register));
             }
             self.coming.extend(way.returns().into_iter().map(Coming::Pass));
         } else if is_watched(kernel, tag) {
-            self.coming.push_back(Coming::Use(Box::new(used())));
+            let used = used();
+            let returns = used.way(kernel).returns();
+            self.coming.push_back(Coming::Use(Box::new(used)));
+            // A breakpoint may be set there while it stands at the use.
+            self.coming.extend(returns.into_iter().map(Coming::Pass));
         }
     }
 
@@ -117,7 +124,8 @@ impl Hits {
         for register in registers.changed(0, kernel) {
             let Place { stack, user, thread, .. } = place();
             let [at, callers @ ..] = &stack[..] else { continue };
-            let pass = Pass { at: *at, processor: 0, thread, callers: callers.to_vec(), user };
+            let callers = callers.to_vec();
+            let pass = Pass { at: *at, processor: 0, thread, callers, user, result: None };
             self.coming.push_back(Coming::Access(pass, register));
         }
     }
@@ -170,6 +178,13 @@ impl Use {
 }
 
 impl Use {
+    /// The way to it and back.
+    fn way(&self, kernel: &Kernel) -> Way {
+        let Self { processor, thread, user, .. } = *self;
+        let places = [&[self.site(kernel)], &self.callers[..]].concat();
+        Way { places, processor, thread, user, result: (!self.is_free).then_some(self.block.0) }
+    }
+
     /// The instruction in the pool's routine.
     pub(in crate::windows) fn site(&self, kernel: &Kernel) -> VirtAddr {
         let (module, routine, displacement) = if self.is_free { FREED } else { ALLOCATED };

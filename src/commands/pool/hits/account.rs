@@ -10,6 +10,8 @@ use crate::target::VirtAddr;
 
 /// Call paths that are told apart: whatever calls by more is counted together.
 pub const MOST_GROUPS: usize = 10_000;
+/// Blocks that are followed to their frees.
+const MOST_HELD: usize = 1_000_000;
 /// Threads of a group that are told apart.
 const MOST_THREADS: usize = 1000;
 
@@ -29,6 +31,8 @@ pub struct HitAccount {
     groups: HashMap<Key, usize>,
     list: Vec<HitGroup>,
     threads: Vec<BTreeSet<VirtAddr>>,
+    /// Blocks that are held as far as is known, and by which group.
+    held: HashMap<VirtAddr, usize>,
 }
 
 impl HitAccount {
@@ -41,6 +45,7 @@ impl HitAccount {
             groups: HashMap::new(),
             list: Vec::new(),
             threads: Vec::new(),
+            held: HashMap::new(),
         }
     }
 
@@ -56,8 +61,13 @@ impl HitAccount {
         self.counted
     }
 
-    /// Adds one.
-    pub fn add(&mut self, hit: Hit) {
+    /// Adds one. Which group it is of, for [`returned`](Self::returned).
+    pub fn add(&mut self, hit: Hit) -> usize {
+        if let (HitKind::Free, Some(block)) = (hit.kind, hit.block)
+            && let Some(of) = self.held.remove(&block)
+        {
+            self.list[of].freed += 1;
+        }
         self.counted.hits += 1;
         match hit.kind {
             HitKind::Allocation => self.counted.allocations += 1,
@@ -90,6 +100,15 @@ impl HitAccount {
         group.threads = threads.len() as u64;
         if let Err(place) = group.processors.binary_search(&hit.processor) {
             group.processors.insert(place, hit.processor);
+        }
+        at
+    }
+
+    /// The block that an allocation of this group has come to.
+    pub fn returned(&mut self, group: usize, block: VirtAddr) {
+        if self.held.len() < MOST_HELD {
+            self.list[group].followed += 1;
+            self.held.insert(block, group);
         }
     }
 
@@ -142,6 +161,7 @@ mod tests {
             path: frames(&path[1..]),
             driver: None,
             breaks_off: None,
+            returns_to: None,
         });
         Hit { kind, processor: (thread % 4) as u16, thread: VirtAddr(thread), size, block: None, stack }
     }

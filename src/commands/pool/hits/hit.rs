@@ -66,6 +66,8 @@ pub struct HitStack {
     pub driver: Option<String>,
     /// Why it is not whole.
     pub breaks_off: Option<String>,
+    /// Where the pool's functions return to, and the stack pointer there.
+    pub returns_to: Option<(VirtAddr, u64)>,
 }
 
 /// True if a processor that stopped at an `int 3` has met a use of the tag in [`VARIABLE`], provided that one is there: it stands in the
@@ -120,6 +122,7 @@ pub fn read(bare: Hit, tag: PoolTag, frames: usize, target: &Target<'_>) -> Hit 
                 path: Vec::new(),
                 driver: None,
                 breaks_off: Some(why.to_string()),
+                returns_to: None,
             };
             Hit { stack: Some(none), ..bare }
         }
@@ -188,12 +191,21 @@ fn split(stack: CallStack, target: &Target<'_>) -> HitStack {
         let is_return = own > 0;
         target.module_at(VirtAddr(frame.program_counter.0.wrapping_sub(u64::from(is_return))))
     });
+    let caller =
+        frames.get(own).filter(|frame| own > 0 && matches!(frame.kind, FrameKind::Call | FrameKind::Leaf));
+    let returns_to = caller.map(|frame| (frame.program_counter, frame.stack_pointer.0));
     let mut frames = frames.into_iter().map(|frame| Frame {
         address: frame.program_counter,
         symbol: frame.symbol.is_named().then(|| Arc::new(frame.symbol)),
     });
     let allocator = frames.by_ref().take(own).collect();
-    HitStack { allocator, path: frames.collect(), driver: driver.map(|it| it.image_name), breaks_off }
+    HitStack {
+        allocator,
+        path: frames.collect(),
+        driver: driver.map(|it| it.image_name),
+        breaks_off,
+        returns_to,
+    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,10 @@ pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
         ("TAG", "the tag in memory order, as !poolused shows it; case matters"),
         ("-n COUNT", "end after so many hits (decimal); otherwise with Ctrl+C"),
         ("-t TIME", "end after this time, such as 30s or 5m"),
-        ("-free", "take stacks of frees too; otherwise they are counted"),
+        (
+            "-free",
+            "take stacks of frees too, and tell which allocations they undo; otherwise they are counted",
+        ),
         (
             "-every N",
             "take the stack of every Nth hit (decimal); the others are counted, and stop the target for less time",

@@ -99,6 +99,10 @@ pub struct HitGroup {
     pub smallest: Option<u64>,
     /// The most.
     pub largest: Option<u64>,
+    /// Allocations whose block is known, so that its free would be.
+    pub followed: u64,
+    /// Of those, how many were freed while the tag was watched.
+    pub freed: u64,
     /// Threads that were run; a thousand may be more.
     pub threads: u64,
     /// Processors that stopped.
@@ -116,8 +120,14 @@ pub struct HitGroup {
 impl HitGroup {
     pub(super) fn new(kind: HitKind, stack: Option<HitStack>) -> Self {
         let has_stack = stack.is_some();
-        let none = HitStack { allocator: Vec::new(), path: Vec::new(), driver: None, breaks_off: None };
-        let HitStack { allocator, path, driver, breaks_off } = stack.unwrap_or(none);
+        let none = HitStack {
+            allocator: Vec::new(),
+            path: Vec::new(),
+            driver: None,
+            breaks_off: None,
+            returns_to: None,
+        };
+        let HitStack { allocator, path, driver, breaks_off, .. } = stack.unwrap_or(none);
         Self {
             kind,
             driver,
@@ -127,6 +137,8 @@ impl HitGroup {
             bytes: 0,
             smallest: None,
             largest: None,
+            followed: 0,
+            freed: 0,
             threads: 0,
             processors: Vec::new(),
             has_stack,

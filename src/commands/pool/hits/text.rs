@@ -93,6 +93,11 @@ fn write_group(number: usize, group: &HitGroup, context: &Context, out: &mut dyn
     let s = if processors.len() == 1 { "" } else { "s" };
     let threads = counted(group.threads, "thread");
     writeln!(out, "   {sizes}{of}{threads}; on processor{s} {}", processors.join(", "))?;
+    if group.followed > 0 {
+        let (known, freed) = (grouped(group.followed), grouped(group.freed));
+        let held = grouped(group.followed - group.freed);
+        writeln!(out, "   of {known} whose block is known {freed} freed again, {held} held")?;
+    }
     if !group.has_stack {
         return writeln!(out, "   their stacks were not taken");
     }
