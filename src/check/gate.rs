@@ -85,8 +85,11 @@ impl Gate {
         asked: &[String],
         limits: Limits,
         baseline: Option<&Snapshot>,
-        missing: Vec<String>,
+        mut missing: Vec<String>,
     ) -> Self {
+        // What a baseline lacks would count as grown.
+        let of_baseline = baseline.iter().flat_map(|baseline| &baseline.notes);
+        missing.extend(of_baseline.map(|note| format!("the baseline: {note}")));
         let is_whole = missing.is_empty();
         let mut names: Vec<&str> = now.drivers.iter().map(|driver| driver.name.as_str()).collect();
         // A driver that was loaded anew may be there twice; its groups are of one name.
@@ -127,10 +130,17 @@ fn judged(
 ) -> DriverGate {
     let groups: Vec<_> = now.groups.iter().filter(|group| group.driver == driver).collect();
     let held = groups.iter().fold(Held::default(), |sum, group| plus(sum, group.held));
+    let is_in_it = |baseline: &Snapshot| baseline.drivers.iter().any(|it| is_called(&it.name, driver));
+    if baseline.is_some_and(|baseline| !is_in_it(baseline)) {
+        let (driver, verdict) = (driver.to_owned(), Verdict::Unknown);
+        return DriverGate { driver, verdict, held: Some(held), grown: None, offenders: Vec::new() };
+    }
     let growth = baseline.map(|baseline| growth(driver, &groups, baseline));
     let grown = growth.as_ref().map(|growth| growth.values().copied().fold(Held::default(), plus));
     let verdict = match (limits.allow(grown.unwrap_or(held)), is_whole) {
-        (false, _) => Verdict::Over,
+        // What is held cannot be less than was seen; what has grown can.
+        (false, whole) if whole || growth.is_none() => Verdict::Over,
+        (false, _) => Verdict::Unknown,
         (true, true) => Verdict::Passed,
         (true, false) => Verdict::Unknown,
     };
@@ -278,5 +288,11 @@ mod tests {
         let other = snapshot(&["a.sys"], vec![group("a.sys", "a!F", 5), group("a.sys", "a!New", 1)]);
         let gate = Gate::of(&other, &[], limits(0, 0), Some(&baseline), Vec::new());
         assert_eq!(gate.drivers[0].offenders.len(), 1, "a!F holds what it held");
+        let torn = Snapshot { notes: vec!["a page was away".to_owned()], ..baseline.clone() };
+        let gate = Gate::of(&other, &[], limits(0, 0), Some(&torn), Vec::new());
+        assert_eq!((gate.verdict, &*gate.missing[0]), (Verdict::Unknown, "the baseline: a page was away"));
+        let without = snapshot(&["b.sys"], Vec::new());
+        let gate = Gate::of(&other, &[], limits(0, 0), Some(&without), Vec::new());
+        assert_eq!((gate.verdict, gate.drivers[0].grown), (Verdict::Unknown, None), "nothing says what grew");
     }
 }

@@ -82,7 +82,7 @@ pub fn write_error(
 }
 
 fn case(gate: &Gate, driver: &DriverGate) -> Case {
-    let message = sentence(gate.limits, driver);
+    let message = sentence(gate, driver);
     let wrong = match driver.verdict {
         Verdict::Passed => None,
         Verdict::Unknown => Some(unknown(message, gate)),

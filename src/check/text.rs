@@ -3,7 +3,6 @@
 use std::fmt::{self, Write};
 
 use super::gate::{DriverGate, Gate, Offender, Verdict};
-use super::limits::Limits;
 use crate::leaks::Held;
 use crate::output::{binary, counted, grouped, write_columns};
 
@@ -16,7 +15,7 @@ const MOST_PATHS: usize = 20;
 /// The writer's.
 pub fn write_gate(gate: &Gate, out: &mut dyn Write) -> fmt::Result {
     for driver in &gate.drivers {
-        writeln!(out, "{}", sentence(gate.limits, driver))?;
+        writeln!(out, "{}", sentence(gate, driver))?;
         write_offenders(driver, out)?;
     }
     if gate.drivers.is_empty() {
@@ -34,7 +33,7 @@ pub fn write_gate(gate: &Gate, out: &mut dyn Write) -> fmt::Result {
 }
 
 /// How one driver came through, on one line.
-pub(super) fn sentence(limits: Limits, driver: &DriverGate) -> String {
+pub(super) fn sentence(gate: &Gate, driver: &DriverGate) -> String {
     let DriverGate { driver: name, verdict, held, grown, .. } = driver;
     let Some(held) = held else {
         return format!("{name}: not known: it is not among the drivers that are verified");
@@ -49,7 +48,10 @@ pub(super) fn sentence(limits: Limits, driver: &DriverGate) -> String {
     if let Some(grown) = grown {
         text += &format!(", {} more than in the baseline", total(*grown));
     }
-    text + &format!("; allowed {limits}")
+    if gate.baseline_unix_ms.is_some() && grown.is_none() {
+        text += ", of which the baseline has nothing to compare with: this driver is not in it";
+    }
+    text + &format!("; allowed {}", gate.limits)
 }
 
 /// The table of a driver that is over.
@@ -59,7 +61,7 @@ pub(super) fn write_offenders(driver: &DriverGate, out: &mut dyn Write) -> fmt::
     }
     let shown = &driver.offenders[..driver.offenders.len().min(MOST_PATHS)];
     let caller = |it: &Offender| it.path.first().cloned().unwrap_or_else(|| "(several callers)".to_owned());
-    let mut rows = vec![["  blocks", "bytes", "grown by", "tags", "caller"].map(str::to_owned)];
+    let mut rows = vec![["  blocks", "bytes", "function grew by", "tags", "caller"].map(str::to_owned)];
     rows.extend(shown.iter().map(|it| {
         [
             format!("  {}", grouped(it.held.blocks)),

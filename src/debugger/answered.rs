@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::cost::Stats;
-use crate::commands::{self, Answer, AnswerFile, Facts, Moment, Note, NoteKind, Style};
+use crate::commands::{self, Answer, AnswerFile, Facts, Moment, Note, NoteCode, NoteKind, Style};
 
 /// What a command is answered with.
 #[derive(Clone, Debug)]
@@ -59,10 +59,17 @@ impl Answered {
         commands::write_text(&*self.facts, self.stamp.pointer_size, style, out)
     }
 
-    /// Writes the files that were asked for with it. Of each, that it was written, or why not.
+    /// Writes the files that were asked for with it. Of each, that it was written, or why not: an answer that was broken off
+    /// takes no whole one's place.
     #[must_use]
     pub fn write_files(&self) -> Vec<Result<String, String>> {
         let moment = self.moment();
+        if self.notes.iter().any(|note| note.code == NoteCode::BrokenOff) {
+            let refuse = |file: &AnswerFile<'_>| {
+                Err(format!("error: {} was not written: the answer was broken off", file.path.display()))
+            };
+            return self.facts.files().iter().map(refuse).collect();
+        }
         let files = self.facts.files();
         let write = |file: &AnswerFile<'_>| match (file.write)(&moment) {
             Ok(()) => Ok(format!("Wrote {}", file.path.display())),

@@ -355,7 +355,12 @@ impl Debugger {
             tell_left(hits::take_left_away_at(self, change), observer);
         }
         let Some(target) = self.target() else { return Err(RequestError::TargetRunning.into()) };
-        Ok(Stop { cause, ..Stop::describe(change, &target) })
+        let stop = Stop { cause, ..Stop::describe(change, &target) };
+        if let (Some(_), Some(control)) = (&stop.bug_check, self.control()) {
+            // A bug check stops twice, and then the machine restarts.
+            control.stopped_by_itself();
+        }
+        Ok(stop)
     }
 
     /// Asks who the target is, once a boot, and says it.

@@ -86,6 +86,10 @@ impl Control for Session {
         self.give_up_break_in();
     }
 
+    fn stopped_by_itself(&self) {
+        self.monitor.note(|state| state.is_break_in = false);
+    }
+
     fn is_break_in(&self) -> bool {
         self.monitor.get(|state| state.stopped.is_some() && state.is_break_in)
     }

@@ -197,16 +197,16 @@ impl<'a> Going<'a> {
         }
     }
 
-    /// True if the machine restarted a moment ago, or was let go from a stop of its own, and stops by itself, or asks, before
-    /// that moment is over. A bug check stops twice.
+    /// True if the machine restarted or was let go a moment ago, and stops by itself, or asks, before that moment is over. It is
+    /// longer where that was a stop of its own: a bug check stops twice.
     fn stops_after_all(&self) -> bool {
         let session = self.session;
-        let since = session.monitor.get(|state| {
-            let booted = state.boot_at.filter(|_| state.boot > FIRST_BOOT);
-            let let_go = state.let_go_at.filter(|_| state.may_stop_again || !state.is_break_in);
-            booted.max(let_go)
+        let late = self.late_stop();
+        let until = session.monitor.get(|state| {
+            let booted = state.boot_at.filter(|_| state.boot > FIRST_BOOT).map(|at| at + late);
+            let moment = if state.may_stop_again || !state.is_break_in { late } else { MOMENT };
+            booted.max(state.let_go_at.map(|at| at + moment))
         });
-        let until = since.map(|since| since + self.late_stop());
         let rest = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
         !rest.is_zero() && (self.stops_within(rest, |_| true).is_some() || session.waits_at_prompt())
     }

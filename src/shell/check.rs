@@ -126,9 +126,11 @@ fn look(shell: &mut Shell, check: &Check) -> Result<Gate, NoGate> {
         let mut missing: Vec<String> = answered
             .notes
             .iter()
-            .filter(|note| takes_from_count(note, check))
+            .filter(|note| takes_from_count(note, check, answered.facts.is_cut))
             .map(|it| it.text.clone())
             .collect();
+        let nobody = answered.notes.iter().filter(|it| it.code == NoteCode::NotFound);
+        nobody.for_each(|it| shell.report.status(&format!("note: {}", it.text)));
         if let Some(bug_check) = bug_check {
             let announced = bug_check.announcement(shell.pointer_size());
             shell.report.status(&announced);
@@ -149,9 +151,11 @@ fn look(shell: &mut Shell, check: &Check) -> Result<Gate, NoGate> {
 }
 
 /// True if a note says that there may be more than was counted.
-fn takes_from_count(note: &Note, check: &Check) -> bool {
+fn takes_from_count(note: &Note, check: &Check, is_cut: bool) -> bool {
     match note.code {
         _ if note.kind == NoteKind::Remark => false,
+        // Behind the last block only stacks and names are read.
+        NoteCode::BrokenOff => is_cut || check.baseline.is_some(),
         // Who allocated is in the log, and names tell callers apart: neither changes how much is held.
         NoteCode::NoLog => false,
         NoteCode::NamesMissing => check.baseline.is_some(),

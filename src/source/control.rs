@@ -138,6 +138,10 @@ pub trait Control: Send + Sync {
     /// something to say, and is not let run before somebody says so.
     fn is_break_in(&self) -> bool;
 
+    /// Somebody has found out that the machine stopped by itself, though a break-in was on its way to it: it is left like one that
+    /// may stop again.
+    fn stopped_by_itself(&self) {}
+
     /// Gives up a break-in that has not stopped the target: why, for whoever wanted it.
     fn gave_up_break_in(&self, wait: Wait<()>, after: Duration) -> BreakInError;
 

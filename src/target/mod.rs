@@ -231,9 +231,14 @@ impl<'a> Target<'a> {
         self.cpu.map_or_else(Noted::default, StoppedCpu::noted)
     }
 
-    /// Says something beside the answer that is being made.
+    /// Says something beside the answer that is being made. Once reading is over it is not damage that makes it fail, and what
+    /// is found missing from then on is not said to be: only that it was broken off, in how many stops, and what claims more.
     pub fn note(&self, note: Note) {
-        self.notes.add(note);
+        let is_true =
+            note.kind == NoteKind::Failed || matches!(note.code, NoteCode::BrokenOff | NoteCode::ShortStops);
+        if self.over().is_none() || is_true {
+            self.notes.add(note);
+        }
     }
 
     /// What was said beside the answer so far.

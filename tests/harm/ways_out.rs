@@ -5,9 +5,12 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
-use verikd_sim::{Faults, MachineState, Simulator};
+use verikd_sim::windows::Scenario;
+use verikd_sim::{Faults, MachineState, Simulator, SimulatorConfig};
 
-use crate::field::{Debugger, Ended, PATIENCE, cut, debugger_command, free_port, machine, runs};
+use crate::field::{
+    Debugger, Ended, PATIENCE, cut, debugger_command, free_port, key, machine, runs, subcommand,
+};
 
 /// A log that takes half a minute to read over this network.
 const LONG: &str = "!verifier 80 0n4000";
@@ -238,4 +241,22 @@ fn a_suspended_debugger_lets_the_machine_run_first() {
     let ended = debugger.finish();
     assert_ne!(ended.code, 0, "{ended:#?}");
     assert!(runs(&target), "{ended:#?}");
+}
+
+/// It stops a second time as soon as it is let run, restarts, and bug-checks again: whoever leaves says so, or it runs.
+#[test]
+fn a_machine_that_bug_checks_is_not_left_behind_in_its_second_stop() {
+    for (name, options) in
+        [("check", &[][..]), ("watch", &["--every", "300ms", "--count", "2"]), ("pool", &[])]
+    {
+        let port = free_port();
+        let mut debugger = Debugger::start_heard(subcommand(name, port, options));
+        debugger.wait_for("Waiting for a target");
+        let config = SimulatorConfig::new(([127, 0, 0, 1], port).into(), key());
+        let config = SimulatorConfig { scenario: Scenario::BugcheckC462, ..config };
+        let target = Simulator::start(config).unwrap();
+        let ended = debugger.finish();
+        let is_told = [4, 6].contains(&ended.code) && ended.err.contains("WARNING");
+        assert!(is_told || runs(&target), "{name}: left stopped: {ended:#?}");
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::support::everything::{LINES, named};
 use crate::support::text::WithNotes as _;
 use crate::support::text::run;
-use verikd::commands::NoteKind;
+use verikd::commands::{NoteCode, NoteKind};
 use verikd::memory::{Address, Memory, PhysAddr, ReadCause, ReadError, StopId, VirtAddr};
 use verikd::target::{Kernel, Target};
 
@@ -80,6 +80,15 @@ fn outcome(memory: &dyn Memory, kernel: &Kernel, line: &str, cause: &ReadCause) 
     }
 }
 
+/// What is said to be wrong with the target where reading it is broken off: only what is.
+fn blamed(breaking: &Breaking<'_>, kernel: &Kernel, line: &str, at: u64) -> Vec<String> {
+    let breaking = Breaking::new(breaking.inner, at, breaking.cause.clone());
+    let Ok(answer) = run(&Target::new(&breaking, kernel), line) else { return Vec::new() };
+    let of_target = [NoteCode::Unreadable, NoteCode::CountsDiffer, NoteCode::UnderWay];
+    let wrong = answer.notes.iter().filter(|it| it.kind == NoteKind::Partial);
+    wrong.filter(|it| of_target.contains(&it.code)).map(|it| it.text.clone()).collect()
+}
+
 #[test]
 fn no_command_tells_what_it_did_not_read() {
     let world = named("abc");
@@ -102,6 +111,9 @@ fn no_command_tells_what_it_did_not_read() {
                     says_so || truths.contains(&said),
                     "{line}: read {at} of {reads}, {cause}: {said}\n{truths:#?}"
                 );
+                for blamed in blamed(&breaking, &world.kernel(), line, at) {
+                    assert!(truths[0].contains(&blamed), "{line}: read {at}, {cause}: {blamed}");
+                }
                 tried += 1;
                 unbroken += usize::from(!says_so);
                 // And what could not be read is no memory of the next command's.

@@ -156,7 +156,7 @@ impl Hits {
             }
             if let Some(at) = searched.given_up {
                 let text = format!("Images were not searched from {} on", target.shown(at));
-                target.note(Note::partial(NoteCode::Unreadable, text));
+                target.note(Note::partial(NoteCode::Limit, text));
             }
             let Some(hit) = searched.found.filter(|hit| *hit >= from && *hit < range.end) else { break };
             from = hit.offset(1);

@@ -66,6 +66,7 @@ pub(super) fn report(
         tag: query.tag.clone(),
         blocks: held.len() as u64,
         bytes,
+        is_cut: false,
         moment: None,
         log: lookup.log,
         groups: shown,

@@ -173,13 +173,22 @@ impl Query for LeakQuery {
                 drivers.push(total);
             }
         }
+        let cut_by = target.over().cloned();
+        if let Some(cause) = cut_by.as_ref().filter(|_| held.is_empty()) {
+            return Err(QueryError::Lost(cause.clone()));
+        }
         self.keep_tag(&mut held, target);
         let known = Known { event: moment.as_ref().and_then(|moment| moment.event), logged };
         let lookup = Lookup::of(target, &held, self.needs_stacks(), self.all, &known)?;
         let is_saved = self.keep_blocks || !self.files.is_empty();
         let boot = boot_of(target, is_saved);
         let kept_unix_ms = is_saved.then(|| kept_at(target)).flatten();
-        Ok(LeakReport { moment, kept_unix_ms, ..group::report(self, boot, drivers, &held, lookup) })
+        Ok(LeakReport {
+            moment,
+            kept_unix_ms,
+            is_cut: cut_by.is_some(),
+            ..group::report(self, boot, drivers, &held, lookup)
+        })
     }
 }
 

@@ -28,6 +28,9 @@ pub struct LeakReport {
     pub blocks: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Reading was broken off before all blocks were listed: there may be any number more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut: bool,
     /// Of which moment it is, if it was read over several stops.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moment: Option<OneMoment>,

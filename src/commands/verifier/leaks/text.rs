@@ -23,7 +23,8 @@ impl Facts for LeakReport {
             write!(out, " with tag {}", Escaped(tag))?;
         }
         write!(out, ", by {}: {}", self.by, total(self.blocks, self.bytes))?;
-        writeln!(out, " in {}", counted(groups, "group"))?;
+        write!(out, " in {}", counted(groups, "group"))?;
+        writeln!(out, "{}", if self.is_cut { ", as far as it was read" } else { "" })?;
         if self.is_tree && !self.groups.is_empty() {
             writeln!(out)?;
             let whole = leaks::Held { blocks: self.blocks, bytes: self.bytes };
