@@ -265,7 +265,22 @@ impl Debuggee {
         self.tell_breakpoints();
     }
 
+    /// The kernel's own table has them too. \[inferred: an entry is as in ReactOS: flags, page tables, address, the byte that was
+    /// there; 0x20 bytes\]
     fn tell_breakpoints(&mut self) {
+        const ENTRY: usize = 0x20;
+        const IN_USE: u32 = 1;
+        if let Some(table) = self.machine.address_of("KdpBreakpointTable") {
+            let mut entries = [0; BREAKPOINTS * ENTRY];
+            for (entry, slot) in entries.chunks_exact_mut(ENTRY).zip(&self.breakpoints) {
+                if let Some(Breakpoint { address, original }) = slot {
+                    entry[..4].copy_from_slice(&IN_USE.to_le_bytes());
+                    entry[0x10..0x18].copy_from_slice(&address.0.to_le_bytes());
+                    entry[0x18] = *original;
+                }
+            }
+            self.machine.write_virtual(table, &entries);
+        }
         let breakpoints = self.breakpoints.iter().flatten().map(|it| it.address).collect();
         self.machine.set_breakpoints(breakpoints);
     }

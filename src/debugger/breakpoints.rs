@@ -65,6 +65,11 @@ pub enum BreakpointNews<'a> {
         /// How many.
         count: usize,
     },
+    /// There were breakpoints that nobody here has set, and the target has met none of them yet.
+    LeftUnmet {
+        /// How many.
+        count: usize,
+    },
     /// A debug register that nobody here has set stopped the machine.
     LeftWatching,
     /// Its place is of an earlier boot.

@@ -633,9 +633,11 @@ impl Debugger {
         hits::stop_watching(self, hits)
     }
 
-    /// Takes away a tag that somebody has left and nobody answers for, before the stopped target is let run for good: a request.
-    pub fn take_left_tag_away(&self, observer: &mut dyn Observer) {
+    /// Takes away what somebody has left and nobody answers for, a tag or breakpoints, before the stopped target is let run for
+    /// good: a request each to look for it.
+    pub fn take_left_away(&self, observer: &mut dyn Observer) {
         tell_left(hits::take_left_away(self), observer);
+        self.take_left_breakpoints_away(observer);
     }
 
     /// What had to be read since the last call.

@@ -329,7 +329,7 @@ impl Debugger {
         };
         self.breakpoints.temporary = None;
         if met == Met::Stop(StopCause::Event) && is_left {
-            self.take_left_away(observer);
+            self.take_met_away(observer);
         }
         if met == Met::Stop(StopCause::Event) && dr6 != 0 {
             observer.notice(&Notice::Breakpoint(BreakpointNews::LeftWatching));
@@ -362,10 +362,33 @@ impl Debugger {
     }
 
     /// Takes out what a debugger has left that was killed, which the target has just stopped at.
-    fn take_left_away(&self, observer: &mut dyn Observer) {
+    fn take_met_away(&self, observer: &mut dyn Observer) {
         if let Some(Ok(count)) = self.control().map(Control::clear_every_breakpoint) {
             // The stop has taken out the one that it is for.
             observer.notice(&Notice::Breakpoint(BreakpointNews::Left { count: count + 1 }));
+        }
+        self.memory.forget();
+    }
+
+    /// The same for those that nobody has met, where the kernel's own table of breakpoints is not empty. What its entries are no
+    /// public symbols say: the target is asked to take out whatever it has.
+    pub(super) fn take_left_breakpoints_away(&self, observer: &mut dyn Observer) {
+        /// 32 entries of 0x20 bytes, as in ReactOS; Windows 7 has as many bytes up to its next symbol.
+        const TABLE: usize = 0x400;
+        let Some(control) = self.control().filter(|it| it.breakpoints().is_empty() && it.lost().is_none())
+        else {
+            return;
+        };
+        let is_empty = self.target().is_none_or(|target| {
+            let Ok(table) = target.address_of("nt!KdpBreakpointTable") else { return true };
+            let mut bytes = [0; TABLE];
+            target.memory().read_virtual(table, &mut bytes).is_err() || bytes == [0; TABLE]
+        });
+        if is_empty {
+            return;
+        }
+        if let Ok(count @ 1..) = control.clear_every_breakpoint() {
+            observer.notice(&Notice::Breakpoint(BreakpointNews::LeftUnmet { count }));
         }
         self.memory.forget();
     }

@@ -599,7 +599,7 @@ impl Shell {
         // Whoever has to go at once asks nothing more.
         if self.ended_by.is_none() && self.watcher.quit().is_none() {
             let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
-            self.debugger.take_left_tag_away(&mut observer);
+            self.debugger.take_left_away(&mut observer);
         }
         let resumed = self.debugger.leave();
         self.teller.tell();

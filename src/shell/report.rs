@@ -207,6 +207,10 @@ impl Report {
                 "It stopped at a breakpoint that nobody here has set: a debugger that was killed, or lost this target, left {count} in its \
                  code. They are taken out"
             )),
+            BreakpointNews::LeftUnmet { count } => self.status(&format!(
+                "A debugger that was killed, or lost this target, left {} in its code: taken out before it is let run",
+                output::counted(*count as u64, "breakpoint")
+            )),
             BreakpointNews::OfAnotherBoot { number, place } => self.status(&format!(
                 "Breakpoint {number} at {place} is of an earlier boot, where that was another place; it is disabled"
             )),

@@ -170,6 +170,22 @@ fn a_killed_debugger_s_are_told_and_taken_out_by_the_next_one() {
     is_left_in_peace(&target, &ended);
 }
 
+/// Nobody comes by there: whoever attaches next looks for what was left before it lets the machine run.
+#[test]
+fn a_killed_debugger_s_that_nobody_has_met_are_taken_out_too() {
+    let options = ["-b", "-c", "bp nt!KeBugCheckEx; bp nt!KeBugCheck; g; k"];
+    let (mut debugger, target, port) = debugging(&options, OFTEN, Faults::default());
+    debugger.wait_for("Waiting for the target to stop by itself");
+    assert!(target.wait_for(MachineState::Running, PATIENCE));
+    debugger.signal("KILL");
+    drop(debugger);
+    assert_eq!(target.breakpoints(), 2);
+    let ended = Debugger::start(port, &["-b", "-c", "q"]).finish();
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert_eq!(said(&ended, "left 2 breakpoints in its code").len(), 1, "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
 #[test]
 fn of_a_lost_machine_it_is_said_what_stays_and_the_next_attach_clears_it() {
     let options = ["-b", "--leave-timeout", "3s", "--break-timeout", "3s", "-c", "bp nt!KeBugCheckEx; g; k"];

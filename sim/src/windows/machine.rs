@@ -200,7 +200,7 @@ impl Machine {
     }
 
     /// Where the kernel has what is called so, if this build has it.
-    pub(crate) fn address_of(&self, symbol: &str) -> Option<VirtAddr> {
+    pub fn address_of(&self, symbol: &str) -> Option<VirtAddr> {
         self.kernel.find_symbol(symbol)
     }
 

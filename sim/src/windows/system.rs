@@ -112,6 +112,15 @@ impl System {
         }
     }
 
+    /// Where the kernel has what is called so.
+    #[must_use]
+    pub fn address_of(&self, symbol: &str) -> Option<VirtAddr> {
+        match self {
+            Self::X64(machine) => machine.address_of(symbol),
+            Self::X86(_) => None,
+        }
+    }
+
     pub fn take_debug_registers(&mut self, processor: usize) {
         if let Self::X64(machine) = self {
             machine.take_debug_registers(processor);
