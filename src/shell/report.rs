@@ -198,7 +198,8 @@ impl Report {
                 "Whether the condition of breakpoint {number} holds is not known, so that the machine stands still: {why}"
             )),
             BreakpointNews::LeftWatching => self.status(
-                "It stopped for a debug register that nobody here has set, of a debugger that was killed, or lost this target, or the                  machine's own. Debug registers are switched off when it is let run",
+                "It stopped for a debug register that nobody here has set, of a debugger that was killed, or lost this target, or the \
+                 machine's own. Debug registers are switched off when it is let run",
             ),
             BreakpointNews::NotCleared(why) => self.status(&format!(
                 "The breakpoints could not be taken out of the target's code: {why}; it is tried again when the target is let run"
