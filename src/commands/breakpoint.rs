@@ -38,8 +38,8 @@ pub(super) static SET: CommandSpec = CommandSpec {
         ("/1", "once: it is gone after its first stop"),
         (
             "/w \"CONDITION\"",
-            "only where this expression is not 0, as in /w \"@r8 == 0x6b61654c\"; where it is, whole machine stops all the same for some \
-             seven requests",
+            "only where this expression is not 0, as in /w \"@r8 == 0x6b61654c\"; where it is, the whole machine stops all the same, for a pass \
+             and for what the expression reads",
         ),
         ("", "it is in the target's code only while the target runs, and taken out on every way out"),
     ],

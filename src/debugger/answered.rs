@@ -64,14 +64,12 @@ impl Answered {
     #[must_use]
     pub fn write_files(&self) -> Vec<Result<String, String>> {
         let moment = self.moment();
-        if self.notes.iter().any(|note| note.code == NoteCode::BrokenOff) {
-            let refuse = |file: &AnswerFile<'_>| {
-                Err(format!("error: {} was not written: the answer was broken off", file.path.display()))
-            };
-            return self.facts.files().iter().map(refuse).collect();
-        }
         let files = self.facts.files();
-        let write = |file: &AnswerFile<'_>| match (file.write)(&moment) {
+        let written = |file: &AnswerFile<'_>| match self.is_broken_off() {
+            true => Err("the answer was broken off".to_owned()),
+            false => (file.write)(&moment),
+        };
+        let write = |file: &AnswerFile<'_>| match written(file) {
             Ok(()) => Ok(format!("Wrote {}", file.path.display())),
             Err(why) => Err(format!("error: {} was not written: {why}", file.path.display())),
         };
@@ -92,6 +90,12 @@ impl<F> Answered<F> {
             pointer_size: self.stamp.pointer_size.unwrap_or(size_of::<u64>()),
             notes: &self.notes,
         }
+    }
+
+    /// True if reading ended before it was whole.
+    #[must_use]
+    pub fn is_broken_off(&self) -> bool {
+        self.notes.iter().any(|note| note.code == NoteCode::BrokenOff)
     }
 
     /// The worst of its notes; nothing if it has none.

@@ -126,11 +126,6 @@ pub(super) enum Met {
 }
 
 impl Entry {
-    /// True if it is in the target's code, at this address.
-    fn is_in_code_at(&self, at: VirtAddr) -> bool {
-        self.is_enabled && self.order.access.is_none() && self.order.address == Some(at)
-    }
-
     fn shown(&self) -> Breakpoint {
         let passes = self.order.passes;
         Breakpoint {
@@ -215,7 +210,8 @@ impl Table {
 
     /// The enabled breakpoint in the code at an address.
     pub(super) fn at(&self, at: VirtAddr) -> Option<&Entry> {
-        self.entries.iter().find(|it| it.is_in_code_at(at))
+        let is_it = |it: &&Entry| it.is_enabled && it.order.access.is_none() && it.order.address == Some(at);
+        self.entries.iter().find(is_it)
     }
 
     /// The one for which a debug register watches, if it is still there.

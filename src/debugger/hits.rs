@@ -255,11 +255,7 @@ fn seen(waiter: &dyn Waiter, control: &dyn Control, hits: &Hits, change: Box<Sta
     if control.planted().is_none() {
         return Waited::End(HitEnd::Suspended);
     }
-    if !control.breakpoints().is_empty() {
-        // What fails is tried again when the target is let run for good.
-        let _ = control.clear_breakpoints();
-        waiter.forget_memory();
-    }
+    disarm(waiter, control);
     let Some(target) = waiter.target() else { return Waited::End(HitEnd::Restarted) };
     let at = target.address(change.program_counter.0);
     // Its breakpoint is gone by the report; one that is met late has been taken out meanwhile.
@@ -277,6 +273,15 @@ fn seen(waiter: &dyn Waiter, control: &dyn Control, hits: &Hits, change: Box<Sta
         return Waited::Nothing;
     }
     Waited::End(HitEnd::OtherStop)
+}
+
+/// Takes out the breakpoints that followed allocations back.
+fn disarm(waiter: &dyn Waiter, control: &dyn Control) {
+    if !control.breakpoints().is_empty() {
+        // What fails is tried again when the target is let run for good.
+        let _ = control.clear_breakpoints();
+        waiter.forget_memory();
+    }
 }
 
 /// True for a stop at a use of the tag in the variable, provided that one is there. What only x64 targets report is needed for it.
@@ -350,10 +355,7 @@ fn stop_for_it(waiter: &dyn Waiter, control: &dyn Control, hits: &mut Hits) -> R
     loop {
         match control.wait_for_halt(Some(boot), Some(deadline)) {
             Wait::Done(Halt::Stopped(change)) => {
-                if !control.breakpoints().is_empty() {
-                    let _ = control.clear_breakpoints();
-                    waiter.forget_memory();
-                }
+                disarm(waiter, control);
                 if let Some(target) = waiter.target().filter(|target| is_hit(&change, target)) {
                     hits.account.add(bare(&change, &target));
                 }

@@ -22,6 +22,7 @@ mod hits;
 mod running;
 mod step_off;
 mod stop;
+mod waiting;
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +32,6 @@ use kd_protocol::kd::{DebugIo, StateChange};
 use kd_protocol::link::{RequestError, RunState};
 
 use crate::commands::pool::PoolTag;
-use crate::commands::pool::hits::HitEnd;
 use crate::commands::verifier::verified_images;
 use crate::commands::{
     Answer, BugCheckQuery, Facts, Found, NoteKind, Query, QueryError, SymbolCommand, told,
@@ -352,7 +352,7 @@ impl Debugger {
     ) -> Result<Stop, DebugError> {
         // What a person has written by hand is theirs until the session ends.
         if self.changed_in.get() != Some(self.source.boot()) {
-            tell_left(hits::take_left_away_at(self, change), observer);
+            self.take_tag_away_at(change, observer);
         }
         let Some(target) = self.target() else { return Err(RequestError::TargetRunning.into()) };
         let stop = Stop { cause, ..Stop::describe(change, &target) };
@@ -608,38 +608,6 @@ impl Debugger {
         }
     }
 
-    /// Makes the stopped target stop at each use of `tag` from now on, until [`stop_watching`](Self::stop_watching) or the end
-    /// of the session. A tag that somebody has left there is taken away, and told to `observer`.
-    ///
-    /// # Errors
-    /// [`HitsError`].
-    pub fn watch_tag(&self, tag: PoolTag, observer: &mut dyn Observer) -> Result<(), HitsError> {
-        tell_left(hits::watch_tag(self, tag)?, observer);
-        Ok(())
-    }
-
-    /// Lets the target run and takes each use of the tag until something ends that; says what. The target is stopped
-    /// afterwards if it stopped, and the tag may still be set.
-    pub fn collect_hits(&self, hits: &mut Hits, observer: &mut dyn HitObserver) -> HitEnd {
-        hits::collect(self, hits, observer)
-    }
-
-    /// Takes the tag back. A target that runs is stopped for that, and stays so; a use of the tag that comes before is still
-    /// counted. What fails here is tried again when the target is let run for good.
-    ///
-    /// # Errors
-    /// [`HitsError`]: the tag is still there.
-    pub fn stop_watching(&self, hits: &mut Hits) -> Result<(), HitsError> {
-        hits::stop_watching(self, hits)
-    }
-
-    /// Takes away what somebody has left and nobody answers for, a tag or breakpoints, before the stopped target is let run for
-    /// good: a request each to look for it.
-    pub fn take_left_away(&self, observer: &mut dyn Observer) {
-        tell_left(hits::take_left_away(self), observer);
-        self.take_left_breakpoints_away(observer);
-    }
-
     /// What had to be read since the last call.
     #[must_use]
     pub fn take_need(&self) -> Need {
@@ -661,41 +629,5 @@ impl Debugger {
     /// The same, to be added to.
     pub const fn costs_mut(&mut self) -> &mut Costs {
         &mut self.costs
-    }
-}
-
-fn tell_left(left: Option<hits::TagLeft>, observer: &mut dyn Observer) {
-    if let Some(hits::TagLeft { tag, cleared }) = left {
-        observer.notice(&Notice::TagLeft { tag, cleared: &cleared });
-    }
-}
-
-impl hits::Waiter for Debugger {
-    fn source(&self) -> &dyn Source {
-        &*self.source
-    }
-
-    fn target(&self) -> Option<Target<'_>> {
-        self.target()
-    }
-
-    fn why_not_stopped(&self) -> AskError {
-        self.why_not_stopped()
-    }
-
-    fn go(&self) -> Resumed {
-        self.go()
-    }
-
-    fn forget_memory(&self) {
-        self.memory.forget();
-    }
-
-    fn take_failure(&self) -> Option<ReadCause> {
-        self.memory.inner().take_failure()
-    }
-
-    fn break_in_timeout(&self) -> Duration {
-        self.break_in_timeout
     }
 }

@@ -41,7 +41,8 @@ enum Way<'a> {
 }
 
 impl Debugger {
-    /// Sets a breakpoint, as `bp` is told, or `ba`, which is `command`; it is in the target's code whenever that runs. If it was there already, that in words.
+    /// Sets a breakpoint, as `bp` or `ba` is told, which is `command`: it is armed whenever the target runs. If it was there
+    /// already, that in words.
     ///
     /// # Errors
     /// [`AskError`].

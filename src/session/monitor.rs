@@ -157,7 +157,7 @@ pub(super) struct State {
     pub(super) has_left: bool,
     /// What this side has in the target's memory.
     pub(super) planted: Option<InTarget>,
-    /// Breakpoints of this side in the target's code.
+    /// Where the target stops for this side when it runs.
     pub(super) armed: Vec<Armed>,
     /// What every processor's debug registers hold, as far as this side has written it in this boot.
     pub(super) debug_registers: [Option<VirtAddr>; DEBUG_REGISTERS],
@@ -181,7 +181,7 @@ impl State {
         }
     }
 
-    /// True if something of this side is in the target's memory.
+    /// True if something of this side is in the target: in its memory, or watched for by its processors.
     pub(super) fn has_in_target(&self) -> bool {
         self.planted.is_some() || !self.armed.is_empty()
     }

@@ -130,7 +130,8 @@ fn schema(
     })
 }
 
-fn id(name: &str) -> String {
+/// The name of a schema, as lines have it.
+pub(super) fn id(name: &str) -> String {
     format!("verikd/{name}/{VERSION}")
 }
 

@@ -6,12 +6,10 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::line::id;
 use crate::check::Gate;
 use crate::leaks::Comparison;
 use crate::output;
-
-/// The version of all of them.
-const VERSION: u32 = 1;
 
 /// What such a line says.
 pub trait OwnLine: Serialize + JsonSchema {
@@ -46,7 +44,7 @@ pub fn own_line<T: OwnLine>(facts: &T) -> String {
 /// If it is more than structures, lists, texts and numbers.
 #[must_use]
 pub fn own_value<T: OwnLine>(facts: &T) -> Value {
-    let value = serde_json::to_value(Named { schema: id::<T>(), facts });
+    let value = serde_json::to_value(Named { schema: id(T::NAME), facts });
     value.expect("lines are structures, lists, texts and numbers")
 }
 
@@ -55,15 +53,11 @@ pub fn own_value<T: OwnLine>(facts: &T) -> Value {
 pub fn schema_of_line<T: OwnLine>() -> Value {
     let settings = SchemaSettings::draft2020_12().for_serialize();
     let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
-    schema["title"] = id::<T>().into();
-    schema["properties"]["schema"] = json!({ "const": id::<T>() });
+    schema["title"] = id(T::NAME).into();
+    schema["properties"]["schema"] = json!({ "const": id(T::NAME) });
     if let Some(required) = schema["required"].as_array_mut() {
         required.push("schema".into());
     }
     schema["additionalProperties"] = false.into();
     schema
-}
-
-fn id<T: OwnLine>() -> String {
-    format!("verikd/{}/{VERSION}", T::NAME)
 }

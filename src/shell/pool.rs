@@ -21,7 +21,7 @@ use super::{Shell, ShellObserver};
 use crate::commands::pool::growth::{PoolGrowth, Suspect, TagGrowth};
 use crate::commands::pool::owner::OwnerQuery;
 use crate::commands::pool::used::{PoolUsed, Total, UsedQuery};
-use crate::commands::{Note, NoteCode, NoteKind, Query};
+use crate::commands::{Note, NoteKind, Query};
 use crate::debugger::{Answered, AskError, DebugError, Stats};
 use crate::leaks::StoodStill;
 use crate::output;
@@ -152,7 +152,7 @@ impl Seen {
         shell: &mut Shell,
     ) -> Result<bool, ShellError> {
         match asked {
-            Asked::Answered(answered) if !is_broken_off(&answered) => {
+            Asked::Answered(answered) if !answered.is_broken_off() => {
                 shell.worst = shell.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
                 self.add(&answered, frozen, watch, shell);
             }
@@ -339,8 +339,4 @@ impl OwnLine for PoolWatchEnd<'_> {
 /// A stop of this length; none if it has none.
 fn one_stop(frozen: Duration) -> StoodStill {
     StoodStill { stops: u64::from(!frozen.is_zero()), total: frozen, longest: frozen }
-}
-
-fn is_broken_off(answered: &Answered<PoolUsed>) -> bool {
-    answered.notes.iter().any(|note| note.code == NoteCode::BrokenOff)
 }

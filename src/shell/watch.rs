@@ -20,7 +20,6 @@ use super::told::Told;
 use super::worst::Worst;
 use super::writer::Stream;
 use super::{Shell, ShellObserver};
-use crate::commands::NoteCode;
 use crate::commands::verifier::leaks::{LeakQuery, LeakReport};
 use crate::debugger::{Answered, AskError, DebugError, Stats, StopsOver};
 use crate::leaks::{
@@ -262,7 +261,7 @@ impl Seen {
             }
         };
         match asked {
-            Asked::Answered(answered) if !is_broken_off(&answered) => {
+            Asked::Answered(answered) if !answered.is_broken_off() => {
                 self.told.tell(&answered.notes, &shell.report);
                 let snapshot = answered.facts.snapshot(&answered.moment());
                 shell.worst = shell.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
@@ -407,10 +406,6 @@ fn stood_still(cost: Stats, over: StopsOver) -> StoodStill {
     let total = Duration::from_micros(cost.frozen_us);
     let last = total.saturating_sub(over.total);
     StoodStill { stops: over.stops + u64::from(!last.is_zero()), total, longest: over.longest.max(last) }
-}
-
-fn is_broken_off(answered: &Answered<LeakReport>) -> bool {
-    answered.notes.iter().any(|note| note.code == NoteCode::BrokenOff)
 }
 
 /// True if a target that was not stopped this time may be stopped the next: it is not held, and its line is there.

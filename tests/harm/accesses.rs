@@ -1,28 +1,16 @@
 //! `ba` and conditions: the machine stops for an access, by debug registers; nothing is written to its code, and whatever ends the
-//! session leaves no register that watches and lets the machine run.
+//! session leaves no register that watches and lets the machine run; signals and a suspension are tried with `breakpoints`.
 
 use std::time::Duration;
 
 use verikd_sim::windows::Stop;
-use verikd_sim::{AtBoot, Faults, MachineState, Simulator, SimulatorEvent};
+use verikd_sim::{AtBoot, Faults, MachineState, SimulatorEvent};
 
-use crate::field::{Debugger, Ended, PATIENCE, cut, free_port, leaking, runs};
+use crate::field::{Debugger, Ended, PATIENCE, cut, debugging, is_left_in_peace, runs};
 
 const OFTEN: Duration = Duration::from_millis(60);
 /// Counts allocations of verified drivers.
 const INDEX: &str = "nt!VfPoolTracesIndex";
-
-fn debugging(options: &[&str], every: Duration, faults: Faults) -> (Debugger, Simulator, u16) {
-    let port = free_port();
-    let mut debugger = Debugger::start(port, options);
-    debugger.wait_for("Waiting for a target");
-    (debugger, leaking(port, every, faults), port)
-}
-
-fn is_left_in_peace(target: &Simulator, ended: &Ended) {
-    assert!(runs(target), "left stopped: {ended:#?}");
-    assert_eq!((target.breakpoints(), target.debug_registers()), (0, 0), "left in it: {ended:#?}");
-}
 
 fn said(ended: &Ended, wanted: &str) -> usize {
     ended.err.matches(wanted).count()
@@ -115,22 +103,6 @@ fn what_cannot_be_watched_is_refused() {
 }
 
 #[test]
-fn whoever_is_told_to_end_switches_them_off_in_a_running_machine_too() {
-    for (signal, code) in [("INT", 0), ("TERM", 143), ("HUP", 129)] {
-        // Nobody writes there.
-        let options = ["-b", "-c", "ba w 4 nt!KiBugCheckData; g; k"];
-        let (mut debugger, target, _) = debugging(&options, OFTEN, Faults::default());
-        debugger.wait_for("Waiting for the target to stop by itself");
-        assert!(target.wait_for(MachineState::Running, PATIENCE));
-        assert_eq!((target.debug_registers(), target.written()), (1, 0));
-        debugger.signal(signal);
-        let ended = debugger.finish();
-        assert_eq!(ended.code, code, "SIG{signal}: {ended:#?}");
-        is_left_in_peace(&target, &ended);
-    }
-}
-
-#[test]
 fn a_new_boot_has_none_until_it_is_let_run() {
     let options = ["-b", "--reattach", "-c", "ba w4 nt!KiBugCheckData; g; bl; g; .echo END"];
     let (mut debugger, target, _) = debugging(&options, OFTEN, Faults::default());
@@ -178,21 +150,6 @@ fn of_a_lost_machine_it_is_said_what_stays_and_the_next_attach_switches_it_off()
     let next = Debugger::start(port, &["-b", "-c", "q"]).finish();
     assert_eq!(next.code, 0, "{next:#?}");
     is_left_in_peace(&target, &next);
-}
-
-#[test]
-fn a_suspended_debugger_leaves_none() {
-    let (mut debugger, target, _) =
-        debugging(&["-b", "-c", "ba w4 nt!KiBugCheckData; g; .echo END"], OFTEN, Faults::default());
-    debugger.wait_for("Waiting for the target to stop by itself");
-    debugger.signal("TSTP");
-    debugger.is_suspended();
-    assert_eq!(target.debug_registers(), 0);
-    assert!(target.wait_for(MachineState::Running, PATIENCE));
-    debugger.signal("CONT");
-    debugger.signal("TERM");
-    let ended = debugger.finish();
-    is_left_in_peace(&target, &ended);
 }
 
 /// The link lets it run by itself for each driver that is loaded.

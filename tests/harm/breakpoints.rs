@@ -5,23 +5,17 @@ use std::time::Duration;
 
 use verikd_sim::{AtBoot, Faults, MachineState, Simulator};
 
-use crate::field::{Debugger, Ended, PATIENCE, cut, free_port, leaking, runs};
+use crate::field::{Debugger, Ended, PATIENCE, cut, debugging, is_left_in_peace};
 
 const OFTEN: Duration = Duration::from_millis(60);
 
-/// A debugger with commands, and the machine, which meets nt!ExAllocatePoolWithTag `every` so often.
-fn debugging(options: &[&str], every: Duration, faults: Faults) -> (Debugger, Simulator, u16) {
-    let port = free_port();
-    let mut debugger = Debugger::start(port, options);
-    debugger.wait_for("Waiting for a target");
-    (debugger, leaking(port, every, faults), port)
-}
+type Unmet = (&'static str, fn(&Simulator) -> usize);
 
-/// Its code is its own, and it runs on by itself.
-fn is_left_in_peace(target: &Simulator, ended: &Ended) {
-    assert!(runs(target), "left stopped: {ended:#?}");
-    assert_eq!(target.breakpoints(), 0, "left in its code: {ended:#?}");
-}
+/// Where nobody comes by and nobody writes, and how many of its kind the machine has: it runs on with one in it.
+const UNMET: [Unmet; 2] = [
+    ("bp nt!KeBugCheckEx", Simulator::breakpoints),
+    ("ba w 4 nt!KiBugCheckData", Simulator::debug_registers),
+];
 
 fn said<'a>(ended: &'a Ended, wanted: &str) -> Vec<&'a str> {
     ended.err.lines().filter(|line| line.contains(wanted)).collect()
@@ -119,16 +113,20 @@ fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
 
 #[test]
 fn whoever_is_told_to_end_takes_them_out_of_a_running_machine_too() {
-    for (signal, code) in [("INT", 0), ("TERM", 143), ("HUP", 129)] {
-        // Nobody comes by there: it runs on, with the breakpoint in its code. Ctrl+C stops it for the rest of the script.
-        let options = ["-b", "-c", "bp nt!KeBugCheckEx; g; k"];
-        let (mut debugger, target, _) = debugging(&options, OFTEN, Faults::default());
+    for ((command, armed), (signal, code)) in
+        UNMET.into_iter().flat_map(|kind| [("INT", 0), ("TERM", 143), ("HUP", 129)].map(|it| (kind, it)))
+    {
+        // Ctrl+C stops it for the rest of the script.
+        let commands = format!("{command}; g; k");
+        let (mut debugger, target, _) = debugging(&["-b", "-c", &commands], OFTEN, Faults::default());
         debugger.wait_for("Waiting for the target to stop by itself");
         assert!(target.wait_for(MachineState::Running, PATIENCE));
-        assert_eq!(target.breakpoints(), 1);
+        assert_eq!(armed(&target), 1, "{command}");
+        // A debug register is in no memory.
+        assert_eq!(target.written(), target.breakpoints() as u64, "{command}");
         debugger.signal(signal);
         let ended = debugger.finish();
-        assert_eq!(ended.code, code, "SIG{signal}: {ended:#?}");
+        assert_eq!(ended.code, code, "{command}, SIG{signal}: {ended:#?}");
         is_left_in_peace(&target, &ended);
     }
 }
@@ -207,15 +205,17 @@ fn of_a_lost_machine_it_is_said_what_stays_and_the_next_attach_clears_it() {
 
 #[test]
 fn a_suspended_debugger_leaves_none() {
-    let options = ["-b", "-c", "bp nt!KeBugCheckEx; g; .echo END"];
-    let (mut debugger, target, _) = debugging(&options, OFTEN, Faults::default());
-    debugger.wait_for("Waiting for the target to stop by itself");
-    debugger.signal("TSTP");
-    debugger.is_suspended();
-    assert_eq!(target.breakpoints(), 0);
-    assert!(target.wait_for(MachineState::Running, PATIENCE));
-    debugger.signal("CONT");
-    debugger.signal("TERM");
-    let ended = debugger.finish();
-    is_left_in_peace(&target, &ended);
+    for (command, armed) in UNMET {
+        let commands = format!("{command}; g; .echo END");
+        let (mut debugger, target, _) = debugging(&["-b", "-c", &commands], OFTEN, Faults::default());
+        debugger.wait_for("Waiting for the target to stop by itself");
+        debugger.signal("TSTP");
+        debugger.is_suspended();
+        assert_eq!(armed(&target), 0, "{command}");
+        assert!(target.wait_for(MachineState::Running, PATIENCE));
+        debugger.signal("CONT");
+        debugger.signal("TERM");
+        let ended = debugger.finish();
+        is_left_in_peace(&target, &ended);
+    }
 }

@@ -113,6 +113,20 @@ pub fn leaking(port: u16, every: Duration, faults: Faults) -> Simulator {
     Simulator::start(SimulatorConfig { faults, growth, leak_every: Some(every), ..config }).unwrap()
 }
 
+/// A debugger with commands, and the machine, which leaks `every` so often.
+pub fn debugging(options: &[&str], every: Duration, faults: Faults) -> (Debugger, Simulator, u16) {
+    let port = free_port();
+    let mut debugger = Debugger::start(port, options);
+    debugger.wait_for("Waiting for a target");
+    (debugger, leaking(port, every, faults), port)
+}
+
+/// Nothing makes the machine stop for a debugger, and it runs on by itself.
+pub fn is_left_in_peace(target: &Simulator, ended: &Ended) {
+    assert!(runs(target), "left stopped: {ended:#?}");
+    assert_eq!((target.breakpoints(), target.debug_registers()), (0, 0), "left in it: {ended:#?}");
+}
+
 /// A debugger as a process.
 pub struct Debugger {
     child: Child,

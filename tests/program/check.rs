@@ -124,9 +124,7 @@ fn a_target_that_does_not_come_or_goes_has_codes_of_its_own_and_a_junit_file() {
 #[test]
 fn a_dump_is_judged_like_the_machine() {
     let setup = Setup::new();
-    let dump = setup.folder.path().join("memory.dmp").display().to_string();
-    let symbols = setup.symbols().display().to_string();
-    assert_eq!(verikd(&["sim", "--write-dump", &dump, "--export-symbols", &symbols]).code, 0);
+    let (dump, symbols) = (setup.dump(), setup.symbols().display().to_string());
     let of = |options: &[&str]| verikd(&[&["check", "-z", &dump, "-y", &symbols], options].concat());
     let over = of(&["--driver", "myfault.sys"]);
     assert_eq!(over.code, 4, "{}{}", over.out, over.err);

@@ -59,9 +59,7 @@ fn programs_get_a_line_a_look_and_one_of_the_suspects() {
 #[test]
 fn a_look_at_a_dump_is_of_its_time_and_nothing_stood_still_for_it() {
     let setup = Setup::new();
-    let dump = setup.folder.path().join("memory.dmp").display().to_string();
-    let symbols = setup.symbols().display().to_string();
-    assert_eq!(verikd(&["sim", "--write-dump", &dump, "--export-symbols", &symbols]).code, 0);
+    let (dump, symbols) = (setup.dump(), setup.symbols().display().to_string());
     let of = |options: &[&str]| {
         let ended = verikd(&[&["pool", "-z", &dump, "-y", &symbols], options].concat());
         assert_eq!(ended.code, 0, "{}", ended.err);

@@ -22,8 +22,12 @@ fn a_hit_by_a_path_that_is_known_costs_twelve_requests_at_most() {
     // Setting the tag, the first going and taking the tag back are in both.
     let (few, many) = (cost("!poolhit Leak -n 3"), cost("!poolhit Leak -n 23"));
     let counted = cost("!poolhit Leak -n 23 -every 23");
+    let (some, followed) = (cost("!poolhit Leak -n 3 -free"), cost("!poolhit Leak -n 23 -free"));
     let printed = out();
-    assert_eq!(printed.matches("nt!PoolHitTag is cleared.").count(), 4, "{printed}");
+    assert_eq!(printed.matches("nt!PoolHitTag is cleared.").count(), 6, "{printed}");
+    let a_followed_one = (followed - some).div_ceil(20);
+    println!("a hit that is followed to its block {a_followed_one}");
+    assert!(a_followed_one <= 18, "{a_followed_one} requests a hit that is followed");
     let a_hit = (many - few).div_ceil(20);
     println!("six hits at first {first}, a later one {a_hit}; {counted} with one stack of 23");
     assert!(a_hit <= 12, "{a_hit} requests a hit");

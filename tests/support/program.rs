@@ -41,6 +41,14 @@ impl Setup {
         Self { folder: tempfile::tempdir().unwrap(), port }
     }
 
+    /// A dump of the published leak, its symbols in their folder.
+    pub fn dump(&self) -> String {
+        let dump = self.folder.path().join("memory.dmp").display().to_string();
+        let symbols = self.symbols().display().to_string();
+        assert_eq!(verikd(&["sim", "--write-dump", &dump, "--export-symbols", &symbols]).code, 0);
+        dump
+    }
+
     pub fn symbols(&self) -> PathBuf {
         self.folder.path().join("symbols")
     }
