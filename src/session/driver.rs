@@ -477,9 +477,14 @@ impl Driver {
             Event::Replied(id, reply) => return self.replied(id, reply),
             Event::Failed(id, error) => return self.failed(id, error),
             Event::Acknowledged(id) => {
-                // What has no reply ends the stop: the machine restarts.
-                let is_over = self.link.state() != RunState::Stopped;
-                self.monitor.note(|state| state.is_held &= !is_over);
+                // What has no reply ends the stop: the machine restarts. The stop is over before whoever waits for that hears of it.
+                let run_state = self.link.state();
+                if run_state != RunState::Stopped {
+                    self.monitor.update(|state| {
+                        state.set_run_state(run_state);
+                        state.is_held = false;
+                    });
+                }
                 match self.jobs.remove(&id) {
                     Some(Job::Reboot(reply)) => self.settle(&reply, Ok(())),
                     Some(other) => drop(self.jobs.insert(id, other)),

@@ -88,7 +88,7 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
         };
         if let Some(control) = source.control().filter(|_| is_waiting && watcher.interrupts() == interrupts) {
             let reattaches = script.reattaches || std::mem::take(&mut stops_next_boot);
-            if let Some(ended) = wait_for_stop(shell, control, script, reattaches)? {
+            if let Some(ended) = wait_for_stop(shell, control, script, boot, reattaches)? {
                 end(shell, &ended, &left(&mut agenda));
                 return Ok(());
             }
@@ -113,8 +113,7 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
             end(shell, &ended, &left(&mut agenda));
             return Ok(());
         }
-        if shell.holds_back(&command, is_whole) {
-            agenda.drop_line();
+        if shell.holds_back(&command, is_whole, &mut agenda) {
             continue;
         }
         let after = shell.run_echoed(&command);
@@ -200,14 +199,19 @@ fn end(shell: &mut Shell, ended: &Ended, left: &[String]) {
             "the freeze budget is spent"
         }
     };
+    if let (Ended::Failed(_), true) = (ended, left.is_empty()) {
+        shell.report.status(&format!("error: {why}"));
+    }
     left.iter().for_each(|command| shell.not_run(command, why));
 }
 
-/// Waits until the target stops by itself. Ctrl+C breaks in, and ends the script when it is pressed again.
+/// Waits until the target, which was let run in `boot`, stops by itself. Ctrl+C breaks in, and ends the script when it is pressed
+/// again.
 fn wait_for_stop(
     shell: &mut Shell,
     control: &dyn Control,
     script: &Script,
+    mut boot: BootId,
     reattaches: bool,
 ) -> Result<Option<Ended>, ShellError> {
     let watcher = shell.watcher.clone();
@@ -227,7 +231,6 @@ fn wait_for_stop(
     }
     let mut suspensions = watcher.suspensions();
     control.begin(Step::Stop);
-    let mut boot = shell.source().boot();
     let mut breaks_in = false;
     let mut deadline = script.stop_timeout.map(|it| Instant::now() + it);
     loop {
