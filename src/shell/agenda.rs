@@ -52,8 +52,7 @@ impl Agenda {
 
     /// True if more than one line is due.
     pub(super) fn has_lines(&self) -> bool {
-        let begins = |due: &&Due| !matches!(due.next, Next::Command { begins_line: false, .. });
-        self.due.iter().filter(begins).nth(1).is_some()
+        self.due.iter().filter(|due| due.begins_line()).nth(1).is_some()
     }
 
     pub(super) fn next(&mut self) -> Option<Next> {
@@ -90,20 +89,28 @@ impl Agenda {
         self.due.append(&mut other.due);
     }
 
-    /// Leaves out the rest of the line.
-    pub(super) fn drop_line(&mut self) {
-        while let Some(Due { next: Next::Command { begins_line: false, .. }, .. }) = self.due.front() {
-            self.due.pop_front();
-        }
+    /// Leaves out the rest of the line: its commands.
+    pub(super) fn drop_line(&mut self) -> Vec<String> {
+        let end = self.due.iter().position(Due::begins_line).unwrap_or(self.due.len());
+        self.due.drain(..end).filter_map(Due::command).collect()
     }
 
     /// The commands that are left; none afterwards.
     pub(super) fn take_commands(&mut self) -> Vec<String> {
-        let of = |due: Due| match due.next {
-            Next::Command { text, .. } => Some(text),
-            Next::Refused(_) => None,
-        };
-        self.due.drain(..).filter_map(of).collect()
+        self.due.drain(..).filter_map(Due::command).collect()
+    }
+}
+
+impl Due {
+    fn command(self) -> Option<String> {
+        match self.next {
+            Next::Command { text, .. } if !text.is_empty() => Some(text),
+            Next::Command { .. } | Next::Refused(_) => None,
+        }
+    }
+
+    const fn begins_line(&self) -> bool {
+        !matches!(self.next, Next::Command { begins_line: false, .. })
     }
 }
 
@@ -148,7 +155,7 @@ mod tests {
     fn the_rest_of_a_line_can_be_left_out_and_files_in_a_circle_end() {
         let mut agenda = Agenda::of("lm; r; q\ng");
         agenda.next();
-        agenda.drop_line();
+        assert_eq!(agenda.drop_line(), ["r", "q"]);
         assert_eq!(agenda.clone().take_commands(), ["g"]);
         let circle = std::iter::from_fn(|| {
             agenda.next();

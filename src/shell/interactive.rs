@@ -419,8 +419,7 @@ impl Talk<'_> {
                 }
             };
             is_whole |= begins_line;
-            if self.shell.holds_back(&command, is_whole) {
-                agenda.drop_line();
+            if self.shell.holds_back(&command, is_whole, &mut agenda) {
                 continue;
             }
             if let Some(lost) = self.shell.lost() {

@@ -60,6 +60,7 @@ use crate::session::{Quit, Watcher};
 use crate::source::{BootId, Control, IGNORE, Resumed, Source};
 
 pub use after::After;
+use agenda::Agenda;
 use doubt::may_be_stopped;
 pub use error::ShellError;
 pub use format::Format;
@@ -272,11 +273,14 @@ impl Shell {
         matches!(line, Line::Commands(_))
     }
 
-    /// True if `command` must not be run, because it changes the machine and one before it on its line failed.
-    fn holds_back(&self, command: &str, is_whole: bool) -> bool {
+    /// True if `command` must not be run, because it changes the machine and one before it on its line failed: then what stands
+    /// behind it there is not run either.
+    fn holds_back(&self, command: &str, is_whole: bool, agenda: &mut Agenda) -> bool {
         let holds_back = !is_whole && commands::effect_of(command).changes_machine();
         if holds_back {
-            self.not_run(command, "a command before it on its line failed");
+            for command in std::iter::once(command.to_owned()).chain(agenda.drop_line()) {
+                self.not_run(&command, "a command before it on its line failed");
+            }
         }
         holds_back
     }

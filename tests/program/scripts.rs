@@ -93,6 +93,48 @@ fn a_script_goes_on_behind_an_error_unless_it_is_told_not_to() {
     );
 }
 
+#[test]
+fn whatever_is_not_run_is_named_with_its_reason() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    let not_run = |commands: &str, options: &[&str]| {
+        let finished = setup.debug(&[&["-b", "-c", commands], options].concat());
+        let lines: Vec<String> =
+            finished.err.lines().filter(|line| line.contains("not run: ")).map(str::to_owned).collect();
+        (finished, lines)
+    };
+    // What changes the machine is held back behind a failure, and what stands behind that on its line.
+    let (finished, lines) = not_run("nosuch; .echo on; g; lm; .echo off\n.echo last", &[]);
+    assert_eq!((finished.code, finished.out.as_str()), (2, "on\nlast\n"), "{}", finished.err);
+    let why = "not run: a command before it on its line failed";
+    assert_eq!(lines, ["g", "lm", ".echo off"].map(|it| format!("error: {it}: {why}")));
+    let (finished, _) = not_run("nosuch; t; lm", &["--json"]);
+    let named = finished.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let named: Vec<_> = named.map(|it| format!("{} {}", it["command"], it["errors"][0]["code"])).collect();
+    assert_eq!(
+        named,
+        [r#""nosuch" "unknown_command""#, r#""t" "not_run""#, r#""lm" "not_run""#],
+        "{}",
+        finished.err
+    );
+    // Nothing is behind the last wait: its end has a reason all the same.
+    let timeout = ["--stop-timeout", "1s"];
+    let finished = setup.debug(&[&["-b", "-c", "bp nt!KeBugCheckEx; g"], &timeout[..]].concat());
+    assert_eq!(finished.code, 1, "{}", finished.err);
+    assert!(finished.err.contains("error: the target did not stop by itself within 1s"), "{}", finished.err);
+}
+
+/// The new boot may be there before anybody waits for it, and the old stop may be over a moment later than it is told.
+#[test]
+fn a_restarted_target_is_stopped_every_time() {
+    let setup = Setup::new();
+    let _target = setup.target(&[]);
+    let commands = (0..20).map(|it| format!(".restart; .echo {it}; r rip")).collect::<Vec<_>>().join("; ");
+    let finished = setup.debug(&["-b", "-c", &commands, "--stop-timeout", "20s"]);
+    assert_eq!(finished.code, 0, "{}", finished.err);
+    assert_eq!(finished.out.matches("rip=").count(), 20, "{}", finished.err);
+}
+
 /// Each command stands before its answer, behind a prompt, where both streams go to one place.
 #[test]
 fn a_program_can_tell_the_answers_of_a_script_apart() {
