@@ -256,13 +256,19 @@ impl Debuggee {
 
     fn drop_breakpoints(&mut self) {
         let at = self.machine.program_counter(self.processor);
-        for slot in &mut self.breakpoints {
+        for slot in 0..BREAKPOINTS {
             let is_told = |it: &mut Breakpoint| (at..at.offset(REPORTED)).contains(&it.address);
-            if let Some(breakpoint) = slot.take_if(is_told) {
-                self.machine.write_virtual(breakpoint.address, &[breakpoint.original]);
+            if let Some(breakpoint) = self.breakpoints[slot].take_if(is_told) {
+                self.write_code(breakpoint.address, breakpoint.original);
             }
         }
         self.tell_breakpoints();
+    }
+
+    /// Bytes that have changed: what cannot be written is not told of.
+    fn write_code(&mut self, at: VirtAddr, byte: u8) -> u64 {
+        let is_protected = self.quirks.has(Quirk::ProtectedCode);
+        if is_protected { 0 } else { self.machine.write_virtual(at, &[byte]) as u64 }
     }
 
     /// The kernel's own table has them too. \[inferred: an entry is as in ReactOS: flags, page tables, address, the byte that was
@@ -281,8 +287,10 @@ impl Debuggee {
             }
             self.machine.write_virtual(table, &entries);
         }
-        let breakpoints = self.breakpoints.iter().flatten().map(|it| it.address).collect();
-        self.machine.set_breakpoints(breakpoints);
+        // Where nothing is in the code nobody stops.
+        let is_written = !self.quirks.has(Quirk::ProtectedCode);
+        let breakpoints = self.breakpoints.iter().flatten().filter(|_| is_written);
+        self.machine.set_breakpoints(breakpoints.map(|it| it.address).collect());
     }
 
     /// Slots of the table of breakpoints that are taken.
@@ -579,7 +587,7 @@ impl Debuggee {
                 let mut original = [0];
                 let is_mapped = self.machine.read_virtual(arm.break_point_address, &mut original) == 1;
                 let Some(slot) = free.filter(|_| is_mapped) else { return refuse(request) };
-                self.written += self.machine.write_virtual(arm.break_point_address, &[INT3]) as u64;
+                self.written += self.write_code(arm.break_point_address, INT3);
                 self.breakpoints[slot] =
                     Some(Breakpoint { address: arm.break_point_address, original: original[0] });
                 arm.break_point_handle = u32::try_from(slot + 1).expect("32 slots");
@@ -593,7 +601,7 @@ impl Debuggee {
                 let slot = (arm.break_point_handle as usize).checked_sub(1);
                 let slot = slot.and_then(|slot| self.breakpoints.get_mut(slot));
                 let Some(breakpoint) = slot.and_then(Option::take) else { return refuse(request) };
-                self.written += self.machine.write_virtual(breakpoint.address, &[breakpoint.original]) as u64;
+                self.written += self.write_code(breakpoint.address, breakpoint.original);
                 self.tell_breakpoints();
                 request.reply(NtStatus::SUCCESS, Bytes::new())
             }

@@ -72,6 +72,8 @@ quirks! {
     BreaksLate = "breaks-late",
     /// A break-in on a serial line that another byte follows at once is lost while it prints, as ReactOS loses it.
     SwallowsBreak = "swallows-break",
+    /// No code can be written: a breakpoint is taken, and its byte is not there, as under memory integrity.
+    ProtectedCode = "protected-code",
 }
 
 /// Requests that a machine answers in a stop before it falls silent, with that quirk.

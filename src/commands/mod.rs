@@ -78,6 +78,7 @@ pub use schema::Schema;
 pub use script::{FileRead, NamedFile, named_file, text_of};
 pub use short_stops::{MaxStop, StopsInForce};
 pub use spec::{Category, CommandSpec, ControlCommand, Effect, Glued, Run, SymbolCommand, Takes};
+pub use stepping::steps;
 pub use symbol_path::{Noise, SearchPath};
 pub use time::OwnTime;
 pub use unassemble::{InstructionLine, end_of_call, instruction_at};

@@ -5,20 +5,23 @@
 //! nt!KdCheckForDebugBreak+0x3b:
 //! fffff800`014d9a6b 4883c428        add     rsp,28h
 //! ```
-//! The other processors run meanwhile. What is shown is the stop that follows, as with `g`.
+//! The other processors run meanwhile. What is shown is the stop that follows, as with `g`; of several steps each.
 
+use super::arguments::Arguments;
 use super::control::LetGo;
-use super::spec::{Category, CommandSpec, ControlCommand, Run, Takes};
+use super::error::QueryError;
+use super::spec::{Category, CommandSpec, ControlCommand, Glued, Run, Takes};
+use crate::target::Target;
 
 macro_rules! steps {
     ($($spec:ident $name:literal $command:ident $summary:literal;)+) => {$(
         pub(super) static $spec: CommandSpec = CommandSpec {
             names: &[$name],
-            usage: $name,
+            usage: concat!($name, " [COUNT]"),
             summary: $summary,
-            takes: Takes::Nothing,
+            takes: Takes::Arguments(Glued::Slash),
             category: Category::Target,
-            details: &[],
+            details: &[("COUNT", "so often, in hexadecimal; whatever else stops the target ends that")],
             answers: &[LetGo::SCHEMA],
             run: Run::Control(ControlCommand::$command),
         };
@@ -29,4 +32,23 @@ steps! {
     TRACE "t" Trace "let the processor carry out one instruction; the others run meanwhile";
     STEP "p" StepOver "the same, but a call to its end";
     OUT "gu" StepOut "let the target run until the function that it is in returns to its caller";
+}
+
+/// How many steps `command` is told to make: one unless it is told more.
+///
+/// # Errors
+/// [`QueryError::Usage`], and that of an expression.
+pub fn steps(command: ControlCommand, text: &str, target: &Target<'_>) -> Result<u64, QueryError> {
+    let spec = match command {
+        ControlCommand::Trace => &TRACE,
+        ControlCommand::StepOver => &STEP,
+        _ => &OUT,
+    };
+    let mut arguments = Arguments::new(spec, text);
+    if arguments.is_empty() {
+        return Ok(1);
+    }
+    let count = arguments.expression(target)?;
+    arguments.end()?;
+    if count == 0 { Err(arguments.usage("no step is none")) } else { Ok(count) }
 }

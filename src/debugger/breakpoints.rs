@@ -11,8 +11,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::commands::{Breakpoint, BreakpointOrder, Breakpoints, QueryError, Watched};
+use crate::commands::{Breakpoint, BreakpointOrder, Breakpoints, ControlCommand, QueryError, Watched};
 use crate::memory::{Access, VirtAddr};
+use crate::output::Address;
 use crate::source::{Armed, BootId, BreakpointError, DEBUG_REGISTERS, DebugRegister};
 
 /// Why a target stopped, as far as the person before it wanted that.
@@ -35,7 +36,7 @@ pub enum BreakpointNews<'a> {
     /// It is not set, and the target runs without it.
     NotSet {
         /// Where.
-        address: VirtAddr,
+        address: Address,
         /// Why not.
         why: &'a BreakpointError,
     },
@@ -56,7 +57,7 @@ pub enum BreakpointNews<'a> {
     /// The target took it, and its code has not changed.
     NotWritten {
         /// Where.
-        address: VirtAddr,
+        address: Address,
     },
     /// Those that are set could not be taken out.
     NotCleared(&'a BreakpointError),
@@ -90,10 +91,14 @@ pub(super) struct Table {
     pub(super) temporary: Option<Temporary>,
     /// The next stop of a single step is wanted.
     pub(super) is_stepping: bool,
+    /// What follows when the present step is over.
+    pub(super) more: Option<MoreSteps>,
     /// Where breakpoints were set in this boot.
     pub(super) set: BTreeSet<VirtAddr>,
     /// Those whose code was seen to have changed.
     pub(super) seen: BTreeSet<VirtAddr>,
+    /// Those of which it was told that it had not.
+    pub(super) told: BTreeSet<VirtAddr>,
     boot: BootId,
     pub(super) is_first_told: bool,
 }
@@ -114,6 +119,13 @@ pub(super) struct Temporary {
     pub(super) address: VirtAddr,
     /// Who is to come by, and with a stack pointer not below this; anybody if nothing.
     pub(super) by: Option<(VirtAddr, u64)>,
+}
+
+/// Steps of one command that are still to be made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MoreSteps {
+    pub(super) command: ControlCommand,
+    pub(super) count: u64,
 }
 
 /// What a stop has to do with them.
@@ -197,8 +209,10 @@ impl Table {
         self.boot = boot;
         self.set.clear();
         self.seen.clear();
+        self.told.clear();
         self.temporary = None;
         self.is_stepping = false;
+        self.more = None;
         if is_first {
             return;
         }

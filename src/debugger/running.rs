@@ -10,16 +10,17 @@
 use kd_protocol::MachineType;
 use kd_protocol::kd::{NtStatus, StateChange};
 
-use super::breakpoints::{BreakpointNews, Entry, Met, StopCause, Temporary};
+use super::breakpoints::{BreakpointNews, Entry, Met, MoreSteps, StopCause, Temporary};
 use super::error::{AskError, DebugError};
 use super::step_off::{Stepped, step_off};
 use super::stop::{INT3, is_exception, reported};
 use super::{Debugger, Notice, Observer};
 use crate::commands::{
     BreakpointOrder, Breakpoints, ControlCommand, QueryError, Which, address_of_go, condition_holds,
-    end_of_call, number, resolve,
+    end_of_call, number, resolve, steps,
 };
 use crate::memory::VirtAddr;
+use crate::output::Address;
 use crate::source::{Armed, BreakpointError, Control, DEBUG_REGISTERS, Resumed};
 use crate::target::Target;
 
@@ -135,26 +136,56 @@ impl Debugger {
     /// [`AskError`]: the target stands still.
     pub fn go_to(&mut self, place: &str, observer: &mut dyn Observer) -> Result<Resumed, AskError> {
         let way = if place.is_empty() { Way::Free } else { Way::To(place) };
+        self.breakpoints.more = None;
         self.go_this_way(&way, observer)
     }
 
     /// Lets the stopped target run for one instruction (`t`), the same with calls to their ends (`p`), until the function
-    /// returns (`gu`): another command is a bug. A stop follows.
+    /// returns (`gu`): another command is a bug. A stop follows; behind it [`step_on`](Self::step_on) makes the next one, if
+    /// `arguments` tell it to make several.
     ///
     /// # Errors
     /// [`AskError`]: the target stands still.
     pub fn step(
         &mut self,
         command: ControlCommand,
+        arguments: &str,
         observer: &mut dyn Observer,
     ) -> Result<Resumed, AskError> {
+        let target = self.target().ok_or_else(|| self.why_not_stopped())?;
+        let count = steps(command, arguments, &target)?;
+        drop(target);
+        self.breakpoints.more = Some(MoreSteps { command, count });
+        self.step_on(observer)
+    }
+
+    /// How many steps of the last command are still to be made: none once something else has stopped the target.
+    #[must_use]
+    pub fn steps_left(&self) -> u64 {
+        self.breakpoints.more.map_or(0, |it| it.count)
+    }
+
+    /// Makes none of them.
+    pub const fn drop_steps(&mut self) {
+        self.breakpoints.more = None;
+    }
+
+    /// Makes the next of them.
+    ///
+    /// # Errors
+    /// [`AskError`]: the target stands still, and there are none left.
+    pub fn step_on(&mut self, observer: &mut dyn Observer) -> Result<Resumed, AskError> {
+        let more = self.breakpoints.more.take();
+        let Some(MoreSteps { command, count: count @ 1.. }) = more else { return Ok(Resumed::Running) };
         let way = match command {
             ControlCommand::Trace => Way::Trace,
             ControlCommand::StepOver => Way::Over,
             ControlCommand::StepOut => Way::Out,
             _ => panic!("{command:?} does not step"),
         };
-        self.go_this_way(&way, observer)
+        let resumed = self.go_this_way(&way, observer)?;
+        self.breakpoints.more = Some(MoreSteps { command, count: count - 1 });
+        Ok(resumed)
     }
 
     fn go_this_way(&mut self, way: &Way<'_>, observer: &mut dyn Observer) -> Result<Resumed, AskError> {
@@ -253,8 +284,11 @@ impl Debugger {
         if matches!(set, Err(BreakpointError::Refused { .. })) && control.breakpoints().is_empty() {
             set = control.clear_every_breakpoint().and_then(|_| control.set_breakpoint(address));
         }
+        let pointer_size = self.stamp().pointer_size.unwrap_or(size_of::<u64>());
+        let shown = Address { address, pointer_size };
         if let Err(why) = set {
-            return observer.notice(&Notice::Breakpoint(BreakpointNews::NotSet { address, why: &why }));
+            let news = BreakpointNews::NotSet { address: shown, why: &why };
+            return observer.notice(&Notice::Breakpoint(news));
         }
         self.breakpoints.set.insert(address);
         if self.breakpoints.seen.contains(&address) {
@@ -265,8 +299,8 @@ impl Debugger {
         self.memory.forget();
         if is_written {
             self.breakpoints.seen.insert(address);
-        } else {
-            observer.notice(&Notice::Breakpoint(BreakpointNews::NotWritten { address }));
+        } else if self.breakpoints.told.insert(address) {
+            observer.notice(&Notice::Breakpoint(BreakpointNews::NotWritten { address: shown }));
         }
     }
 
@@ -277,7 +311,11 @@ impl Debugger {
         observer: &mut dyn Observer,
     ) -> Result<Option<StopCause>, DebugError> {
         self.know_boot(observer)?;
-        Ok(match self.met(change, observer) {
+        let met = self.met(change, observer);
+        if !matches!(met, Met::Passing | Met::Stop(StopCause::Arrived)) {
+            self.breakpoints.more = None;
+        }
+        Ok(match met {
             Met::Stop(cause) => Some(cause),
             Met::Passing => None,
         })

@@ -399,6 +399,13 @@ impl Driver {
                 self.resume = Some(reply);
                 self.link.resume_with(now, &Manipulate::trace(status));
             }
+            Order::Stepped(reply, change) => {
+                if self.link.state() != RunState::Stopped {
+                    return self.settle(&reply, Left::NotStopped);
+                }
+                self.resume = Some(reply);
+                self.stopped(change);
+            }
             Order::AnswerPrompt(prompt, answer) => self.answer(prompt, answer),
             Order::End => {}
             #[cfg(test)]

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kd_protocol::MachineType;
-use kd_protocol::kd::{Manipulate, StateChange};
+use kd_protocol::kd::{Manipulate, StateChange, VersionFlags};
 use kd_protocol::link::{RequestError, RunState};
 
-use super::leaving_stop::Leaving;
+use super::leaving_stop::{Leaving, stepped_over};
 use super::monitor::State;
 use super::order::{Cut, Left, Order, Reply};
 use super::{Session, context, version};
@@ -75,8 +75,14 @@ impl Session {
     pub(super) fn trace_stop(&self) -> Resumed {
         let going = Going::new(self);
         let Some(stop) = self.stopped() else { return going.without_stop() };
-        let leaving = going.prepare(&stop);
-        match going.carry_out(Step::Resume, |reply| Order::Trace(reply, leaving.status)) {
+        let (leaving, moved) = going.prepare(&stop);
+        let stepped = moved.map(|len| Box::new(stepped_over(&stop, len)));
+        let order = |reply| match stepped {
+            // To carry out the next one too would be a step too many.
+            Some(stepped) => Order::Stepped(reply, stepped),
+            None => Order::Trace(reply, leaving.status),
+        };
+        match going.carry_out(Step::Resume, order) {
             Ok(Left::Runs | Left::StoppedAgain) => Resumed::Running,
             Ok(Left::NotStopped) => going.without_stop(),
             Ok(Left::Unproven) | Err(Cut::Interrupted | Cut::BudgetSpent) => going.unproven(),
@@ -100,7 +106,9 @@ impl Session {
     fn with_what_stays(&self, resumed: Resumed) -> Resumed {
         let armed = self.breakpoints();
         let planted = self.in_target().map(|it| it.planted.stays());
-        let armed = (!armed.is_empty()).then(|| breakpoints_stay(&armed));
+        let is_32_bit =
+            self.monitor.get(|state| state.version).is_some_and(|it| !it.flags.contains(VersionFlags::PTR64));
+        let armed = (!armed.is_empty()).then(|| breakpoints_stay(&armed, if is_32_bit { 4 } else { 8 }));
         let stays: Vec<_> = planted.into_iter().chain(armed).collect();
         if stays.is_empty() {
             return resumed;
@@ -271,7 +279,7 @@ impl<'a> Going<'a> {
                 let _ = self.session.take_back_by(|request| self.request(request));
                 let _ = self.session.disarm_by(|request| self.request(request));
             }
-            let leaving = self.prepare(&stop);
+            let (leaving, _) = self.prepare(&stop);
             match self.carry_out(Step::Resume, |reply| Order::Resume(reply, leaving.status)) {
                 Ok(Left::Runs) => return Resumed::Running,
                 Ok(Left::StoppedAgain) => match self.session.stopped() {
@@ -286,14 +294,14 @@ impl<'a> Going<'a> {
         self.unproven()
     }
 
-    /// Does what the stop needs so that the target goes on from it.
-    fn prepare(&self, stop: &StateChange) -> Leaving {
+    /// Does what the stop needs so that the target goes on from it; by how many bytes the program counter was moved.
+    fn prepare(&self, stop: &StateChange) -> (Leaving, Option<u64>) {
         let leaving = Leaving::of(stop);
-        if let Some(machine) = self.machine() {
-            // What fails here fails for a target that does not answer, and the next order finds that out too.
-            let _ = leaving.prepare(stop, machine, |request| self.request(request));
-        }
-        leaving
+        // What fails here fails for a target that does not answer, and the next order finds that out too.
+        let moved = self.machine().and_then(|machine| {
+            leaving.prepare(stop, machine, |request| self.request(request)).unwrap_or_default()
+        });
+        (leaving, moved)
     }
 
     fn machine(&self) -> Option<MachineType> {

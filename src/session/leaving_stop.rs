@@ -50,7 +50,8 @@ impl Leaving {
         }
     }
 
-    /// Moves the program counter where the stop needs it. `machine` is what the target says of itself.
+    /// Moves the program counter where the stop needs it. `machine` is what the target says of itself. By how many bytes; nothing
+    /// if it has stayed.
     ///
     /// # Errors
     /// `request`'s: the target does not answer, or runs. A target that refuses its context is continued as it is.
@@ -59,20 +60,38 @@ impl Leaving {
         change: &StateChange,
         machine: MachineType,
         mut request: impl FnMut(Manipulate) -> Result<Manipulate, RequestError>,
-    ) -> Result<(), RequestError> {
-        let (Some(skips), Some(layout)) = (self.skips, Layout::of(machine)) else { return Ok(()) };
+    ) -> Result<Option<u64>, RequestError> {
+        let (Some(skips), Some(layout)) = (self.skips, Layout::of(machine)) else { return Ok(None) };
         let at = instruction_at(change, &layout, &mut request)?;
-        let Some(len) = skips.len(machine, &at) else { return Ok(()) };
+        let Some(len) = skips.len(machine, &at) else { return Ok(None) };
         let Some(mut context) = context::read(change.processor, &layout, &mut request)? else {
-            return Ok(());
+            return Ok(None);
         };
         if context.program_counter(&layout) != Some(layout.cut(change.program_counter)) {
             // Somebody has moved it already.
-            return Ok(());
+            return Ok(None);
         }
         context.set_program_counter(&layout, change.program_counter.offset(len));
-        context::write(change.processor, &context, request)
+        context::write(change.processor, &context, request)?;
+        Ok(Some(len))
     }
+}
+
+/// The stop that a processor is in whose program counter was moved over the instruction that stopped it, which is all that a step
+/// there does.
+pub(super) fn stepped_over(change: &StateChange, len: u64) -> StateChange {
+    let mut stepped = change.clone();
+    stepped.program_counter = change.program_counter.offset(len);
+    if let StateDetail::Exception(exception) = &mut stepped.detail {
+        exception.exception_code = NtStatus::SINGLE_STEP;
+        exception.exception_address = stepped.program_counter;
+    }
+    let report = &mut stepped.control_report;
+    let (skipped, known) = (len as usize, usize::from(report.instruction_count));
+    report.dr6 = 0;
+    report.instruction_stream.copy_within(skipped.., 0);
+    report.instruction_count = known.saturating_sub(skipped) as u16;
+    stepped
 }
 
 impl Skips {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use kd_protocol::kd::{DebugIo, Manipulate, NtStatus};
+use kd_protocol::kd::{DebugIo, Manipulate, NtStatus, StateChange};
 use kd_protocol::link::RequestError;
 
 use crate::memory::{ReadCause, StopId};
@@ -25,6 +25,8 @@ pub(super) enum Order {
     Resume(Reply<Left>, NtStatus),
     /// One instruction of the processor that stopped.
     Trace(Reply<Left>, NtStatus),
+    /// The processor that stopped was moved over the instruction that stopped it, and stands here now.
+    Stepped(Reply<Left>, Box<StateChange>),
     /// What nobody waits for any more is forgotten.
     Forget,
     BreakIn,

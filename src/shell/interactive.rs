@@ -14,7 +14,6 @@ use bytes::Bytes;
 use kd_protocol::kd::DebugIo;
 use kd_protocol::link::RunState;
 
-use super::Shell;
 use super::after::After;
 use super::agenda::{Agenda, Next};
 use super::error::ShellError;
@@ -23,6 +22,7 @@ use super::report::{printable, spoken};
 use super::terminal;
 use super::typist::{Typed, Typist};
 use super::writer::Drained;
+use super::{STEP, Shell};
 use crate::commands::{Completions, completions_of_target};
 use crate::memory::StopId;
 use crate::session::Watcher;
@@ -57,6 +57,7 @@ pub fn prompt(shell: &mut Shell, first: &str, break_in_timeout: Duration) -> Res
         left: Agenda::of(first),
         left_at: None,
         stops_boot_after: None,
+        let_run_at: Instant::now(),
         told: None,
         is_budget_told: false,
         insists: Insists::No,
@@ -85,6 +86,8 @@ struct Talk<'a> {
     left_at: Option<(BootId, StopId)>,
     /// The target restarts; it is stopped when it is in another boot than this.
     stops_boot_after: Option<BootId>,
+    /// When a command has let it run last.
+    let_run_at: Instant,
     /// What the person was told of a target that is not stopped.
     told: Option<RunState>,
     is_budget_told: bool,
@@ -246,6 +249,9 @@ impl Talk<'_> {
 
     /// Says that the target runs once that is known, and that it is not known once a stop.
     fn say_whether_it_runs(&mut self) {
+        if self.step_is_over_by().is_some_and(|at| Instant::now() < at) {
+            return;
+        }
         let text = match (self.told, self.source.run_state()) {
             (Some(RunState::Running), _) | (_, RunState::Stopped) => return,
             (_, RunState::Running) => {
@@ -271,7 +277,14 @@ impl Talk<'_> {
     fn next_look(&self) -> Option<Instant> {
         let budget = self.watcher.freeze_deadline();
         let announced = budget.filter(|_| !self.is_budget_told).map(|at| at - self.notice_time());
-        [announced.or(budget), self.breaks_in_until].into_iter().flatten().min()
+        let step = self.step_is_over_by().filter(|at| *at > Instant::now());
+        [announced.or(budget), self.breaks_in_until, step].into_iter().flatten().min()
+    }
+
+    /// Until when it is no news that a target runs which makes a step.
+    fn step_is_over_by(&self) -> Option<Instant> {
+        let is_on_its_way = self.shell.debugger.is_stepping() && !self.shell.is_stopped();
+        is_on_its_way.then(|| self.let_run_at + STEP)
     }
 
     fn notice_time(&self) -> Duration {
@@ -426,6 +439,7 @@ impl Talk<'_> {
                 self.shell.not_run(&command, &lost);
                 continue;
             }
+            let boot = self.source.boot();
             let after = if is_echoed {
                 self.shell.run_echoed(&command)
             } else {
@@ -436,7 +450,8 @@ impl Talk<'_> {
             match after {
                 After::Next => {}
                 After::Running | After::Restarting => {
-                    self.stops_boot_after = (after == After::Restarting).then(|| self.source.boot());
+                    self.let_run_at = Instant::now();
+                    self.stops_boot_after = (after == After::Restarting).then_some(boot);
                     agenda.append(std::mem::take(&mut self.left));
                     self.left = agenda;
                     self.left_at = Some(place);

@@ -40,6 +40,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kd_protocol::kd::DebugIo;
@@ -80,6 +81,8 @@ const LOG: &str = "verikd.log";
 /// What is paid beside commands.
 const STOP: &str = "(stop)";
 const RESUME: &str = "(resume)";
+/// A step that takes longer is told to be waited for.
+const STEP: Duration = Duration::from_millis(500);
 
 /// A debugger with a person or a script before it.
 pub struct Shell {
@@ -205,19 +208,42 @@ impl Shell {
     /// # Errors
     /// [`ShellError`].
     fn announce_stop(&mut self) -> Result<(), ShellError> {
-        let place = self.place();
-        if self.announced == Some(place) || self.source().stopped().is_none() {
-            return Ok(());
+        loop {
+            let place = self.place();
+            if self.announced == Some(place) || self.source().stopped().is_none() {
+                return Ok(());
+            }
+            // Each stop is tried once; one that follows while this one is looked at is another.
+            self.announced = Some(place);
+            let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
+            let before = self.debugger.stats();
+            let stop = self.debugger.present_stop(self.may_go_on(), &mut observer);
+            self.teller.tell();
+            let announced = self.announce(stop);
+            self.count(STOP, before);
+            announced?;
+            self.step_on();
         }
-        // Each stop is tried once; one that follows while this one is looked at is another.
-        self.announced = Some(place);
+    }
+
+    /// Makes the next of several steps, unless somebody wants to have the target stopped.
+    fn step_on(&mut self) {
+        let left = self.debugger.steps_left();
+        if left == 0 || !self.is_stopped() {
+            return;
+        }
+        if !self.may_go_on() {
+            self.debugger.drop_steps();
+            return self.report.status(&format!("{left:#x} further steps are not made"));
+        }
         let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
-        let before = self.debugger.stats();
-        let stop = self.debugger.present_stop(self.may_go_on(), &mut observer);
-        self.teller.tell();
-        let announced = self.announce(stop);
-        self.count(STOP, before);
-        announced
+        match self.debugger.step_on(&mut observer) {
+            Ok(resumed) => self.resumed(&resumed),
+            Err(error) => {
+                self.worst = self.worst.max(Worst::Failed);
+                self.report.status(&format!("error: {left:#x} further steps are not made: {error}"));
+            }
+        }
     }
 
     /// Shows and keeps what was paid since `before` beside commands: a machine pays for its whole stop.
@@ -573,7 +599,7 @@ impl Shell {
         let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
         let resumed = match command {
             ControlCommand::Go => self.debugger.go_to(arguments, &mut observer)?,
-            step => self.debugger.step(step, &mut observer)?,
+            step => self.debugger.step(step, arguments, &mut observer)?,
         };
         self.resumed(&resumed);
         Ok(resumed)

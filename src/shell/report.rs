@@ -13,7 +13,6 @@ use super::writer::{Stream, Writer};
 use crate::commands::{Note, Style};
 use crate::debugger::{Answered, AskError, BreakpointNews, Notice, Stamp, Stats, Stop, StopCause};
 use crate::leaks::Room;
-use crate::memory::VirtAddr;
 use crate::output;
 use crate::session::News;
 use crate::source::KernelVersion;
@@ -174,7 +173,6 @@ impl Report {
     }
 
     fn breakpoint(&self, news: &BreakpointNews<'_>) {
-        let at = |address: &VirtAddr| output::Address { address: *address, pointer_size: 8 };
         match news {
             BreakpointNews::First => self.status(
                 "Breakpoints are written into the target's code while it runs. Where no debugger was attached when the machine booted, \
@@ -182,13 +180,11 @@ impl Report {
                  may not be writable. What holds on this machine is not known",
             ),
             BreakpointNews::NotSet { address, why } => {
-                self.status(&format!("The breakpoint at {} is not set: {why}", at(address)));
+                self.status(&format!("The breakpoint at {address} is not set: {why}"));
             }
             BreakpointNews::NotWritten { address } => self.status(&format!(
-                "The target has taken the breakpoint at {}, but its code there has not changed: the page is not in memory, and it is \
-                 written when that comes in, or it is protected: `ba e 1 {}` takes a debug register instead",
-                at(address),
-                at(address)
+                "The target has taken the breakpoint at {address}, but its code there has not changed: the page is not in memory, and it \
+                 is written when that comes in, or it is protected: `ba e 1 {address}` takes a debug register instead"
             )),
             BreakpointNews::NotWatched { count, why } => self.status(&format!(
                 "No access is watched for, of {}: {why}",

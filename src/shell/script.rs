@@ -3,16 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Shell;
 use super::after::After;
 use super::agenda::{Agenda, Next};
 use super::error::ShellError;
 use super::worst::Worst;
+use super::{STEP, Shell};
 use crate::session::{Quit, Signal, Watcher};
 use crate::source::{BootId, Control, Halt, IGNORE, Step, Wait};
-
-/// A step that takes longer is told to be waited for.
-const STEP: Duration = Duration::from_millis(500);
 
 /// What a script is, and what bounds it.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@ use kd_protocol::kd::Manipulate;
 use kd_protocol::link::RequestError;
 
 use crate::memory::Access;
+use crate::output::Address;
 
 /// Breakpoints that a kernel has room for. Source: PROTOCOL.md 9.
 pub const BREAKPOINT_SLOTS: u32 = 32;
@@ -106,12 +107,13 @@ pub enum BreakpointError {
     Request(#[from] RequestError),
 }
 
-/// What stays behind in a target that could not be reached, and how it is taken away.
+/// What stays behind in a target that could not be reached, and how it is taken away. Its pointers have `pointer_size` bytes.
 #[must_use]
-pub fn breakpoints_stay(armed: &[Armed]) -> String {
+pub fn breakpoints_stay(armed: &[Armed], pointer_size: usize) -> String {
     let shown = |is_register: bool| {
         let those = armed.iter().filter(|it| it.register().is_some() == is_register);
-        those.map(|it| format!("{:016x}", it.address.0)).collect::<Vec<_>>().join(", ")
+        let those = those.map(|it| Address { address: it.address, pointer_size }.to_string());
+        those.collect::<Vec<_>>().join(", ")
     };
     let (code, registers) = (shown(false), shown(true));
     let mut told = Vec::new();

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use verikd_sim::{AtBoot, Faults, MachineState, Simulator};
+use verikd_sim::{AtBoot, Faults, MachineState, Quirk, Simulator};
 
-use crate::field::{Debugger, Ended, PATIENCE, cut, debugging, is_left_in_peace};
+use crate::field::{Debugger, Ended, PATIENCE, cut, debugging, free_port, is_left_in_peace, leaking_with};
 
 const OFTEN: Duration = Duration::from_millis(60);
 
@@ -82,6 +82,65 @@ fn steps_end_where_they_should_and_show_no_exception() {
     assert_eq!(said(&ended, "myfault!MyfaultDeviceControl:").len(), 1, "{ended:#?}");
     assert_eq!(said(&ended, "myfault!MyfaultDeviceControl+0x").len(), 2, "{ended:#?}");
     assert_eq!(said(&ended, "myfault!MyfaultDispatch+0xb7:").len(), 1, "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
+/// A break-in stands at an `int 3`: a step there goes behind it, and no further.
+#[test]
+fn a_step_at_an_int3_carries_out_nothing_else_and_several_are_made_one_by_one() {
+    for faults in [Faults::default(), Faults { loss: 0.05, seed: 11, ..Faults::default() }] {
+        let commands = "r rip; t; r rip; g myfault!MyfaultDeviceControl; t 4; r rip; p 2; t 0; .echo END";
+        let (debugger, target, _) = debugging(&["-b", "-c", commands], OFTEN, faults);
+        let ended = debugger.finish();
+        assert_eq!(ended.code, 2, "{ended:#?}");
+        assert_eq!(said(&ended, "nt!DbgBreakPointWithStatus+0x1:").len(), 1, "{ended:#?}");
+        let rip = |line: &str| u64::from_str_radix(line.strip_prefix("rip=").unwrap(), 16).unwrap();
+        let places: Vec<_> = ended.out.lines().filter(|line| line.starts_with("rip=")).map(rip).collect();
+        assert_eq!(places[1], places[0] + 1, "{ended:#?}");
+        // Each step is shown where it ends.
+        let steps = said(&ended, "myfault!MyfaultDeviceControl+0x");
+        assert_eq!(steps.len(), 6, "{ended:#?}");
+        let mut places: Vec<_> = steps.iter().map(|line| line.rsplit_once("0x").unwrap().1).collect();
+        places.dedup();
+        assert_eq!(places.len(), 6, "{ended:#?}");
+        assert_eq!(said(&ended, "no step is none").len(), 1, "{ended:#?}");
+        is_left_in_peace(&target, &ended);
+    }
+}
+
+#[test]
+fn whatever_else_stops_the_machine_ends_several_steps() {
+    // A breakpoint in the way.
+    let commands =
+        "g myfault!MyfaultDeviceControl; bp @rip+2; t; bl; bc *; bp myfault!MyfaultDispatch+0xb7; gu 3; k 1";
+    let (debugger, target, _) = debugging(&["-b", "-c", commands], OFTEN, Faults::default());
+    let ended = debugger.finish();
+    assert_eq!(said(&ended, "Breakpoint 0 hit").len(), 1, "{ended:#?}");
+    assert!(ended.out.contains("00 fff"), "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+    // Ctrl+C.
+    let (mut debugger, target, _) = debugging(&["-b", "-c", "t 100000; k 1"], OFTEN, Faults::default());
+    debugger.wait_for("nt!DbgBreakPointWithStatus+0x1:");
+    debugger.signal("INT");
+    let ended = debugger.finish();
+    assert!([0, 130].contains(&ended.code), "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
+/// With memory integrity the target takes a breakpoint and writes nothing; a debug register needs no code.
+#[test]
+fn of_code_that_cannot_be_written_it_is_said_that_the_breakpoint_is_not_there() {
+    let commands =
+        "ba e 1 nt!ExAllocatePoolWithTag; bp nt!ExAllocatePoolWithTag; g; kc 1; bd 0; g; .echo END";
+    let port = free_port();
+    let mut debugger = Debugger::start(port, &["-b", "-c", commands, "--stop-timeout", "2s"]);
+    debugger.wait_for("Waiting for a target");
+    let target = leaking_with(port, OFTEN, Faults::default(), [Quirk::ProtectedCode].into());
+    let ended = debugger.finish();
+    assert_eq!(said(&ended, "its code there has not changed").len(), 1, "{ended:#?}");
+    assert_eq!(said(&ended, "Breakpoint 0 hit").len(), 1, "{ended:#?}");
+    assert_eq!(said(&ended, ".echo END: not run: the target did not stop by itself").len(), 1, "{ended:#?}");
+    assert_eq!((ended.code, target.written()), (1, 0), "{ended:#?}");
     is_left_in_peace(&target, &ended);
 }
 

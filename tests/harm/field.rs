@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kd_protocol::kdnet::Key;
 use verikd_sim::windows::{Build, Growth, WINDOWS_7_SP1};
-use verikd_sim::{Faults, MachineState, Simulator, SimulatorConfig, export_symbols};
+use verikd_sim::{Faults, MachineState, Quirks, Simulator, SimulatorConfig, export_symbols};
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -107,10 +107,15 @@ pub fn wait_until_suspended(process: u32) {
 
 /// A machine whose driver leaks by three call paths, on four processors, and is at work beside it.
 pub fn leaking(port: u16, every: Duration, faults: Faults) -> Simulator {
+    leaking_with(port, every, faults, Quirks::default())
+}
+
+/// The same with quirks.
+pub fn leaking_with(port: u16, every: Duration, faults: Faults, quirks: Quirks) -> Simulator {
     let connect = SocketAddr::from(([127, 0, 0, 1], port));
     let growth = Growth { processors: 4, callers: 3, busy: 4, ..Growth::default() };
     let config = SimulatorConfig::new(connect, key());
-    Simulator::start(SimulatorConfig { faults, growth, leak_every: Some(every), ..config }).unwrap()
+    Simulator::start(SimulatorConfig { faults, growth, leak_every: Some(every), quirks, ..config }).unwrap()
 }
 
 /// A debugger with commands, and the machine, which leaks `every` so often.
