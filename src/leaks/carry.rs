@@ -9,12 +9,15 @@
 
 use std::collections::HashMap;
 
+use super::boot::SameBoot;
 use super::snapshot::{Held, SavedBlock, SavedGroup, Snapshot};
 
 /// Moves blocks of `later` that the log holds no more to the paths that `earlier` knows of them.
 pub fn carry(earlier: &Snapshot, later: &mut Snapshot) {
     let Some((old, new)) = earlier.log.zip(later.log) else { return };
-    if earlier.boot != later.boot || u64::from(new.index.wrapping_sub(old.index)) >= new.length {
+    if earlier.boot.is_same(&later.boot) == SameBoot::No
+        || u64::from(new.index.wrapping_sub(old.index)) >= new.length
+    {
         return;
     }
     let known: HashMap<_, _> = earlier
@@ -45,31 +48,37 @@ pub fn carry(earlier: &Snapshot, later: &mut Snapshot) {
         recount(group);
     }
     for (of, block) in moved {
-        let same_path =
-            |it: &&mut SavedGroup| it.stacks_known > 0 && it.driver == of.driver && it.path == of.path;
-        let group = match later.groups.iter_mut().position(|it| same_path(&&mut *it)) {
-            Some(at) => &mut later.groups[at],
-            None => {
-                later.groups.push(SavedGroup {
-                    held: Held::default(),
-                    list: Vec::new(),
-                    stacks_known: 0,
-                    not_in_log: 0,
-                    newest_age: None,
-                    oldest_age: None,
-                    ..of.clone()
-                });
-                later.groups.last_mut().expect("it was just added")
-            }
-        };
-        group.list.push(block);
-        group.stacks_known += 1;
-        recount(group);
+        put(later, of, vec![block]);
     }
     later.groups.retain(|group| group.held.blocks > 0);
 }
 
-fn recount(group: &mut SavedGroup) {
+/// Puts blocks into the group of the path that `home` has, with their stack known as it is there.
+pub(super) fn put(snapshot: &mut Snapshot, home: &SavedGroup, blocks: Vec<SavedBlock>) {
+    let is_known = home.stacks_known > 0;
+    let same_path = |it: &SavedGroup| {
+        (it.stacks_known > 0) == is_known && it.driver == home.driver && it.path == home.path
+    };
+    let at = snapshot.groups.iter().position(same_path).unwrap_or_else(|| {
+        snapshot.groups.push(SavedGroup {
+            held: Held::default(),
+            list: Vec::new(),
+            stacks_known: 0,
+            not_in_log: 0,
+            newest_age: None,
+            oldest_age: None,
+            ..home.clone()
+        });
+        snapshot.groups.len() - 1
+    });
+    let group = &mut snapshot.groups[at];
+    group.stacks_known += if is_known { blocks.len() as u64 } else { 0 };
+    group.list.extend(blocks);
+    recount(group);
+}
+
+/// What a group holds, by its list.
+pub(super) fn recount(group: &mut SavedGroup) {
     let sizes = || group.list.iter().map(|block| block.size);
     let held = Held { blocks: group.list.len() as u64, bytes: sizes().fold(0, u64::saturating_add) };
     let (smallest, largest) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));

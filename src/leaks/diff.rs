@@ -12,7 +12,9 @@ use std::collections::{HashMap, HashSet};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::boot::{SameBoot, same_boot};
 use super::carry::carry;
+use super::home::settle;
 use super::snapshot::{Held, SavedBlock, SavedGroup, Snapshot};
 
 /// Why two snapshots cannot be compared.
@@ -48,8 +50,10 @@ pub enum NotComparable {
 /// What has become of everything between two snapshots, or over several.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Comparison {
-    /// Both are of one boot.
+    /// Both are of one boot, or nothing says that they are not.
     pub is_same_boot: bool,
+    /// Whether they are is known: each says when its machine booted, or they cannot be of the same.
+    pub is_boot_known: bool,
     /// Milliseconds between them.
     pub elapsed_ms: u64,
     /// What the first has.
@@ -127,7 +131,7 @@ pub fn compare(snapshots: &[Snapshot]) -> Result<Comparison, NotComparable> {
     compare_carried(&carried(snapshots))
 }
 
-/// The same for snapshots that have what those before them know.
+/// The same for snapshots that have what the others know.
 pub(super) fn compare_carried(snapshots: &[Snapshot]) -> Result<Comparison, NotComparable> {
     let [old, .., new] = snapshots else { panic!("two snapshots at the least") };
     if old.tag != new.tag {
@@ -146,7 +150,9 @@ pub(super) fn compare_carried(snapshots: &[Snapshot]) -> Result<Comparison, NotC
     if !is_common && (of_old.len() + of_new.len()) > 0 {
         return Err(NotComparable::Drivers { old: of_old.join(", "), new: of_new.join(", ") });
     }
-    let is_same_boot = snapshots.windows(2).all(|pair| same_boot(&pair[0], &pair[1]));
+    let boots: Vec<_> = snapshots.windows(2).map(|pair| same_boot(&pair[0], &pair[1])).collect();
+    let is_same_boot = !boots.contains(&SameBoot::No);
+    let is_boot_known = !boots.contains(&SameBoot::NotKnown) || !is_same_boot;
     let elapsed_ms = new.unix_ms.saturating_sub(old.unix_ms);
     let grouped: Vec<HashMap<Key<'_>, Vec<&SavedGroup>>> = snapshots.iter().map(by_key).collect();
     let keys: HashSet<&Key<'_>> = grouped.iter().flat_map(HashMap::keys).collect();
@@ -158,10 +164,11 @@ pub(super) fn compare_carried(snapshots: &[Snapshot]) -> Result<Comparison, NotC
     // No two have the same name, so that the order is one and the same each time.
     let name = |group: &GroupDiff| (group.driver.clone(), group.path.clone(), group.is_stack_known);
     groups.sort_by(|one, other| rank(other).cmp(&rank(one)).then_with(|| name(one).cmp(&name(other))));
-    Ok(Comparison { is_same_boot, elapsed_ms, old: old.held(), new: new.held(), drivers_of_one_only, groups })
+    let (old, new) = (old.held(), new.held());
+    Ok(Comparison { is_same_boot, is_boot_known, elapsed_ms, old, new, drivers_of_one_only, groups })
 }
 
-/// Each with what those before it know.
+/// Each with what the others know.
 pub(super) fn carried(snapshots: &[Snapshot]) -> Vec<Snapshot> {
     let mut carried: Vec<Snapshot> = Vec::with_capacity(snapshots.len());
     for snapshot in snapshots {
@@ -171,18 +178,8 @@ pub(super) fn carried(snapshots: &[Snapshot]) -> Vec<Snapshot> {
         }
         carried.push(snapshot);
     }
+    settle(&mut carried);
     carried
-}
-
-/// True if both are of one boot: the same kernel at the same place, booted at the same time, whose log has gone on.
-fn same_boot(old: &Snapshot, new: &Snapshot) -> bool {
-    let index = |it: &Snapshot| it.log.map(|log| log.index);
-    let goes_on = match index(old).zip(index(new)) {
-        // The index wraps after 2^32 events; a new boot begins at 0.
-        Some((old, new)) => new.wrapping_sub(old) < u32::MAX / 2,
-        None => true,
-    };
-    old.boot == new.boot && goes_on
 }
 
 pub(super) fn by_key(snapshot: &Snapshot) -> HashMap<Key<'_>, Vec<&SavedGroup>> {
@@ -297,16 +294,17 @@ mod tests {
 
     #[test]
     fn a_block_at_the_same_address_by_another_event_is_another_block() {
-        let old = snapshot(0, 0x1000, &[(1, Some(5)), (2, Some(6)), (3, None), (4, Some(8))]);
+        let old = snapshot(0, 0x1000, &[(1, Some(5)), (2, Some(6)), (3, None), (4, Some(8)), (7, Some(3))]);
         let new = snapshot(
             3_600_000,
             0x1000,
-            &[(1, Some(5)), (2, Some(9)), (3, Some(7)), (5, Some(10)), (6, Some(11))],
+            // The log was at 1000 when the older one was made: what made the third is older.
+            &[(1, Some(5)), (2, Some(9)), (3, Some(7)), (5, Some(10)), (6, Some(11)), (7, None)],
         );
         let compared = compare(&[old, new]).unwrap();
         let [group] = &compared.groups[..] else { panic!("{compared:#?}") };
         let expected =
-            Difference { appeared: held(3), went: held(2), stayed: held(1), same_address: held(1) };
+            Difference { appeared: held(3), went: held(2), stayed: held(2), same_address: held(1) };
         assert_eq!(group.difference, Some(expected));
         assert_eq!((group.bytes_per_hour, group.blocks_per_hour), (Some(256.0), Some(1.0)));
         assert!(compared.is_same_boot && group.grew_each_time);

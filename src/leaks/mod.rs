@@ -6,12 +6,14 @@
 //!                 `-----------------------------------------------'--> pictures
 //! ```
 
+mod boot;
 #[cfg(feature = "pictures")]
 mod caption;
 mod carry;
 mod diff;
 mod file;
 mod folded;
+mod home;
 #[cfg(feature = "pictures")]
 mod html;
 mod look;
@@ -26,6 +28,7 @@ mod text;
 mod tree;
 mod verdict;
 
+pub use boot::SameBoot;
 pub use carry::carry;
 pub use diff::{Comparison, Difference, GroupDiff, NotComparable, compare};
 pub use file::{SnapshotError, read, write};

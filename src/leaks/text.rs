@@ -14,8 +14,12 @@ use crate::output::{binary, counted, grouped, unix_time, write_columns};
 /// # Errors
 /// The writer's.
 pub fn write_comparison(compared: &Comparison, top: usize, out: &mut dyn Write) -> fmt::Result {
-    let Comparison { old, new, elapsed_ms, is_same_boot, .. } = compared;
-    let boots = if *is_same_boot { "in one boot" } else { "of different boots, by the names of call paths" };
+    let Comparison { old, new, elapsed_ms, .. } = compared;
+    let boots = match (compared.is_same_boot, compared.is_boot_known) {
+        (true, true) => "in one boot",
+        (true, false) => "in one boot if the machine has not restarted, which they do not tell",
+        (false, _) => "of different boots, by the names of call paths",
+    };
     writeln!(out, "{} to {}, {} between, {boots}", total(*old), total(*new), spoken(*elapsed_ms))?;
     for driver in &compared.drivers_of_one_only {
         writeln!(out, "Only one of them is about {driver}")?;
@@ -263,6 +267,7 @@ mod tests {
         let same = GroupDiff { old: held(1), new: held(1), difference: None, ..group.clone() };
         let compared = Comparison {
             is_same_boot: true,
+            is_boot_known: true,
             elapsed_ms: 3_600_000,
             old: held(11),
             new: held(26),

@@ -23,7 +23,7 @@ use super::{Shell, ShellObserver};
 use crate::commands::verifier::leaks::{LeakQuery, LeakReport};
 use crate::debugger::{Answered, AskError, DebugError, Stats, StopsOver};
 use crate::leaks::{
-    Look, Snapshot, StoodStill, Verdict, carry, judge, write_page, write_verdict, write_watched,
+    Look, SameBoot, Snapshot, StoodStill, Verdict, carry, judge, write_page, write_verdict, write_watched,
 };
 use crate::output;
 use crate::session::{Quit, Signal};
@@ -126,6 +126,8 @@ pub fn watch(shell: &mut Shell, watch: &Watch) -> Result<(), ShellError> {
 struct Seen {
     /// Of the present boot.
     snapshots: Vec<Snapshot>,
+    /// Which boot of the session that is.
+    boot: Option<u64>,
     told: Told,
     stood_still: StoodStill,
     table: Option<Table>,
@@ -265,6 +267,7 @@ impl Seen {
                 self.told.tell(&answered.notes, &shell.report);
                 let snapshot = answered.facts.snapshot(&answered.moment());
                 shell.worst = shell.worst.max(answered.worst().map_or(Worst::Fine, Worst::of));
+                self.enter_boot(answered.stamp.boot, &snapshot, shell);
                 self.add(snapshot, cost, stood_still, watch, shell);
                 tell(Look::Taken(self.snapshots.last().expect("it was just added")));
             }
@@ -307,6 +310,19 @@ impl Seen {
         Ok(true)
     }
 
+    /// What was seen in another boot is forgotten. Behind a line that was gone for a while the machine may be as it was.
+    fn enter_boot(&mut self, boot: Option<u64>, snapshot: &Snapshot, shell: &Shell) {
+        let may_be_another = |last: &Snapshot| last.boot.is_same(&snapshot.boot) != SameBoot::Yes;
+        if self.boot != boot && self.snapshots.last().is_some_and(may_be_another) {
+            shell.report.status(
+                "The target has restarted: what was seen before is of another boot, and is not compared",
+            );
+            self.snapshots.clear();
+            self.table = None;
+        }
+        self.boot = boot;
+    }
+
     fn add(
         &mut self,
         mut snapshot: Snapshot,
@@ -315,13 +331,6 @@ impl Seen {
         watch: &Watch,
         shell: &Shell,
     ) {
-        if self.snapshots.last().is_some_and(|last| last.boot != snapshot.boot) {
-            shell.report.status(
-                "The target has restarted: what was seen before is of another boot, and is not compared",
-            );
-            self.snapshots.clear();
-            self.table = None;
-        }
         if let Some(last) = self.snapshots.last() {
             carry(last, &mut snapshot);
         }

@@ -62,6 +62,25 @@ fn one_command_tells_who_leaks_and_two_snapshots_how_fast() {
     assert!(json["groups"][0]["bytes_per_hour"].as_f64().unwrap() > 0.0);
 }
 
+/// Stacks of some of its blocks, or of all: the machine has not changed meanwhile.
+#[test]
+fn more_that_is_known_of_blocks_is_no_growth() {
+    let setup = Setup::new();
+    let _target = setup.target(&["--scenario", "many", "--leak-every", "1h"]);
+    let file = |name: &str| setup.folder.path().join(name).display().to_string();
+    let (sampled, all) = (file("sampled.json"), file("all.json"));
+    assert_eq!(leaks(&setup, &["--save", &sampled]).code, 0);
+    assert_eq!(leaks(&setup, &["--all", "--save", &all]).code, 0);
+    for pair in [[&sampled, &all], [&all, &sampled]] {
+        let compared = verikd(&["diff", pair[0], pair[1]]);
+        let compared = compared.out + &compared.err;
+        let (first, rest) = compared.split_once('\n').unwrap();
+        assert!(first.starts_with("20,000 blocks (19.64 MiB) to 20,000 blocks (19.64 MiB)"), "{compared}");
+        assert!(first.ends_with("in one boot") && rest.contains("Without a change: "), "{compared}");
+        assert!(!rest.contains("appeared"), "{compared}");
+    }
+}
+
 #[test]
 fn a_snapshot_is_of_its_committed_schema() {
     let setup = Setup::new();

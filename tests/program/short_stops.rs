@@ -13,11 +13,17 @@ const SHORT: [&str; 2] = ["--max-stop", "2ms"];
 
 /// A machine whose driver is at work.
 fn busy(setup: &Setup) -> Simulator {
+    machine(setup, 20, Duration::ZERO)
+}
+
+/// A machine whose driver takes and gives back `busy` blocks a second, and leaks one each time `leak_every` is over; never if it is
+/// nothing.
+fn machine(setup: &Setup, busy: u32, leak_every: Duration) -> Simulator {
     export_symbols(&WINDOWS_7_SP1, &setup.symbols()).unwrap();
     let config = SimulatorConfig {
-        growth: Growth { busy: 20, ..Growth::default() },
+        growth: Growth { busy, ..Growth::default() },
         faults: Faults { round_trip: Duration::from_micros(300), ..Faults::default() },
-        leak_every: Some(Duration::ZERO),
+        leak_every: Some(leak_every),
         ..SimulatorConfig::new(([127, 0, 0, 1], setup.port).into(), "1.2.3.4".parse().unwrap())
     };
     Simulator::start(config).unwrap()
@@ -124,5 +130,27 @@ fn a_restart_in_between_leaves_the_look_out_and_the_watch_begins_anew() {
     assert!(ended.err.contains("restarted"), "{}", ended.err);
     let looks = ended.out.lines().filter(|line| line.contains("\"snapshot\"")).count();
     assert_eq!(looks, 1, "{}", ended.err);
+    assert!(machine.is_running() && machine.boot() == 2);
+}
+
+/// What it saw before the restart is not compared with what comes after it; what comes after is judged.
+#[test]
+fn a_leak_behind_a_restart_is_told_by_what_was_seen_since() {
+    let setup = Setup::new();
+    let machine = machine(&setup, 0, Duration::from_millis(50));
+    let options = ["--every", "300ms", "--count", "8", "--json"];
+    let watching = start(&setup, &["watch"], &options);
+    // It was let run when it had said who it is, and behind each of two looks.
+    wait_for_breath(&machine, 3);
+    machine.reboot(AtBoot::Runs);
+    let ended = watching.finish();
+    assert!(ended.err.contains("what was seen before is of another boot"), "{}", ended.err);
+    let lines: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let verdict = &lines.last().unwrap()["verdict"];
+    let leaks = verdict["leaks"].as_array().unwrap();
+    assert!(!leaks.is_empty() && leaks[0]["path"][0] == "myfault!MyfaultDeviceControl+0x358", "{verdict}");
+    assert!(verdict["snapshots"].as_u64().unwrap() < 8, "{verdict}");
+    let boots = lines.iter().filter_map(|line| line["snapshot"]["boot"]["boot_time"].as_str());
+    assert_eq!(boots.collect::<std::collections::BTreeSet<_>>().len(), 2, "{}", ended.out);
     assert!(machine.is_running() && machine.boot() == 2);
 }

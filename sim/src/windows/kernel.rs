@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use kd_protocol::VirtAddr;
 
+use super::globals::BOOT_TIME;
 use super::growth;
 use super::growth::Growth;
 use super::images::{Build, Image};
@@ -71,6 +72,8 @@ pub(super) struct Kernel {
     pub(super) furnished: bool,
     pub(super) ledger: Ledger,
     pub(super) pool: PoolAccount,
+    /// When it booted, in units of 100 ns since 1601.
+    pub(super) boot_time: u64,
 }
 
 impl Kernel {
@@ -85,6 +88,7 @@ impl Kernel {
             furnished: false,
             ledger: Ledger::default(),
             pool: PoolAccount::default(),
+            boot_time: BOOT_TIME,
         }
     }
 

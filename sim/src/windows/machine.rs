@@ -378,8 +378,11 @@ impl Machine {
     /// Starts the machine anew: everything is as it was when it was made, but for how often it leaks.
     pub fn reboot(&mut self) {
         let Self { scenario, seed, leak_every, .. } = *self;
+        let boot_time = globals::next_boot_time(self.kernel.boot_time, self.running);
         let fresh = Self::start(self.kernel.layouts.clone(), scenario, seed, leak_every, self.kernel.growth);
         *self = Self { stops: self.stops + 1, ..fresh };
+        self.kernel.boot_time = boot_time;
+        globals::set_time(&mut self.kernel, Duration::ZERO);
     }
 
     /// Overwrites bytes at a virtual address, whatever their page's protection, as a debugger does.

@@ -16,7 +16,7 @@ use kd_protocol::{PhysAddr, VirtAddr};
 
 use self::image::{DRIVER, HAL, NT};
 use super::debugger_data::Version;
-use super::globals::BOOT_TIME;
+use super::globals::{self, BOOT_TIME};
 use super::headers::debug_directory;
 use super::images::WINDOWS_XP_X86;
 use super::layout::Release;
@@ -73,6 +73,8 @@ pub struct X86Machine {
     scenario: Scenario,
     /// How long it has been running since it started.
     running: Duration,
+    /// When it booted, in units of 100 ns since 1601.
+    boot_time: u64,
 }
 
 impl X86Machine {
@@ -99,6 +101,7 @@ impl X86Machine {
             version,
             scenario,
             running: Duration::ZERO,
+            boot_time: BOOT_TIME,
         };
         machine.furnish(&release);
         machine.stop_at(BREAK_WITH_STATUS, 1);
@@ -164,7 +167,9 @@ impl X86Machine {
     }
 
     pub(super) fn reboot(&mut self) {
-        *self = Self::new(self.scenario);
+        let boot_time = globals::next_boot_time(self.boot_time, self.running);
+        *self = Self { boot_time, ..Self::new(self.scenario) };
+        self.set_time();
     }
 
     /// The driver that comes and goes: its path, base and size.
@@ -298,8 +303,8 @@ impl X86Machine {
 
     /// Writes the clocks of the data page shared with user mode.
     fn set_time(&mut self) {
-        let elapsed = u64::try_from(self.running.as_nanos() / 100).unwrap_or(u64::MAX - BOOT_TIME);
-        for (clock, time) in [(INTERRUPT_TIME, elapsed), (SYSTEM_TIME, BOOT_TIME + elapsed)] {
+        let elapsed = globals::ticks(self.running);
+        for (clock, time) in [(INTERRUPT_TIME, elapsed), (SYSTEM_TIME, self.boot_time + elapsed)] {
             self.write(clock, time as u32);
             self.write(clock + 4, (time >> 32) as u32);
             self.write(clock + 8, (time >> 32) as u32);

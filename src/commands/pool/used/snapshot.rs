@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::row::{PoolSide, TagRow};
 use crate::commands::pool::tag::PoolTag;
-use crate::leaks::{BootIdentity, HexNumber};
+use crate::leaks::{BootIdentity, HexNumber, SameBoot};
 use crate::output::whole_file;
 
 const FORMAT: &str = "verikd pool tags";
@@ -87,7 +87,7 @@ impl PoolSnapshot {
 
     /// True if it is of this very boot, as far as that is known: counters go on then.
     pub(super) fn is_of(&self, boot: &BootIdentity) -> bool {
-        self.boot == *boot
+        self.boot.is_same(boot) != SameBoot::No
     }
 
     /// Writes it.
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left behind");
         assert_eq!(snapshot().by_tag()[&PoolTag(0x6b61_654c)][1].bytes, -16);
         assert!(PoolSnapshot::read(&folder.path().join("none")).is_err());
-        let other = BootIdentity { boot_time: Some(HexNumber(10)), ..snapshot().boot };
+        let other = BootIdentity { boot_time: Some(HexNumber(1 << 60)), ..snapshot().boot };
         assert!(snapshot().is_of(&snapshot().boot) && !snapshot().is_of(&other));
     }
 

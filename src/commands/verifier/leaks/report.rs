@@ -241,12 +241,21 @@ impl DriverTotal {
     }
 }
 
-/// Which boot of which kernel a target is. When it began is asked for a snapshot only: a request.
+/// Which boot of which kernel a target is. When it began is asked for a snapshot only: a request; of a kernel whose symbols do not
+/// name that, by its clocks.
 pub(in crate::commands) fn boot_of(target: &Target<'_>, asks_time: bool) -> BootIdentity {
     let version = target.kernel().version();
     let read =
         |at| target.read_ranges(&[(at, 8)]).pop()?.ok()?.first_chunk().map(|it| u64::from_le_bytes(*it));
-    let boot_time = asks_time.then(|| target.address_of("nt!KeBootTime").ok()).flatten().and_then(read);
+    let by_clocks = || {
+        let Clocks { system_time, up_time, .. } = Clocks::read(target);
+        system_time.zip(up_time).and_then(|(system, up)| system.checked_sub(up))
+    };
+    let boot_time = match target.address_of("nt!KeBootTime") {
+        _ if !asks_time => None,
+        Ok(at) => read(at),
+        Err(_) => by_clocks(),
+    };
     BootIdentity {
         build: version.build.into(),
         kernel_base: HexNumber(target.address(version.base.0).0),
