@@ -38,7 +38,7 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     details: &[
         ("/f", "all of RAM"),
         ("/ka", "what the kernel has mapped"),
-        ("/used", "what was read in this session: little, and enough for the same questions"),
+        ("/used", "what was read in this session, and the stopped processor's stack: little, and enough for the same questions"),
         ("/o", "overwrite the file"),
         ("FILE", "up to the next semicolon, or in quotes"),
     ],
@@ -54,8 +54,9 @@ const KERNEL: [(VirtAddr, VirtAddr); 2] =
 const KPRCB: usize = 0x8000;
 /// No machine has more processors.
 const MAX_PROCESSORS: u64 = 2048;
-/// Bytes of the stopped processor's stack.
+/// Bytes of the stopped processor's stack, and how much of it is walked.
 const STACK: usize = 0x4000;
+const FRAMES: usize = 128;
 
 /// Which pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,6 +260,8 @@ fn read_what_readers_want(target: &Target<'_>, facts: &DumpFacts) -> Vec<VirtAdd
         target.read_unloaded_names(&unloaded);
     }
     let _ = super::version::Version.run(target);
+    // A stack needs its images' tables; where it ends, or that none is to be had, is told to whoever asks for it.
+    let _ = target.stack(None, FRAMES);
     if !facts.debugger_data.is_null() {
         pages.push(facts.debugger_data);
     }

@@ -65,6 +65,24 @@ fn what_a_session_used_goes_over_the_line_and_answers_again() {
     assert!(ended.err.contains("the page is not in this dump"), "{}", ended.err);
 }
 
+/// The frames of the stop, also where nobody asked for them before.
+#[test]
+fn what_a_session_used_has_the_stack_of_the_stop() {
+    for scenario in ["myfault", "bugcheck-c4-62"] {
+        let setup = Setup::new();
+        let path = setup.folder.path().join("used.dmp").display().to_string();
+        let _target = setup.target(&["--scenario", scenario]);
+        let live = setup.debug(&["-b", "-c", &format!(".dump /used {path}; kn 20")]);
+        // The other bug-checks in every boot, as often as it is let run.
+        assert!(live.code == 0 || scenario != "myfault", "{}", live.err);
+        let stack = &live.out[live.out.find(" # Child-SP").unwrap()..];
+        let symbols = setup.symbols().display().to_string();
+        let ended = Running::start(&["-z", &path, "-y", &symbols, "-c", "kn 20"]).finish();
+        assert_eq!((ended.code, ended.out.as_str()), (0, stack), "{scenario}: {}", ended.err);
+        assert!(stack.lines().count() > 3, "{stack}");
+    }
+}
+
 /// Its page tables are read through what KD gives of an x86 processor.
 #[test]
 fn a_live_32_bit_machine_is_written_over_the_line() {
