@@ -38,7 +38,10 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     details: &[
         ("/f", "all of RAM"),
         ("/ka", "what the kernel has mapped"),
-        ("/used", "what was read in this session, and the stopped processor's stack: little, and enough for the same questions"),
+        (
+            "/used",
+            "what was read in this session, and the stopped processor's stack: little, and enough for the same questions",
+        ),
         ("/o", "overwrite the file"),
         ("FILE", "up to the next semicolon, or in quotes"),
     ],

@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 
 use crate::commands::{Breakpoint, BreakpointOrder, Breakpoints, ControlCommand, QueryError, Watched};
 use crate::memory::{Access, VirtAddr};
-use crate::output::Address;
 use crate::source::{Armed, BootId, BreakpointError, DEBUG_REGISTERS, DebugRegister};
 
 /// Why a target stopped, as far as the person before it wanted that.
@@ -35,8 +34,8 @@ pub enum BreakpointNews<'a> {
     First,
     /// It is not set, and the target runs without it.
     NotSet {
-        /// Where.
-        address: Address,
+        /// Where, and how many bytes a pointer has there.
+        address: (VirtAddr, usize),
         /// Why not.
         why: &'a BreakpointError,
     },
@@ -56,8 +55,8 @@ pub enum BreakpointNews<'a> {
     },
     /// The target took it, and its code has not changed.
     NotWritten {
-        /// Where.
-        address: Address,
+        /// Where, and how many bytes a pointer has there.
+        address: (VirtAddr, usize),
     },
     /// Those that are set could not be taken out.
     NotCleared(&'a BreakpointError),

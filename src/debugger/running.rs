@@ -20,7 +20,6 @@ use crate::commands::{
     end_of_call, number, resolve, steps,
 };
 use crate::memory::VirtAddr;
-use crate::output::Address;
 use crate::source::{Armed, BreakpointError, Control, DEBUG_REGISTERS, Resumed};
 use crate::target::Target;
 
@@ -284,8 +283,7 @@ impl Debugger {
         if matches!(set, Err(BreakpointError::Refused { .. })) && control.breakpoints().is_empty() {
             set = control.clear_every_breakpoint().and_then(|_| control.set_breakpoint(address));
         }
-        let pointer_size = self.stamp().pointer_size.unwrap_or(size_of::<u64>());
-        let shown = Address { address, pointer_size };
+        let shown = (address, self.stamp().pointer_size.unwrap_or(size_of::<u64>()));
         if let Err(why) = set {
             let news = BreakpointNews::NotSet { address: shown, why: &why };
             return observer.notice(&Notice::Breakpoint(news));

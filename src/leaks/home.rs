@@ -72,7 +72,7 @@ fn settle_boot(snapshots: &mut [Snapshot]) {
             for (block, number) in group.list.iter_mut().zip(numbers) {
                 let was_there = |event: &u32| index.is_some_and(|index| !is_behind(*event, index));
                 let told = learnt.get(number).filter(|(when, event)| *when > at && was_there(event));
-                block.event = block.event.or(told.map(|(_, event)| *event));
+                block.event = block.event.or_else(|| told.map(|(_, event)| *event));
             }
             if numbers.iter().all(|number| is_home((at, of), number)) {
                 continue;
@@ -159,7 +159,7 @@ impl Numbered {
                     let earlier = earlier.filter(|it| it.is_same(&group.driver, block, index));
                     let number = earlier.map_or(next, |it| it.number);
                     next = next.max(number + 1);
-                    let event = block.event.or(earlier.and_then(|it| it.event));
+                    let event = block.event.or_else(|| earlier.and_then(|it| it.event));
                     if let (Some(Before { event: None, .. }), Some(event)) = (earlier, block.event) {
                         found.learnt.insert(number, (at, event));
                     }

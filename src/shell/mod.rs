@@ -268,7 +268,7 @@ impl Shell {
             let event = report::event_of(&stop);
             let (symbol, at) = (stop.symbol.to_string(), self.debugger.stamp().unix_ms);
             let last = LastEvent::new(event, stop.change.processor, stop.program_counter, symbol, at);
-            self.last_event = Some(last);
+            self.last_event = Some(last).filter(|_| !report::is_nowhere(&stop));
             let commands = self.debugger.commands_at(stop.cause);
             // Whoever has pressed Ctrl+C wants to have the target stopped.
             self.commands = commands.filter(|_| self.may_go_on());
@@ -467,7 +467,14 @@ impl Shell {
             }
             ControlCommand::LastEvent => {
                 let last = self.last_event.clone();
-                let none = || AskError::NotRun("the target has not been stopped in this session".into());
+                let none = || {
+                    AskError::NotRun(match self.control() {
+                        Some(_) => "the target has not been stopped in this session".into(),
+                        None => {
+                            format!("{} does not say where, or why, the machine stood", self.source().place())
+                        }
+                    })
+                };
                 (Box::new(last.ok_or_else(none)?), After::Next)
             }
             ControlCommand::More => (Box::new(self.more(arguments)?), After::Next),

@@ -13,6 +13,7 @@ use super::writer::{Stream, Writer};
 use crate::commands::{Note, Style};
 use crate::debugger::{Answered, AskError, BreakpointNews, Notice, Stamp, Stats, Stop, StopCause};
 use crate::leaks::Room;
+use crate::memory::VirtAddr;
 use crate::output;
 use crate::session::News;
 use crate::source::KernelVersion;
@@ -173,6 +174,7 @@ impl Report {
     }
 
     fn breakpoint(&self, news: &BreakpointNews<'_>) {
+        let at = |&(address, pointer_size): &(VirtAddr, usize)| output::Address { address, pointer_size };
         match news {
             BreakpointNews::First => self.status(
                 "Breakpoints are written into the target's code while it runs. Where no debugger was attached when the machine booted, \
@@ -180,11 +182,12 @@ impl Report {
                  may not be writable. What holds on this machine is not known",
             ),
             BreakpointNews::NotSet { address, why } => {
-                self.status(&format!("The breakpoint at {address} is not set: {why}"));
+                self.status(&format!("The breakpoint at {} is not set: {why}", at(address)));
             }
             BreakpointNews::NotWritten { address } => self.status(&format!(
-                "The target has taken the breakpoint at {address}, but its code there has not changed: the page is not in memory, and it \
-                 is written when that comes in, or it is protected: `ba e 1 {address}` takes a debug register instead"
+                "The target has taken the breakpoint at {0}, but its code there has not changed: the page is not in memory, and it \
+                 is written when that comes in, or it is protected: `ba e 1 {0}` takes a debug register instead",
+                at(address)
             )),
             BreakpointNews::NotWatched { count, why } => self.status(&format!(
                 "No access is watched for, of {}: {why}",
@@ -338,7 +341,7 @@ impl Report {
 }
 
 /// True for a file that has no processor's registers.
-fn is_nowhere(stop: &Stop) -> bool {
+pub(super) fn is_nowhere(stop: &Stop) -> bool {
     let is_none = |it: &StateDetail| matches!(it, StateDetail::Exception(it) if it.exception_code.0 == 0);
     stop.program_counter.is_null() && is_none(&stop.change.detail)
 }
@@ -351,7 +354,7 @@ pub(super) fn event_of(stop: &Stop) -> String {
             _ => "Single step".into(),
         },
         _ if is_nowhere(stop) => {
-            "No processor's registers are in it: where the machine stood is not known".into()
+            "No processor's registers are known of it: where the machine stood is not known".into()
         }
         StateDetail::Exception(exception) => {
             let chance = if exception.first_chance == 0 { "!!! second chance !!!" } else { "first chance" };

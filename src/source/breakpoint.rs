@@ -5,7 +5,6 @@ use kd_protocol::kd::Manipulate;
 use kd_protocol::link::RequestError;
 
 use crate::memory::Access;
-use crate::output::Address;
 
 /// Breakpoints that a kernel has room for. Source: PROTOCOL.md 9.
 pub const BREAKPOINT_SLOTS: u32 = 32;
@@ -110,10 +109,10 @@ pub enum BreakpointError {
 /// What stays behind in a target that could not be reached, and how it is taken away. Its pointers have `pointer_size` bytes.
 #[must_use]
 pub fn breakpoints_stay(armed: &[Armed], pointer_size: usize) -> String {
+    let width = 2 * pointer_size;
     let shown = |is_register: bool| {
         let those = armed.iter().filter(|it| it.register().is_some() == is_register);
-        let those = those.map(|it| Address { address: it.address, pointer_size }.to_string());
-        those.collect::<Vec<_>>().join(", ")
+        those.map(|it| format!("{:0width$x}", it.address.0)).collect::<Vec<_>>().join(", ")
     };
     let (code, registers) = (shown(false), shown(true));
     let mut told = Vec::new();

@@ -91,6 +91,11 @@ pub enum TargetError {
     /// The registers of the CPU that stopped cannot be read.
     #[error("registers: {0}")]
     NoRegisters(ReadCause),
+    /// A file has no processor's registers, but its kernel may have kept some.
+    #[error(
+        "registers: no processor's are known of it; ~0s chooses those that the kernel kept of processor 0 when it stopped its processors the last time"
+    )]
+    NoneButKept,
     /// The registers of a processor that is named cannot be read.
     #[error("registers of processor {processor}: {cause}")]
     NoRegistersOf { processor: u16, cause: ReadCause },

@@ -331,10 +331,12 @@ impl<'a> Target<'a> {
     /// # Errors
     /// [`TargetError::NoRegisters`].
     pub fn registers(&self) -> Result<&Registers, TargetError> {
-        self.registers
-            .get_or_init(|| self.registers_of(self.kernel.chosen_processor()))
-            .as_ref()
-            .map_err(|cause| TargetError::NoRegisters(cause.clone()))
+        self.registers.get_or_init(|| self.registers_of(self.kernel.chosen_processor())).as_ref().map_err(
+            |cause| match cause {
+                ReadCause::Unsupported(_) if self.is_kept() => TargetError::NoneButKept,
+                cause => TargetError::NoRegisters(cause.clone()),
+            },
+        )
     }
 
     /// The registers of a processor by its number; of the one that stopped if none is named.
@@ -358,6 +360,14 @@ impl<'a> Target<'a> {
                 })
             })?,
         };
+        if let Some(number) = processor.filter(|_| cpu.is_kept() && cpu.context().is_err()) {
+            // Nobody stopped it for the image.
+            let text = format!(
+                "The registers of processor {number} are those that the kernel kept when it stopped its processors the last time: \
+                 where it stood when this was made is not known"
+            );
+            self.note(Note::partial(NoteCode::RegistersKept, text));
+        }
         Registers::decode(machine, &context).ok_or(ReadCause::Unsupported("a whole CONTEXT"))
     }
 

@@ -138,6 +138,8 @@ pub enum NoteCode {
     NoTarget,
     /// In how many stops it was read, and of which moment it is.
     ShortStops,
+    /// A processor's registers are not those of the moment.
+    RegistersKept,
     /// Of some blocks less is known than of the others, because they came while the target was let run.
     FromLogAlone,
     /// Of some blocks it is not known whether they are there.

@@ -129,7 +129,7 @@ fn a_file_without_registers_says_that_it_has_none() {
     let written = program::run(&["sim", "--write-dump", &path, "--dump-type", "lime"]);
     assert_eq!(written.code, 0, "{}", written.err);
     let ended = Running::start(&["-z", &path, "-c", "lm"]).finish();
-    assert!(ended.err.contains("No processor's registers are in it"), "{}", ended.err);
+    assert!(ended.err.contains("No processor's registers are known of it"), "{}", ended.err);
     assert!(ended.err.contains("PsLoadedModuleList = not known\n"), "{}", ended.err);
     assert!(ended.err.contains("error: lm: nt has no symbols: "), "{}", ended.err);
     assert!(!ended.err.contains("00000000`00000000"), "{}", ended.err);

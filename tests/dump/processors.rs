@@ -95,3 +95,26 @@ fn a_live_target_tells_another_processors_registers() {
     );
     assert!(machine.wait_for(MachineState::Running, Duration::from_secs(10)), "{}", ended.err);
 }
+
+/// Nobody stops a machine for a LiME image: what its kernel kept of registers at an earlier stop is told as that.
+#[test]
+fn an_image_without_registers_says_so_and_tells_what_the_kernel_kept_as_that() {
+    let setup = Setup::new();
+    let path = setup.folder.path().join("ram.lime").display().to_string();
+    let symbols = setup.symbols().display().to_string();
+    let written = ["sim", "--write-dump", &path, "--dump-type", "lime", "--export-symbols", &symbols];
+    assert_eq!(super::program::run(&written).code, 0);
+    let asked = |commands: &str| super::program::run(&["-z", &path, "-y", &symbols, "-c", commands]);
+    for command in ["k", "r", ".lastevent"] {
+        let ended = asked(command);
+        assert_eq!((ended.code, ended.out.as_str()), (1, ""), "{command}: {}", ended.err);
+        let why =
+            if command == ".lastevent" { "where, or why, the machine stood" } else { "~0s chooses those" };
+        assert!(ended.err.contains(why), "{command}: {}", ended.err);
+    }
+    let ended = asked("~1s; k; r rip");
+    assert_eq!(ended.code, 3, "{}", ended.err);
+    assert!(ended.out.contains("nt!KiIdleLoop+0x"), "{}", ended.out);
+    let told = "The registers of processor 1 are those that the kernel kept when it stopped";
+    assert_eq!(ended.err.matches(told).count(), 3, "{}", ended.err);
+}

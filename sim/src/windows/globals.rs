@@ -8,8 +8,8 @@ use super::debugger_data::PRINT_BUFFER_SIZE;
 use super::kernel::{Kernel, span};
 use super::layout::Release;
 use super::pool::hit;
-use super::processors;
 use super::verified::{NONPAGED_POOL_SIZE, NONPAGED_POOL_START};
+use super::{processors, time};
 use crate::paging::Access;
 use crate::physical::PAGE_SIZE;
 
@@ -18,10 +18,6 @@ const SHARED_DATA: VirtAddr = VirtAddr(0xffff_f780_0000_0000);
 const MEMORY_DESCRIPTOR: VirtAddr = VirtAddr(0xffff_fa80_0366_1f10);
 /// Slot of the top page table through which Windows 7 sees all page tables.
 const PAGE_TABLES_SLOT: u64 = 0x1ed;
-/// 19 June 2013, 00:00 UTC, in units of 100 ns since 1601: when the machine booted.
-pub(super) const BOOT_TIME: u64 = 130_160_736_000_000_000;
-/// From the end of a boot to the next one.
-const RESTART: Duration = Duration::from_secs(40);
 /// Units of 100 ns per clock interrupt.
 const TIME_INCREMENT: u64 = 156_250;
 
@@ -74,19 +70,9 @@ pub(super) fn initialize(kernel: &mut Kernel) {
     set_time(kernel, Duration::ZERO);
 }
 
-/// When a machine has booted again that booted at `boot_time` and has been running for so long.
-pub(super) fn next_boot_time(boot_time: u64, running: Duration) -> u64 {
-    boot_time + ticks(running) + ticks(RESTART)
-}
-
-/// A time in units of 100 ns, which leaves room for what it is added to.
-pub(super) fn ticks(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos() / 100).unwrap_or(u64::MAX / 4)
-}
-
 /// Writes the clocks of the data page shared with user mode; `running` is how long the machine has been running.
 pub(super) fn set_time(kernel: &mut Kernel, running: Duration) {
-    let elapsed = ticks(running);
+    let elapsed = time::ticks(running);
     for (clock, time) in [("InterruptTime", elapsed), ("SystemTime", kernel.boot_time + elapsed)] {
         let part = |name: &str| format!("{clock}.{name}");
         kernel.set(SHARED_DATA, "_KUSER_SHARED_DATA", &part("LowPart"), time & 0xffff_ffff);

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use kd_protocol::VirtAddr;
 
-use super::globals::BOOT_TIME;
 use super::growth;
 use super::growth::Growth;
 use super::images::{Build, Image};
 use super::layout::{ImageLayout, Release, Step, Type, Types};
 use super::ledger::Ledger;
 use super::pool_account::PoolAccount;
+use super::time::BOOT_TIME;
 use crate::paging::{Access, VirtualMemory};
 use crate::physical::{PAGE_SIZE, PageSource};
 

@@ -22,7 +22,7 @@ use super::processors::{self, Processor};
 use super::scenario::Scenario;
 use super::stops::{self, BUGCHECK_SECOND, Stop};
 use super::verified::Tracking;
-use super::{globals, leak, modules, processes, stepping};
+use super::{globals, leak, modules, processes, stepping, time};
 use crate::paging::Translation;
 
 /// Bytes of RAM.
@@ -378,7 +378,7 @@ impl Machine {
     /// Starts the machine anew: everything is as it was when it was made, but for how often it leaks.
     pub fn reboot(&mut self) {
         let Self { scenario, seed, leak_every, .. } = *self;
-        let boot_time = globals::next_boot_time(self.kernel.boot_time, self.running);
+        let boot_time = time::next_boot_time(self.kernel.boot_time, self.running);
         let fresh = Self::start(self.kernel.layouts.clone(), scenario, seed, leak_every, self.kernel.growth);
         *self = Self { stops: self.stops + 1, ..fresh };
         self.kernel.boot_time = boot_time;

@@ -50,6 +50,7 @@ mod special_pool;
 mod stepping;
 mod stops;
 mod system;
+mod time;
 mod traces;
 mod verified;
 mod verifier;

@@ -9,7 +9,8 @@ use object::read::pe::ImageNtHeaders;
 use super::kernel::{Kernel, span};
 use super::layout::{ImageLayout, SectionKind};
 use super::scenario::Scenario;
-use super::{further, globals, growth};
+use super::time::BOOT_TIME;
+use super::{further, growth};
 use crate::paging::Access;
 
 /// The entry of the kernel; those of the other images follow below it.
@@ -121,7 +122,7 @@ fn unloaded(kernel: &mut Kernel, scenario: Scenario) {
         kernel.unicode_string(at, name, &file);
         kernel.write_u64(at.offset(0x10), base);
         kernel.write_u64(at.offset(0x18), base + size);
-        kernel.write_u64(at.offset(0x20), globals::BOOT_TIME + (number + 1) * MINUTE);
+        kernel.write_u64(at.offset(0x20), BOOT_TIME + (number + 1) * MINUTE);
     }
     kernel.write_variables(&[("MmUnloadedDrivers", UNLOADED.0, 8), ("MmLastUnloadedDriver", count, 4)]);
 }

@@ -16,13 +16,13 @@ use kd_protocol::{PhysAddr, VirtAddr};
 
 use self::image::{DRIVER, HAL, NT};
 use super::debugger_data::Version;
-use super::globals::{self, BOOT_TIME};
 use super::headers::debug_directory;
 use super::images::WINDOWS_XP_X86;
 use super::layout::Release;
 use super::processors::Processor;
 use super::scenario::Scenario;
 use super::stops::{BUGCHECK_FIRST, BUGCHECK_SECOND, Stop, bug_check_lines};
+use super::time::{self, BOOT_TIME};
 use crate::paging::{Access, VirtualMemory};
 
 /// Bytes of RAM.
@@ -167,7 +167,7 @@ impl X86Machine {
     }
 
     pub(super) fn reboot(&mut self) {
-        let boot_time = globals::next_boot_time(self.boot_time, self.running);
+        let boot_time = time::next_boot_time(self.boot_time, self.running);
         *self = Self { boot_time, ..Self::new(self.scenario) };
         self.set_time();
     }
@@ -303,7 +303,7 @@ impl X86Machine {
 
     /// Writes the clocks of the data page shared with user mode.
     fn set_time(&mut self) {
-        let elapsed = globals::ticks(self.running);
+        let elapsed = time::ticks(self.running);
         for (clock, time) in [(INTERRUPT_TIME, elapsed), (SYSTEM_TIME, self.boot_time + elapsed)] {
             self.write(clock, time as u32);
             self.write(clock + 4, (time >> 32) as u32);
