@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use verikd::check::Limits;
 use verikd::commands::verifier::leaks::LeakQuery;
 use verikd::leaks::{self, Snapshot};
+use verikd::output::reads_file;
 use verikd::shell::check::Check;
 
 use super::debug::{self, Work};
@@ -55,6 +56,7 @@ pub(super) fn run(options: Options) -> u8 {
     if options.debug.has_script() {
         return refused("`verikd check` runs !leaks alone: no -c and no -cf");
     }
+    options.baseline.iter().for_each(|file| reads_file(file));
     let baseline = match options.baseline.as_ref().map(|file| (file, leaks::read(file))) {
         None => None,
         Some((_, Ok(baseline))) => Some(baseline),

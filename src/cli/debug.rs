@@ -14,6 +14,7 @@ use verikd::commands::{Style, VerifierFormat, text_of};
 use verikd::debugger::{DebugError, Debugger, ShortStops};
 use verikd::dump::{self, DumpError, Opened};
 use verikd::key::KeyText;
+use verikd::output::{may_write, reads_file};
 use verikd::session::{
     AttachError, Connection, ConnectionError, OpenTap, Prompts, Quit, Session, SessionConfig, Signal, Watcher,
 };
@@ -207,6 +208,16 @@ impl Work {
         }
     }
 
+    /// Files that are written at its end.
+    fn files(&self) -> Vec<&Path> {
+        match self {
+            Self::Prompt(_) | Self::Script(_) | Self::Pool(_) => Vec::new(),
+            Self::Watch(watch) => watch.page.iter().map(PathBuf::as_path).collect(),
+            Self::Hits(hits) => hits.files.iter().map(|(_, path)| &**path).collect(),
+            Self::Check(check) => check.junit.iter().map(PathBuf::as_path).collect(),
+        }
+    }
+
     /// Nothing was asked, for this reason.
     fn cannot(&self, place: &str, why: &dyn std::fmt::Display, report: &Report) {
         report.status(&format!("verikd: {why}"));
@@ -278,6 +289,22 @@ fn refused(error: &ConnectionError) -> u8 {
 }
 
 fn with_target(options: &Options, connection: Option<Connection>, work: &Work) -> u8 {
+    let of_vm = options.vm.as_deref().and_then(|place| place.split_once(':'));
+    let of_vm = of_vm.filter(|(kind, _)| ["raw", "elf"].contains(kind)).map(|(_, file)| Path::new(file));
+    for file in options.dump.as_deref().into_iter().chain(of_vm) {
+        reads_file(file);
+        // The two of VMware's.
+        ["vmem", "vmss", "vmsn"].iter().for_each(|beside| reads_file(&file.with_extension(beside)));
+    }
+    let files = work.files();
+    for (number, file) in files.iter().enumerate() {
+        if let Err(why) = may_write(file) {
+            return fail(&format!("{} cannot be written: {why}", file.display()));
+        }
+        if files[..number].contains(file) {
+            return fail(&format!("{} is named twice: one would be written over the other", file.display()));
+        }
+    }
     match (connection, &options.dump, &options.vm) {
         (Some(connection), _, _) => run_live(options, connection, work),
         (None, Some(file), _) => run_file(options, file, dump::open(file, options.dtb), work),

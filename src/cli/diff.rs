@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use verikd::leaks::{self, Snapshot, write_comparison};
+use verikd::output::{may_write, reads_file};
 use verikd::shell::own_line;
 
-use super::exit::{FAILED, fail};
+use super::exit::fail;
 
 /// Below `--help`.
 const EXIT_CODES: &str = "\
@@ -33,6 +34,10 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> u8 {
+    options.files.iter().for_each(|file| reads_file(file));
+    if let Some(Err(why)) = options.html.as_deref().map(may_write) {
+        return fail(&format!("the page cannot be written: {why}"));
+    }
     let mut snapshots: Vec<Snapshot> = Vec::new();
     for file in &options.files {
         match leaks::read(file) {
@@ -70,6 +75,6 @@ pub(super) fn run(options: &Options) -> u8 {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => 0,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(_) => FAILED,
+        Err(error) => fail(&format!("the comparison cannot be written to standard output: {error}")),
     }
 }

@@ -23,6 +23,7 @@ use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use super::version::Clocks;
+use super::write_file::may_write;
 use crate::dump::{self, DumpFacts, DumpForm};
 use crate::memory::{
     Frames, Memory, Paging, PhysAddr, PhysicalMemory, ReadCause, SharedData, Translation, Translator,
@@ -130,6 +131,7 @@ impl Query for DumpQuery<'_> {
     type Facts = Dumped;
 
     fn run(&self, target: &Target<'_>) -> Result<Dumped, QueryError> {
+        may_write(COMMAND.names[0], std::iter::once(Path::new(self.path)))?;
         let tables = target.memory().page_tables().map_err(|cause| match cause {
             cause if cause.is_of_link() => QueryError::Lost(cause),
             cause => refused(format!("the root of the kernel's page tables is not known: {cause}")),

@@ -8,13 +8,14 @@
 //! that cannot be read is not in the file.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::answer::{AnswerFile, Facts, Found};
 use super::arguments::Arguments;
 use super::context::Context;
+use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output::{self, whole_file};
@@ -74,6 +75,23 @@ impl Facts for MemoryFile {
     }
 }
 
+/// Files that a command is to write, before it begins: each can be written, and none is named twice.
+pub(super) fn may_write<'a>(
+    command: &'static str,
+    files: impl Iterator<Item = &'a Path>,
+) -> Result<(), QueryError> {
+    let mut named = Vec::new();
+    for file in files {
+        if named.contains(&file) {
+            let reason = format!("{} is named twice: one would be written over the other", file.display());
+            return Err(QueryError::File { command, reason });
+        }
+        named.push(file);
+        output::may_write(file).map_err(|why| QueryError::File { command, reason: why.to_string() })?;
+    }
+    Ok(())
+}
+
 fn run(text: &str, target: &Target<'_>) -> Found {
     let mut arguments = Arguments::new(&COMMAND, text);
     let Some(file) = arguments.name().filter(|name| !name.is_empty()) else {
@@ -81,6 +99,7 @@ fn run(text: &str, target: &Target<'_>) -> Found {
     };
     let range = arguments.range(target, 1)?;
     arguments.end()?;
+    may_write(COMMAND.names[0], std::iter::once(Path::new(file)))?;
     let Some(len) = range.len.filter(|len| *len > 0) else {
         return Err(arguments.usage("a range is missing: ADDRESS L BYTES, or an end"));
     };
@@ -97,7 +116,7 @@ fn run(text: &str, target: &Target<'_>) -> Found {
         content.append(&mut piece);
         if content.is_empty() {
             let source = TargetError::read("memory", error);
-            return Err(super::error::QueryError::Target { command: COMMAND.names[0], source });
+            return Err(QueryError::Target { command: COMMAND.names[0], source });
         }
         let end = target.shown(range.start.offset(content.len() as u64));
         let text = format!(

@@ -20,7 +20,7 @@ pub use exception::exception;
 pub use number::{binary, counted, general, grouped, iso_time, unix_ms_of_filetime, unix_time, unix_time_ms};
 pub use reading::Reading;
 pub use schema::Hex;
-pub use whole_file::whole_file;
+pub use whole_file::{may_write, reads_file, whole_file};
 pub use wrap::wrapped;
 
 /// Serialises an address as `"0xfffffa8005400000"`: JSON numbers lose bits past 2^53.

@@ -1,8 +1,42 @@
-//! Files that have their name only once they are whole.
+//! Files that have their name only once they are whole, and never that of one that is being read.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Files that this program reads. They are the program's, whoever of it writes.
+static READ: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// From now on nothing is written in the place of `path`, which is being read: a dump that somebody has sent is there once.
+pub fn reads_file(path: &Path) {
+    if let Ok(path) = path.canonicalize() {
+        READ.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+    }
+}
+
+/// Tells before work begins whether its file can be written.
+///
+/// # Errors
+/// There is no such folder; or it is a file that is being read.
+pub fn may_write(path: &Path) -> io::Result<()> {
+    let is_read = |path: &PathBuf| READ.lock().unwrap_or_else(PoisonError::into_inner).contains(path);
+    if path.canonicalize().is_ok_and(|path| is_read(&path)) {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{} is being read, and is not written over", path.display()),
+        ));
+    }
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    if !folder.is_dir() {
+        let why = format!("there is no folder {}", folder.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, why));
+    }
+    if path.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{} is a folder", path.display())));
+    }
+    Ok(())
+}
 
 /// Writes `path`: a file of that name is the old one or the new one, and never half of it. A link stays a link, and what it
 /// leads to is written; what is no ordinary file (`/dev/null`, `/dev/stdout`, a pipe) is written to as it is.
@@ -22,13 +56,8 @@ pub fn whole_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
     // A link to nothing leads nowhere that could be found: its own error says so.
     let of_link = if path.is_symlink() { Some(path.canonicalize()?) } else { None };
     let path = of_link.as_deref().unwrap_or(path);
+    may_write(path)?;
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    if !folder.is_dir() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("there is no folder {}", folder.display()),
-        ));
-    }
     let mut file = tempfile::Builder::new().prefix(".verikd-").tempfile_in(folder)?;
     {
         let mut buffered = BufWriter::new(file.as_file_mut());
@@ -73,6 +102,11 @@ mod tests {
         assert_eq!(names(folder.path()), ["a.json"]);
         let nowhere = text(&folder.path().join("none").join("a"), "").unwrap_err().to_string();
         assert!(nowhere.starts_with("there is no folder ") && nowhere.ends_with("none"), "{nowhere}");
+        reads_file(&path);
+        let read = text(&folder.path().join(".").join("a.json"), "").unwrap_err().to_string();
+        assert!(read.ends_with("a.json is being read, and is not written over"), "{read}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert!(may_write(folder.path()).is_err() && may_write(&folder.path().join("b")).is_ok());
     }
 
     #[cfg(unix)]

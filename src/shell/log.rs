@@ -8,6 +8,7 @@ use crate::output;
 
 /// Opens a log file, which only its owner may read: it holds memory of the target.
 pub(super) fn open(file: &Path, appends: bool) -> io::Result<File> {
+    output::may_write(file)?;
     let mut options = OpenOptions::new();
     options.create(true).append(appends).write(true).truncate(!appends);
     #[cfg(unix)]

@@ -81,6 +81,60 @@ fn more_that_is_known_of_blocks_is_no_growth() {
     }
 }
 
+/// What somebody has sent is there once.
+#[test]
+fn nothing_is_written_over_what_is_being_read_and_nowhere_is_told_first() {
+    let setup = Setup::new();
+    let dump = setup.dump();
+    let (symbols, before) = (setup.symbols().display().to_string(), std::fs::read(&dump).unwrap());
+    let file = |name: &str| setup.folder.path().join(name).display().to_string();
+    let same = file("./memory.dmp");
+    let (nowhere, saved) = (file("none/x.html"), file("saved.json"));
+    let of_dump =
+        |name: &str, options: &[&str]| verikd(&[&[name, "-z", &dump, "-y", &symbols], options].concat());
+    for (name, options, why) in [
+        ("leaks", vec!["--save", &dump], "is being read, and is not written over"),
+        ("leaks", vec!["--folded", &same], "is being read, and is not written over"),
+        ("leaks", vec!["--html", &nowhere], "there is no folder "),
+        ("leaks", vec!["--save", &saved, "--html", &saved], "is named twice"),
+        ("watch", vec!["--html", &nowhere], "there is no folder "),
+        ("check", vec!["--junit", &dump], "is being read, and is not written over"),
+    ] {
+        let ended = of_dump(name, &options);
+        assert!(ended.code == 1 && ended.err.contains(why), "{name} {options:?}: {}", ended.err);
+        assert_eq!(ended.out, "", "{name} {options:?}");
+    }
+    let commands = [
+        format!(".dump /o /used {dump}"),
+        format!(".writemem {dump} nt L10"),
+        format!(".logopen {dump}"),
+        format!("!poolused -save {dump}"),
+    ];
+    for command in commands {
+        let ended = verikd(&["-z", &dump, "-y", &symbols, "-c", &command]);
+        assert_eq!(ended.code, 1, "{command}: {}", ended.err);
+        assert!(ended.err.contains("is being read, and is not written over"), "{command}: {}", ended.err);
+    }
+    assert!(std::fs::read(&dump).unwrap() == before, "the dump has changed");
+    assert_eq!(of_dump("leaks", &["--save", &saved]).code, 0);
+    let ended = verikd(&["diff", &saved, &saved, "--html", &saved]);
+    assert!(ended.code == 1 && ended.err.contains("is being read"), "{}", ended.err);
+    #[cfg(target_os = "linux")]
+    {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ended = super::program::command(&["diff", &saved, &saved])
+            .stdout(full)
+            .stderr(std::process::Stdio::piped())
+            .output()
+            .unwrap();
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert!(
+            ended.status.code() == Some(1) && told.contains("cannot be written to standard output"),
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn a_snapshot_is_of_its_committed_schema() {
     let setup = Setup::new();

@@ -8,6 +8,7 @@ use crate::commands::error::QueryError;
 use crate::commands::pool::tag::PoolTag;
 use crate::commands::short_stops::duration;
 use crate::commands::spec::{Category, CommandSpec, ControlCommand, Glued, Run, Takes};
+use crate::commands::write_file::may_write;
 use crate::leaks::FileKind;
 
 use super::report::HitReport;
@@ -123,6 +124,7 @@ impl HitOptions {
                 _ => return Err(arguments.usage(format!("`-{option}` is none of the options"))),
             }
         }
+        may_write(COMMAND.names[0], options.files.iter().map(|(_, path)| &**path))?;
         Ok(options)
     }
 }

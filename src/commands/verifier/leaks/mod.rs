@@ -44,6 +44,7 @@ use crate::commands::answer::{Found, Query, answer};
 use crate::commands::arguments::Arguments;
 use crate::commands::error::QueryError;
 use crate::commands::spec::{Category, CommandSpec, Glued, Run, Takes};
+use crate::commands::write_file::may_write;
 use crate::leaks::{FileKind, Weight};
 use crate::target::{Note, NoteCode, Target};
 
@@ -142,6 +143,7 @@ fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
             _ => return Err(arguments.usage(format!("`{word}` is none of the options"))),
         }
     }
+    may_write(COMMAND.names[0], query.files.iter().map(|(_, path)| &**path))?;
     let has_picture = query.tree || !query.files.is_empty();
     if has_picture && (query.by != By::Path || query.depth.is_some()) {
         return Err(
