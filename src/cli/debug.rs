@@ -334,9 +334,16 @@ fn connection_of(options: &Options) -> Result<Option<Connection>, ConnectionErro
     Ok(Some(connection))
 }
 
+/// What the person and the system want of a run without a session.
+fn watcher_alone(options: &Options) -> io::Result<Watcher> {
+    let watcher = Watcher::alone(true)?;
+    options.deadlines.deadline.map_or(Ok(()), |deadline| watcher.end_after(deadline))?;
+    Ok(watcher)
+}
+
 /// A file's memory: nothing is let run, and nothing waits.
 fn run_file(options: &Options, file: &Path, opened: Result<Opened, DumpError>, work: &Work) -> u8 {
-    let watcher = match Watcher::alone(true) {
+    let watcher = match watcher_alone(options) {
         Ok(watcher) => watcher,
         Err(error) => return fail(&error),
     };
@@ -384,7 +391,7 @@ fn run_vm(options: &Options, place: &str, work: &Work) -> u8 {
             return USAGE;
         }
     };
-    let watcher = match Watcher::alone(true) {
+    let watcher = match watcher_alone(options) {
         Ok(watcher) => watcher,
         Err(error) => return fail(&error),
     };
@@ -515,6 +522,11 @@ pub(super) fn ended(
         return worst.exit_code(codes);
     }
     let interrupted = Quit::Signal(Signal::Interrupt);
+    if let Drained::GivenUp = drained {
+        // Not by the writer, which is held up.
+        let quit = watcher.quit().or(ended_by).unwrap_or(interrupted);
+        let _ = writeln!(io::stderr(), "verikd: {quit} ended it; not all was written, since nobody reads it");
+    }
     match (drained, watcher.quit().or(ended_by)) {
         (_, Some(quit)) => exit_code_of(quit),
         (Drained::GivenUp, None) => exit_code_of(interrupted),

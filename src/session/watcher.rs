@@ -29,6 +29,20 @@ impl Watcher {
         Ok(Self(monitor))
     }
 
+    /// Has the program end after this long, counted from now.
+    ///
+    /// # Errors
+    /// The system's, if it has no threads.
+    pub fn end_after(&self, deadline: Duration) -> io::Result<()> {
+        let (monitor, at) = (Arc::clone(&self.0), Instant::now() + deadline);
+        let wait = move || {
+            let _: Wait<()> = monitor.wait_to_the_end(at, |_| None);
+            monitor.quit(Quit::Deadline(deadline));
+        };
+        std::thread::Builder::new().name("deadline".into()).spawn(wait)?;
+        Ok(())
+    }
+
     /// Waits for news, and leaves them there. False when there will be none any more.
     #[must_use]
     pub fn wait_for_news(&self) -> bool {

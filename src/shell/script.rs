@@ -174,7 +174,10 @@ fn end(shell: &mut Shell, ended: &Ended, left: &[String]) {
             control.hurry();
             control.step()
         });
-        shell.report.status(&format!("{quit} ended the script while it waited for {step}"));
+        shell.report.status(&match step {
+            Step::Idle => format!("{quit} ended the script"),
+            step => format!("{quit} ended the script while it waited for {step}"),
+        });
     }
     shell.leave();
     let told;

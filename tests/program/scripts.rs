@@ -124,6 +124,21 @@ fn whatever_is_not_run_is_named_with_its_reason() {
     assert!(finished.err.contains("error: the target did not stop by itself within 1s"), "{}", finished.err);
 }
 
+/// A run of a file has its end too, and whatever it could not write for want of a reader is told.
+#[cfg(unix)]
+#[test]
+fn a_deadline_ends_a_run_of_a_file() {
+    let setup = Setup::new();
+    let (dump, symbols) = (setup.dump(), setup.symbols().display().to_string());
+    let pipe = setup.folder.path().join("pipe").display().to_string();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let options = ["-z", &dump, "-y", &symbols, "--deadline", "700ms"];
+    let ended = crate::program::verikd(&[&["leaks"], &options[..], &["--folded", &pipe]].concat());
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    let told = "the deadline of 700ms ended it; not all was written, since nobody reads it";
+    assert!(ended.err.contains(told), "{}", ended.err);
+}
+
 /// The new boot may be there before anybody waits for it, and the old stop may be over a moment later than it is told.
 #[test]
 fn a_restarted_target_is_stopped_every_time() {
