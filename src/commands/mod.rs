@@ -72,7 +72,7 @@ pub use last_event::LastEvent;
 pub use log::{LogFile, LogState};
 pub use modules::{ModuleTable, Modules};
 pub use more::More;
-pub use registry::{COMMANDS, effect_of, find};
+pub use registry::{COMMANDS, effect_of, find, goes_on};
 pub use reload::Reloaded;
 pub use schema::Schema;
 pub use script::{FileRead, NamedFile, named_file, text_of};

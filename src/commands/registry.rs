@@ -1,7 +1,7 @@
 //! Every command, and which one a line of the prompt names.
 
 use super::error::QueryError;
-use super::spec::{CommandSpec, Effect, Takes};
+use super::spec::{CommandSpec, ControlCommand, Effect, Run, Takes};
 use super::{
     allow_write, breakpoint, bugcheck, change_registers, control, dt, dump, echo, edit, evaluate, examine,
     help, known, last_event, log, memory, modules, more, pool, processor, registers, reload, running, script,
@@ -183,6 +183,14 @@ fn checked<'a>(
 #[must_use]
 pub fn effect_of(command: &str) -> Effect {
     find(command).map_or(Effect::Nothing, |(spec, _)| spec.effect())
+}
+
+/// True for a command that is typed several times in a row as a rule: a step, the next rows of a long answer.
+#[must_use]
+pub fn goes_on(command: &str) -> bool {
+    use ControlCommand::{More, StepOut, StepOver, Trace};
+    let control = find(command).ok().map(|(spec, _)| spec.run);
+    matches!(control, Some(Run::Control(Trace | StepOver | StepOut | More)))
 }
 
 #[cfg(test)]

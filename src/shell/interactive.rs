@@ -23,7 +23,7 @@ use super::terminal;
 use super::typist::{Typed, Typist};
 use super::writer::Drained;
 use super::{STEP, Shell};
-use crate::commands::{Completions, completions_of_target};
+use crate::commands::{self, Completions, completions_of_target};
 use crate::memory::StopId;
 use crate::session::Watcher;
 use crate::source::{BootId, Control, IGNORE, Source, Wait};
@@ -61,6 +61,7 @@ pub fn prompt(shell: &mut Shell, first: &str, break_in_timeout: Duration) -> Res
         told: None,
         is_budget_told: false,
         insists: Insists::No,
+        again: None,
     };
     let result = talk.converse();
     drop(talk);
@@ -92,6 +93,8 @@ struct Talk<'a> {
     told: Option<RunState>,
     is_budget_told: bool,
     insists: Insists,
+    /// What Enter alone does once more.
+    again: Option<String>,
 }
 
 /// What Ctrl+C has come to since the last line was typed.
@@ -413,7 +416,14 @@ impl Talk<'_> {
         if let Some(control) = self.source.control() {
             control.try_again();
         }
-        let agenda = Agenda::of(text);
+        let text = match text.trim() {
+            "" => self.again.clone().filter(|_| self.shell.is_stopped()).unwrap_or_default(),
+            text => {
+                self.again = commands::goes_on(text).then(|| text.to_owned());
+                text.to_owned()
+            }
+        };
+        let agenda = Agenda::of(&text);
         // Of lines that were pasted together, each is shown before its answer.
         let is_echoed = agenda.has_lines();
         self.carry_out(agenda, is_echoed)

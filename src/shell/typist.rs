@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
 use rustyline::{
     Behavior, Cmd, CompletionType, ConditionalEventHandler, Config, Editor, Event, EventContext,
-    EventHandler, ExternalPrinter, Helper, KeyEvent, RepeatCount,
+    EventHandler, ExternalPrinter, Helper, KeyEvent, Movement, RepeatCount,
 };
 
 use super::history;
@@ -60,6 +61,7 @@ struct Keys {
     completed: Mutex<(u64, mpsc::Receiver<(u64, Completions)>)>,
     watcher: Watcher,
     has_colours: bool,
+    listing: Listing,
 }
 
 impl Keys {
@@ -137,7 +139,13 @@ impl Hinter for Keys {
 }
 
 impl Highlighter for Keys {
+    fn highlight_candidate<'c>(&self, candidate: &'c str, _: CompletionType) -> Cow<'c, str> {
+        self.listing.0.store(true, Ordering::Relaxed);
+        Cow::Borrowed(candidate)
+    }
+
     fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        self.listing.0.store(false, Ordering::Relaxed);
         Cow::Owned(format!("\x1b[1m{prompt}\x1b[0m"))
     }
 
@@ -158,11 +166,16 @@ impl Typist {
         let config = Config::builder().max_history_size(history::KEPT).map_err(terminal_error)?;
         // Whoever keeps the answers (`| tee log`) still has a prompt, and may go before verikd does.
         let behavior = if is_shown { Behavior::Stdio } else { Behavior::PreferTerm };
-        let config = config.completion_type(CompletionType::List).behavior(behavior).build();
+        // A long list is shown a screen at a time; that it is long need not be asked about before.
+        let config = config.completion_type(CompletionType::List).completion_prompt_limit(usize::MAX);
+        let config = config.behavior(behavior).build();
         let mut editor = LineEditor::with_config(config).map_err(terminal_error)?;
         let suspended = Suspended::default();
         let handler = EventHandler::Conditional(Box::new(suspended.clone()));
         editor.bind_sequence(Event::from(KeyEvent::ctrl('Z')), handler);
+        let listing = Listing::default();
+        let handler = EventHandler::Conditional(Box::new(listing.clone()));
+        editor.bind_sequence(Event::from(KeyEvent::ctrl('C')), handler);
         let file = history::file();
         if let Some(file) = &file {
             // No history yet is the normal case; one that cannot be kept is not worth a word.
@@ -181,6 +194,7 @@ impl Typist {
             ask: tell.clone(),
             completed: Mutex::new((0, answers)),
             watcher: watcher.clone(),
+            listing,
             has_colours: !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
         };
         editor.set_helper(Some(keys));
@@ -290,6 +304,17 @@ impl ConditionalEventHandler for Suspended {
         let line = (before.to_owned(), behind.to_owned());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(line);
         Some(Cmd::Interrupt)
+    }
+}
+
+/// True while what Tab has found is listed, a screen at a time. The editor knows no Ctrl+C then: it is told to list no more.
+#[derive(Clone, Default)]
+struct Listing(Arc<AtomicBool>);
+
+impl ConditionalEventHandler for Listing {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, _: &EventContext) -> Option<Cmd> {
+        // The Backspace key ends a list too, and is not taken for what was typed last.
+        self.0.swap(false, Ordering::Relaxed).then_some(Cmd::Kill(Movement::BackwardChar(1)))
     }
 }
 

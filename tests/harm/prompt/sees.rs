@@ -251,6 +251,48 @@ fn tab_completes_what_the_target_knows() {
     quits(person, &target);
 }
 
+#[test]
+fn ctrl_c_ends_a_list_of_what_tab_has_found() {
+    let port = free_port();
+    let mut person = Person::sits_at(&Desk { columns: 24, ..Desk::at(port, &["-b"]) });
+    person.sees("Waiting for");
+    let target = machine(port, Faults::default());
+    person.sees("kd> ");
+    person.types("dt nt!_\t\t");
+    person.sees("--More--");
+    person.types(CTRL_C);
+    // The line is there as it was; the next one ends it, as ever.
+    person.sees("kd> dt nt!_");
+    person.types(CTRL_C);
+    person.sees("kd> ");
+    person.types(".echo all is well\r");
+    person.sees("\nall is well\n");
+    quits(person, &target);
+}
+
+#[test]
+fn enter_alone_makes_the_next_step_and_shows_the_next_rows() {
+    let (mut person, target) = at_the_stopped_prompt(&[]);
+    let answer = person.asks("t");
+    assert!(answer.contains("nt!DbgBreakPointWithStatus+0x1:"), "{answer}");
+    assert!(!answer.contains("The target is running"), "{answer}");
+    person.types("\r");
+    person.sees("nt!KdCheckForDebugBreak+0x3b:");
+    person.sees("kd> ");
+    person.types("r rip\r");
+    person.sees("rip=fffff");
+    // No other command is run once more.
+    person.types("\r\r.echo END\r");
+    person.sees("\nEND\n");
+    assert_eq!(count(&person.screen(), "rip=fffff"), 1, "{}", person.screen());
+    person.asks("db nt L2800");
+    person.types(".more\r");
+    person.sees("548 rows are left");
+    person.types("\r");
+    person.sees("502 rows are left");
+    quits(person, &target);
+}
+
 // Colours and hints.
 
 #[test]
