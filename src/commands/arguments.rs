@@ -94,6 +94,11 @@ impl<'a> Arguments<'a> {
         self.text().map(str::trim)
     }
 
+    /// Goes on behind what was read otherwise.
+    pub(super) fn go_on_at(&mut self, rest: &'a str) {
+        self.rest = rest.trim_start();
+    }
+
     /// The same with the blanks that stand within the quotes.
     pub(super) fn text(&mut self) -> Option<&'a str> {
         let Some(quoted) = self.rest.strip_prefix('"') else { return self.word() };

@@ -181,11 +181,31 @@ impl BreakpointOrder {
                 fits.ok_or_else(|| arguments.usage(format!("{number:#x} is no number of passes")))?
             }
         };
-        let commands = arguments.rest().starts_with('"').then(|| arguments.name()).flatten();
-        let commands = commands.filter(|it| !it.is_empty()).map(str::to_owned);
+        let commands = quoted_commands(&mut arguments);
         arguments.end()?;
         Ok(Self { place, address, passes, commands, is_one_shot, condition, access })
     }
+}
+
+/// What stands between quotes, if that comes next; `\"` is a quote inside.
+fn quoted_commands(arguments: &mut Arguments<'_>) -> Option<String> {
+    let rest = arguments.rest().strip_prefix('"')?;
+    let mut text = String::new();
+    let mut characters = rest.char_indices();
+    let end = loop {
+        match characters.next() {
+            Some((at, '\\')) if rest[at + 1..].starts_with('"') => {
+                text.push('"');
+                characters.next();
+            }
+            Some((at, '"')) => break at + 1,
+            Some((_, c)) => text.push(c),
+            None => break rest.len(),
+        }
+    };
+    arguments.go_on_at(&rest[end..]);
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Access and size, as `ba` is told them: `w4`, `w 4`.
@@ -388,7 +408,7 @@ impl Facts for Breakpoints {
                 write!(out, " /w \"{condition}\"")?;
             }
             if let Some(commands) = &it.commands {
-                write!(out, " \"{commands}\"")?;
+                write!(out, " \"{}\"", commands.replace('"', "\\\""))?;
             }
             writeln!(out)?;
         }
@@ -399,6 +419,21 @@ impl Facts for Breakpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_may_have_quotes_of_their_own() {
+        for (typed, commands, rest) in [
+            (r#""k; g" x"#, Some("k; g"), "x"),
+            (r#""!verifier 3 \"my fault.sys\"; g""#, Some(r#"!verifier 3 "my fault.sys"; g"#), ""),
+            (r#""k"#, Some("k"), ""),
+            ("\"\"", None, ""),
+            ("k", None, "k"),
+        ] {
+            let mut arguments = Arguments::new(&SET, typed);
+            assert_eq!(quoted_commands(&mut arguments).as_deref(), commands, "{typed}");
+            assert_eq!(arguments.rest(), rest, "{typed}");
+        }
+    }
 
     #[test]
     fn numbers_and_ranges_name_breakpoints() {

@@ -165,7 +165,10 @@ impl Scanner<'_> {
             return None;
         }
         let inside = &self.rest[c.len_utf8()..];
-        let end = inside.find(|c| c == '\n' || closing.contains(&c)).unwrap_or(inside.len());
+        // A breakpoint's commands may have quotes of their own.
+        let is_escaped = |at: usize| quote == '"' && has_commands(before) && inside[..at].ends_with('\\');
+        let ends = |(at, c): &(usize, char)| *c == '\n' || closing.contains(c) && !is_escaped(*at);
+        let end = inside.char_indices().find(ends).map_or(inside.len(), |(at, _)| at);
         let is_closed = inside[end..].starts_with(closing);
         if quote == '\'' && !is_closed {
             return None;
@@ -204,6 +207,12 @@ impl Scanner<'_> {
         self.rest = found.unwrap_or(self.rest);
         found.is_some()
     }
+}
+
+/// True if what is quoted behind this may be commands: of a breakpoint.
+fn has_commands(before: &str) -> bool {
+    let name = before.split_whitespace().next().unwrap_or_default();
+    ["bp", "bu", "ba"].iter().any(|it| it.eq_ignore_ascii_case(name))
 }
 
 /// What a person meant by a character that a word processor or a web page made of another.
@@ -373,6 +382,9 @@ mod tests {
         assert_splits(".dump /used \"a;b.dmp\"; lm", &[".dump /used \"a;b.dmp\"", "lm"]);
         assert_splits(".echo {a; b}; lm", &[".echo {a; b}", "lm"]);
         assert_splits(".echo '; lm", &[".echo '", "lm"]);
+        // A path may end with a backslash, commands of a breakpoint have quotes.
+        assert_splits(r#".echo "C:\"; lm"#, &[r#".echo "C:\""#, "lm"]);
+        assert_splits(r#"bp nt!X ".echo \"a; b\"; g"; g"#, &[r#"bp nt!X ".echo \"a; b\"; g""#, "g"]);
         assert_splits("!verifier 3 \"my fault.sys; q\nlm", &["!verifier 3 \"my fault.sys; q", "lm"]);
     }
 

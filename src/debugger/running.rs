@@ -15,6 +15,7 @@ use super::error::{AskError, DebugError};
 use super::step_off::{Stepped, step_off};
 use super::stop::{INT3, is_exception, reported};
 use super::{Debugger, Notice, Observer};
+use crate::commands::line::{Line, lines};
 use crate::commands::{
     BreakpointOrder, Breakpoints, ControlCommand, QueryError, Which, address_of_go, condition_holds,
     end_of_call, number, resolve, steps,
@@ -53,6 +54,11 @@ impl Debugger {
     ) -> Result<(Breakpoints, Option<String>), AskError> {
         let target = self.target().ok_or_else(|| self.why_not_stopped())?;
         let order = BreakpointOrder::parse(arguments, command, &target)?;
+        // Else that would come out at the stop, which may be hours away.
+        if let Some(reason) = order.commands.as_deref().and_then(refused_line) {
+            let reason = format!("{reason} /w \"CONDITION\" stops only where it holds.");
+            return Err(QueryError::Line { reason }.into());
+        }
         if order.access.is_some() && target.kernel().version().machine != MachineType::AMD64 {
             return Err(AskError::NotRun("debug registers are set on x64 machines only".into()));
         }
@@ -440,6 +446,14 @@ impl Debugger {
         let Ok(registers) = target.registers() else { return true };
         registers.stack_pointer().0 >= stack
     }
+}
+
+/// Why a line of a breakpoint's commands would be refused.
+fn refused_line(commands: &str) -> Option<String> {
+    lines(commands).into_iter().find_map(|line| match line {
+        Line::Refused { why, .. } => Some(why.to_string()),
+        Line::Commands(_) => None,
+    })
 }
 
 /// Where a step ends; nothing if after one instruction.

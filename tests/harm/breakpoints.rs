@@ -24,8 +24,7 @@ fn said<'a>(ended: &'a Ended, wanted: &str) -> Vec<&'a str> {
 #[test]
 fn a_breakpoint_stops_it_again_and_again_and_commands_are_run_there() {
     for faults in [Faults::default(), Faults { loss: 0.05, seed: 7, ..Faults::default() }] {
-        let commands =
-            "bp nt!ExAllocatePoolWithTag \"kc 2\"; g; g; g; bl; bd 0; bl; be *; bc 0; bl; .echo END";
+        let commands = "bp nt!ExAllocatePoolWithTag \"kc 2; .echo \\\"a; b\\\"\"; g; g; g; bl; bd 0; bl; be *; bc 0; bl; .echo END";
         let (debugger, target, _) = debugging(&["-b", "-c", commands], OFTEN, faults);
         let ended = debugger.finish();
         assert_eq!(ended.code, 0, "{ended:#?}");
@@ -35,7 +34,12 @@ fn a_breakpoint_stops_it_again_and_again_and_commands_are_run_there() {
         assert_eq!(said(&ended, "nt!ExAllocatePoolWithTag:").len(), 3, "{ended:#?}");
         let lists: Vec<_> = ended.out.lines().filter(|line| line.contains("Clear  ")).collect();
         assert!(lists[0].starts_with(" 0 e Disable Clear  fffff800`"), "{lists:?}");
-        assert!(lists[0].ends_with("     0001 (0001) nt!ExAllocatePoolWithTag \"kc 2\""), "{lists:?}");
+        assert_eq!(ended.out.matches("a; b\n").count(), 3, "{ended:#?}");
+        let commands = r#""kc 2; .echo \"a; b\"""#;
+        assert!(
+            lists[0].ends_with(&format!("     0001 (0001) nt!ExAllocatePoolWithTag {commands}")),
+            "{lists:?}"
+        );
         assert!(lists[1].starts_with(" 0 d Enable Clear  fffff800`"), "{lists:?}");
         assert_eq!(lists.len(), 2, "{lists:?}");
         is_left_in_peace(&target, &ended);
@@ -146,7 +150,7 @@ fn of_code_that_cannot_be_written_it_is_said_that_the_breakpoint_is_not_there() 
 
 #[test]
 fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
-    let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w; bc 7; bd x\ng nosuch!x\nbc *; bl; q";
+    let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w; bc 7; bd x; bp nt \".if (1) { g }\"\ng nosuch!x\nbc *; bl; q";
     let (debugger, target, _) = debugging(&["-b", "-c", commands], Duration::ZERO, Faults::default());
     let ended = debugger.finish();
     assert!(
@@ -163,6 +167,7 @@ fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
         "/w needs a condition in quotes",
         "there is no breakpoint with such a number",
         "`x` is no number of a breakpoint",
+        "/w \"CONDITION\" stops only where it holds",
         "no module called nosuch is loaded",
     ] {
         assert_eq!(said(&ended, wanted).len(), 1, "{wanted}: {ended:#?}");
