@@ -75,8 +75,8 @@ impl Facts for MemoryFile {
     }
 }
 
-/// Files that a command is to write, before it begins: each can be written, and none is named twice.
-pub(super) fn may_write<'a>(
+/// Files that a command writes: none is named twice.
+pub(super) fn are_different<'a>(
     command: &'static str,
     files: impl Iterator<Item = &'a Path>,
 ) -> Result<(), QueryError> {
@@ -87,9 +87,18 @@ pub(super) fn may_write<'a>(
             return Err(QueryError::File { command, reason });
         }
         named.push(file);
-        output::may_write(file).map_err(|why| QueryError::File { command, reason: why.to_string() })?;
     }
     Ok(())
+}
+
+/// The same for one that takes long, before it begins: each can be written. Of others the answer is there whatever becomes of it.
+pub(super) fn may_write<'a>(
+    command: &'static str,
+    mut files: impl Iterator<Item = &'a Path> + Clone,
+) -> Result<(), QueryError> {
+    are_different(command, files.clone())?;
+    let failed = |why: std::io::Error| QueryError::File { command, reason: why.to_string() };
+    files.try_for_each(output::may_write).map_err(failed)
 }
 
 fn run(text: &str, target: &Target<'_>) -> Found {
@@ -99,7 +108,6 @@ fn run(text: &str, target: &Target<'_>) -> Found {
     };
     let range = arguments.range(target, 1)?;
     arguments.end()?;
-    may_write(COMMAND.names[0], std::iter::once(Path::new(file)))?;
     let Some(len) = range.len.filter(|len| *len > 0) else {
         return Err(arguments.usage("a range is missing: ADDRESS L BYTES, or an end"));
     };

@@ -95,14 +95,14 @@ fn nothing_is_written_over_what_is_being_read_and_nowhere_is_told_first() {
     for (name, options, why) in [
         ("leaks", vec!["--save", &dump], "is being read, and is not written over"),
         ("leaks", vec!["--folded", &same], "is being read, and is not written over"),
-        ("leaks", vec!["--html", &nowhere], "there is no folder "),
         ("leaks", vec!["--save", &saved, "--html", &saved], "is named twice"),
         ("watch", vec!["--html", &nowhere], "there is no folder "),
         ("check", vec!["--junit", &dump], "is being read, and is not written over"),
     ] {
         let ended = of_dump(name, &options);
         assert!(ended.code == 1 && ended.err.contains(why), "{name} {options:?}: {}", ended.err);
-        assert_eq!(ended.out, "", "{name} {options:?}");
+        // What takes long is not begun; what was read anyway is shown.
+        assert_eq!(ended.out.is_empty(), name != "leaks" || why == "is named twice", "{name} {options:?}");
     }
     let commands = [
         format!(".dump /o /used {dump}"),

@@ -195,6 +195,7 @@ fn a_script_s_exit_codes_are_those_of_the_readme() {
         ("nosuch", 2),
         ("vertarget x", 2),
         ("db nt!VfPoolTraces L8; db 0 L8", 1),
+        ("db nt-8 L10", 3),
     ] {
         let finished = setup.debug(&["-b", "-c", commands]);
         assert_eq!(finished.code, code, "{commands}: {}", finished.err);

@@ -185,6 +185,15 @@ fn what_is_not_mapped_is_question_marks() {
     }
     assert_eq!(notes(&booted.target(), "dq 0 L1")[0].text, "Nothing is mapped at 00000000`00000000");
     assert_eq!(shown(&booted, "dq fffff880`0496df00").lines().count(), 8);
+    // A gap that is shown is told too: whoever reads the exit code has not read the rows.
+    for (line, told) in [
+        ("db fffff880`0496effe L4", "0x2 of 0x4 cannot be read, the first at fffff880`0496f000"),
+        ("dps fffff880`0496eff0 L4", "0x2 of 0x4 cannot be read, the first at fffff880`0496f000"),
+        ("dpp fffff880`0496eff0 L4", "0x2 of 0x4 cannot be read, the first at fffff880`0496f000"),
+    ] {
+        let notes = notes(&booted.target(), line);
+        assert!(notes.iter().any(|note| note.text == told), "{line}: {notes:#?}");
+    }
 }
 
 #[test]

@@ -128,10 +128,9 @@ impl Query for MemoryQuery {
             bytes,
         };
         if self.format.is_text() {
-            // What lies behind a hole is no part of the text.
-            let end = elements.iter().position(|element| element.is_none_or(|unit| unit == 0));
+            // What lies behind the end of a text is no part of it.
+            let end = elements.iter().position(|element| *element == Some(0));
             elements.truncate(end.unwrap_or(elements.len()));
-            display.text = Some(characters(&elements));
         }
         if matches!(self.format, Format::Symbols | Format::DoubleWordSymbols) {
             display.symbols = elements.iter().map(|element| symbol(target, (*element)?)).collect();
@@ -156,6 +155,20 @@ impl Query for MemoryQuery {
                     }
                 },
             ));
+        } else if let Some(hole) = elements.iter().position(Option::is_none) {
+            let at = self.start.offset((hole * unit) as u64);
+            referenced::note_holes(
+                elements.iter().filter(|it| it.is_none()).count(),
+                elements.len(),
+                at,
+                target,
+            );
+        }
+        if self.format.is_text() {
+            // What lies behind a hole is no part of the text.
+            let end = elements.iter().position(|element| element.is_none_or(|unit| unit == 0));
+            elements.truncate(end.unwrap_or(elements.len()));
+            display.text = Some(characters(&elements));
         }
         display.elements = elements;
         Ok(display)

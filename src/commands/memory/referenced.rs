@@ -123,6 +123,12 @@ struct Pointer {
     text: Option<String>,
 }
 
+/// Says that some of what is shown could not be read, the first of it `at`.
+pub(super) fn note_holes(unread: usize, of: usize, at: VirtAddr, target: &Target<'_>) {
+    let text = format!("{unread:#x} of {of:#x} cannot be read, the first at {}", target.shown(at));
+    target.note(Note::partial(NoteCode::Unreadable, text));
+}
+
 impl Query for ReferencedQuery {
     type Facts = Referenced;
 
@@ -143,6 +149,9 @@ impl Query for ReferencedQuery {
         } else if bytes.readable_len() == 0 {
             let text = format!("Nothing can be read at {}", target.shown(self.start));
             target.note(Note::failed(NoteCode::Unreadable, text));
+        } else if let Some(hole) = pointers.iter().position(|it| it.value.is_none()) {
+            let at = self.start.offset((hole * self.size) as u64);
+            note_holes(pointers.iter().filter(|it| it.value.is_none()).count(), pointers.len(), at, target);
         }
         Ok(Referenced { start: self.start, what: self.what, pointers, size: self.size })
     }

@@ -146,6 +146,14 @@ fn groups_are_made_by_whatever_is_asked_for() {
             groups(&skipped).iter().any(|group| group["caller"]["symbol"] == "myfault!MyfaultDispatch+0xb7"),
             "{skipped:#}"
         );
+        // Two places of the wrapper are two ways to one caller; what they share is the dispatcher's alone.
+        let ways = groups(&skipped).iter().find(|group| group["allocators"] == 2).expect("two ways");
+        let allocator = ways["allocator"].as_array().unwrap();
+        assert!(allocator.iter().all(|it| !it["symbol"].as_str().unwrap().contains("MyfaultDeviceControl")));
+        assert!(
+            text(target, "!leaks myfault.sys -skip myfault!MyfaultDevice*")
+                .contains("allocator: 2 ways through it")
+        );
         for (line, problem) in [
             ("!leaks -by", "-by needs what to group by"),
             ("!leaks -by stack", "`stack` is not path"),

@@ -43,7 +43,6 @@ use crate::commands::answer::{Found, answer};
 use crate::commands::arguments::{Arguments, number};
 use crate::commands::error::QueryError;
 use crate::commands::spec::{Category, CommandSpec, Glued, Run, Takes};
-use crate::commands::write_file::may_write;
 use crate::target::{Note, NoteCode, Target};
 
 pub(in crate::commands) static COMMAND: CommandSpec = CommandSpec {
@@ -124,7 +123,6 @@ fn parse(text: &str, target: &Target<'_>) -> Result<UsedQuery, QueryError> {
             target.note(Note::remark(NoteCode::NotFound, text));
         }
     }
-    may_write(COMMAND.names[0], query.save.iter().map(PathBuf::as_path))?;
     if query.save.is_some() && query.tags != TagPattern::All {
         return Err(arguments.usage("-save keeps every tag: leave the tag out"));
     }

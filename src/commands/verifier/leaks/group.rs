@@ -201,7 +201,9 @@ impl Grouping<'_> {
                 Trace::NotLookedUp => &mut stacks.not_looked_up,
             } += 1;
         }
-        let (allocator, path) = self.only_path(members);
+        let path = self.only_path(members);
+        let (allocator, allocators) =
+            if path.is_empty() { (Vec::new(), 0) } else { self.allocators(members) };
         Group {
             driver: driver.to_string(),
             blocks: members.len() as u64,
@@ -216,24 +218,43 @@ impl Grouping<'_> {
             caller: self.only_caller(members),
             thread: if let Key::Thread(thread) = key { *thread } else { None },
             allocator,
+            allocators,
             path,
             list: self.query.keeps_blocks().then(|| members.iter().map(|at| self.listed(*at)).collect()),
         }
     }
 
-    /// The allocator's frames and the path, if all blocks whose stack is told have the same.
-    fn only_path(&self, members: &[usize]) -> (Vec<Frame>, Vec<Frame>) {
+    /// The path, if all blocks whose stack is told have the same.
+    fn only_path(&self, members: &[usize]) -> Vec<Frame> {
         let caller = |at: usize| self.held[at].block.caller;
         let mut told = members.iter().filter_map(|at| Some((self.stack(*at)?, caller(*at))));
-        let Some((stack, of)) = told.next() else { return Default::default() };
+        let Some((stack, of)) = told.next() else { return Vec::new() };
         let path = self.path(stack, of);
         let same = |(other, of): (usize, VirtAddr)| {
             other == stack || addresses(self.path(other, of)).eq(addresses(path))
         };
-        if !told.all(same) {
-            return Default::default();
-        }
-        (self.lookup.stacks[stack][..self.allocator_depth(stack, of)].to_vec(), path.to_vec())
+        if told.all(same) { path.to_vec() } else { Vec::new() }
+    }
+
+    /// The allocator's frames that all their stacks have before the path, and how many different ones there are.
+    fn allocators(&self, members: &[usize]) -> (Vec<Frame>, u64) {
+        let of = |at: &usize| Some((self.stack(*at)?, self.held[*at].block.caller));
+        let different: BTreeSet<Vec<VirtAddr>> = members
+            .iter()
+            .filter_map(of)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .map(|(stack, caller)| {
+                addresses(&self.lookup.stacks[stack][..self.allocator_depth(stack, caller)]).collect()
+            })
+            .collect();
+        let Some((stack, caller)) = members.iter().find_map(of) else { return Default::default() };
+        let first = &self.lookup.stacks[stack][..self.allocator_depth(stack, caller)];
+        let is_common = |(behind, frame): (usize, &Frame)| {
+            different.iter().all(|it| it.iter().rev().nth(behind) == Some(&frame.address))
+        };
+        let common = first.iter().rev().enumerate().take_while(|it| is_common(*it)).count();
+        (first[first.len() - common..].to_vec(), different.len() as u64)
     }
 
     fn only_caller(&self, members: &[usize]) -> Option<Frame> {

@@ -44,7 +44,7 @@ use crate::commands::answer::{Found, Query, answer};
 use crate::commands::arguments::Arguments;
 use crate::commands::error::QueryError;
 use crate::commands::spec::{Category, CommandSpec, Glued, Run, Takes};
-use crate::commands::write_file::may_write;
+use crate::commands::write_file::are_different;
 use crate::leaks::{FileKind, Weight};
 use crate::target::{Note, NoteCode, Target};
 
@@ -68,7 +68,10 @@ const DETAILS: &[(&str, &str)] = &[
     ("!leaks DRIVER ...", "of these"),
     ("-by path|caller|tag|thread|size", "what makes a group: path unless told otherwise"),
     ("-tag TAG", "only blocks with this tag; * and ? stand for any characters"),
-    ("-min BYTES", "leave out groups of fewer bytes"),
+    (
+        "-min BYTES",
+        "leave out groups of fewer bytes: an expression, hexadecimal as in every command; 0n1000 is decimal",
+    ),
     ("-top N", "show only the N (decimal) groups that hold the most"),
     ("-depth N", "look at only N (decimal) frames of a call path"),
     (
@@ -143,7 +146,7 @@ fn parse(text: &str, target: &Target<'_>) -> Result<LeakQuery, QueryError> {
             _ => return Err(arguments.usage(format!("`{word}` is none of the options"))),
         }
     }
-    may_write(COMMAND.names[0], query.files.iter().map(|(_, path)| &**path))?;
+    are_different(COMMAND.names[0], query.files.iter().map(|(_, path)| &**path))?;
     let has_picture = query.tree || !query.files.is_empty();
     if has_picture && (query.by != By::Path || query.depth.is_some()) {
         return Err(

@@ -152,8 +152,10 @@ pub struct Group {
     #[serde(serialize_with = "output::address_or_null", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<output::Hex>")]
     pub thread: Option<VirtAddr>,
-    /// Return addresses of the allocator's own, innermost first.
+    /// Return addresses of the allocator's own, innermost first: those that all its stacks have before the path.
     pub allocator: Vec<Frame>,
+    /// By how many ways through the allocator its blocks were taken: more than one with wrappers (`-skip`).
+    pub allocators: u64,
     /// Those behind, from the caller on; empty where it is not known or not one.
     pub path: Vec<Frame>,
     /// The blocks, if they were asked for.

@@ -100,7 +100,11 @@ fn write_group(number: usize, group: &Group, context: &Context, out: &mut dyn Wr
             write_frames(std::slice::from_ref(caller), context, out)?;
         }
     } else {
-        if !group.allocator.is_empty() {
+        if group.allocators > 1 {
+            let rest = if group.allocator.is_empty() { "" } else { ", which end alike:" };
+            writeln!(out, "   allocator: {} ways through it{rest}", group.allocators)?;
+            write_frames(&group.allocator, context, out)?;
+        } else if !group.allocator.is_empty() {
             writeln!(out, "   allocator:")?;
             write_frames(&group.allocator, context, out)?;
         }
