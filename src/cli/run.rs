@@ -151,6 +151,10 @@ struct Opened {
 
 fn carry_out(plan: &Arc<Plan>, as_json: bool) -> io::Result<u8> {
     let start = Instant::now();
+    // Before anything is stopped for files that could not be kept.
+    std::fs::create_dir_all(&plan.out).map_err(|why| {
+        io::Error::new(why.kind(), format!("the folder {} cannot be made: {why}", plan.out.display()))
+    })?;
     let lines = Lines::default();
     let (mut opened, mut runs) = (Vec::new(), Vec::new());
     let longest = plan.targets.iter().map(|target| target.name.len()).max().unwrap_or(0);

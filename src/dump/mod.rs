@@ -112,7 +112,27 @@ fn vmware_machine(
 pub fn open_raw(path: &Path, dtb: Option<u64>) -> Result<Opened, DumpError> {
     let failed = |source| DumpError::File { path: path.to_owned(), source };
     let file = Arc::new(PositionedFile::open(path).map_err(failed)?);
+    let start = file.read_some(0, LEN_64).map_err(failed)?;
+    let says_what_it_is = |begins: &[u8]| {
+        let known: [&[u8]; 4] = [b"PAGEDU64", b"PAGEDUMP", b"\x7fELF", b"EMiL"];
+        known.iter().any(|it| begins.starts_with(it)) || vmware::is_state(begins)
+    };
+    if start.get(..8).is_some_and(says_what_it_is) {
+        return Err(DumpError::Refused(
+            "a file that says what it is, and no raw memory: -z FILE opens it".into(),
+        ));
+    }
     raw(&file, dtb)
+}
+
+/// What is to be said if the tables that somebody named lead to no kernel, and others were found.
+fn other_tables(dtb: Option<u64>, memory: &dyn Memory) -> Option<String> {
+    const FLAGS: u64 = 0xfff;
+    let root = memory.page_tables().ok()?.root;
+    let given = dtb.filter(|given| given & !FLAGS != root & !FLAGS)?;
+    Some(format!(
+        "--dtb {given:x} leads to no kernel: the page tables at {root:x} are used, which were found"
+    ))
 }
 
 /// The file's bytes are those of RAM, in order; what lies where RAM has a hole is in it too, or is not.
@@ -236,7 +256,10 @@ fn crash_dump(file: &Arc<PositionedFile>, header: &Header, dtb: Option<u64>) -> 
         }
         // A root of no use: whatever page of the dump is one.
         None => match physical::find(&pages, &[], dtb) {
-            Ok(found) => (found.memory, Some(found.version.base)),
+            Ok(found) => {
+                warnings.extend(other_tables(dtb, &found.memory));
+                (found.memory, Some(found.version.base))
+            }
             Err(why) => {
                 warnings.push(format!("{ONLY_THE_HEADER}: no page tables of its kernel are in it ({why})"));
                 (TranslatedMemory::new(pages, root, pagings[0]), Some(VirtAddr(0)))
@@ -298,6 +321,7 @@ fn virtual_machine(
     }
     let pages: Arc<dyn PhysicalMemory> = Arc::new(KeptPages::new(FilePages { file: Arc::clone(file), map }));
     let found = physical::find(&pages, leads, dtb)?;
+    warnings.extend(other_tables(dtb, &found.memory));
     let machine = found.version.machine;
     let contexts: Vec<_> = processors.iter().map(|cpu| cpu.context(machine)).collect();
     let context = contexts.first().cloned();

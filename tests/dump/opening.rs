@@ -165,3 +165,24 @@ fn an_image_of_64_gib_without_a_kernel_is_looked_through_by_what_was_written() {
         "{refused}"
     );
 }
+
+/// What was asked for and does not hold is said, and not passed over.
+#[test]
+fn tables_that_lead_nowhere_and_a_file_that_is_no_raw_memory_are_named() {
+    let path = folder("opening").join("tables.lime").display().to_string();
+    let written = program::run(&["sim", "--write-dump", &path, "--dump-type", "lime"]);
+    assert_eq!(written.code, 0, "{}", written.err);
+    let told = "--dtb 123000 leads to no kernel: the page tables at 187000 are used, which were found";
+    let of = |dtb: &str| Running::start(&["-z", &path, "--dtb", dtb, "-c", "vertarget"]).finish();
+    let (wrong, right) = (of("123000"), of("187000"));
+    assert!(wrong.err.contains(told), "{}", wrong.err);
+    assert!(!right.err.contains("leads to no kernel"), "{}", right.err);
+    assert_eq!(wrong.out, right.out);
+    let raw = Running::start(&["--vm", &format!("raw:{path}"), "-c", "lm"]).finish();
+    assert_eq!(raw.code, 1, "{}", raw.err);
+    assert!(
+        raw.err.contains("a file that says what it is, and no raw memory: -z FILE opens it"),
+        "{}",
+        raw.err
+    );
+}
