@@ -199,7 +199,10 @@ impl Debuggee {
                 ACCESS_VIOLATION
             }
             _ if self.machine.stops_at_register(self.processor) => NtStatus::SINGLE_STEP,
-            _ if traces && self.machine.step(self.processor) => NtStatus::SINGLE_STEP,
+            _ if traces => {
+                self.machine.step(self.processor);
+                NtStatus::SINGLE_STEP
+            }
             _ => return Resumed::Runs,
         };
         let parameters = match cause {

@@ -181,3 +181,21 @@ fn its_json_is_in_eight_digits_and_its_numbers_have_windbgs_sign() {
     assert_eq!((&of("? -1")["value"], &of("? -1")["decimal"]), (&"0xffffffff".into(), &(-1).into()));
     assert!(runs(&machine), "{ended:#?}");
 }
+
+/// A step at the break-in's `int 3` goes behind it, the next one back to its caller; a breakpoint's address has eight digits.
+#[test]
+fn steps_of_it_are_in_eight_digits() {
+    let port = crate::field::free_port();
+    let mut debugger = Debugger::start(port, &["-b", "-c", "t; r eip; t; r esp; bp 80530000; bl; .echo END"]);
+    debugger.wait_for("Waiting for a target");
+    let connect = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let config = SimulatorConfig::new(connect, crate::field::key());
+    let config = SimulatorConfig { build: &WINDOWS_XP_X86, scenario: Scenario::VerifierOff, ..config };
+    let target = Simulator::start(config).unwrap();
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert!(ended.err.contains("nt+0x4fbdd:\n80527bdd c20400          ret     4\n"), "{ended:#?}");
+    assert!(ended.out.contains("eip=80527bdd\n") && ended.out.contains("esp=8054d5dc\n"), "{ended:#?}");
+    assert!(ended.out.contains(" 0 e Disable Clear  80530000"), "{ended:#?}");
+    assert!(runs(&target), "{ended:#?}");
+}

@@ -153,13 +153,8 @@ impl System {
         matches!(self, Self::X64(machine) if machine.is_on_its_guard())
     }
 
-    /// False on a 32-bit machine, whose code is not run.
-    pub fn step(&mut self, processor: usize) -> bool {
-        match self {
-            Self::X64(machine) => machine.step(processor),
-            Self::X86(_) => return false,
-        }
-        true
+    pub fn step(&mut self, processor: usize) {
+        either!(self, machine => machine.step(processor));
     }
 
     #[must_use]

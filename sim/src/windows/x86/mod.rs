@@ -177,6 +177,29 @@ impl X86Machine {
         (DRIVER.path(), extended(DRIVER.base), DRIVER.size)
     }
 
+    /// One instruction of its made code: a return, or one that is gone past.
+    pub(super) fn step(&mut self, processor: usize) {
+        let register =
+            |machine: &Self, at: usize| u32::from_le_bytes(four(&machine.processors[processor].context, at));
+        let (eip, esp) = (register(self, EIP), register(self, ESP));
+        let mut code = [0; 3];
+        self.memory.read(extended(eip), &mut code);
+        let (eip, esp) = match code {
+            // ret 4, and its like
+            [0xc2, low, high] => {
+                let mut back = [0; 4];
+                self.memory.read(extended(esp), &mut back);
+                (u32::from_le_bytes(back), esp + 4 + u32::from(u16::from_le_bytes([low, high])))
+            }
+            [0x90 | 0xcc, ..] => (eip + 1, esp),
+            _ => (eip + 2, esp),
+        };
+        let context = &mut self.processors[processor].context;
+        for (at, value) in [(EIP, eip), (ESP, esp)] {
+            context[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
     pub(super) fn remove_debug_directories(&mut self) {
         for module in [NT, HAL, DRIVER] {
             self.memory.write(extended(module.base + debug_directory(true)), &[0; 8]);
