@@ -153,13 +153,18 @@ fn frees_are_hits_where_that_is_asked_for_and_are_counted_elsewhere() {
 
 #[test]
 fn ctrl_c_ends_it_with_an_answer_and_signals_end_the_program() {
-    for (signal, code) in [("INT", 0), ("TERM", 143), ("HUP", 129)] {
-        let (debugger, target, _) = waiting(&["--json"], 3);
+    let ways = [("INT", 0), ("TERM", 143), ("HUP", 129)];
+    // A hit that is followed has a debug register or a breakpoint in the machine until its allocation is over.
+    for ((signal, code), follows) in ways.iter().flat_map(|way| [false, true].map(|follows| (*way, follows)))
+    {
+        let options: &[&str] = if follows { &["--json", "--free"] } else { &["--json"] };
+        let (debugger, target, _) = waiting(options, 3);
         debugger.signal(signal);
         let ended = debugger.finish();
         assert_eq!(ended.code, code, "SIG{signal}: {ended:#?}");
         is_left_in_peace(&target, &ended);
-        if signal == "INT" {
+        assert_eq!((target.breakpoints(), target.debug_registers()), (0, 0), "SIG{signal}: {ended:#?}");
+        if signal == "INT" && !follows {
             let answer = answer(&ended);
             assert_eq!(answer["hits"].as_u64(), Some(target.pool_hits().len() as u64), "{answer}");
             assert_eq!(
