@@ -74,6 +74,12 @@ fn run(text: &str, target: &Target<'_>) -> Found {
             return Err(arguments.usage(format!("`{}` is no REGISTER=VALUE", change.trim())));
         };
         let name = name.trim().trim_start_matches('@').to_ascii_lowercase();
+        if name.starts_with('$') {
+            let problem = format!(
+                "`{name}` is a variable of WinDbg's scripts, which are not carried out here: it is not set"
+            );
+            return Err(arguments.usage(problem));
+        }
         let Some(place) = RegisterPlace::of(machine, &name) else {
             let problem = format!(
                 "`{name}` is not written here: general registers, their parts, the program counter and flags are"

@@ -214,7 +214,12 @@ pub(super) fn sentence(name: &str) -> Option<&'static str> {
 
 /// The error for a name that none of `commands` has.
 pub(super) fn unknown(name: &str, commands: &[&'static CommandSpec]) -> QueryError {
-    match sentence(name) {
+    // `1k`: of processor 1.
+    let behind_number = name.trim_start_matches(|c: char| c.is_ascii_digit());
+    let is_command = commands.iter().any(|spec| spec.names.contains(&behind_number));
+    let of_processor = (behind_number.len() < name.len() && is_command)
+        .then_some("`~1s` chooses processor 1, and what is typed behind it is asked of that: ~1s; k");
+    match of_processor.or_else(|| sentence(name)) {
         Some(sentence) => QueryError::NotHere { name: name.to_owned(), sentence },
         None => QueryError::Unknown { name: name.to_owned(), nearest: nearest(name, commands) },
     }

@@ -205,6 +205,12 @@ fn run(text: &str, target: &Target<'_>) -> Found {
         text.split([',', ' ']).map(|name| name.trim().trim_start_matches('@')).filter(|name| !name.is_empty())
     {
         let name = name.to_ascii_lowercase();
+        if name.starts_with('$') {
+            let value = Arguments::new(&COMMAND, &name).expression(target)?;
+            let bits = 8 * target.pointer_size() as u32;
+            view.registers.push(Shown::new(&name, Register { value, bits }));
+            continue;
+        }
         let Some(register) = registers.get(&name) else {
             const FLAGS: &str = "efl and its flags, segments and dr0 to dr7";
             let known = match view.machine {

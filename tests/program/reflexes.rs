@@ -58,6 +58,10 @@ const LINES: &[(&str, Gets)] = &[
     ("ea nt \"x\"", Sentence("start it with --write")),
     ("f nt L10 0", Sentence("value by value")),
     ("r rax=1", Sentence("start it with --write")),
+    ("r $ip", Answer("0xfffff800014846a0")),
+    ("r @$t0=5", Sentence("start it with --write")),
+    ("1k", Sentence("`~1s` chooses processor 1")),
+    ("0r", Sentence("`~1s` chooses processor 1")),
     (".writemem /nowhere/at/all.bin nt L10", Answer("0xfffff8000141b000")),
     // Pool.
     ("!poolused 2", Answer("nonpaged")),
