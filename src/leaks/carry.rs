@@ -87,37 +87,13 @@ pub(super) fn recount(group: &mut SavedGroup) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::snapshot::{HexNumber, LogState, SavedFrame};
+    use super::super::sample::{frame, of_blocks};
+    use super::super::snapshot::LogState;
     use super::*;
 
     fn group(path: &[&str], known: bool, blocks: &[(u64, Option<u32>)]) -> SavedGroup {
-        let frame = |(at, name): (usize, &&str)| SavedFrame {
-            address: HexNumber(at as u64 + 1),
-            symbol: Some((*name).to_owned()),
-        };
-        let block = |(address, event): &(u64, Option<u32>)| SavedBlock {
-            address: HexNumber(*address),
-            size: 0x10,
-            tag: "Leak".into(),
-            event: *event,
-            thread: None,
-        };
-        let list: Vec<_> = blocks.iter().map(block).collect();
-        let count = list.len() as u64;
-        SavedGroup {
-            driver: "a.sys".into(),
-            held: Held { blocks: count, bytes: count * 0x10 },
-            smallest: 0x10,
-            largest: 0x10,
-            tags: vec!["Leak".into()],
-            newest_age: None,
-            oldest_age: None,
-            stacks_known: if known { count } else { 0 },
-            not_in_log: if known { 0 } else { count },
-            allocator: Vec::new(),
-            path: path.iter().enumerate().map(frame).collect(),
-            list,
-        }
+        let path: Vec<_> = (1..).zip(path).map(|(at, name)| frame(at, name)).collect();
+        of_blocks(&path, known, blocks)
     }
 
     fn snapshot(index: u32, groups: Vec<SavedGroup>) -> Snapshot {

@@ -17,6 +17,7 @@ use super::snapshot::{HexNumber, SavedBlock, SavedGroup, Snapshot};
 
 /// A group of a snapshot, by their numbers.
 type Place = (usize, usize);
+
 /// What of a path is known, the most last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Known {
@@ -99,10 +100,9 @@ fn settle_boot(snapshots: &mut [Snapshot]) {
 }
 
 fn places(snapshots: &[Snapshot]) -> impl Iterator<Item = (Place, &SavedGroup)> {
-    let of_snapshot = |(at, snapshot): (usize, &'_ Snapshot)| (at, snapshot.groups.len());
-    let counts: Vec<_> = snapshots.iter().enumerate().map(of_snapshot).collect();
-    let places = counts.into_iter().flat_map(|(at, groups)| (0..groups).map(move |of| (at, of)));
-    places.map(|(at, of)| ((at, of), &snapshots[at].groups[of]))
+    snapshots.iter().enumerate().flat_map(|(at, snapshot)| {
+        snapshot.groups.iter().enumerate().map(move |(of, group)| ((at, of), group))
+    })
 }
 
 /// True if an event was logged behind the moment at which the log's index was this: they wrap after 2^32.
@@ -114,12 +114,12 @@ const fn is_behind(event: u32, index: u32) -> bool {
 fn name_alike(snapshots: &mut [Snapshot]) {
     let is_name = |symbol: &str| symbol.contains('!');
     let mut names: HashMap<HexNumber, Option<String>> = HashMap::new();
-    let frames = |group: &SavedGroup| group.allocator.iter().chain(&group.path).cloned().collect::<Vec<_>>();
-    for frame in snapshots.iter().flat_map(|it| &it.groups).flat_map(frames) {
-        let Some(symbol) = frame.symbol.filter(|it| is_name(it)) else { continue };
+    let groups = snapshots.iter().flat_map(|it| &it.groups);
+    for frame in groups.flat_map(|group| group.allocator.iter().chain(&group.path)) {
+        let Some(symbol) = frame.symbol.as_ref().filter(|it| is_name(it)) else { continue };
         let known = names.entry(frame.address).or_insert_with(|| Some(symbol.clone()));
         // Another driver was loaded there meanwhile.
-        if known.as_ref().is_some_and(|known| *known != symbol) {
+        if known.as_ref().is_some_and(|known| known != symbol) {
             *known = None;
         }
     }
@@ -241,38 +241,9 @@ fn without_blocks(group: &SavedGroup) -> SavedGroup {
 #[cfg(test)]
 mod tests {
     use super::super::diff::{Comparison, Difference, compare};
+    use super::super::sample::{frame, of_blocks as group};
     use super::super::snapshot::{BootIdentity, Held, LogState, SavedFrame};
     use super::*;
-
-    fn frame(address: u64, symbol: &str) -> SavedFrame {
-        SavedFrame { address: HexNumber(address), symbol: Some(symbol.into()) }
-    }
-
-    /// A group whose stacks are known if it has events or is `guessed`.
-    fn group(path: &[SavedFrame], is_known: bool, blocks: &[(u64, Option<u32>)]) -> SavedGroup {
-        let block = |(address, event): &(u64, Option<u32>)| SavedBlock {
-            address: HexNumber(*address),
-            size: 0x100,
-            tag: "Leak".into(),
-            event: *event,
-            thread: None,
-        };
-        let count = blocks.len() as u64;
-        SavedGroup {
-            driver: "a.sys".into(),
-            held: Held { blocks: count, bytes: count * 0x100 },
-            smallest: 0x100,
-            largest: 0x100,
-            tags: vec!["Leak".into()],
-            newest_age: None,
-            oldest_age: None,
-            stacks_known: if is_known { count } else { 0 },
-            not_in_log: 0,
-            allocator: Vec::new(),
-            path: path.to_vec(),
-            list: blocks.iter().map(block).collect(),
-        }
-    }
 
     fn snapshot(minute: u64, index: u32, groups: Vec<SavedGroup>) -> Snapshot {
         Snapshot {
@@ -300,7 +271,7 @@ mod tests {
     #[test]
     fn what_one_snapshot_did_not_look_up_is_no_growth() {
         let blocks = [(1, Some(5)), (2, Some(6))];
-        let sampled = || group(&path()[..1], false, &[(1, None), (2, None)]);
+        let sampled = || SavedGroup { not_in_log: 0, ..group(&path()[..1], false, &[(1, None), (2, None)]) };
         let all = || group(&path(), true, &blocks);
         let of_both = |old, new| {
             changes(&compare(&[snapshot(0, 100, vec![old]), snapshot(1, 120, vec![new])]).unwrap())

@@ -36,6 +36,38 @@ pub(super) fn group(driver: &str, path: &[&str], blocks: u64, bytes: u64) -> Sav
     }
 }
 
+/// A frame.
+pub(super) fn frame(address: u64, symbol: &str) -> SavedFrame {
+    SavedFrame { address: HexNumber(address), symbol: Some(symbol.into()) }
+}
+
+/// A group of blocks at these addresses, by the events that made them, as far as they are known. Whose stack is not known is not
+/// in the log.
+pub(super) fn of_blocks(path: &[SavedFrame], is_known: bool, blocks: &[(u64, Option<u32>)]) -> SavedGroup {
+    let block = |(address, event): &(u64, Option<u32>)| SavedBlock {
+        address: HexNumber(*address),
+        size: 0x100,
+        tag: "Leak".into(),
+        event: *event,
+        thread: None,
+    };
+    let count = blocks.len() as u64;
+    SavedGroup {
+        driver: "a.sys".into(),
+        held: Held { blocks: count, bytes: count * 0x100 },
+        smallest: 0x100,
+        largest: 0x100,
+        tags: vec!["Leak".into()],
+        newest_age: None,
+        oldest_age: None,
+        stacks_known: if is_known { count } else { 0 },
+        not_in_log: if is_known { 0 } else { count },
+        allocator: Vec::new(),
+        path: path.to_vec(),
+        list: blocks.iter().map(block).collect(),
+    }
+}
+
 /// A snapshot of these groups, a minute after the one before it.
 pub(super) fn snapshot(minute: u64, groups: Vec<SavedGroup>) -> Snapshot {
     let mut drivers: Vec<SavedDriver> = Vec::new();
