@@ -160,6 +160,12 @@ impl Debugger {
         let target = self.target().ok_or_else(|| self.why_not_stopped())?;
         let count = steps(command, arguments, &target)?;
         drop(target);
+        let stopped = self.source.stopped().map(|change| change.processor);
+        if let Some(stopped) = stopped.filter(|stopped| *stopped != self.processor()) {
+            let why =
+                format!("processor {stopped} stopped, and only that one steps: ~{stopped}s chooses it again");
+            return Err(AskError::NotRun(why));
+        }
         self.breakpoints.more = Some(MoreSteps { command, count });
         self.step_on(observer)
     }

@@ -93,7 +93,8 @@ fn steps_end_where_they_should_and_show_no_exception() {
 #[test]
 fn a_step_at_an_int3_carries_out_nothing_else_and_several_are_made_one_by_one() {
     for faults in [Faults::default(), Faults { loss: 0.05, seed: 11, ..Faults::default() }] {
-        let commands = "r rip; t; r rip; g myfault!MyfaultDeviceControl; t 4; r rip; p 2; t 0; .echo END";
+        let commands =
+            "r rip; ~1s; t\n~0s; t; r rip; g myfault!MyfaultDeviceControl; t 4; r rip; p 2; t 0; .echo END";
         let (debugger, target, _) = debugging(&["-b", "-c", commands], OFTEN, faults);
         let ended = debugger.finish();
         assert_eq!(ended.code, 2, "{ended:#?}");
@@ -108,6 +109,7 @@ fn a_step_at_an_int3_carries_out_nothing_else_and_several_are_made_one_by_one() 
         places.dedup();
         assert_eq!(places.len(), 6, "{ended:#?}");
         assert_eq!(said(&ended, "no step is none").len(), 1, "{ended:#?}");
+        assert_eq!(said(&ended, "only that one steps: ~0s chooses it again").len(), 1, "{ended:#?}");
         is_left_in_peace(&target, &ended);
     }
 }
