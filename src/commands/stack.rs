@@ -170,6 +170,15 @@ impl StackView {
     pub(in crate::commands) const SCHEMA: Schema = Schema::of::<Self>("stack");
 }
 
+impl Site {
+    /// What lies in no module, as WinDbg writes it: ``0xfffffa80`0bd8e010``, `0x0`.
+    fn nowhere(at: VirtAddr) -> Self {
+        let (high, low) = (at.0 >> 32, at.0 & 0xffff_ffff);
+        let whole = if high == 0 { format!("{low:#x}") } else { format!("{high:#010x}`{low:08x}") };
+        Self { start: whole.clone(), whole }
+    }
+}
+
 impl From<(usize, StackFrame)> for FrameView {
     fn from((number, frame): (usize, StackFrame)) -> Self {
         let StackFrame { stack_pointer, program_counter, return_address, arguments, kind, symbol } = frame;
@@ -191,7 +200,10 @@ impl From<(usize, StackFrame)> for FrameView {
             kind,
             trap_frame,
             args: arguments.map(|words| words.map(|word| Word(VirtAddr(word))).to_vec()),
-            site: Site { whole: symbol.to_string(), start: symbol.start().to_string() },
+            site: match symbol.module {
+                Some(_) => Site { whole: symbol.to_string(), start: symbol.start().to_string() },
+                None => Site::nowhere(program_counter),
+            },
         }
     }
 }

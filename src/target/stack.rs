@@ -35,7 +35,7 @@ impl Target<'_> {
         let StackStart(mut registers) = start.map_or_else(|| self.stopped_at(), Ok)?;
         let (mut frames, mut counter) = (Vec::new(), Counter::Exact);
         let end = loop {
-            if registers.rip == 0 {
+            if registers.rip == 0 && !frames.is_empty() {
                 break StackEnd::Whole;
             }
             if frames.len() >= limit {
@@ -87,6 +87,20 @@ impl Target<'_> {
         };
         frame.symbol.address = program_counter;
         frame.symbol.displacement += back;
+        if registers.rip == 0 {
+            // A call through a null pointer: where it was called from is on top of the stack.
+            frame.kind = FrameKind::Leaf;
+            let mut word = [0; 8];
+            let caller = match self.memory.read_virtual(frame.stack_pointer, &mut word) {
+                Ok(()) => registers.returned_to(u64::from_le_bytes(word)),
+                Err(source) => {
+                    let trouble = StackTrouble::Read { what: What::Stack, module: None, source };
+                    return (frame, Err(StackEnd::Broken(trouble)));
+                }
+            };
+            frame.return_address = Some(VirtAddr(caller.rip));
+            return (frame, Ok((caller, Counter::Return)));
+        }
         let Some(module) = module else {
             let end = if self.is_kernel(program_counter) { StackEnd::NoModule } else { StackEnd::UserMode };
             return (frame, Err(end));

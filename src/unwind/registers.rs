@@ -25,6 +25,13 @@ impl Registers {
         }
     }
 
+    /// The same behind a return to `rip` from code that has done nothing yet.
+    pub(crate) fn returned_to(&self, rip: u64) -> Self {
+        let mut caller = Self { rip, rsp: self.rsp.wrapping_add(8), ..self.clone() };
+        caller.forget_volatile();
+        caller
+    }
+
     /// Forgets what a callee need not have preserved.
     pub(super) fn forget_volatile(&mut self) {
         for register in VOLATILE {

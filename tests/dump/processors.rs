@@ -118,3 +118,20 @@ fn an_image_without_registers_says_so_and_tells_what_the_kernel_kept_as_that() {
     let told = "The registers of processor 1 are those that the kernel kept when it stopped";
     assert_eq!(ended.err.matches(told).count(), 3, "{}", ended.err);
 }
+
+/// A call through a null pointer is where a good many machines stop: its caller is on top of the stack.
+#[test]
+fn a_stack_from_a_null_program_counter_has_the_caller() {
+    let setup = Setup::new();
+    let (dump, symbols) = (setup.dump(), setup.symbols().display().to_string());
+    let asked = |commands: &str| super::program::run(&["-z", &dump, "-y", &symbols, "-c", commands]);
+    let ended = asked("kn = @rsp 0 3; kn = @rsp @rip 3");
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let rows: Vec<&str> = ended.out.lines().filter(|line| line.starts_with("0")).collect();
+    assert!(rows[0].ends_with("     0x0"), "{}", ended.out);
+    // As if the routine's first instruction stood there: the frames above are the same.
+    assert_eq!(rows[1..3], rows[4..6], "{}", ended.out);
+    let ended = asked("k = 0 0");
+    assert_eq!(ended.code, 3, "{}", ended.err);
+    assert!(ended.err.contains("not readable"), "{}", ended.err);
+}
