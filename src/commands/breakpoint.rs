@@ -162,6 +162,9 @@ impl BreakpointOrder {
             return Err(arguments.usage("an address is missing"));
         }
         let whole = arguments.rest();
+        if whole.split_whitespace().next().is_some_and(|it| it.contains('!') && it.ends_with('*')) {
+            return Err(arguments.usage("a pattern is no address: each place is set by itself"));
+        }
         let failed = |source| QueryError::Expression { command: spec.names[0], source };
         let (_, rest) = Expression::parse_prefix(whole).map_err(failed)?;
         let place = whole[..whole.len() - rest.len()].trim().to_owned();
@@ -221,6 +224,10 @@ fn watched(arguments: &mut Arguments<'_>) -> Result<Watched, QueryError> {
         glued => glued,
     };
     let most = if access == Access::Execute { 1 } else { 8 };
+    if size.is_empty() {
+        let example = if access == Access::Execute { "ba e 1 ADDRESS" } else { "ba w 4 ADDRESS" };
+        return Err(arguments.usage(format!("how many bytes: {example}")));
+    }
     let is_size = |size: &u8| size.is_power_of_two() && *size <= most;
     let size = size.parse().ok().filter(is_size).ok_or_else(|| {
         let sizes = if most == 1 { "1" } else { "1, 2, 4 or 8" };
@@ -382,21 +389,18 @@ impl Facts for Breakpoints {
             let (number, place) = (it.number, &it.place);
             let (change, passes) = (if it.enabled { "Disable" } else { "Enable" }, it.passes);
             let counts = format!("{:04x} ({passes:04x})", it.passes_left);
+            let access = match (it.access, it.size) {
+                (Some(access), Some(size)) => format!(" {access} {size} "),
+                _ => "     ".to_owned(),
+            };
             match it.address {
                 Some(address) => {
-                    let access = match (it.access, it.size) {
-                        (Some(access), Some(size)) => format!(" {access} {size} "),
-                        _ => "     ".to_owned(),
-                    };
-                    write!(
-                        out,
-                        "{number:2} {state} {change} Clear  {}{access}{counts} {place}",
-                        context.address(address)
-                    )?;
+                    let at = context.address(address);
+                    write!(out, "{number:2} {state} {change} Clear  {at}{access}{counts} {place}")?;
                 }
                 None => write!(
                     out,
-                    "{number:2} {state}u {change} Clear  {:w$}     {counts} ({place})",
+                    "{number:2} {state}u {change} Clear  {:w$}{access}{counts} ({place})",
                     "",
                     w = context.address(VirtAddr(0)).to_string().len()
                 )?,

@@ -10,7 +10,7 @@
 use kd_protocol::MachineType;
 use kd_protocol::kd::{NtStatus, StateChange};
 
-use super::breakpoints::{BreakpointNews, Entry, Met, MoreSteps, StopCause, Temporary};
+use super::breakpoints::{BreakpointNews, Entry, Met, MoreSteps, StopCause, Table, Temporary};
 use super::error::{AskError, DebugError};
 use super::step_off::{Stepped, step_off};
 use super::stop::{INT3, is_exception, reported};
@@ -216,11 +216,32 @@ impl Debugger {
             }
             self.breakpoints.temporary = aim;
         }
-        Ok(self.go_on(observer))
+        self.go_with_all(observer)
     }
 
-    /// Lets the stopped target run with all breakpoints set.
+    /// The same where nobody is there to be asked: one that cannot be set is told, and the target runs without it.
     pub(super) fn go_on(&mut self, observer: &mut dyn Observer) -> Resumed {
+        match self.go_armed(true, observer) {
+            Ok(resumed) => resumed,
+            Err(_) => unreachable!("it runs without what cannot be set"),
+        }
+    }
+
+    /// Lets the stopped target run with all breakpoints set. Where one cannot be set it stays where it is, as with WinDbg: whoever
+    /// waits for that one would wait for ever.
+    fn go_with_all(&mut self, observer: &mut dyn Observer) -> Result<Resumed, AskError> {
+        self.go_armed(false, observer).map_err(|why| {
+            self.breakpoints.temporary = None;
+            if let Some(control) = self.control() {
+                // What fails here is tried again when the target is let run.
+                let _ = control.clear_breakpoints();
+            }
+            self.memory.forget();
+            AskError::NotRun(why)
+        })
+    }
+
+    fn go_armed(&mut self, runs_without: bool, observer: &mut dyn Observer) -> Result<Resumed, String> {
         self.choose_none();
         let boot = self.source.boot();
         self.breakpoints.begin_boot(boot);
@@ -229,16 +250,16 @@ impl Debugger {
         let is_nothing = wanted.is_empty() && watched.is_empty();
         let at = self.target().zip(self.source.stopped());
         let at = at.map(|(target, change)| target.address(change.program_counter.0));
-        let Some(at) = at.filter(|_| !is_nothing) else { return self.go() };
+        let Some(at) = at.filter(|_| !is_nothing) else { return Ok(self.go()) };
         if self.breakpoints.stops_before(at) {
             match self.step_off() {
                 Stepped::Off => {}
-                Stepped::Elsewhere => return Resumed::Running,
+                Stepped::Elsewhere => return Ok(Resumed::Running),
                 Stepped::Not(resumed) => {
                     if resumed == Resumed::Running {
                         observer.notice(&Notice::Breakpoint(BreakpointNews::NotStepped));
                     }
-                    return resumed;
+                    return Ok(resumed);
                 }
             }
         }
@@ -246,15 +267,26 @@ impl Debugger {
             observer.notice(&Notice::Breakpoint(BreakpointNews::First));
         }
         for address in wanted {
-            self.set_in_code(address, observer);
+            let Err(why) = self.set_in_code(address, observer) else { continue };
+            let address = self.shown(address);
+            if !runs_without {
+                return Err(not_set(&address, &self.breakpoints, &why));
+            }
+            observer.notice(&Notice::Breakpoint(BreakpointNews::NotSet { address, why: &why }));
         }
         if !watched.is_empty()
             && let Some(Err(why)) = self.control().map(|control| control.watch(&watched))
         {
+            if !runs_without {
+                let count = watched.len();
+                return Err(format!(
+                    "no access is watched for, of {count}: {why}; bd takes what is not to be watched for"
+                ));
+            }
             let news = BreakpointNews::NotWatched { count: watched.len(), why: &why };
             observer.notice(&Notice::Breakpoint(news));
         }
-        self.go()
+        Ok(self.go())
     }
 
     /// Looks again for the places of those that have none in this boot.
@@ -287,31 +319,34 @@ impl Debugger {
         step_off(control, self.source.boot(), place, |at| self.breakpoints.stops_before(at))
     }
 
-    fn set_in_code(&mut self, address: VirtAddr, observer: &mut dyn Observer) {
+    fn set_in_code(&mut self, address: VirtAddr, observer: &mut dyn Observer) -> Result<(), BreakpointError> {
         self.memory.forget();
-        let Some(control) = self.control() else { return };
+        let Some(control) = self.control() else { return Ok(()) };
         let mut set = control.set_breakpoint(address);
         // Slots may be taken by a debugger that was killed.
         if matches!(set, Err(BreakpointError::Refused { .. })) && control.breakpoints().is_empty() {
             set = control.clear_every_breakpoint().and_then(|_| control.set_breakpoint(address));
         }
-        let shown = (address, self.stamp().pointer_size.unwrap_or(size_of::<u64>()));
-        if let Err(why) = set {
-            let news = BreakpointNews::NotSet { address: shown, why: &why };
-            return observer.notice(&Notice::Breakpoint(news));
-        }
+        set?;
         self.breakpoints.set.insert(address);
         if self.breakpoints.seen.contains(&address) {
-            return;
+            return Ok(());
         }
-        // The target takes one that it cannot write, and says nothing.
-        let is_written = self.target().is_some_and(|target| is_breakpoint_at(&target, address));
+        // The target takes one that it cannot write, and says nothing. Of what could not be asked nothing is known.
+        let is_written = self.target().and_then(|target| is_breakpoint_at(&target, address));
         self.memory.forget();
-        if is_written {
+        if is_written == Some(true) {
             self.breakpoints.seen.insert(address);
-        } else if self.breakpoints.told.insert(address) {
-            observer.notice(&Notice::Breakpoint(BreakpointNews::NotWritten { address: shown }));
+        } else if is_written == Some(false) && self.breakpoints.told.insert(address) {
+            let address = self.shown(address);
+            observer.notice(&Notice::Breakpoint(BreakpointNews::NotWritten { address }));
         }
+        Ok(())
+    }
+
+    /// An address, and how many bytes pointers have there.
+    fn shown(&self, address: VirtAddr) -> (VirtAddr, usize) {
+        (address, self.stamp().pointer_size.unwrap_or(size_of::<u64>()))
     }
 
     /// Takes out the breakpoints that are set. Why the target stopped; nothing for a pass.
@@ -497,10 +532,29 @@ fn is_by_name(place: &str) -> bool {
     !is_moving && words.any(|it| number(it).is_none())
 }
 
-fn is_breakpoint_at(target: &Target<'_>, address: VirtAddr) -> bool {
+/// Nothing if that is not known.
+fn is_breakpoint_at(target: &Target<'_>, address: VirtAddr) -> Option<bool> {
     let mut byte = [0];
-    let is_read = target.memory().read_virtual(address, &mut byte).is_ok();
-    is_read && (byte == [INT3] || target.kernel().version().machine == MachineType::ARM64)
+    match target.memory().read_virtual(address, &mut byte) {
+        Ok(()) => Some(byte == [INT3] || target.kernel().version().machine == MachineType::ARM64),
+        Err(error) if error.cause.is_of_link() => None,
+        // Its page is away.
+        Err(_) => Some(false),
+    }
+}
+
+/// Why the target stays where it is: whose breakpoint at an address cannot be set, and what helps.
+fn not_set((address, pointer_size): &(VirtAddr, usize), table: &Table, why: &BreakpointError) -> String {
+    let at = format!("{:0width$x}", address.0, width = 2 * pointer_size);
+    match table.at(*address) {
+        Some(entry) => {
+            let number = entry.number;
+            format!(
+                "breakpoint {number} at {at} is not set: {why}; `bd {number}` lets the target run without it"
+            )
+        }
+        None => format!("the breakpoint at {at}, where it is to stop, is not set: {why}"),
+    }
 }
 
 /// True at a breakpoint of a target's own list: what it reports of its code there has no `int 3`. Only x64 targets report that.

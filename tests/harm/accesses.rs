@@ -107,6 +107,7 @@ fn a_new_boot_has_none_until_it_is_let_run() {
     let options = ["-b", "--reattach", "-c", "ba w4 nt!KiBugCheckData; g; bl; g; .echo END"];
     let (mut debugger, target, _) = debugging(&options, OFTEN, Faults::default());
     debugger.wait_for("Waiting for the target to stop by itself");
+    assert!(target.wait_for(MachineState::Running, PATIENCE));
     assert_eq!(target.debug_registers(), 1);
     target.reboot(AtBoot::Runs);
     debugger.wait_for("0: kd> bl");

@@ -133,6 +133,23 @@ fn whatever_else_stops_the_machine_ends_several_steps() {
     is_left_in_peace(&target, &ended);
 }
 
+/// Whoever waits for a breakpoint that is not there would wait for ever.
+#[test]
+fn where_one_cannot_be_set_the_machine_stays_where_it_is() {
+    let many: Vec<_> = (0..33).map(|it| format!("bp nt!KeBugCheckEx+{it:x}")).collect();
+    let commands =
+        format!("g ffff\nr rip\n{}\ng\nr rip\nbc *; g myfault!MyfaultDeviceControl; q", many.join("; "));
+    let (debugger, target, _) = debugging(&["-b", "-c", &commands], OFTEN, Faults::default());
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 1, "{ended:#?}");
+    assert_eq!(said(&ended, "the breakpoint at 000000000000ffff, where it is to stop, is not set").len(), 1);
+    assert_eq!(said(&ended, "lets the target run without it").len(), 1, "{ended:#?}");
+    assert_eq!(said(&ended, "myfault!MyfaultDeviceControl:").len(), 1, "{ended:#?}");
+    let places: Vec<_> = ended.out.lines().filter(|line| line.starts_with("rip=")).collect();
+    assert!(places.len() == 2 && places[0] == places[1], "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
 /// With memory integrity the target takes a breakpoint and writes nothing; a debug register needs no code.
 #[test]
 fn of_code_that_cannot_be_written_it_is_said_that_the_breakpoint_is_not_there() {
@@ -152,7 +169,7 @@ fn of_code_that_cannot_be_written_it_is_said_that_the_breakpoint_is_not_there() 
 
 #[test]
 fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
-    let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w; bc 7; bd x; bp nt \".if (1) { g }\"\ng nosuch!x\nbc *; bl; q";
+    let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w; bc 7; bd x; bp nt \".if (1) { g }\"; bp nt!Ex*; ba e\ng nosuch!x\nbc *; bl; q";
     let (debugger, target, _) = debugging(&["-b", "-c", commands], Duration::ZERO, Faults::default());
     let ended = debugger.finish();
     assert!(
@@ -170,6 +187,8 @@ fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
         "there is no breakpoint with such a number",
         "`x` is no number of a breakpoint",
         "/w \"CONDITION\" stops only where it holds",
+        "a pattern is no address",
+        "how many bytes: ba e 1 ADDRESS",
         "no module called nosuch is loaded",
     ] {
         assert_eq!(said(&ended, wanted).len(), 1, "{wanted}: {ended:#?}");
@@ -199,7 +218,7 @@ fn whoever_is_told_to_end_takes_them_out_of_a_running_machine_too() {
 
 #[test]
 fn a_new_boot_has_none_until_it_is_let_run() {
-    let options = ["-b", "--reattach", "-c", "bp nt!KeBugCheckEx; bp fffff80001234567; g; bl; g; .echo END"];
+    let options = ["-b", "--reattach", "-c", "bp nt!KeBugCheckEx; bp fffff800014846b0; g; bl; g; .echo END"];
     let (mut debugger, target, _) = debugging(&options, OFTEN, Faults::default());
     debugger.wait_for("Waiting for the target to stop by itself");
     target.reboot(AtBoot::Runs);
@@ -282,6 +301,23 @@ fn a_suspended_debugger_leaves_none() {
         debugger.signal("CONT");
         debugger.signal("TERM");
         let ended = debugger.finish();
+        is_left_in_peace(&target, &ended);
+    }
+}
+
+/// The machine goes on printing as it is let run; whoever has pressed Ctrl+Z does not wait for that, and is not left with a program
+/// that stands still if he has thought better of it.
+#[test]
+fn what_is_said_while_it_suspends_itself_is_heeded() {
+    for signals in [&["TSTP", "TERM"][..], &["TSTP", "CONT", "TERM"]] {
+        let options = ["-b", "-c", "bp nt!KeBugCheckEx; g; k"];
+        let (mut debugger, target, _) = debugging(&options, OFTEN, Faults::default());
+        debugger.wait_for("Waiting for the target to stop by itself");
+        assert!(target.wait_for(MachineState::Running, PATIENCE));
+        signals.iter().for_each(|signal| debugger.signal(signal));
+        let ended = debugger.finish();
+        assert_eq!(ended.code, 143, "{signals:?}: {ended:#?}");
+        assert!(ended.after < Duration::from_secs(8), "{signals:?}: {ended:#?}");
         is_left_in_peace(&target, &ended);
     }
 }
