@@ -335,20 +335,23 @@ fn take_return(waiter: &dyn Waiter, hits: &mut Hits, change: &StateChange) {
 }
 
 /// Takes the tag back. A target that runs is stopped for that, and stays so; a use of the tag that comes before is still
-/// counted. What fails here is tried again when the target is let run for good.
-pub(super) fn stop_watching(waiter: &dyn Waiter, hits: &mut Hits) -> Result<(), HitsError> {
-    let Some(control) = waiter.source().control() else { return Ok(()) };
+/// counted. What fails here is tried again when the target is let run for good. False if the target has restarted meanwhile, and
+/// the tag is gone with its boot.
+pub(super) fn stop_watching(waiter: &dyn Waiter, hits: &mut Hits) -> Result<bool, HitsError> {
+    let Some(control) = waiter.source().control() else { return Ok(true) };
     if control.planted().is_none() {
-        return Ok(());
+        return Ok(true);
     }
-    if waiter.source().stopped().is_none() {
-        stop_for_it(waiter, control, hits)?;
+    if waiter.source().stopped().is_none() && !stop_for_it(waiter, control, hits)? {
+        return Ok(false);
     }
     waiter.forget_memory();
-    control.take_back().map_err(HitsError::Plant)
+    control.take_back().map_err(HitsError::Plant)?;
+    Ok(true)
 }
 
-fn stop_for_it(waiter: &dyn Waiter, control: &dyn Control, hits: &mut Hits) -> Result<(), HitsError> {
+/// False if the target restarts instead.
+fn stop_for_it(waiter: &dyn Waiter, control: &dyn Control, hits: &mut Hits) -> Result<bool, HitsError> {
     let (boot, timeout) = (waiter.source().boot(), waiter.break_in_timeout());
     control.request_break_in();
     let deadline = control.deadline_after(timeout);
@@ -359,14 +362,14 @@ fn stop_for_it(waiter: &dyn Waiter, control: &dyn Control, hits: &mut Hits) -> R
                 if let Some(target) = waiter.target().filter(|target| is_hit(&change, target)) {
                     hits.account.add(bare(&change, &target));
                 }
-                return Ok(());
+                return Ok(true);
             }
             Wait::Done(Halt::Prompt(prompt)) => {
                 control.answer_prompt(prompt, Bytes::from_static(IGNORE));
             }
             Wait::Done(Halt::Restarted) => {
                 control.cancel_break_in();
-                return Ok(());
+                return Ok(false);
             }
             wait => {
                 return Err(HitsError::NotReached(control.gave_up_break_in(wait.map(drop), timeout)));

@@ -31,11 +31,11 @@ impl Debugger {
     }
 
     /// Takes the tag back. A target that runs is stopped for that, and stays so; a use of the tag that comes before is still
-    /// counted. What fails here is tried again when the target is let run for good.
+    /// counted. What fails here is tried again when the target is let run for good. False if the target has restarted meanwhile.
     ///
     /// # Errors
     /// [`HitsError`]: the tag is still there.
-    pub fn stop_watching(&self, hits: &mut Hits) -> Result<(), HitsError> {
+    pub fn stop_watching(&self, hits: &mut Hits) -> Result<bool, HitsError> {
         hits::stop_watching(self, hits)
     }
 

@@ -349,7 +349,9 @@ impl<'a> Going<'a> {
         is_wanted: impl Fn(&StateChange) -> bool,
     ) -> Option<Box<StateChange>> {
         let start = Instant::now();
-        let talk = if self.is_hurried() { HURRIED_LATE_STOP } else { LONGEST_TALK };
+        // Whoever has pressed Ctrl+Z waits for his shell.
+        let is_short = self.is_hurried() || self.session.monitor.is_suspending();
+        let talk = if is_short { HURRIED_LATE_STOP } else { LONGEST_TALK };
         let latest = start + time.max(talk);
         let mut deadline = start + time;
         loop {

@@ -17,7 +17,7 @@ use super::progress::ReadProgress;
 use super::report::Report;
 use super::worst::Worst;
 use super::writer::Stream;
-use super::{Shell, ShellObserver};
+use super::{NOT_INTERRUPTED, Shell, ShellObserver};
 use crate::check::{Gate, Limits, Occasion, Verdict, write_error, write_gate, write_junit};
 use crate::commands::verifier::leaks::LeakQuery;
 use crate::commands::{Note, NoteCode, NoteKind, QueryError};
@@ -74,7 +74,7 @@ enum NoGate {
 /// [`ShellError`] if the target cannot be stopped.
 pub fn check(shell: &mut Shell, check: &Check) -> Result<(), ShellError> {
     let start = Instant::now();
-    let (before, interrupts) = (shell.debugger.stats(), shell.watcher.interrupts());
+    let (before, interrupts) = (shell.debugger.stats(), NOT_INTERRUPTED);
     let looked = look(shell, check);
     if let Some(control) = shell.control().filter(|_| shell.watcher.quit().is_some()) {
         control.hurry();

@@ -18,7 +18,7 @@ const TOLD_EVERY: u64 = 100;
 /// [`ShellError`] if the target cannot be stopped, or the session has ended.
 pub fn watch_hits(shell: &mut Shell, options: &HitOptions) -> Result<(), ShellError> {
     let before = shell.debugger.stats();
-    let attached = shell.break_in();
+    let attached = shell.break_in().and_then(|()| shell.unless_interrupted());
     let collected = attached.map(|()| collect(shell, options));
     if let Some(control) = shell.control().filter(|_| shell.watcher.quit().is_some()) {
         control.hurry();
@@ -114,9 +114,13 @@ fn collect(shell: &mut Shell, options: &HitOptions) -> Result<HitReport, AskErro
     }
     // Somebody who has to go lets the target run at once, which takes the tag back too.
     if shell.watcher.quit().is_none() && end != HitEnd::Suspended {
-        let stopped = shell.debugger.stop_watching(&mut hits);
-        if let Err(error) = stopped {
-            shell.report.status(&format!("error: {error}; it is tried again when the target is let run"));
+        match shell.debugger.stop_watching(&mut hits) {
+            Ok(true) => {}
+            // It was silent, or had gone, before anybody heard of it.
+            Ok(false) => end = HitEnd::Restarted,
+            Err(error) => {
+                shell.report.status(&format!("error: {error}; it is tried again when the target is let run"));
+            }
         }
     }
     shell.teller.tell();

@@ -78,6 +78,7 @@ impl Keeper {
 
     /// A suspended debugger answers nothing: the target must not wait for it.
     fn suspend(&self) {
+        let before = self.watcher.continuations();
         if let Some(source) = self.source.upgrade()
             && let Some(control) = source.control()
             && (source.stopped().is_some()
@@ -95,8 +96,9 @@ impl Keeper {
             }
         }
         self.say_last_words();
-        let before = self.watcher.continuations();
-        if self.together.all_are_there.wait().is_leader() {
+        // Whoever has told it meanwhile to go on, or to end, is not left with a program that stands still.
+        let is_wanted = || self.watcher.continuations() == before && self.watcher.quit().is_none();
+        if self.together.all_are_there.wait().is_leader() && is_wanted() {
             // A line may be being typed, in the editor's own mode of the terminal.
             let while_typing = Terminal::as_it_is();
             self.terminal.restore();

@@ -58,7 +58,7 @@ use crate::debugger::{
 };
 use crate::memory::StopId;
 use crate::session::{Quit, Watcher};
-use crate::source::{BootId, Control, IGNORE, Resumed, Source};
+use crate::source::{BootId, BreakInError, Control, IGNORE, Resumed, Source};
 
 pub use after::After;
 use agenda::Agenda;
@@ -81,6 +81,8 @@ const LOG: &str = "verikd.log";
 /// What is paid beside commands.
 const STOP: &str = "(stop)";
 const RESUME: &str = "(resume)";
+/// How often Ctrl+C has been pressed before a run begins: what comes while its target is attached to is of the run.
+const NOT_INTERRUPTED: u64 = 0;
 /// A step that takes longer is told to be waited for.
 const STEP: Duration = Duration::from_millis(500);
 
@@ -173,6 +175,14 @@ impl Shell {
     #[must_use]
     pub const fn ended_by(&self) -> Option<Quit> {
         self.ended_by
+    }
+
+    /// Whoever presses Ctrl+C while the target is being attached to, stopped and asked who it is wants nothing done with it.
+    fn unless_interrupted(&self) -> Result<(), ShellError> {
+        match self.watcher.interrupts() {
+            NOT_INTERRUPTED => Ok(()),
+            _ => Err(DebugError::BreakIn(BreakInError::Interrupted).into()),
+        }
     }
 
     /// Stops the target and says where.

@@ -17,7 +17,7 @@ use super::told::Told;
 use super::watch::{Silent, may_pass, wait_until};
 use super::worst::Worst;
 use super::writer::Stream;
-use super::{Shell, ShellObserver};
+use super::{NOT_INTERRUPTED, Shell, ShellObserver};
 use crate::commands::pool::growth::{PoolGrowth, Suspect, TagGrowth};
 use crate::commands::pool::owner::OwnerQuery;
 use crate::commands::pool::used::{PoolUsed, Total, UsedQuery};
@@ -106,7 +106,7 @@ fn stop_and_ask<Q: Query>(shell: &mut Shell, query: &Q) -> Asked<Q::Facts> {
 impl Seen {
     fn look_again_and_again(&mut self, shell: &mut Shell, watch: &PoolWatch) -> Result<(), ShellError> {
         let query = UsedQuery { verbose: true, dated: true, ..UsedQuery::default() };
-        let interrupts = shell.watcher.interrupts();
+        let interrupts = NOT_INTERRUPTED;
         let start = Instant::now();
         let mut due = start;
         for look in 1.. {

@@ -19,7 +19,7 @@ use super::own_line::{OwnLine, own_line};
 use super::told::Told;
 use super::worst::Worst;
 use super::writer::Stream;
-use super::{Shell, ShellObserver};
+use super::{NOT_INTERRUPTED, Shell, ShellObserver};
 use crate::commands::verifier::leaks::{LeakQuery, LeakReport};
 use crate::debugger::{Answered, AskError, DebugError, Stats, StopsOver};
 use crate::leaks::{
@@ -150,7 +150,7 @@ enum Asked {
 }
 
 fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Result<(), ShellError> {
-    let interrupts = shell.watcher.interrupts();
+    let interrupts = NOT_INTERRUPTED;
     let start = Instant::now();
     let mut due = start;
     for look in 1.. {

@@ -220,6 +220,36 @@ fn a_new_boot_watches_for_no_tag() {
     is_left_in_peace(&target, &ended);
 }
 
+/// One that vanishes, and of whose new boot nobody hears before the time is over, has not been watched for all of it.
+#[test]
+fn a_machine_that_is_another_one_at_the_end_is_no_end_of_the_time() {
+    let (mut debugger, target, port) = waiting(&["--json", "--for", "4s"], 1);
+    drop(target);
+    let target = leaking(port, Duration::from_millis(100), Faults::default());
+    debugger.wait_for("The target restarted and is connected again");
+    let ended = debugger.finish();
+    assert_eq!((ended.code, &answer(&ended)["end"]), (3, &Value::from("restarted")), "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
+/// Ctrl+C while it is attached to is heeded as any other.
+#[test]
+fn ctrl_c_while_it_attaches_ends_it_before_the_tag_is_set() {
+    for line in ["Connected to", "Kernel base"] {
+        let port = free_port();
+        let mut debugger = hits(port, &["--tag", "Leak"]);
+        debugger.wait_for("Waiting for a target");
+        let slow = Faults { round_trip: Duration::from_millis(20), ..Faults::default() };
+        let target = leaking(port, Duration::from_millis(100), slow);
+        debugger.wait_for(line);
+        debugger.signal("INT");
+        let ended = debugger.finish();
+        assert_eq!(ended.code, 130, "{line}: {ended:#?}");
+        assert!(!ended.err.contains("waiting for uses of the tag"), "{line}: {ended:#?}");
+        is_left_in_peace(&target, &ended);
+    }
+}
+
 #[test]
 fn another_stop_ends_it_and_is_told() {
     for bug_check in [false, true] {

@@ -24,7 +24,7 @@ pub use self::record::Event;
 use self::record::{Asked, Record, base};
 use super::own_line::OwnLine;
 use super::worst::Worst;
-use super::{Shell, ShellObserver};
+use super::{NOT_INTERRUPTED, Shell, ShellObserver};
 use crate::commands::NoteKind;
 use crate::debugger::{AskError, DebugError, Stop};
 use crate::plan::{Happening, Plan, Planned, PlannedTarget, Then, decoded};
@@ -117,7 +117,7 @@ pub fn run(shell: &mut Shell, plan: &Plan, target: &PlannedTarget) -> TargetRun 
     let start = Instant::now();
     let mut running = Running {
         folder: plan.out.join(&target.name),
-        interrupts: shell.watcher.interrupts(),
+        interrupts: NOT_INTERRUPTED,
         due: target
             .on
             .iter()
