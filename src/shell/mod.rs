@@ -111,6 +111,8 @@ pub struct Shell {
     announced: Option<(BootId, StopId)>,
     /// How often Ctrl+C had been pressed when the target was let run last.
     interrupts_at_go: u64,
+    /// The stop, and its boot, of which it was said when the target was left that it may still stand.
+    warned_at: Option<(BootId, StopId)>,
     /// What the breakpoint that the target stopped at is to have run.
     commands: Option<String>,
     /// Files that answers have, and that may not be written yet.
@@ -138,6 +140,7 @@ impl Shell {
             last_event: None,
             announced: None,
             interrupts_at_go: 0,
+            warned_at: None,
             commands: None,
             unwritten: Vec::new(),
         }
@@ -650,7 +653,12 @@ impl Shell {
         }
         let resumed = self.debugger.leave();
         self.teller.tell();
-        self.resumed(&resumed);
+        // Whoever leaves twice, to end a script and at its end, warns once.
+        let place = Some(self.place());
+        if self.warned_at != place {
+            self.resumed(&resumed);
+        }
+        self.warned_at = place.filter(|_| matches!(resumed, Resumed::MayBeStopped(_)));
         self.count(RESUME, before);
         for (what, stats) in std::mem::take(&mut self.paid_beside) {
             self.report.cost_beside(what, stats, self.debugger.stamp());
