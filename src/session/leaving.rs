@@ -92,7 +92,21 @@ impl Session {
 
     /// Lets the target run for good: also one that stops again at once, as long as that takes. Nothing is done if this
     /// session does not hold it.
+    ///
+    /// Who suspends the program and who ends it may do so at once: one after the other, or each would undo what the other does.
     pub(super) fn leave_for_good(&self) -> Resumed {
+        let is_alone = |state: &mut State| {
+            let is_free = !std::mem::replace(&mut state.is_being_left, true);
+            is_free.then_some(())
+        };
+        // One who takes as long as nobody should is not waited for.
+        let _ = self.monitor.wait_to_the_end(Instant::now() + LONGEST_TALK, is_alone);
+        let left = self.leave_alone();
+        self.monitor.update(|state| state.is_being_left = false);
+        left
+    }
+
+    fn leave_alone(&self) -> Resumed {
         if self.monitor.get(|state| state.has_left) {
             // What was tried with the whole patience is not tried again: no stop has come since.
             return self.with_what_stays(Going::new(self).without_stop());

@@ -147,6 +147,8 @@ pub(super) struct State {
     wakes: u64,
     interrupted: bool,
     pub(super) interrupts: u64,
+    /// Somebody lets the target run for good.
+    pub(super) is_being_left: bool,
     suspends: bool,
     pub(super) suspensions: u64,
     /// How often the program went on after one.
@@ -298,6 +300,7 @@ impl Default for Monitor {
             wakes: 0,
             interrupted: false,
             interrupts: 0,
+            is_being_left: false,
             suspends: false,
             suspensions: 0,
             continuations: 0,

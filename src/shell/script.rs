@@ -64,8 +64,8 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
     let mut stops_next_boot = false;
     let mut is_whole = true;
     loop {
-        // Whoever has set breakpoints and let the target run waits for them, also at the end of the script.
-        let waits = is_waiting && shell.debugger.has_breakpoints();
+        // Whoever has set breakpoints and let the target run, or steps, waits for that, also at the end of the script.
+        let waits = is_waiting && (shell.debugger.has_breakpoints() || shell.debugger.is_stepping());
         let Some(next) = agenda.next().or_else(|| waits.then(Next::nothing)) else { break };
         let (command, begins_line) = match next {
             Next::Command { text, begins_line } => (text, begins_line),
@@ -239,6 +239,9 @@ fn wait_for_stop(
             Wait::Done(Halt::Stopped(_)) => {
                 // It may have been stopped to take something out of it before the program is suspended.
                 watcher.wait_out_suspension();
+                if let Some(quit) = watcher.quit() {
+                    return Ok(Some(Ended::Told(quit)));
+                }
                 shell.announce_stop()?;
                 // A pass of a breakpoint is gone on from.
                 if shell.is_stopped() {
