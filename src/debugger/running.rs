@@ -124,6 +124,12 @@ impl Debugger {
         self.breakpoints.has_enabled()
     }
 
+    /// True if a processor carries out one instruction.
+    #[must_use]
+    pub const fn is_tracing(&self) -> bool {
+        self.breakpoints.is_stepping
+    }
+
     /// True if the target runs to the end of a step, or to an address.
     #[must_use]
     pub const fn is_stepping(&self) -> bool {

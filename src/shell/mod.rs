@@ -30,6 +30,7 @@ mod report;
 mod rest;
 pub mod run;
 pub mod script;
+mod stops;
 mod teller;
 mod terminal;
 mod told;
@@ -53,16 +54,13 @@ use crate::commands::{
     OwnTime, QueryError, Restarting, Run, SessionEnds, StopsInForce, Style, WritesAllowed, named_file,
     text_of,
 };
-use crate::debugger::{
-    Answered, AskError, DebugError, Debugger, Notice, Observer, ShortStops, Stats, StopsOver,
-};
+use crate::debugger::{Answered, AskError, DebugError, Debugger, Notice, Observer, ShortStops, Stats};
 use crate::memory::StopId;
 use crate::session::{Quit, Watcher};
 use crate::source::{BootId, BreakInError, Control, IGNORE, Resumed, Source};
 
 pub use after::After;
 use agenda::Agenda;
-use doubt::may_be_stopped;
 pub use error::ShellError;
 pub use format::Format;
 pub use keeper::{keep, keep_each};
@@ -78,9 +76,6 @@ pub use writer::{Drained, Transcript, Writer};
 
 /// A log file that has no name.
 const LOG: &str = "verikd.log";
-/// What is paid beside commands.
-const STOP: &str = "(stop)";
-const RESUME: &str = "(resume)";
 /// How often Ctrl+C has been pressed before a run begins: what comes while its target is attached to is of the run.
 const NOT_INTERRUPTED: u64 = 0;
 /// A step that takes longer is told to be waited for.
@@ -188,113 +183,6 @@ impl Shell {
         }
     }
 
-    /// Stops the target and says where.
-    ///
-    /// # Errors
-    /// [`ShellError`].
-    pub fn break_in(&mut self) -> Result<(), ShellError> {
-        let before = self.debugger.stats();
-        let stop = self.debugger.break_in(&mut ShellObserver { report: &self.report, teller: &self.teller });
-        self.teller.tell();
-        self.announced = Some(self.place());
-        let announced = self.announce(stop.map(Some));
-        self.count(STOP, before);
-        announced
-    }
-
-    /// Stops the target for as long as it takes to say who it is, and lets it run.
-    ///
-    /// # Errors
-    /// [`ShellError`].
-    pub fn identify(&mut self) -> Result<(), ShellError> {
-        let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
-        let identified = self.debugger.identify(&mut observer);
-        self.teller.tell();
-        if let Err(DebugError::NotResumed(_)) = identified {
-            self.worst = Worst::MayBeStopped;
-        }
-        Ok(identified?)
-    }
-
-    /// Says why and where the target is stopped, each stop once.
-    ///
-    /// # Errors
-    /// [`ShellError`].
-    fn announce_stop(&mut self) -> Result<(), ShellError> {
-        loop {
-            let place = self.place();
-            if self.announced == Some(place) || self.source().stopped().is_none() {
-                return Ok(());
-            }
-            // Each stop is tried once; one that follows while this one is looked at is another.
-            self.announced = Some(place);
-            let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
-            let before = self.debugger.stats();
-            let stop = self.debugger.present_stop(self.may_go_on(), &mut observer);
-            self.teller.tell();
-            let announced = self.announce(stop);
-            self.count(STOP, before);
-            announced?;
-            self.step_on();
-        }
-    }
-
-    /// Makes the next of several steps, unless somebody wants to have the target stopped.
-    fn step_on(&mut self) {
-        let left = self.debugger.steps_left();
-        if left == 0 || !self.is_stopped() {
-            return;
-        }
-        if !self.may_go_on() {
-            self.debugger.drop_steps();
-            return self.report.status(&format!("{left:#x} further steps are not made"));
-        }
-        let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
-        match self.debugger.step_on(&mut observer) {
-            Ok(resumed) => self.resumed(&resumed),
-            Err(error) => {
-                self.worst = self.worst.max(Worst::Failed);
-                self.report.status(&format!("error: {left:#x} further steps are not made: {error}"));
-            }
-        }
-    }
-
-    /// Shows and keeps what was paid since `before` beside commands: a machine pays for its whole stop.
-    fn count(&mut self, what: &'static str, before: Stats) {
-        let stats = self.debugger.stats().since(before);
-        if stats.requests > 0 {
-            if self.report.keeps_cost_beside() {
-                self.paid_beside.push((what, stats));
-            } else {
-                self.report.cost_beside(what, stats, self.debugger.stamp());
-            }
-            let need = self.debugger.take_need();
-            self.debugger.costs_mut().add(what, stats, need, Vec::new());
-        }
-    }
-
-    fn announce(
-        &mut self,
-        stop: Result<Option<crate::debugger::Stop>, DebugError>,
-    ) -> Result<(), ShellError> {
-        if let Some(stop) = stop? {
-            let event = report::event_of(&stop);
-            let (symbol, at) = (stop.symbol.to_string(), self.debugger.stamp().unix_ms);
-            let last = LastEvent::new(event, stop.change.processor, stop.program_counter, symbol, at);
-            self.last_event = Some(last).filter(|_| !report::is_nowhere(&stop));
-            let commands = self.debugger.commands_at(stop.cause);
-            // Whoever has pressed Ctrl+C wants to have the target stopped.
-            self.commands = commands.filter(|_| self.may_go_on());
-            self.report.stop(&stop, self.teller.take_fatal_text());
-        }
-        Ok(())
-    }
-
-    /// Which stop of which boot is the present one.
-    fn place(&self) -> (BootId, StopId) {
-        (self.source().boot(), self.source().stop())
-    }
-
     /// Shows the prompt and a command as if it had been typed, and runs it.
     pub fn run_echoed(&mut self, command: &str) -> After {
         let prompt = self.prompt_text();
@@ -391,20 +279,6 @@ impl Shell {
             self.unwritten.clear();
             let watcher = &self.watcher;
             let _ = self.report.writer().drain(|| !watcher.is_interrupted() && !watcher.is_budget_spent());
-        }
-    }
-
-    /// A question whose stops were short ends in another stop than it was asked in. That is no news if it was broken in for
-    /// the question; a machine that stopped by itself has something to say.
-    fn see_last_stop(&mut self) {
-        match self.debugger.stops_over() {
-            StopsOver { stops: 0, .. } => {}
-            StopsOver { by_itself: false, .. } => self.announced = Some(self.place()),
-            StopsOver { by_itself: true, .. } => {
-                if let Err(error) = self.announce_stop() {
-                    self.report.status(&format!("error: {error}"));
-                }
-            }
         }
     }
 
@@ -610,66 +484,6 @@ impl Shell {
 
     fn never_runs(&self, command: &str) -> AskError {
         AskError::NeverRuns { command: command.to_owned(), place: self.source().place() }
-    }
-
-    /// Lets the target run as a command wants it.
-    fn go_on(&mut self, command: ControlCommand, arguments: &str) -> Result<Resumed, AskError> {
-        // Whoever presses Ctrl+C from here on wants no pass of a breakpoint to let it run again.
-        self.interrupts_at_go = self.watcher.interrupts();
-        let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
-        let resumed = match command {
-            ControlCommand::Go => self.debugger.go_to(arguments, &mut observer)?,
-            step => self.debugger.step(step, arguments, &mut observer)?,
-        };
-        self.resumed(&resumed);
-        Ok(resumed)
-    }
-
-    /// True unless somebody wanted to stop the target since it was let run.
-    fn may_go_on(&self) -> bool {
-        let is_break_in = self.control().is_some_and(Control::is_break_in);
-        !is_break_in && self.watcher.interrupts() == self.interrupts_at_go && self.watcher.quit().is_none()
-    }
-
-    /// What a breakpoint that the target has come by is to have run.
-    fn take_commands(&mut self) -> Option<String> {
-        self.commands.take()
-    }
-
-    /// Lets the target run, if it is stopped.
-    pub fn go(&mut self) -> Resumed {
-        let resumed = self.debugger.go();
-        self.resumed(&resumed);
-        resumed
-    }
-
-    /// Lets the target run for good, and says so loudly if nobody knows whether it does.
-    pub fn leave(&mut self) {
-        let before = self.debugger.stats();
-        // Whoever has to go at once asks nothing more.
-        if self.ended_by.is_none() && self.watcher.quit().is_none() {
-            let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
-            self.debugger.take_left_away(&mut observer);
-        }
-        let resumed = self.debugger.leave();
-        self.teller.tell();
-        // Whoever leaves twice, to end a script and at its end, warns once.
-        let place = Some(self.place());
-        if self.warned_at != place {
-            self.resumed(&resumed);
-        }
-        self.warned_at = place.filter(|_| matches!(resumed, Resumed::MayBeStopped(_)));
-        self.count(RESUME, before);
-        for (what, stats) in std::mem::take(&mut self.paid_beside) {
-            self.report.cost_beside(what, stats, self.debugger.stamp());
-        }
-    }
-
-    fn resumed(&mut self, resumed: &Resumed) {
-        if let Resumed::MayBeStopped(why) = resumed {
-            self.worst = Worst::MayBeStopped;
-            self.report.status(&may_be_stopped(self.source(), why));
-        }
     }
 
     /// What the stopped target was not asked because it does not answer.

@@ -64,8 +64,9 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
     let mut stops_next_boot = false;
     let mut is_whole = true;
     loop {
-        // Whoever has set breakpoints and let the target run, or steps, waits for that, also at the end of the script.
-        let waits = is_waiting && (shell.debugger.has_breakpoints() || shell.debugger.is_stepping());
+        // Whoever has set breakpoints and let the target run waits for them, also at the end of the script; an instruction is over
+        // at once.
+        let waits = is_waiting && (shell.debugger.has_breakpoints() || shell.debugger.is_tracing());
         let Some(next) = agenda.next().or_else(|| waits.then(Next::nothing)) else { break };
         let (command, begins_line) = match next {
             Next::Command { text, begins_line } => (text, begins_line),

@@ -233,6 +233,12 @@ impl Writer {
         self.0.lock().failure()
     }
 
+    /// True if whoever read either stream has gone away.
+    pub(super) fn is_unread(&self) -> bool {
+        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        self.0.lock().streams.iter().any(|stream| stream.error.as_ref().is_some_and(is_gone))
+    }
+
     /// A file that was asked for with an answer could not be written.
     pub(super) fn lacks_file(&self) {
         self.0.lock().lacks_file = true;

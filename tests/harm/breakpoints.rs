@@ -124,6 +124,12 @@ fn whatever_else_stops_the_machine_ends_several_steps() {
     assert_eq!(said(&ended, "Breakpoint 0 hit").len(), 1, "{ended:#?}");
     assert!(ended.out.contains("00 fff"), "{ended:#?}");
     is_left_in_peace(&target, &ended);
+    // At the end of a script they are made too.
+    let (debugger, target, _) =
+        debugging(&["-b", "-c", "g myfault!MyfaultDeviceControl; t 3"], OFTEN, Faults::default());
+    let ended = debugger.finish();
+    assert_eq!((ended.code, said(&ended, "myfault!MyfaultDeviceControl+0x").len()), (0, 3), "{ended:#?}");
+    is_left_in_peace(&target, &ended);
     // Ctrl+C.
     let (mut debugger, target, _) = debugging(&["-b", "-c", "t 100000; k 1"], OFTEN, Faults::default());
     debugger.wait_for("nt!DbgBreakPointWithStatus+0x1:");
