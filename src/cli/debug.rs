@@ -575,7 +575,7 @@ fn attach_and_ask(
 
 /// True if somebody pressed Ctrl+C, or wants the program to end.
 fn is_interrupted(shell: &Shell) -> bool {
-    shell.watcher().interrupts() > 0 || shell.watcher().quit().is_some()
+    shell.watcher().was_interrupted() || shell.watcher().quit().is_some()
 }
 
 /// The script of `-c`, `-cf` or a standard input that is no terminal.

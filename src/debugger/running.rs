@@ -10,7 +10,7 @@
 use kd_protocol::MachineType;
 use kd_protocol::kd::{NtStatus, StateChange};
 
-use super::breakpoints::{BreakpointNews, Entry, Met, MoreSteps, StopCause, Table, Temporary};
+use super::breakpoints::{BreakpointNews, Entry, Met, MoreSteps, StopCause, Temporary};
 use super::error::{AskError, DebugError};
 use super::step_off::{Stepped, step_off};
 use super::stop::{INT3, is_exception, reported};
@@ -39,6 +39,27 @@ enum Way<'a> {
     Over,
     /// Until the function returns.
     Out,
+}
+
+/// What came of setting all that the target is to stop at.
+enum Armament {
+    /// It is set, but for these.
+    Set(Vec<Lack>),
+    /// The instruction where it stood was not over, or led elsewhere.
+    Gone(Resumed),
+}
+
+/// Something that could not be set.
+enum Lack {
+    Breakpoint {
+        address: VirtAddr,
+        why: BreakpointError,
+    },
+    /// Everything that debug registers are to watch for.
+    Watches {
+        count: usize,
+        why: BreakpointError,
+    },
 }
 
 impl Debugger {
@@ -225,47 +246,64 @@ impl Debugger {
         self.go_with_all(observer)
     }
 
-    /// The same where nobody is there to be asked: one that cannot be set is told, and the target runs without it.
-    pub(super) fn go_on(&mut self, observer: &mut dyn Observer) -> Resumed {
-        match self.go_armed(true, observer) {
-            Ok(resumed) => resumed,
-            Err(_) => unreachable!("it runs without what cannot be set"),
-        }
-    }
-
     /// Lets the stopped target run with all breakpoints set. Where one cannot be set it stays where it is, as with WinDbg: whoever
     /// waits for that one would wait for ever.
     fn go_with_all(&mut self, observer: &mut dyn Observer) -> Result<Resumed, AskError> {
-        self.go_armed(false, observer).map_err(|why| {
-            self.breakpoints.temporary = None;
-            if let Some(control) = self.control() {
-                // What fails here is tried again when the target is let run.
-                let _ = control.clear_breakpoints();
-            }
-            self.memory.forget();
-            AskError::NotRun(why)
-        })
+        let lacks = match self.arm(observer) {
+            Armament::Gone(resumed) => return Ok(resumed),
+            Armament::Set(lacks) => lacks,
+        };
+        let Some(first) = lacks.first() else { return Ok(self.go()) };
+        let why = self.why_it_stays(first);
+        self.breakpoints.temporary = None;
+        if let Some(control) = self.control() {
+            // What fails here is tried again when the target is let run.
+            let _ = control.clear_breakpoints();
+        }
+        self.memory.forget();
+        Err(AskError::NotRun(why))
     }
 
-    fn go_armed(&mut self, runs_without: bool, observer: &mut dyn Observer) -> Result<Resumed, String> {
+    /// The same where nobody is there to be asked: what cannot be set is told, and the target runs without it.
+    pub(super) fn go_on(&mut self, observer: &mut dyn Observer) -> Resumed {
+        let lacks = match self.arm(observer) {
+            Armament::Gone(resumed) => return resumed,
+            Armament::Set(lacks) => lacks,
+        };
+        for lack in lacks {
+            let news = match &lack {
+                Lack::Breakpoint { address, why } => {
+                    BreakpointNews::NotSet { address: self.shown(*address), why }
+                }
+                Lack::Watches { count, why } => BreakpointNews::NotWatched { count: *count, why },
+            };
+            observer.notice(&Notice::Breakpoint(news));
+        }
+        self.go()
+    }
+
+    /// Sets everything that the stopped target is to stop at when it is let run, behind the instruction where it stands at one.
+    fn arm(&mut self, observer: &mut dyn Observer) -> Armament {
         self.choose_none();
         let boot = self.source.boot();
         self.breakpoints.begin_boot(boot);
         self.resolve_again(observer);
         let (wanted, watched) = (self.breakpoints.wanted(), self.breakpoints.watched());
-        let is_nothing = wanted.is_empty() && watched.is_empty();
+        let mut lacks = Vec::new();
         let at = self.target().zip(self.source.stopped());
         let at = at.map(|(target, change)| target.address(change.program_counter.0));
-        let Some(at) = at.filter(|_| !is_nothing) else { return Ok(self.go()) };
+        let Some(at) = at.filter(|_| !wanted.is_empty() || !watched.is_empty()) else {
+            return Armament::Set(lacks);
+        };
         if self.breakpoints.stops_before(at) {
             match self.step_off() {
                 Stepped::Off => {}
-                Stepped::Elsewhere => return Ok(Resumed::Running),
+                Stepped::Elsewhere => return Armament::Gone(Resumed::Running),
                 Stepped::Not(resumed) => {
                     if resumed == Resumed::Running {
                         observer.notice(&Notice::Breakpoint(BreakpointNews::NotStepped));
                     }
-                    return Ok(resumed);
+                    return Armament::Gone(resumed);
                 }
             }
         }
@@ -273,26 +311,35 @@ impl Debugger {
             observer.notice(&Notice::Breakpoint(BreakpointNews::First));
         }
         for address in wanted {
-            let Err(why) = self.set_in_code(address, observer) else { continue };
-            let address = self.shown(address);
-            if !runs_without {
-                return Err(not_set(&address, &self.breakpoints, &why));
+            if let Err(why) = self.set_in_code(address, observer) {
+                lacks.push(Lack::Breakpoint { address, why });
             }
-            observer.notice(&Notice::Breakpoint(BreakpointNews::NotSet { address, why: &why }));
         }
         if !watched.is_empty()
             && let Some(Err(why)) = self.control().map(|control| control.watch(&watched))
         {
-            if !runs_without {
-                let count = watched.len();
-                return Err(format!(
-                    "no access is watched for, of {count}: {why}; bd takes what is not to be watched for"
-                ));
-            }
-            let news = BreakpointNews::NotWatched { count: watched.len(), why: &why };
-            observer.notice(&Notice::Breakpoint(news));
+            lacks.push(Lack::Watches { count: watched.len(), why });
         }
-        Ok(self.go())
+        Armament::Set(lacks)
+    }
+
+    /// What keeps the target where it is, and what helps.
+    fn why_it_stays(&self, lack: &Lack) -> String {
+        let (address, why) = match lack {
+            Lack::Watches { count, why } => {
+                return format!(
+                    "no access is watched for, of {count}: {why}; bd takes what is not to be watched for"
+                );
+            }
+            Lack::Breakpoint { address, why } => (*address, why),
+        };
+        let at = format!("{:0width$x}", address.0, width = 2 * self.shown(address).1);
+        match self.breakpoints.at(address) {
+            Some(Entry { number, .. }) => format!(
+                "breakpoint {number} at {at} is not set: {why}; `bd {number}` lets the target run without it"
+            ),
+            None => format!("the breakpoint at {at}, where it is to stop, is not set: {why}"),
+        }
     }
 
     /// Looks again for the places of those that have none in this boot.
@@ -546,20 +593,6 @@ fn is_breakpoint_at(target: &Target<'_>, address: VirtAddr) -> Option<bool> {
         Err(error) if error.cause.is_of_link() => None,
         // Its page is away.
         Err(_) => Some(false),
-    }
-}
-
-/// Why the target stays where it is: whose breakpoint at an address cannot be set, and what helps.
-fn not_set((address, pointer_size): &(VirtAddr, usize), table: &Table, why: &BreakpointError) -> String {
-    let at = format!("{:0width$x}", address.0, width = 2 * pointer_size);
-    match table.at(*address) {
-        Some(entry) => {
-            let number = entry.number;
-            format!(
-                "breakpoint {number} at {at} is not set: {why}; `bd {number}` lets the target run without it"
-            )
-        }
-        None => format!("the breakpoint at {at}, where it is to stop, is not set: {why}"),
     }
 }
 

@@ -27,7 +27,7 @@ pub fn may_write(path: &Path) -> io::Result<()> {
             format!("{} is being read, and is not written over", path.display()),
         ));
     }
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let folder = folder_of(path);
     if !folder.is_dir() {
         let why = format!("there is no folder {}", folder.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, why));
@@ -57,8 +57,7 @@ pub fn whole_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
     let of_link = if path.is_symlink() { Some(path.canonicalize()?) } else { None };
     let path = of_link.as_deref().unwrap_or(path);
     may_write(path)?;
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".verikd-").tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".verikd-").tempfile_in(folder_of(path))?;
     {
         let mut buffered = BufWriter::new(file.as_file_mut());
         fill(&mut buffered)?;
@@ -71,6 +70,10 @@ pub fn whole_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 #[cfg(test)]

@@ -29,6 +29,12 @@ impl Watcher {
         Ok(Self(monitor))
     }
 
+    /// True if Ctrl+C was pressed since the program began, also while its target was still being attached to.
+    #[must_use]
+    pub fn was_interrupted(&self) -> bool {
+        self.interrupts() > 0
+    }
+
     /// Has the program end after this long, counted from now.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use super::progress::ReadProgress;
 use super::report::Report;
 use super::worst::Worst;
 use super::writer::Stream;
-use super::{NOT_INTERRUPTED, Shell, ShellObserver};
+use super::{Shell, ShellObserver};
 use crate::check::{Gate, Limits, Occasion, Verdict, write_error, write_gate, write_junit};
 use crate::commands::verifier::leaks::LeakQuery;
 use crate::commands::{Note, NoteCode, NoteKind, QueryError};
@@ -74,7 +74,7 @@ enum NoGate {
 /// [`ShellError`] if the target cannot be stopped.
 pub fn check(shell: &mut Shell, check: &Check) -> Result<(), ShellError> {
     let start = Instant::now();
-    let (before, interrupts) = (shell.debugger.stats(), NOT_INTERRUPTED);
+    let before = shell.debugger.stats();
     let looked = look(shell, check);
     if let Some(control) = shell.control().filter(|_| shell.watcher.quit().is_some()) {
         control.hurry();
@@ -88,7 +88,7 @@ pub fn check(shell: &mut Shell, check: &Check) -> Result<(), ShellError> {
         took: start.elapsed(),
         frozen: Duration::from_micros(cost.frozen_us),
     };
-    if shell.watcher.quit().is_some() || shell.watcher.interrupts() != interrupts {
+    if shell.watcher.quit().is_some() || shell.watcher.was_interrupted() {
         shell.ended_by = shell.watcher.quit().or(Some(Quit::Signal(Signal::Interrupt)));
     }
     match looked {

@@ -76,8 +76,6 @@ pub use writer::{Drained, Transcript, Writer};
 
 /// A log file that has no name.
 const LOG: &str = "verikd.log";
-/// How often Ctrl+C has been pressed before a run begins: what comes while its target is attached to is of the run.
-const NOT_INTERRUPTED: u64 = 0;
 /// A step that takes longer is told to be waited for.
 const STEP: Duration = Duration::from_millis(500);
 
@@ -177,9 +175,9 @@ impl Shell {
 
     /// Whoever presses Ctrl+C while the target is being attached to, stopped and asked who it is wants nothing done with it.
     fn unless_interrupted(&self) -> Result<(), ShellError> {
-        match self.watcher.interrupts() {
-            NOT_INTERRUPTED => Ok(()),
-            _ => Err(DebugError::BreakIn(BreakInError::Interrupted).into()),
+        match self.watcher.was_interrupted() {
+            false => Ok(()),
+            true => Err(DebugError::BreakIn(BreakInError::Interrupted).into()),
         }
     }
 

@@ -17,7 +17,7 @@ use super::told::Told;
 use super::watch::{Silent, may_pass, wait_until};
 use super::worst::Worst;
 use super::writer::Stream;
-use super::{NOT_INTERRUPTED, Shell, ShellObserver};
+use super::{Shell, ShellObserver};
 use crate::commands::pool::growth::{PoolGrowth, Suspect, TagGrowth};
 use crate::commands::pool::owner::OwnerQuery;
 use crate::commands::pool::used::{PoolUsed, Total, UsedQuery};
@@ -106,7 +106,6 @@ fn stop_and_ask<Q: Query>(shell: &mut Shell, query: &Q) -> Asked<Q::Facts> {
 impl Seen {
     fn look_again_and_again(&mut self, shell: &mut Shell, watch: &PoolWatch) -> Result<(), ShellError> {
         let query = UsedQuery { verbose: true, dated: true, ..UsedQuery::default() };
-        let interrupts = NOT_INTERRUPTED;
         let start = Instant::now();
         let mut due = start;
         for look in 1.. {
@@ -115,7 +114,7 @@ impl Seen {
             let resumed = shell.go();
             let frozen = Duration::from_micros(shell.debugger.stats().since(before).frozen_us);
             self.count(frozen);
-            let is_told_to_end = shell.watcher.interrupts() != interrupts || shell.watcher.quit().is_some();
+            let is_told_to_end = shell.watcher.was_interrupted() || shell.watcher.quit().is_some();
             if !self.take(asked, frozen, is_told_to_end, watch, shell)? {
                 return Ok(());
             }
@@ -129,7 +128,7 @@ impl Seen {
             if watch.length.is_some_and(|length| due.duration_since(start) > length) {
                 return Ok(());
             }
-            if wait_until(shell, due, interrupts)? {
+            if wait_until(shell, due)? {
                 // Whoever ends a watch by Ctrl+C has asked for the suspects, too; who ends the program has not.
                 self.can_stop = shell.watcher.quit().is_none() && shell.source().stopped().is_none();
                 return Ok(());

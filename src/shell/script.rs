@@ -7,7 +7,7 @@ use super::after::After;
 use super::agenda::{Agenda, Next};
 use super::error::ShellError;
 use super::worst::Worst;
-use super::{NOT_INTERRUPTED, STEP, Shell};
+use super::{STEP, Shell};
 use crate::session::{Quit, Signal, Watcher};
 use crate::source::{BootId, Control, Halt, IGNORE, Step, Wait};
 
@@ -57,7 +57,8 @@ pub fn run_script(shell: &mut Shell, script: &Script) -> Result<(), ShellError> 
 fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
     let (source, watcher) = (Arc::clone(shell.debugger.source()), shell.watcher.clone());
     let mut agenda = Agenda::of(&script.text);
-    let mut interrupts = NOT_INTERRUPTED;
+    // What comes while the target is attached to is of the script.
+    let mut interrupts = 0;
     let mut boot = source.boot();
     let suspensions = watcher.suspensions();
     let mut is_waiting = !shell.is_stopped();

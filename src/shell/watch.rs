@@ -19,7 +19,7 @@ use super::own_line::{OwnLine, own_line};
 use super::told::Told;
 use super::worst::Worst;
 use super::writer::Stream;
-use super::{NOT_INTERRUPTED, Shell, ShellObserver};
+use super::{Shell, ShellObserver};
 use crate::commands::verifier::leaks::{LeakQuery, LeakReport};
 use crate::debugger::{Answered, AskError, DebugError, Stats, StopsOver};
 use crate::leaks::{
@@ -150,7 +150,6 @@ enum Asked {
 }
 
 fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Result<(), ShellError> {
-    let interrupts = NOT_INTERRUPTED;
     let start = Instant::now();
     let mut due = start;
     for look in 1.. {
@@ -160,7 +159,7 @@ fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Re
         shell.see_last_stop();
         let resumed = shell.go();
         let cost = shell.debugger.stats().since(before);
-        let is_told_to_end = shell.watcher.interrupts() != interrupts || shell.watcher.quit().is_some();
+        let is_told_to_end = shell.watcher.was_interrupted() || shell.watcher.quit().is_some();
         if !seen.take(asked, cost, stood_still(cost, over), is_told_to_end, watch, shell)? {
             return Ok(());
         }
@@ -185,7 +184,7 @@ fn look_again_and_again(shell: &mut Shell, watch: &Watch, seen: &mut Seen) -> Re
         if watch.length.is_some_and(|length| due.duration_since(start) > length) {
             return Ok(());
         }
-        if wait_until(shell, due, interrupts)? {
+        if wait_until(shell, due)? {
             return Ok(());
         }
     }
@@ -211,7 +210,7 @@ fn stop_and_ask(shell: &mut Shell, watch: &Watch) -> Asked {
 }
 
 /// Waits while the target runs. True if the watch ends.
-pub(super) fn wait_until(shell: &mut Shell, due: Instant, interrupts: u64) -> Result<bool, ShellError> {
+pub(super) fn wait_until(shell: &mut Shell, due: Instant) -> Result<bool, ShellError> {
     let mut standing = shell.watcher.standing();
     loop {
         shell.teller.tell();
@@ -220,7 +219,7 @@ pub(super) fn wait_until(shell: &mut Shell, due: Instant, interrupts: u64) -> Re
             shell.ended_by = Some(quit);
             return Ok(true);
         }
-        if shell.watcher.interrupts() != interrupts {
+        if shell.watcher.was_interrupted() {
             return Ok(true);
         }
         if shell.source().stopped().is_some() {

@@ -24,7 +24,7 @@ pub use self::record::Event;
 use self::record::{Asked, Record, base};
 use super::own_line::OwnLine;
 use super::worst::Worst;
-use super::{NOT_INTERRUPTED, Shell, ShellObserver};
+use super::{Shell, ShellObserver};
 use crate::commands::NoteKind;
 use crate::debugger::{AskError, DebugError, Stop};
 use crate::plan::{Happening, Plan, Planned, PlannedTarget, Then, decoded};
@@ -117,7 +117,6 @@ pub fn run(shell: &mut Shell, plan: &Plan, target: &PlannedTarget) -> TargetRun 
     let start = Instant::now();
     let mut running = Running {
         folder: plan.out.join(&target.name),
-        interrupts: NOT_INTERRUPTED,
         due: target
             .on
             .iter()
@@ -181,7 +180,6 @@ struct Running<'a> {
     heard: Arc<Heard>,
     folder: PathBuf,
     start: Instant,
-    interrupts: u64,
     /// When each interval is over; nothing for what is no interval.
     due: Vec<Option<Instant>>,
     events: u64,
@@ -277,7 +275,7 @@ impl Running<'_> {
     }
 
     fn is_told(&self) -> Result<(), Ended> {
-        let interrupted = self.shell.watcher.interrupts() != self.interrupts;
+        let interrupted = self.shell.watcher.was_interrupted();
         let interrupt = interrupted.then_some(Quit::Signal(Signal::Interrupt));
         self.shell.watcher.quit().or(interrupt).map_or(Ok(()), |quit| Err(Ended::Told(quit)))
     }

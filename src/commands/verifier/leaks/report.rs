@@ -253,11 +253,8 @@ pub(in crate::commands) fn boot_of(target: &Target<'_>, asks_time: bool) -> Boot
         let Clocks { system_time, up_time, .. } = Clocks::read(target);
         system_time.zip(up_time).and_then(|(system, up)| system.checked_sub(up))
     };
-    let boot_time = match target.address_of("nt!KeBootTime") {
-        _ if !asks_time => None,
-        Ok(at) => read(at),
-        Err(_) => by_clocks(),
-    };
+    let read_time = || target.address_of("nt!KeBootTime").map_or_else(|_| by_clocks(), read);
+    let boot_time = asks_time.then(read_time).flatten();
     BootIdentity {
         build: version.build.into(),
         kernel_base: HexNumber(target.address(version.base.0).0),
