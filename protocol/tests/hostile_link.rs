@@ -27,6 +27,11 @@ fn a_second_resume_does_not_let_the_next_stop_go() {
 }
 
 #[test]
+fn a_module_event_like_the_one_before_is_told_as_another() {
+    play(Start::Connected, &[nag(Nag::LoadSymbols, 0, 1), nag(Nag::LoadSymbols, 0, 1)]);
+}
+
+#[test]
 fn file_requests_do_not_keep_a_request_open() {
     play(Start::Stopped, &[read(), read(), nag(Nag::OpenFile, 400_000, 100)]);
 }

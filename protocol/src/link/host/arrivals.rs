@@ -243,6 +243,7 @@ impl HostLink {
 
     pub(super) fn state_change(&mut self, now: Instant, change: StateChange, payload: &Bytes) {
         let is_same = self.stop_payload.as_ref() == Some(payload);
+        let mut is_announced_again = false;
         if self.is_continuing() {
             let is_probing = self.resuming.is_some_and(|it| it.is_probing());
             // Nothing made a target say so again that has not run in between: it stands at the same place once more, as one does
@@ -262,6 +263,7 @@ impl HostLink {
                 // Whether it ran in between is not known, and does not matter: it is to be resumed again.
                 self.reliable.take_back_continue(now);
                 self.left_stop();
+                is_announced_again = is_same;
             } else {
                 self.reliable.continued(now);
                 self.resumed(now);
@@ -279,7 +281,7 @@ impl HostLink {
                 false => Manipulate::continue_with(NtStatus::DBG_CONTINUE, self.dr7),
             };
             self.send_continue(now, &request, false);
-            if is_same {
+            if is_announced_again {
                 return;
             }
             self.tell(if change.is_reboot() {
