@@ -29,7 +29,7 @@ use verikd::shell::{
 use verikd::source::{BreakInError, Source};
 use verikd::symbols::store::{Limits, SymbolPath, SymbolSource, default_store};
 use verikd::trace::{TraceConfig, TraceNews};
-use verikd::vm::{Attention, VmConfig, VmPlace, VmSource};
+use verikd::vm::{Attention, VmConfig, VmError, VmPlace, VmSource};
 
 use super::exit::{FAILED, USAGE, fail};
 use super::prompt_answer::PromptAnswer;
@@ -407,8 +407,13 @@ fn run_vm(options: &Options, place: &str, work: &Work) -> u8 {
         Ok(source) => Arc::new(source),
         Err(error) => {
             work.cannot(&place.to_string(), &format!("{place}: {error}"), &report);
+            let mut worst = Worst::Failed;
+            if let VmError::MayBeStopped { why, .. } = &error {
+                report.may_be_stopped(&place.to_string(), Some(VmSource::LAST_RESORT), why);
+                worst = Worst::MayBeStopped;
+            }
             let interrupted = (watcher.interrupts() > 0).then_some(Quit::Signal(Signal::Interrupt));
-            return ended(&watcher, &report, Worst::Failed, watcher.quit().or(interrupted), work.codes());
+            return ended(&watcher, &report, worst, watcher.quit().or(interrupted), work.codes());
         }
     };
     report.status(&format!("{place}: {}", source.what()));

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Weak};
 use std::time::Duration;
 
-use super::doubt::may_be_stopped;
 use super::report::Report;
 use super::terminal::Terminal;
 use super::worst::{Codes, Worst, exit_code_of};
@@ -92,7 +91,7 @@ impl Keeper {
                     self.report
                         .status("Suspended; the target runs meanwhile. Ctrl+C breaks in again afterwards");
                 }
-                Resumed::MayBeStopped(why) => self.report.status(&may_be_stopped(&*source, &why)),
+                Resumed::MayBeStopped(why) => self.report.source_may_be_stopped(&*source, &why),
             }
         }
         self.say_last_words();
@@ -120,7 +119,7 @@ impl Keeper {
             && let Some(Resumed::MayBeStopped(why)) = source.control().map(Control::leave)
         {
             self.together.is_one_in_doubt.store(true, Ordering::Release);
-            self.report.status(&may_be_stopped(&*source, &why));
+            self.report.source_may_be_stopped(&*source, &why);
         }
         self.say_last_words();
         // Whoever is first must not end the program before the others have let their machines run.

@@ -1,6 +1,5 @@
 //! The shell's part in a stop and in a going: what is said of it, what it has cost, what follows.
 
-use super::doubt::may_be_stopped;
 use super::error::ShellError;
 use super::worst::Worst;
 use super::{Shell, ShellObserver, report};
@@ -195,7 +194,7 @@ impl Shell {
     pub(super) fn resumed(&mut self, resumed: &Resumed) {
         if let Resumed::MayBeStopped(why) = resumed {
             self.worst = Worst::MayBeStopped;
-            self.report.status(&may_be_stopped(self.source(), why));
+            self.report.source_may_be_stopped(self.source(), why);
         }
     }
 }

@@ -66,6 +66,14 @@ pub enum VmError {
     /// It could not be read.
     #[error("the virtual machine cannot be read: {0}")]
     Read(ReadCause),
+    /// It was paused, and its monitor has not confirmed that it runs again.
+    #[error("{error}")]
+    MayBeStopped {
+        /// Why it cannot be opened.
+        error: Box<Self>,
+        /// Why it may still stand still.
+        why: String,
+    },
 }
 
 fn advice(error: &io::Error) -> &'static str {

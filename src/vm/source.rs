@@ -45,6 +45,9 @@ struct VmMemory {
 }
 
 impl VmSource {
+    /// What lets a machine run whose monitor has not confirmed that it does.
+    pub const LAST_RESORT: &'static str = "tell its monitor cont (virsh resume, or cont at QEMU's own prompt); a machine that is off needs nothing";
+
     /// Connects to the monitor at `place`, pauses the machine, finds its kernel, and lets it run on.
     ///
     /// # Errors
@@ -54,10 +57,12 @@ impl VmSource {
         let (is_running, status) =
             machine.monitor().is_running().map_err(super::monitor::of("query-status"))?;
         let found = machine.find();
-        let described = machine.describe();
+        let described = found.and_then(|kernel| Ok((kernel, machine.describe().map_err(VmError::Read)?)));
         machine.rest();
-        let kernel = found?;
-        let change = described.map_err(VmError::Read)?;
+        let (kernel, change) = described.map_err(|error| match machine.let_go() {
+            None => error,
+            Some(why) => VmError::MayBeStopped { error: error.into(), why },
+        })?;
         let state = if is_running {
             "it runs, and is paused only while it is read".into()
         } else {
@@ -245,7 +250,7 @@ impl Control for VmSource {
 
     /// Whoever attaches to a machine that is paused leaves it so.
     fn last_resort(&self) -> &'static str {
-        "tell its monitor cont (virsh resume, or cont at QEMU's own prompt); a machine that is off needs nothing"
+        Self::LAST_RESORT
     }
 
     fn hurry(&self) {}

@@ -146,6 +146,8 @@ impl Machine {
             Some(kernel) => is_reset || !kernel.is_still_there()?,
         };
         if is_another {
+            // What has gone away has no image there either.
+            self.monitor().is_running()?;
             state.kernel = None;
             state.boot += 1;
             return Err(ReadCause::TargetRestarted);
@@ -306,7 +308,7 @@ impl Machine {
         let processors = self.processors(&mut state).map_err(VmError::Read)?.to_vec();
         let (roads, closed) =
             ram::roads(&self.monitor, &self.ranges).map_err(of("reading of where its RAM is"))?;
-        let mut why = VmError::NoRam;
+        let mut why = None;
         for ram in roads {
             let watched: Arc<dyn PhysicalMemory> = Arc::new(Watched {
                 physical: Arc::clone(&ram.physical),
@@ -327,14 +329,17 @@ impl Machine {
                     } else {
                         format!(" (RAM: {})", closed.join("; "))
                     };
-                    why = VmError::NoKernel(format!("{none}{closed}"));
+                    why = Some(format!("{none}{closed}"));
                 }
             }
             if self.config.attention.is_interrupted() {
                 return Err(VmError::Read(ReadCause::Interrupted));
             }
         }
-        Err(why)
+        let Some(why) = why else { return Err(VmError::NoRam) };
+        // Nothing is found in what has gone away.
+        self.monitor().is_running().map_err(of("query-status"))?;
+        Err(VmError::NoKernel(why))
     }
 
     fn kernel(&self, state: &mut State) -> Result<Arc<Kernel>, ReadCause> {

@@ -156,6 +156,11 @@ impl Guest {
         self.folder.path()
     }
 
+    /// The line that the debugger has to the monitor.
+    pub(crate) fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
     /// Another client of the monitor that the debugger is told of.
     pub(crate) fn another_client(&self) -> Qmp {
         Qmp::connect(&self.folder.path().join("debugger"))

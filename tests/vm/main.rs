@@ -203,6 +203,37 @@ fn a_machine_that_goes_away_while_it_is_read_is_told_as_that() {
     assert!(ended.err.contains("To let it run, tell its monitor cont"), "{}", ended.err);
 }
 
+/// Whatever is being asked when the line breaks: nothing is made of it, and a machine that is left paused is told.
+#[test]
+fn a_line_that_breaks_anywhere_makes_no_claim_about_the_machine() {
+    let Some(mut guest) = Guest::start(Backing::Private, Line::Tcp) else { return };
+    let question = ["-c", "!verifier 3 myfault.sys; vertarget"];
+    let whole = ask(&guest, &question);
+    assert_eq!(whole.code, 0, "{}", whole.err);
+    let commands = guest.relay().commands();
+    // A few in each part of a session: attaching, the search for the kernel, the second pause and its looks, the question, the end.
+    let each =
+        (2..commands).step_by(commands / 24).chain((commands / 2..commands).rev().step_by(commands / 48));
+    for broken in each {
+        guest.relay().break_behind(Some(broken));
+        let ended = ask(&guest, &question);
+        guest.relay().break_behind(None);
+        assert_ne!(ended.code, 0, "behind {broken} of {commands} commands: {}", ended.err);
+        for claim in ["restarted", "no Windows kernel is found", "not found", "Page not present"] {
+            assert!(!ended.err.contains(claim), "behind {broken} of {commands} commands: {}", ended.err);
+        }
+        if guest.status() == "paused" {
+            assert!(
+                ended.err.contains("may still stand still"),
+                "behind {broken} of {commands}: {}",
+                ended.err
+            );
+            assert_eq!(ended.code, 4, "behind {broken} of {commands}: {}", ended.err);
+            guest.execute("cont", json!({}));
+        }
+    }
+}
+
 /// `g` waits until the machine is stopped by somebody else, who has the right to.
 #[test]
 fn after_g_the_next_stop_is_somebody_elses() {
