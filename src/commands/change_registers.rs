@@ -18,7 +18,7 @@ use super::error::QueryError;
 use super::schema::Schema;
 use super::spec::{Category, CommandSpec, Glued, Run, Takes};
 use crate::output;
-use crate::target::{Note, NoteCode, RegisterPlace, Target, VirtAddr};
+use crate::target::{Note, NoteCode, RegisterPlace, Target, VirtAddr, pseudo_register};
 
 /// Found by the equals sign in its arguments: to look at registers is another command of the same name.
 pub(super) static COMMAND: CommandSpec = CommandSpec {
@@ -73,7 +73,10 @@ fn run(text: &str, target: &Target<'_>) -> Found {
         let Some((name, value)) = change.split_once('=') else {
             return Err(arguments.usage(format!("`{}` is no REGISTER=VALUE", change.trim())));
         };
-        let name = name.trim().trim_start_matches('@').to_ascii_lowercase();
+        let mut name = name.trim().trim_start_matches('@').to_ascii_lowercase();
+        if let Some(real) = name.strip_prefix('$').and_then(|name| pseudo_register(machine, name)) {
+            name = real.to_owned();
+        }
         if name.starts_with('$') {
             let problem = format!(
                 "`{name}` is a variable of WinDbg's scripts, which are not carried out here: it is not set"
@@ -90,9 +93,10 @@ fn run(text: &str, target: &Target<'_>) -> Found {
         let value = arguments.expression(target)?;
         arguments.end()?;
         if place.bits < 64 && value >> place.bits != 0 && (value as i64) >> (place.bits - 1) != -1 {
-            return Err(
-                arguments.usage(format!("{value:#x} does not fit {name}, which has {} bits", place.bits))
-            );
+            return Err(arguments.usage(format!(
+                "{value:#x} does not fit {name}, which has {}",
+                output::counted(place.bits.into(), "bit")
+            )));
         }
         values.push((name, place, value & (u64::MAX >> (64 - place.bits))));
     }

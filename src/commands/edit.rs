@@ -120,7 +120,9 @@ fn words(spec: &'static CommandSpec, text: &str, target: &Target<'_>, unit: usiz
         // A negative number is as wide as every other.
         let is_wider = unit < 8 && value >> (8 * unit) != 0 && (value as i64) >> (8 * unit - 1) != -1;
         if is_wider {
-            return Err(arguments.usage(format!("{value:#x} does not fit {unit} bytes")));
+            return Err(
+                arguments.usage(format!("{value:#x} does not fit {}", output::counted(unit as u64, "byte")))
+            );
         }
         bytes.extend_from_slice(&value.to_le_bytes()[..unit]);
         if bytes.len() > MOST {

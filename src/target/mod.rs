@@ -64,7 +64,7 @@ pub use note::{Note, NoteCode, NoteKind, Notes};
 pub use patience::is_over;
 pub use progress::Progress;
 pub use record::{Layout, Record, Records};
-pub use register_place::RegisterPlace;
+pub use register_place::{RegisterPlace, pseudo_register};
 pub use registers::{Register, Registers};
 pub use searched::Searched;
 pub use sparse::SparseBytes;

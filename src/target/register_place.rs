@@ -35,6 +35,22 @@ const X86: [(&str, usize); 9] = [
 const FLAGS: [(&str, u32); 8] =
     [("cf", 0), ("pf", 2), ("af", 4), ("zf", 6), ("sf", 7), ("if", 9), ("df", 10), ("of", 11)];
 
+/// The register that WinDbg calls `$ip`, `$csp` or `$retreg` (without the dollar sign here), whatever the machine.
+#[must_use]
+pub fn pseudo_register(machine: MachineType, name: &str) -> Option<&'static str> {
+    let [ip, csp, retreg] = match machine {
+        MachineType::ARM64 => ["pc", "sp", "x0"],
+        MachineType::I386 => ["eip", "esp", "eax"],
+        _ => ["rip", "rsp", "rax"],
+    };
+    match name {
+        "ip" => Some(ip),
+        "csp" => Some(csp),
+        "retreg" => Some(retreg),
+        _ => None,
+    }
+}
+
 impl RegisterPlace {
     /// Of the register that is called so, in any case: general ones and their parts, the program counter, the flags. Segments,
     /// debug registers and those of floating point have none here.

@@ -75,8 +75,7 @@ fn nothing_is_written_that_nobody_has_allowed() {
 fn a_register_that_was_written_is_what_everything_shows() {
     let setup = Setup::new();
     let _target = setup.target(&[]);
-    let script =
-        "r rbx; r rbx=1122334455667788, zf=0; r bl=ff; r rbx, zf; ? @rbx; ~1s; r rbx=5; r rbx; ~0s; r rbx";
+    let script = "r rbx; r rbx=1122334455667788, zf=0; r bl=ff; r rbx, zf; ? @rbx; ~1s; r rbx=5; r rbx; ~0s; r rbx; r $csp=fffff80012345670, $retreg=7; r rsp, rax";
     let finished = setup.debug(&["-b", "--write", "-c", script]);
     assert_eq!(finished.code, 0, "{}{}", finished.out, finished.err);
     let lines: Vec<&str> = finished.out.lines().filter(|line| !line.contains("kd>")).collect();
@@ -86,7 +85,8 @@ fn a_register_that_was_written_is_what_everything_shows() {
             "rbx=11223344556677ff zf=0",
             "Evaluate expression: 1234605616436508671 = 11223344`556677ff",
             "rbx=0000000000000005",
-            "rbx=11223344556677ff"
+            "rbx=11223344556677ff",
+            "rsp=fffff80012345670 rax=0000000000000007"
         ]
     );
 }
@@ -97,7 +97,7 @@ fn a_wrong_line_changes_nothing() {
     let _target = setup.target(&[]);
     let wrong = [
         ("eb fffffa8005400000", "a value is missing"),
-        ("eb fffffa8005400000 1 100", "0x100 does not fit 1 bytes"),
+        ("eb fffffa8005400000 1 100", "0x100 does not fit 1 byte\n"),
         ("ew fffffa8005400000 1 x!y", "x"),
         ("ed fffffa8005400000 123456789", "does not fit 4 bytes"),
         ("ea fffffa8005400000 x", "the text stands in quotes"),

@@ -1,9 +1,7 @@
 //! The value of an expression in a target.
 
-use kd_protocol::MachineType;
-
 use super::tree::{Binary, ExpressionCause, ExpressionError, Node, Place, Unary};
-use crate::target::{Target, TargetError, VirtAddr};
+use crate::target::{Target, TargetError, VirtAddr, pseudo_register};
 
 pub(super) fn value(node: &Node, text: &str, target: &Target<'_>) -> Result<u64, ExpressionError> {
     match node {
@@ -38,16 +36,10 @@ fn register(place: &Place, text: &str, target: &Target<'_>) -> Result<u64, Expre
 
 /// The value of a register of the debugger's own.
 fn pseudo(place: &Place, text: &str, target: &Target<'_>) -> Result<u64, ExpressionError> {
-    let [ip, csp, retreg] = match target.kernel().version().machine {
-        MachineType::ARM64 => ["pc", "sp", "x0"],
-        MachineType::I386 => ["eip", "esp", "eax"],
-        _ => ["rip", "rsp", "rax"],
-    };
-    let real = |name: &str| register(&Place { name: name.to_owned(), at: place.at }, text, target);
+    if let Some(real) = pseudo_register(target.kernel().version().machine, &place.name) {
+        return register(&Place { name: real.to_owned(), at: place.at }, text, target);
+    }
     match place.name.as_str() {
-        "ip" => real(ip),
-        "csp" => real(csp),
-        "retreg" => real(retreg),
         "ptrsize" => Ok(target.pointer_size() as u64),
         "pagesize" => Ok(0x1000),
         "p" => {
