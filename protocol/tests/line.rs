@@ -171,6 +171,57 @@ fn every_reply_belongs_to_its_request_however_noisy_the_line() {
 }
 
 #[test]
+fn each_stop_behind_a_continue_is_told_and_each_request_executed_once() {
+    // Some packet of nearly every question is damaged.
+    let noisy = Noise { lost: 3e-4, flipped: 3e-4, inserted: 3e-4, cut: 1e-4 };
+    let seeds = std::env::var("VERIKD_SEEDS").map_or(40, |it| it.parse().expect("VERIKD_SEEDS is a number"));
+    for seed in 0..seeds {
+        let mut line = Line::new(seed, noisy);
+        line.steps = true;
+        line.stop_target();
+        let mut asked = Vec::new();
+        for step in 1..40 {
+            let at = 0x1000 + step * 0x1111;
+            let read = Manipulate::read_virtual(VirtAddr(at), 256);
+            match line.ask(read.clone()) {
+                Event::Replied(_, reply) => {
+                    assert!(reply.data == memory_at(at, 256), "seed {seed}: other bytes")
+                }
+                other => panic!("seed {seed}: {other:?}"),
+            }
+            asked.push(read);
+            line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+            asked.push(Manipulate::continue2(NtStatus::DBG_CONTINUE));
+            // A stop that comes instead is to be left like the last one.
+            assert_eq!(line.leave(), Event::Resumed, "seed {seed}");
+            let Event::Stopped(stop) = line.wait_for("stop", |it| matches!(it, Event::Stopped(_))) else {
+                unreachable!()
+            };
+            assert_eq!((*stop).encode(), breakpoint(step + 1).encode(), "seed {seed}: a stop was not told");
+            assert_eq!(line.executed, asked, "seed {seed}");
+        }
+        line.steps = false;
+        line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+        assert_eq!(line.leave(), Event::Resumed, "seed {seed}");
+        assert!(line.target.is_running(), "seed {seed}: still stopped");
+    }
+}
+
+#[test]
+fn a_reply_that_is_too_long_for_its_line_does_not_keep_the_target_stopped() {
+    for seed in 0..20 {
+        let mut line = Line::new(seed, CLEAN);
+        line.stop_target();
+        line.noise = Noise { flipped: 2e-3, ..CLEAN };
+        let asked = line.host.request(line.now, Manipulate::read_virtual(VirtAddr(0x1000), 3900));
+        line.wait_for("end of a request", |it| end_of(it) == Some(asked));
+        line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+        assert_eq!(line.leave(), Event::Resumed, "seed {seed}");
+        assert!(line.target.is_running(), "seed {seed}: still stopped");
+    }
+}
+
+#[test]
 fn a_boot_goes_on_through_prints_and_modules_with_the_debugger_there_first() {
     let mut line = Line::new(5, CLEAN);
     line.target.print(line.now, Bytes::from_static(b"booting\n"));
@@ -356,11 +407,11 @@ fn no_continue_and_no_reset_has_a_byte_that_stops_a_running_target() {
     line.is_mute = true;
     line.sent.clear();
     line.host.resume(line.now, NtStatus::DBG_CONTINUE);
-    line.run_for(seconds(3));
+    line.run_for(seconds(2));
     let executed: Vec<ApiNumber> = line.executed.iter().map(|it| it.api_number).collect();
-    assert_eq!(executed, [ApiNumber::CONTINUE2], "repeated continues meet a running target");
+    assert_eq!(executed, [ApiNumber::CONTINUE2], "what follows it meets a running target");
     let sent = packets(&line.sent);
-    assert!(sent.len() > 2 && sent.iter().any(|it| it.starts_with("RESET")), "{sent:?}");
+    assert!(sent.iter().any(|it| it.starts_with("RESET")), "{sent:?}");
     assert!(!line.sent.contains(&BREAK_IN), "a running target looks at each byte");
 }
 

@@ -247,3 +247,20 @@ fn breakpoints_registers_steps_and_hits_work_over_it() {
     target.wait_for("Runs on");
     target.wait_for("leaked");
 }
+
+/// A damaged acknowledgement, and the report of the next stop damaged too, must not leave the machine at a stop that nobody knows of.
+#[test]
+fn steps_over_a_line_that_damages_bytes_end_with_the_machine_running() {
+    let run = |seed: u32| {
+        let line = Line::new();
+        let seed = seed.to_string();
+        let noisy = ["--noise", "0.0003", "--seed", &seed, "--processors", "4", "--leak-every", "400ms"];
+        let mut target = line.target(&noisy);
+        let script = "bp /1 nt!ExAllocatePoolWithTag; g; gu; t 4; t 4; t 4; p 3; t 4; r rip";
+        let ended = line.debug("", &["-b", "-c", script, "--stop-timeout", "20s"]).finish();
+        assert_eq!(ended.code, 0, "seed {seed}: {}", ended.err);
+        assert!(ended.out.contains("rip="), "seed {seed}: {}", ended.out);
+        target.runs_on();
+    };
+    std::thread::scope(|scope| [21, 26, 27, 31].map(|seed| scope.spawn(move || run(seed))).map(drop));
+}

@@ -115,6 +115,13 @@ impl Running {
         self.seen_before(wanted);
     }
 
+    /// Of a simulated machine: waits until it has run for a second from now on. One that is stopped has no heartbeat.
+    pub fn runs_on(&mut self) {
+        while self.err.try_recv().is_ok() {}
+        self.wait_for("up ");
+        self.wait_for("up ");
+    }
+
     /// The lines before the first that contains `wanted`.
     pub fn seen_before(&mut self, wanted: &str) -> Vec<String> {
         self.lines_to(wanted).0

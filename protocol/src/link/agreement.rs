@@ -17,15 +17,25 @@ use std::time::{Duration, Instant};
 const ASKS: u32 = 4;
 /// The second RESET follows after this long, the third after twice as long.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// What a target sends behind its RESET is here within this, or it has nothing to send.
-const FOLLOWS_WITHIN: Duration = Duration::from_millis(500);
+/// What a target sends behind its RESET, and behind the next if that was asked for too, is here within this of whatever came
+/// last, or it has nothing to send: it sends again what was damaged after half a second.
+const FOLLOWS_WITHIN: Duration = Duration::from_millis(1000);
+/// What is damaged again and again for this long is given up: the next packet of this side makes the other side forget it, and
+/// is asked for again. Otherwise a reply that is too long for its line would keep a machine from being let run.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
     Asked { asks: u32, again_at: Instant },
-    Answered { until: Instant },
+    Answered { until: Instant, at_latest: Instant },
     Agreed,
+}
+
+impl State {
+    fn answered(now: Instant) -> Self {
+        Self::Answered { until: now + FOLLOWS_WITHIN, at_latest: now + GIVEN_UP_AFTER }
+    }
 }
 
 /// See the module's page.
@@ -55,6 +65,11 @@ impl Agreement {
         self.state == State::Agreed
     }
 
+    /// True while no RESET of this side has been answered.
+    pub(super) const fn is_asked(&self) -> bool {
+        matches!(self.state, State::Asked { .. })
+    }
+
     /// True once the other side has answered a RESET, until its next packet.
     pub(super) const fn is_answered(&self) -> bool {
         matches!(self.state, State::Answered { .. })
@@ -77,9 +92,16 @@ impl Agreement {
         true
     }
 
+    /// The other side has gone on, and hears no RESET.
+    pub(super) fn stop_asking(&mut self) {
+        if self.is_asked() {
+            self.state = State::Open;
+        }
+    }
+
     /// Whoever was asked could not hear it. True if a RESET is to be sent for those that were lost.
     pub(super) fn ask_again(&mut self, now: Instant) -> bool {
-        let was_asked = matches!(self.state, State::Asked { .. });
+        let was_asked = self.is_asked();
         if was_asked {
             self.state = State::Asked { asks: 1, again_at: now + ASK_AGAIN };
             self.unanswered += 1;
@@ -87,11 +109,12 @@ impl Agreement {
         was_asked
     }
 
-    /// A RESET arrived. True if it is to be answered.
+    /// A RESET arrived. True if it is to be answered, which may be answered in its turn: no sum covers the type of an ACK, so
+    /// that it can look like a RESET that nobody sent.
     pub(super) fn reset(&mut self, now: Instant) -> bool {
-        self.state = State::Answered { until: now + FOLLOWS_WITHIN };
+        self.state = State::answered(now);
         let is_answer = self.unanswered > 0;
-        self.unanswered = self.unanswered.saturating_sub(1);
+        self.unanswered = if is_answer { self.unanswered - 1 } else { 1 };
         !is_answer
     }
 
@@ -103,13 +126,17 @@ impl Agreement {
     }
 
     /// The other side has begun to count anew by itself. A RESET that is on its way to it will be answered all the same.
-    pub(super) fn synchronised(&mut self) {
-        self.state = State::Agreed;
+    pub(super) fn synchronised(&mut self, now: Instant) {
+        self.state = match self.unanswered {
+            0 => State::Agreed,
+            _ => State::answered(now),
+        };
     }
 
-    /// A data packet of the other side was dealt with. True if both agree thereby.
+    /// A data packet of the other side was dealt with. True if both agree thereby. A RESET that is still on its way would make
+    /// the other side begin once more, behind what is sent now.
     pub(super) fn packet_followed(&mut self) -> bool {
-        let follows = self.is_answered();
+        let follows = self.is_answered() && self.unanswered == 0;
         if follows {
             self.state = State::Agreed;
         }
@@ -118,8 +145,8 @@ impl Agreement {
 
     /// Bytes arrive: the other side is not silent.
     pub(super) fn heard(&mut self, now: Instant) {
-        if let State::Answered { until } = &mut self.state {
-            *until = now + FOLLOWS_WITHIN;
+        if let State::Answered { until, at_latest } = &mut self.state {
+            *until = (now + FOLLOWS_WITHIN).min(*at_latest);
         }
     }
 
@@ -134,8 +161,9 @@ impl Agreement {
                 self.unanswered += 1;
                 Due::SendReset
             }
-            State::Answered { until } if until <= now => {
-                self.state = State::Agreed;
+            // Whatever was unanswered was lost.
+            State::Answered { until, .. } if until <= now => {
+                *self = Self::AGREED;
                 Due::Agreed
             }
             _ => Due::Nothing,
@@ -145,7 +173,7 @@ impl Agreement {
     pub(super) const fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Asked { again_at, .. } => Some(again_at),
-            State::Answered { until } => Some(until),
+            State::Answered { until, .. } => Some(until),
             State::Open | State::Agreed => None,
         }
     }

@@ -30,6 +30,22 @@ pub(super) struct Outgoing {
     pub(super) is_slow: bool,
 }
 
+impl Outgoing {
+    /// More comes than its acknowledgement.
+    pub(super) fn has_reply(&self) -> bool {
+        matches!(&self.purpose, Purpose::Request(_, request) if request.api_number.has_reply())
+    }
+
+    /// The target runs once it has taken it.
+    pub(super) fn ends_stop(&self) -> bool {
+        match &self.purpose {
+            Purpose::Request(_, request) => request.api_number.ends_stop(),
+            Purpose::Continue => true,
+            Purpose::Answer => false,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) outgoing: Outgoing,

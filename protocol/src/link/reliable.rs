@@ -10,8 +10,8 @@
 //! Hands packets down, never sealed bytes: a retransmission keeps its id and takes a new KDNET sequence.
 //!
 //! The same over both carriers; where their rules differ, [`Dialect`] and [`Agreement`] say how. Over KDNET a request sent
-//! again makes the target repeat a lost reply. Over a stream it makes the target believe that its reply arrived, and so a
-//! lost reply is asked for with RESET. Source: PROTOCOL.md 7 and 14.
+//! again makes the target repeat a lost reply. Over a stream it makes the target believe that its reply arrived, or its next
+//! stop; so nothing is sent twice there, and whatever is missing is asked for with RESET. Source: PROTOCOL.md 7 and 14.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -23,12 +23,10 @@ use super::dialect::Dialect;
 use super::event::{RequestError, RequestId};
 use super::in_flight::{InFlight, Outgoing, Purpose};
 use super::round_trip::RoundTrip;
-use crate::kd::{Manipulate, Packet, PacketId, PacketType};
+use crate::kd::{Manipulate, Packet, PacketId, PacketType, Payload};
 
 /// Silent transmissions after which a RESET goes before the next: the two sides may disagree on the ids.
 const TRIES_BEFORE_RESET: u32 = 8;
-/// The same over a stream, where ids have one bit and nothing is lost on the way.
-const TRIES_BEFORE_AGREEMENT: u32 = 2;
 /// A continue is sent again at least this often over KDNET: a machine stands still for it.
 const CONTINUE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -64,8 +62,8 @@ pub(super) struct Reliable {
     agreement: Agreement,
     /// What the last data packet had in it, if that said that the target has begun anew and nothing else did.
     seems_anew: Option<(PacketType, Bytes)>,
-    /// Copies of finished packets that a stream's target may still come upon, and ask about with RESEND.
-    stray_copies: u32,
+    /// The same of one that nothing could be made of.
+    seems_strange: Option<(PacketType, Bytes)>,
     in_flight: Option<InFlight>,
     queue: VecDeque<Outgoing>,
     /// Until the ACK.
@@ -99,7 +97,7 @@ impl Reliable {
                 Dialect::Kdcom => Agreement::OPEN,
             },
             seems_anew: None,
-            stray_copies: 0,
+            seems_strange: None,
             in_flight: None,
             queue: VecDeque::new(),
             round_trip: RoundTrip::new(dialect.bounds()),
@@ -232,10 +230,10 @@ impl Reliable {
     }
 
     /// Takes a data packet of the target: acknowledges it, unless its ACK is to be withheld, and says whether it is new.
-    pub(super) fn accept(&mut self, packet: &Packet, withholds_ack: bool) -> Arrival {
+    pub(super) fn accept(&mut self, now: Instant, packet: &Packet, withholds_ack: bool) -> Arrival {
         let id = packet.id;
         if self.dialect == Dialect::Kdcom {
-            let arrival = self.accept_from_stream(packet);
+            let arrival = self.accept_from_stream(now, packet);
             if arrival == Arrival::Doubtful {
                 self.send_resend();
             } else if !withholds_ack || arrival == Arrival::Repeat {
@@ -259,7 +257,7 @@ impl Reliable {
         self.outbox.push_back(Packet::control(PacketType::ACKNOWLEDGE, self.dialect.acknowledges(id)));
     }
 
-    fn accept_from_stream(&mut self, packet: &Packet) -> Arrival {
+    fn accept_from_stream(&mut self, now: Instant, packet: &Packet) -> Arrival {
         let bare = |id| self.dialect.acknowledges(id);
         if !self.dialect.is_of_target(packet.id) {
             return Arrival::Doubtful;
@@ -270,12 +268,21 @@ impl Reliable {
         let is_of_beginner = id != bare(id);
         let content = (packet.packet_type, packet.payload.clone());
         let is_same_content = self.newest_content.as_ref() == Some(&content);
+        // Nor a type. And what comes again is the same: another packet of that id has a damaged one, or is numbered anew, with
+        // the RESET lost that said so. A flipped bit is not flipped twice.
+        let is_understood = is_what_it_says(packet);
+        let has_old_id = !is_of_beginner && self.newest_seen.is_some_and(|newest| bare(newest) == id);
+        let is_said_again = self.seems_strange.take().is_some_and(|it| it == content);
+        if (!is_understood || has_old_id && !is_same_content) && !is_said_again {
+            self.seems_strange = Some(content);
+            return Arrival::Doubtful;
+        }
         let arrival = match self.newest_seen {
             // Behind a RESET comes what was sent last, and it may have been taken. A stop announced again is told by
             // whoever knows of the stop.
             None if is_same_content && packet.packet_type != PacketType::STATE_CHANGE64 => Arrival::Repeat,
             None => Arrival::New,
-            Some(newest) if newest == id && (is_same_content || !is_of_beginner) => Arrival::Repeat,
+            Some(newest) if newest == id && is_same_content => Arrival::Repeat,
             Some(_) if is_of_beginner && self.seems_anew.is_none() => {
                 self.seems_anew = Some(content);
                 return Arrival::Doubtful;
@@ -284,11 +291,11 @@ impl Reliable {
             Some(_) if is_of_beginner || self.seems_anew.as_ref().is_some_and(|it| *it != content) => {
                 Arrival::Anew
             }
-            Some(newest) if bare(newest) == id => Arrival::Repeat,
+            Some(newest) if bare(newest) == id && is_same_content => Arrival::Repeat,
             Some(_) => Arrival::New,
         };
         if is_of_beginner && arrival != Arrival::Repeat && !self.agreement.is_answered() {
-            self.agreement.synchronised();
+            self.agreement.synchronised(now);
         }
         self.seems_anew = None;
         self.newest_seen = Some(id);
@@ -297,13 +304,13 @@ impl Reliable {
     }
 
     /// What is known of a target that has begun anew is this packet. Returns what was pending.
-    pub(super) fn begin_with(&mut self, packet: &Packet) -> Vec<Purpose> {
+    pub(super) fn begin_with(&mut self, now: Instant, packet: &Packet) -> Vec<Purpose> {
         let (outbox, agreement) = (std::mem::take(&mut self.outbox), self.agreement);
         let pending = self.restart();
         (self.outbox, self.agreement) = (outbox, agreement);
         self.newest_seen = Some(packet.id);
         self.newest_content = Some((packet.packet_type, packet.payload.clone()));
-        self.agreement.synchronised();
+        self.agreement.synchronised(now);
         pending
     }
 
@@ -335,9 +342,7 @@ impl Reliable {
     pub(super) fn control(&mut self, now: Instant, packet: &Packet) -> Option<Outcome> {
         match packet.packet_type {
             PacketType::ACKNOWLEDGE => return self.acknowledged(now, packet.id),
-            // It may be about a copy of something that is done, which the target came upon late. To repeat what is on
-            // its way for that would make another copy.
-            PacketType::RESEND if self.stray_copies > 0 => self.stray_copies -= 1,
+            PacketType::RESEND if self.dialect == Dialect::Kdcom => self.agree_anew(now),
             PacketType::RESEND => self.retransmit(now),
             PacketType::RESET if self.dialect == Dialect::Kdcom => self.begin_again(now),
             PacketType::RESET => {
@@ -357,7 +362,6 @@ impl Reliable {
     fn begin_again(&mut self, now: Instant) {
         let first = self.dialect.first_of_host();
         self.newest_seen = None;
-        self.stray_copies = 0;
         self.next_id = first;
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.hold(first);
@@ -369,27 +373,30 @@ impl Reliable {
     }
 
     fn acknowledged(&mut self, now: Instant, id: PacketId) -> Option<Outcome> {
-        let in_flight = self.in_flight.as_mut().filter(|it| it.id == id && !it.is_held)?;
+        let is_asked = self.agreement.is_asked();
+        let in_flight = self.in_flight.as_mut().filter(|it| it.id == id)?;
+        if in_flight.is_held {
+            // What comes before the answer to a RESET is about what was sent before it.
+            let is_proof = is_asked && in_flight.tries > 0 && !in_flight.outgoing.has_reply();
+            return if is_proof { self.finish(now) } else { None };
+        }
         self.agreement.confirmed();
-        self.stray_copies = 0;
         if in_flight.tries == 1 && !in_flight.acknowledged {
             self.round_trip.measure(now - in_flight.last_sent);
         }
         in_flight.acknowledged = true;
         self.break_ins_over = self.break_ins_over.max(in_flight.behind_break_ins);
-        match in_flight.outgoing.purpose {
-            Purpose::Request(_, ref request) if request.api_number.has_reply() => {
-                let wait = match in_flight.outgoing.is_slow {
-                    // Nothing is to be sent for its sake before it is done: what lies in a stream is answered late.
-                    true if self.dialect == Dialect::Kdcom => in_flight.outgoing.timeout,
-                    true => self.until_slow_reply.wait_after(in_flight.tries),
-                    false => self.until_reply.wait_after(in_flight.tries),
-                };
-                in_flight.wait(now, wait);
-                None
-            }
-            _ => self.finish(now),
+        if !in_flight.outgoing.has_reply() {
+            return self.finish(now);
         }
+        let wait = match in_flight.outgoing.is_slow {
+            // Nothing is to be sent for its sake before it is done: what lies in a stream is answered late.
+            true if self.dialect == Dialect::Kdcom => in_flight.outgoing.timeout,
+            true => self.until_slow_reply.wait_after(in_flight.tries),
+            false => self.until_reply.wait_after(in_flight.tries),
+        };
+        in_flight.wait(now, wait);
+        None
     }
 
     /// The id of the request that `reply` answers; it is done then.
@@ -425,7 +432,7 @@ impl Reliable {
     pub(super) fn take_back_continue(&mut self, now: Instant) {
         let in_flight = self.in_flight.take_if(|it| matches!(it.outgoing.purpose, Purpose::Continue));
         if let Some(in_flight) = in_flight {
-            self.retire(&in_flight, false);
+            self.retire(&in_flight);
         }
         self.queue.retain(|it| !matches!(it.purpose, Purpose::Continue));
         // What was asked while it ran was lost with it.
@@ -456,11 +463,7 @@ impl Reliable {
 
     /// True while something is pending that ends the stop: what came behind it would meet a running target.
     pub(super) fn ends_stop(&self) -> bool {
-        self.outgoing().any(|it| match &it.purpose {
-            Purpose::Request(_, request) => request.api_number.ends_stop(),
-            Purpose::Continue => true,
-            Purpose::Answer => false,
-        })
+        self.outgoing().any(Outgoing::ends_stop)
     }
 
     fn outgoing(&self) -> impl Iterator<Item = &Outgoing> {
@@ -478,7 +481,7 @@ impl Reliable {
     fn forget(&mut self, is_unwanted: impl Fn(&Purpose) -> bool) -> Vec<Purpose> {
         let in_flight = self.in_flight.take_if(|it| is_unwanted(&it.outgoing.purpose));
         if let Some(in_flight) = &in_flight {
-            self.retire(in_flight, matches!(in_flight.outgoing.purpose, Purpose::Continue));
+            self.retire(in_flight);
         }
         let (unwanted, kept) =
             std::mem::take(&mut self.queue).into_iter().partition(|it| is_unwanted(&it.purpose));
@@ -489,24 +492,35 @@ impl Reliable {
 
     fn finish(&mut self, now: Instant) -> Option<Outcome> {
         let done = self.in_flight.take()?;
-        self.retire(&done, true);
+        self.retire(&done);
+        if done.outgoing.ends_stop() {
+            self.agreement.stop_asking();
+        }
         self.start_next(now);
         Some(Outcome::Done(done.outgoing.purpose))
     }
 
     /// A packet is not on its way any more. A stream's target knows the next one by its id alone, and acknowledges one
-    /// with a wrong id without obeying it: so the ids must follow what the target has taken.
-    fn retire(&mut self, gone: &InFlight, was_taken: bool) {
+    /// with a wrong id without obeying it: so only an ACK says which id is next, whatever else has come.
+    fn retire(&mut self, gone: &InFlight) {
         if self.dialect == Dialect::Kdnet {
             return;
         }
         if gone.is_held {
             self.next_id = gone.id;
-            return;
-        }
-        self.stray_copies = gone.tries.saturating_sub(1);
-        if !was_taken && !gone.acknowledged {
+        } else if !gone.acknowledged {
             self.agreement.lose();
+        }
+    }
+
+    /// Keeps what was sent into a stream until both sides have agreed on ids. A second copy of it could meet a target that waits
+    /// for the ACK of its reply or of its next stop, and takes the copy for that: so nothing is sent twice, and RESET, which
+    /// has one meaning, is sent instead.
+    fn agree_anew(&mut self, now: Instant) {
+        if let Some(in_flight) = self.in_flight.as_mut().filter(|it| !it.is_held) {
+            in_flight.hold(in_flight.id);
+            self.agreement.lose();
+            self.agree(now);
         }
     }
 
@@ -530,18 +544,12 @@ impl Reliable {
         if waited >= in_flight.outgoing.timeout {
             let error = RequestError::NoAnswer { after: waited, tries: in_flight.tries };
             let failed = self.in_flight.take()?;
-            self.retire(&failed, false);
+            self.retire(&failed);
             self.start_next(now);
             return Some(Outcome::Failed(failed.outgoing.purpose, error));
         }
         if self.dialect == Dialect::Kdcom {
-            if in_flight.acknowledged || in_flight.tries >= TRIES_BEFORE_AGREEMENT {
-                in_flight.hold(in_flight.id);
-                self.agreement.lose();
-                self.agree(now);
-            } else {
-                self.retransmit(now);
-            }
+            self.agree_anew(now);
             return None;
         }
         // A RESET makes a stopped target announce its stop again, which a continue must not cause. One that is at work
@@ -595,4 +603,17 @@ impl Reliable {
     pub(super) const fn retransmissions(&self) -> u64 {
         self.retransmissions
     }
+}
+
+/// True if what is in a data packet of a target is of the packet's type: what it is about begins with a number of the type's
+/// own hundred. Source: PROTOCOL.md 8 to 11.
+fn is_what_it_says(packet: &Packet) -> bool {
+    let hundred = match packet.packet_type {
+        PacketType::STATE_CHANGE64 => 0x30,
+        PacketType::STATE_MANIPULATE => 0x31,
+        PacketType::DEBUG_IO => 0x32,
+        PacketType::FILE_IO => 0x34,
+        _ => return false,
+    };
+    packet.payload.get(1) == Some(&hundred) && Payload::decode(packet).is_ok()
 }

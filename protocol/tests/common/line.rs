@@ -42,6 +42,8 @@ pub struct Line {
     pub is_dead: bool,
     /// What the target sends is lost.
     pub is_mute: bool,
+    /// It stops again as soon as it is let run.
+    pub steps: bool,
     /// What `breakpoint` is announced with.
     pub stops: u64,
     pub noise: Noise,
@@ -72,6 +74,7 @@ impl Line {
             received: Vec::new(),
             is_dead: false,
             is_mute: false,
+            steps: false,
             stops: 0,
             noise,
             flipped_id_bit: None,
@@ -238,6 +241,9 @@ impl Line {
                     self.target.reply(self.now, &answer(&request, REPLY_LEN));
                 } else if !request.api_number.ends_stop() {
                     self.target.no_reply(self.now);
+                } else if self.steps {
+                    self.stops += 1;
+                    self.target.stop(self.now, breakpoint(self.stops));
                 }
                 self.executed.push(*request);
             }

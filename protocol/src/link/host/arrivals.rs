@@ -109,11 +109,13 @@ impl HostLink {
             return Ok(());
         }
         let withholds_ack = self.wants_silence(now, packet);
-        let result = match self.reliable.accept(packet, withholds_ack) {
-            Arrival::Repeat | Arrival::Doubtful => Ok(()),
+        let result = match self.reliable.accept(now, packet, withholds_ack) {
+            // It is to come again, and the target waits for its ACK until then.
+            Arrival::Doubtful => return Ok(()),
+            Arrival::Repeat => Ok(()),
             Arrival::New => self.packet(now, packet),
             Arrival::Anew => {
-                let pending = self.reliable.begin_with(packet);
+                let pending = self.reliable.begin_with(now, packet);
                 self.restarted(pending, Peer::Kdcom);
                 self.packet(now, packet)
             }

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 const TRIES_BEFORE_PROBE: u32 = 6;
 /// A target that is heard has come upon the continues sent before; these more are to be unanswered.
 const TRIES_ONCE_HEARD: u32 = 2;
-/// A stream's target has had this long to answer the RESET before the break-in.
-const STREAM_PROBE_AFTER: Duration = Duration::from_millis(1500);
+/// A stream's target has had this long to answer a RESET, and the one behind it, before the break-in.
+const STREAM_PROBE_AFTER: Duration = Duration::from_millis(2500);
 /// Break-ins stay in a stream: the second follows this much later.
 const STREAM_PROBE_AGAIN: Duration = Duration::from_secs(6);
 /// For this long after the ACK of a continue, what makes a target drop earlier break-ins is sent behind them.
