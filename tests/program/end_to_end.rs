@@ -204,8 +204,10 @@ fn a_bad_command_line_says_what_to_write() {
 fn ctrl_c_breaks_in_and_sigterm_leaves_the_target_running() {
     let setup = Setup::new();
     let mut target = setup.target(&[]);
-    let waiting = setup.start_debugging(&["-c", "lm; g; vertarget"]);
+    let mut waiting = setup.start_debugging(&["-c", "lm; g; vertarget"]);
     target.wait_for("Runs on");
+    // While it is attached to, Ctrl+C ends the program.
+    waiting.wait_for("Waiting for the target to stop by itself");
     waiting.signal("INT");
     target.wait_for("Stopped");
     target.wait_for("Runs on");
