@@ -470,13 +470,13 @@ fn run_live(options: &Options, connection: Connection, work: &Work) -> u8 {
     ended(&watcher, &report, worst, ended_by, work.codes())
 }
 
-/// Asks `source` what the script says, or a person. How the worst command went, and what ended it before its time.
 /// A time that is not nothing.
 fn some_time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time.is_zero() { Err("nothing can be read in no time".to_owned()) } else { Ok(time) }
 }
 
+/// Asks `source` what the script says, or a person. How the worst command went, and what ended it before its time.
 fn debug(
     options: &Options,
     source: Arc<impl Source + 'static>,
@@ -541,6 +541,7 @@ pub(super) fn ended(
             let _ = writeln!(io::stderr(), "verikd: cannot write the answer: {error}");
             FAILED
         }
+        (Drained::All, None) if report.writer().is_unread() => READER_GONE,
         (Drained::All, None) if report.writer().is_file_missing() => {
             worst.max(Worst::Failed).exit_code(codes)
         }

@@ -153,6 +153,7 @@ impl HitObserver for Waiting {
     }
 
     fn is_told_to_end(&self) -> bool {
-        self.watcher.interrupts() != self.interrupts || self.watcher.quit().is_some()
+        let is_wanted = self.watcher.interrupts() == self.interrupts && self.watcher.quit().is_none();
+        !is_wanted || self.report.writer().is_unread()
     }
 }

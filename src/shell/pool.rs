@@ -130,7 +130,8 @@ impl Seen {
             }
             if wait_until(shell, due)? {
                 // Whoever ends a watch by Ctrl+C has asked for the suspects, too; who ends the program has not.
-                self.can_stop = shell.watcher.quit().is_none() && shell.source().stopped().is_none();
+                let is_wanted = shell.watcher.quit().is_none() && !shell.report.writer().is_unread();
+                self.can_stop = is_wanted && shell.source().stopped().is_none();
                 return Ok(());
             }
         }

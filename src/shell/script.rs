@@ -156,6 +156,9 @@ fn ended(shell: &Shell, boot: BootId, interrupts: u64, suspensions: u64) -> Opti
     if watcher.interrupts() != interrupts {
         return Some(Ended::Told(Quit::Signal(Signal::Interrupt)));
     }
+    if shell.report.writer().is_unread() {
+        return Some(Ended::Failed("whoever read the answers has gone away".into()));
+    }
     if watcher.suspensions() != suspensions {
         return Some(Ended::Failed("verikd was suspended, and the target ran meanwhile".into()));
     }

@@ -70,11 +70,6 @@ impl Shell {
         if left == 0 || !self.is_stopped() {
             return;
         }
-        // What is shown of each is all that comes of it.
-        if self.report.writer().is_unread() {
-            self.worst = self.worst.max(Worst::Failed);
-            return self.debugger.drop_steps();
-        }
         if !self.may_go_on() {
             // That was what Ctrl+C was for, and not the next command.
             self.watcher.take_interrupt();
@@ -151,10 +146,11 @@ impl Shell {
         Ok(resumed)
     }
 
-    /// True unless somebody wanted to stop the target since it was let run.
+    /// True unless somebody wanted to stop the target since it was let run, or nobody reads what comes of it.
     pub(super) fn may_go_on(&self) -> bool {
         let is_break_in = self.control().is_some_and(Control::is_break_in);
-        !is_break_in && self.watcher.interrupts() == self.interrupts_at_go && self.watcher.quit().is_none()
+        let is_wanted = self.watcher.interrupts() == self.interrupts_at_go && self.watcher.quit().is_none();
+        !is_break_in && is_wanted && !self.report.writer().is_unread()
     }
 
     /// What a breakpoint that the target has come by is to have run.

@@ -219,7 +219,7 @@ pub(super) fn wait_until(shell: &mut Shell, due: Instant) -> Result<bool, ShellE
             shell.ended_by = Some(quit);
             return Ok(true);
         }
-        if shell.watcher.was_interrupted() {
+        if shell.watcher.was_interrupted() || shell.report.writer().is_unread() {
             return Ok(true);
         }
         if shell.source().stopped().is_some() {

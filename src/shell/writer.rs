@@ -234,7 +234,8 @@ impl Writer {
     }
 
     /// True if whoever read either stream has gone away.
-    pub(super) fn is_unread(&self) -> bool {
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
         let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
         self.0.lock().streams.iter().any(|stream| stream.error.as_ref().is_some_and(is_gone))
     }

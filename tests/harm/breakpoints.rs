@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use verikd_sim::{AtBoot, Faults, MachineState, Quirk, Simulator};
 
-use crate::field::{Debugger, Ended, PATIENCE, cut, debugging, free_port, is_left_in_peace, leaking_with};
+use crate::field::{
+    Debugger, Ended, PATIENCE, cut, debugger_command, debugging, free_port, is_left_in_peace, leaking,
+    leaking_with,
+};
 
 const OFTEN: Duration = Duration::from_millis(60);
 
@@ -58,6 +61,22 @@ fn commands_that_go_on_go_on_until_ctrl_c() {
     let ended = debugger.finish();
     // Within a command it ends the script; while the machine runs it stops that, and there is nothing left to do.
     assert!([0, 130].contains(&ended.code), "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
+/// The same behind `head`: nobody is there to press it.
+#[test]
+fn commands_that_go_on_end_with_whoever_read_them() {
+    let port = free_port();
+    let script = "bp nt!ExAllocatePoolWithTag \"kc 1; g\"; g; lm";
+    let mut debugger = Debugger::spawn(debugger_command(port, &["-b", "-c", script]));
+    debugger.wait_for("Waiting for a target");
+    let target = leaking(port, OFTEN, Faults::default());
+    debugger.wait_for("Breakpoint 0 hit");
+    debugger.close_stdout();
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 141, "{ended:#?}");
+    assert_eq!(said(&ended, "lm: not run: whoever read the answers has gone away").len(), 1, "{ended:#?}");
     is_left_in_peace(&target, &ended);
 }
 
