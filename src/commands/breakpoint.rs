@@ -145,8 +145,11 @@ impl BreakpointOrder {
                         let text = arguments.name().filter(|it| !it.is_empty());
                         let text = text.ok_or_else(|| arguments.usage("/w needs a condition in quotes"))?;
                         let failed = |source| QueryError::Expression { command: spec.names[0], source };
-                        Expression::parse(text).map_err(failed)?;
-                        condition = Some(text.to_owned());
+                        // What can be told nowhere in this target would come out at the stop, which may be hours away.
+                        match Expression::parse(text).and_then(|it| it.evaluate(text, target)) {
+                            Err(error) if is_for_good(error.cause()) => return Err(failed(error)),
+                            Ok(_) | Err(_) => condition = Some(text.to_owned()),
+                        }
                     }
                     _ => {
                         return Err(arguments.usage(format!("{option} is not known here; /1 and /w are")));
@@ -178,6 +181,7 @@ impl BreakpointOrder {
         let passes = match arguments.rest() {
             "" => 1,
             rest if rest.starts_with('"') => 1,
+            rest if rest.starts_with('\'') => return Err(arguments.usage("commands stand in double quotes")),
             _ => {
                 let number = arguments.expression(target)?;
                 let fits = u32::try_from(number).ok().filter(|number| *number > 0);
@@ -187,6 +191,23 @@ impl BreakpointOrder {
         let commands = quoted_commands(&mut arguments);
         arguments.end()?;
         Ok(Self { place, address, passes, commands, is_one_shot, condition, access })
+    }
+}
+
+/// True if an expression has no value anywhere else in this target either.
+const fn is_for_good(cause: &ExpressionCause) -> bool {
+    match cause {
+        ExpressionCause::Syntax(_) => true,
+        ExpressionCause::DivisionByZero => false,
+        ExpressionCause::Target(error) => matches!(
+            error,
+            TargetError::NotSupported { .. }
+                | TargetError::Unknown { .. }
+                | TargetError::NoSymbol { .. }
+                | TargetError::NoType { .. }
+                | TargetError::NoField { .. }
+                | TargetError::NoNumber { .. }
+        ),
     }
 }
 

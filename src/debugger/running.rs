@@ -20,8 +20,8 @@ use crate::commands::{
     BreakpointOrder, Breakpoints, ControlCommand, QueryError, Which, address_of_go, condition_holds,
     end_of_call, number, resolve, steps,
 };
-use crate::memory::VirtAddr;
-use crate::source::{Armed, BreakpointError, Control, DEBUG_REGISTERS, Resumed};
+use crate::memory::{Access, VirtAddr};
+use crate::source::{Armed, BreakpointError, Control, DEBUG_REGISTERS, DebugRegister, Resumed};
 use crate::target::Target;
 
 /// Of Dr6: a bit for each debug register that stopped the processor.
@@ -446,10 +446,15 @@ impl Debugger {
         }
         let is_breakpoint = is_exception(change, NtStatus::BREAKPOINT);
         let is_in_code = armed.iter().any(|it| it.register().is_none() && it.address == at);
-        let temporary = self.breakpoints.temporary.filter(|it| is_breakpoint && it.address == at);
+        // A register stops it before the instruction that the breakpoint is, and it is let go on behind that.
+        let is_execute = |it: DebugRegister| it.access == Access::Execute;
+        let is_before = registers.iter().any(|it| it.address == at && it.register().is_some_and(is_execute));
+        let is_there = is_breakpoint || is_before;
+        let temporary = self.breakpoints.temporary.filter(|it| is_there && it.address == at);
         let entries = registers.iter().filter_map(|it| self.breakpoints.of(it));
-        let in_code = self.breakpoints.at(at).filter(|_| is_breakpoint && is_in_code);
-        let entries = in_code.into_iter().chain(entries);
+        let is_written = is_breakpoint || !self.breakpoints.told.contains(&at);
+        let in_code = self.breakpoints.at(at).filter(|_| is_there && is_in_code && is_written);
+        let entries = entries.chain(in_code);
         let entries: Vec<_> = entries.map(|it| (it.number, it.order.condition.clone())).collect();
         let entry = self.passed(&entries, observer);
         let met = match (entry, temporary) {

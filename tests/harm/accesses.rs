@@ -47,6 +47,21 @@ fn it_stops_before_an_instruction_and_behind_a_write_and_its_code_is_not_touched
     }
 }
 
+/// A register stops the machine before the instruction that the breakpoint is: it has come by both.
+#[test]
+fn a_register_and_a_breakpoint_at_one_address_are_both_met() {
+    // The third parameter of the routine is the tag.
+    let commands = "ba e1 /w \"0\" nt!ExAllocatePoolWithTag; bp /w \"@r8 == 0x6b61654c\" nt!ExAllocatePoolWithTag; \
+                    g; r r8; g; bd 1; g nt!ExAllocatePoolWithTag; r rip; be 1; bp nt!ExAllocatePoolWithTag 3; bl; g; .echo END";
+    let (debugger, target, _) = debugging(&["-b", "-c", commands], OFTEN, Faults::default());
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert_eq!(said(&ended, "Breakpoint 1 hit"), 3, "{ended:#?}");
+    assert_eq!(said(&ended, "Breakpoint 0 hit"), 0, "{ended:#?}");
+    assert!(ended.out.contains("r8=000000006b61654c"), "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
 #[test]
 fn a_condition_lets_it_pass_where_it_does_not_hold_and_stops_it_where_nobody_knows() {
     let commands = format!(

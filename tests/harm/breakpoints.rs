@@ -194,7 +194,8 @@ fn of_code_that_cannot_be_written_it_is_said_that_the_breakpoint_is_not_there() 
 
 #[test]
 fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
-    let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w; bc 7; bd x; bp nt \".if (1) { g }\"; bp nt!Ex*; ba e\ng nosuch!x\nbc *; bl; q";
+    let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w; bc 7; bd x; bp nt \".if (1) { g }\"; bp nt!Ex*; ba e\n\
+                    bp nt 'k'; bp /w \"foo == 1\" nt; bp /w \"@r99 == 1\" nt\ng nosuch!x\nbc *; bl; q";
     let (debugger, target, _) = debugging(&["-b", "-c", commands], Duration::ZERO, Faults::default());
     let ended = debugger.finish();
     assert!(
@@ -214,6 +215,9 @@ fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
         "/w \"CONDITION\" stops only where it holds",
         "a pattern is no address",
         "how many bytes: ba e 1 ADDRESS",
+        "commands stand in double quotes",
+        "no module is called foo",
+        "no register has this name",
         "no module called nosuch is loaded",
     ] {
         assert_eq!(said(&ended, wanted).len(), 1, "{wanted}: {ended:#?}");

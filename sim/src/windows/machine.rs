@@ -290,11 +290,13 @@ impl Machine {
 
     fn stopped_at(&mut self, pass: Pass) {
         const RAX: usize = 0x78;
-        let Pass { at, processor, thread, callers, user, result } = pass;
+        const RCX_RDX_R8: [usize; 3] = [0x80, 0x88, 0xb8];
+        let Pass { at, processor, thread, callers, user, result, given } = pass;
         let place = Place { rip: at, rcx: 0, stack: callers, user, arguments: None, thread };
         let mut processors = processors::stop_at(&mut self.kernel, processor, &place);
-        if let Some(result) = result {
-            processors[processor].context[RAX..RAX + 8].copy_from_slice(&result.to_le_bytes());
+        let given = RCX_RDX_R8.into_iter().zip(given.into_iter().flatten());
+        for (at, value) in result.map(|result| (RAX, result)).into_iter().chain(given) {
+            processors[processor].context[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
         self.stopped(processors);
     }

@@ -25,6 +25,8 @@ pub(super) struct Pass {
     pub(super) user: Option<CallFrame>,
     /// What has come back to it, in Rax.
     pub(super) result: Option<u64>,
+    /// What the pool's routine is given, in Rcx, Rdx and R8.
+    pub(super) given: Option<[u64; 3]>,
 }
 
 /// A way into the pool's routine and back.
@@ -36,12 +38,17 @@ pub(super) struct Way {
     pub(super) user: Option<CallFrame>,
     /// What comes back to those that called.
     pub(super) result: Option<u64>,
+    /// What the pool's routine is given.
+    pub(super) given: [u64; 3],
 }
 
 impl Way {
     /// Entries of the routines, the innermost last.
     pub(super) fn entries(&self, kernel: &Kernel) -> Vec<Pass> {
-        let enter = |number: usize| Some(self.pass(kernel.entry_of(self.places[number])?, number + 1));
+        let enter = |number: usize| {
+            let pass = self.pass(kernel.entry_of(self.places[number])?, number + 1);
+            Some(Pass { given: (number == 0).then_some(self.given), ..pass })
+        };
         (0..self.places.len()).rev().filter_map(enter).collect()
     }
 
@@ -54,6 +61,7 @@ impl Way {
     /// Comes by `at`, called from the places from that `number` on.
     fn pass(&self, at: VirtAddr, number: usize) -> Pass {
         let Self { processor, thread, user, .. } = *self;
-        Pass { at, processor, thread, callers: self.places[number..].to_vec(), user, result: None }
+        let callers = self.places[number..].to_vec();
+        Pass { at, processor, thread, callers, user, result: None, given: None }
     }
 }

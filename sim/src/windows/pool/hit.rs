@@ -101,7 +101,7 @@ impl Hits {
             self.coming.push_back(Coming::Use(Box::new(used)));
             for register in registers.changed(processor, kernel) {
                 let callers = callers.clone();
-                let pass = Pass { at: behind, processor, thread, callers, user, result: None };
+                let pass = Pass { at: behind, processor, thread, callers, user, result: None, given: None };
                 self.coming.push_back(Coming::Access(pass, register));
             }
             self.coming.extend(way.returns().into_iter().map(Coming::Pass));
@@ -125,7 +125,7 @@ impl Hits {
             let Place { stack, user, thread, .. } = place();
             let [at, callers @ ..] = &stack[..] else { continue };
             let callers = callers.to_vec();
-            let pass = Pass { at: *at, processor: 0, thread, callers, user, result: None };
+            let pass = Pass { at: *at, processor: 0, thread, callers, user, result: None, given: None };
             self.coming.push_back(Coming::Access(pass, register));
         }
     }
@@ -170,19 +170,25 @@ impl Use {
     /// Where the processor stands then.
     pub(in crate::windows) fn place(&self, kernel: &Kernel) -> Place {
         let rip = self.site(kernel);
-        let tag = u64::from(u32::from_le_bytes(self.tag));
-        let arguments = if self.is_free { [self.given, tag, 0, 0] } else { [0, self.given, tag, 0] };
-        let stack = self.callers.clone();
-        Place { rip, rcx: 0, stack, user: self.user, arguments: Some(arguments), thread: self.thread }
+        let [first, second, third] = self.arguments();
+        let (arguments, stack) = (Some([first, second, third, 0]), self.callers.clone());
+        Place { rip, rcx: 0, stack, user: self.user, arguments, thread: self.thread }
     }
 }
 
 impl Use {
+    /// What the pool's routine was given.
+    fn arguments(&self) -> [u64; 3] {
+        let tag = u64::from(u32::from_le_bytes(self.tag));
+        if self.is_free { [self.given, tag, 0] } else { [0, self.given, tag] }
+    }
+
     /// The way to it and back.
     fn way(&self, kernel: &Kernel) -> Way {
         let Self { processor, thread, user, .. } = *self;
         let places = [&[self.site(kernel)], &self.callers[..]].concat();
-        Way { places, processor, thread, user, result: (!self.is_free).then_some(self.block.0) }
+        let result = (!self.is_free).then_some(self.block.0);
+        Way { places, processor, thread, user, result, given: self.arguments() }
     }
 
     /// The instruction in the pool's routine.
