@@ -455,7 +455,12 @@ fn run_live(options: &Options, connection: Connection, work: &Work) -> u8 {
         deadlines.connect_timeout.or_else(|| work.is_unattended().then_some(SCRIPT_CONNECT_TIMEOUT));
     report.status(&format!("Waiting for a target on {}", session.place()));
     if let Err(error) = news_of_waiting(&session, &report, timeout) {
-        work.cannot(&session.place(), &error, &report);
+        match watcher.quit() {
+            Some(quit) if error == AttachError::Interrupted => {
+                work.cannot(&session.place(), &format!("{quit} ended the wait for a target"), &report);
+            }
+            _ => work.cannot(&session.place(), &error, &report),
+        }
         if error.is_passing() {
             report.status(DOCTOR);
         }
@@ -471,9 +476,9 @@ fn run_live(options: &Options, connection: Connection, work: &Work) -> u8 {
 }
 
 /// A time that is not nothing.
-fn some_time(text: &str) -> Result<Duration, String> {
+pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if time.is_zero() { Err("nothing can be read in no time".to_owned()) } else { Ok(time) }
+    if time.is_zero() { Err("nothing can be done in no time".to_owned()) } else { Ok(time) }
 }
 
 /// Asks `source` what the script says, or a person. How the worst command went, and what ended it before its time.
@@ -503,7 +508,10 @@ fn debug(
     let mut worst = shell.worst();
     if let Err(error) = result {
         worst = worst.max(Worst::Failed);
-        report.status(&format!("verikd: {error}"));
+        report.status(&match watcher.quit() {
+            Some(quit) if is_interrupted => format!("verikd: {quit} ended the wait for the target to stop"),
+            _ => format!("verikd: {error}"),
+        });
     }
     (worst, ended_by)
 }

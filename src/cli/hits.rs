@@ -15,9 +15,9 @@ use super::exit::USAGE;
 const EXIT_CODES: &str = "\
 Exit codes:
   0    answered: after --count or --for, or with Ctrl+C
-  1    the target was not met, was lost, or a file was not written
+  1    the target was not met, was lost, --deadline was over, or a file was not written
   2    the command line was not understood
-  3    the machine restarted, or stopped for something else, before that
+  3    the machine restarted, or stopped for something else, or verikd was suspended, before that
   4    the target may still be stopped, or the tag is still set: how to clear it is said
   130  Ctrl+C before the tag was set
   143  SIGTERM; 129 SIGHUP
@@ -37,7 +37,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after this long
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = debug::some_time)]
     length: Option<Duration>,
     /// Count frees as hits, and take their stacks too
     #[arg(long)]

@@ -23,7 +23,7 @@ pub fn write_svg(snapshot: &Snapshot, weight: Weight, out: &mut dyn Write) -> io
     let sum = stacks.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
     let cannot = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
     if sum == 0 {
-        return Err(cannot("the snapshot holds nothing that could be drawn"));
+        return Err(cannot("there is nothing to draw"));
     }
     if sum > MOST as u64 {
         return Err(cannot("the snapshot's groups hold more than any machine has: it is damaged"));
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_drawn_is_said() {
-        assert!(svg(&sample::snapshot(0, Vec::new())).unwrap_err().to_string().contains("holds nothing"));
+        assert!(svg(&sample::snapshot(0, Vec::new())).unwrap_err().to_string().contains("nothing to draw"));
         let group = sample::group("a.sys", &["a!F"], 1, u64::MAX);
         let error = svg(&sample::snapshot(0, vec![group.clone(), group])).unwrap_err();
         assert!(error.to_string().contains("it is damaged"), "{error}");

@@ -20,7 +20,9 @@ pub fn watch_hits(shell: &mut Shell, options: &HitOptions) -> Result<(), ShellEr
     let before = shell.debugger.stats();
     let attached = shell.break_in().and_then(|()| shell.unless_interrupted());
     let collected = attached.map(|()| collect(shell, options));
-    if let Some(control) = shell.control().filter(|_| shell.watcher.quit().is_some()) {
+    let is_told_to_end = shell.watcher.quit().is_some()
+        || matches!(&collected, Ok(Ok(report)) if report.end == HitEnd::Interrupted);
+    if let Some(control) = shell.control().filter(|_| is_told_to_end) {
         control.hurry();
     }
     let tell = |shell: &mut Shell, collected: Result<HitReport, AskError>| {
@@ -70,7 +72,7 @@ fn concluded(shell: &mut Shell, mut report: HitReport) -> HitReport {
     let worst = match report.end {
         HitEnd::Lost(_) => Worst::Failed,
         HitEnd::Restarted | HitEnd::OtherStop | HitEnd::Suspended => Worst::Partial,
-        HitEnd::Count | HitEnd::Time | HitEnd::Interrupted => Worst::Fine,
+        HitEnd::Count | HitEnd::Time | HitEnd::Interrupted | HitEnd::Quit(_) => Worst::Fine,
     };
     shell.worst = shell.worst.max(worst);
     report
@@ -109,8 +111,12 @@ fn collect(shell: &mut Shell, options: &HitOptions) -> Result<HitReport, AskErro
     let elapsed = since.elapsed();
     shell.watcher.set_freeze_budget(budget);
     shell.watcher.wait_out_suspension();
-    if shell.watcher.suspensions() != suspensions && !waiting.is_told_to_end() {
-        end = HitEnd::Suspended;
+    match shell.watcher.quit() {
+        Some(quit) if end == HitEnd::Interrupted => end = HitEnd::Quit(quit.to_string()),
+        _ if shell.watcher.suspensions() != suspensions && !waiting.is_told_to_end() => {
+            end = HitEnd::Suspended
+        }
+        _ => {}
     }
     // Somebody who has to go lets the target run at once, which takes the tag back too.
     if shell.watcher.quit().is_none() && end != HitEnd::Suspended {

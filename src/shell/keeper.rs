@@ -85,8 +85,14 @@ impl Keeper {
                 || control.planted().is_some()
                 || !control.breakpoints().is_empty())
         {
+            let is_watching = control.planted().is_some();
             match control.leave() {
                 Resumed::NeverRuns => {}
+                Resumed::Running if is_watching => {
+                    self.report.status(
+                        "Suspended; the target runs meanwhile, and uses of the tag are waited for no more",
+                    );
+                }
                 Resumed::Running => {
                     self.report
                         .status("Suspended; the target runs meanwhile. Ctrl+C breaks in again afterwards");

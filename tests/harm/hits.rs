@@ -176,16 +176,20 @@ fn ctrl_c_ends_it_with_an_answer_and_signals_end_the_program() {
 }
 
 #[test]
-fn the_time_and_the_deadline_end_it() {
-    for (options, code) in [(["--for", "2s"], 0), (["--deadline", "4s"], 124)] {
-        let (debugger, target, _) = waiting(&options, 1);
+fn the_time_and_the_deadline_end_it_and_are_named() {
+    let ways = [
+        ("--for", "2s", 0, "The time is over."),
+        ("--deadline", "4s", 1, "It was ended by the deadline of 4s."),
+    ];
+    for (option, time, code, said) in ways {
+        let (debugger, target, _) = waiting(&[option, time], 1);
         let ended = debugger.finish();
-        if code == 0 {
-            assert_eq!(ended.code, 0, "{ended:#?}");
-            assert!(ended.out.contains("The time is over."), "{ended:#?}");
-        }
+        assert_eq!(ended.code, code, "{ended:#?}");
+        assert!(ended.out.contains(said), "{ended:#?}");
         is_left_in_peace(&target, &ended);
     }
+    let nobody = hits(free_port(), &["--tag", "Leak", "--deadline", "1s"]).finish();
+    assert!(nobody.err.contains("the deadline of 1s ended the wait for a target"), "{nobody:#?}");
 }
 
 #[test]

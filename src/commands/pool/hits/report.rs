@@ -68,8 +68,10 @@ pub enum HitEnd {
     Count,
     /// The time is over.
     Time,
-    /// Ctrl+C, or the program is to end.
+    /// Ctrl+C.
     Interrupted,
+    /// The program is to end: a signal's name, or the deadline.
+    Quit(String),
     /// The program was suspended, for which the tag was taken away.
     Suspended,
     /// The machine has restarted: the tag is gone with the boot.

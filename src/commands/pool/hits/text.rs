@@ -65,6 +65,7 @@ impl fmt::Display for HitEnd {
             Self::Suspended => "verikd was suspended, for which the tag was taken away.",
             Self::Restarted => "The machine restarted: its new boot watches for no tag.",
             Self::OtherStop => "The machine stopped for something else.",
+            Self::Quit(why) => return write!(f, "It was ended by {why}."),
             Self::Lost(why) => return write!(f, "The machine was lost: {why}."),
         })
     }
