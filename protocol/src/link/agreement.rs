@@ -2,14 +2,15 @@
 //! come, or has given something up, cannot know which of two ids is next: it asks for a new beginning.
 //!
 //! ```text
-//!            ask                 RESET                  any data packet
+//!            ask                 RESET                  any data packet, and no RESET is unanswered
 //!   Open ----------> Asked ----------------> Answered ------------------> Agreed
 //!     ^                |  again, a few times     |  nothing follows          |
 //!     |<---------------'                         `-------------------------->|
-//!     `------------------------------ something was given up ----------------'
+//!     `------------------ something ended without its acknowledgement -------'
 //! ```
 //! Behind its RESET a stopped target sends what it sent last, and takes nothing before that is acknowledged: so the host
-//! keeps its own packet until then. KDNET's counters need none of this. Source: PROTOCOL.md 14.
+//! keeps its own packet until then. A second RESET on its way would make it begin once more, and drop what came in between. KDNET's
+//! counters need none of this. Source: PROTOCOL.md 14.
 
 use std::time::{Duration, Instant};
 
