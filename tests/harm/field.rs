@@ -2,16 +2,18 @@
 //! A machine in the field, and a debugger before it as a process.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use kd_protocol::kdnet::Key;
 use verikd_sim::windows::{Build, Growth, WINDOWS_7_SP1};
 use verikd_sim::{Faults, MachineState, Quirks, Simulator, SimulatorConfig, export_symbols};
+
+pub use crate::ports::free_port;
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,22 +30,8 @@ static SYMBOLS: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     folder
 });
 
-/// Ports that were given out: the system may hand the same one out again before it is used.
-static PORTS: Mutex<Vec<u16>> = Mutex::new(Vec::new());
-
 pub fn symbols() -> PathBuf {
     SYMBOLS.path().to_owned()
-}
-
-pub fn free_port() -> u16 {
-    let mut given = PORTS.lock().unwrap();
-    loop {
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if !given.contains(&port) {
-            given.push(port);
-            return port;
-        }
-    }
 }
 
 pub fn key() -> Key {

@@ -8,6 +8,8 @@ mod field;
 mod golden;
 mod hits;
 mod matrix;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/program.rs"]
 mod program;
 mod prompt;

@@ -15,6 +15,8 @@ mod leaks;
 mod metrics;
 mod picture;
 mod pool;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/program.rs"]
 mod program;
 mod reflexes;

@@ -8,6 +8,8 @@
 #[allow(dead_code, reason = "each test program has its own copy and uses a part of it")]
 mod field;
 mod play;
+#[path = "../support/ports.rs"]
+mod ports;
 mod quirks;
 mod scenarios;
 #[path = "../support/mod.rs"]

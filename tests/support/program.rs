@@ -3,10 +3,11 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program has its own copy and uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::ports::free_port;
 
 const GOLDEN_LIST: &str = include_str!("../golden/verifier-3-myfault.txt");
 const GOLDEN_LOG: &str = include_str!("../golden/verifier-80.txt");
@@ -36,9 +37,7 @@ type Lines = std::sync::mpsc::Receiver<String>;
 
 impl Setup {
     pub fn new() -> Self {
-        // The system hands out a port that is free now; nobody else is likely to take it within the test.
-        let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-        Self { folder: tempfile::tempdir().unwrap(), port }
+        Self { folder: tempfile::tempdir().unwrap(), port: free_port() }
     }
 
     /// A dump of the published leak, its symbols in their folder.

@@ -3,6 +3,8 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/program.rs"]
 mod program;
 
