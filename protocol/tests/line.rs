@@ -18,9 +18,9 @@ use kd_protocol::kd::{
 use kd_protocol::kdcom::{Decoder, Frame};
 use kd_protocol::link::{Event, Peer, RequestError, RunState, TargetEvent};
 
-const CLEAN: Noise = Noise { lost: 0.0, flipped: 0.0, inserted: 0.0, cut: 0.0 };
+const CLEAN: Noise = Noise { lost: 0.0, flipped: 0.0, inserted: 0.0, cut: 0.0, spoils_from: None };
 /// A packet of 4,000 bytes is hit about as often as not.
-const NOISY: Noise = Noise { lost: 5e-5, flipped: 5e-5, inserted: 5e-5, cut: 2e-5 };
+const NOISY: Noise = Noise { lost: 5e-5, flipped: 5e-5, inserted: 5e-5, cut: 2e-5, spoils_from: None };
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -173,7 +173,7 @@ fn every_reply_belongs_to_its_request_however_noisy_the_line() {
 #[test]
 fn each_stop_behind_a_continue_is_told_and_each_request_executed_once() {
     // Some packet of nearly every question is damaged.
-    let noisy = Noise { lost: 3e-4, flipped: 3e-4, inserted: 3e-4, cut: 1e-4 };
+    let noisy = Noise { lost: 3e-4, flipped: 3e-4, inserted: 3e-4, cut: 1e-4, spoils_from: None };
     let seeds = std::env::var("VERIKD_SEEDS").map_or(40, |it| it.parse().expect("VERIKD_SEEDS is a number"));
     for seed in 0..seeds {
         let mut line = Line::new(seed, noisy);
@@ -218,6 +218,65 @@ fn a_reply_that_is_too_long_for_its_line_does_not_keep_the_target_stopped() {
         line.host.resume(line.now, NtStatus::DBG_CONTINUE);
         assert_eq!(line.leave(), Event::Resumed, "seed {seed}");
         assert!(line.target.is_running(), "seed {seed}: still stopped");
+    }
+}
+
+#[test]
+fn reads_shrink_until_their_replies_come_through_the_noise() {
+    for spoils_from in [330, 400, 1000, 2000, 3900] {
+        let mut line = Line::new(1, CLEAN);
+        line.stop_target();
+        line.noise.spoils_from = Some(spoils_from);
+        let start = line.now;
+        assert_eq!(line.read(0x1000, 3900).unwrap(), memory_at(0x1000, 3900), "{spoils_from}");
+        assert!(line.now - start < seconds(12), "{spoils_from}: took {:?}", line.now - start);
+        line.noise = CLEAN;
+        line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+        assert_eq!(line.leave(), Event::Resumed, "{spoils_from}");
+        assert!(line.target.is_running(), "{spoils_from}: still stopped");
+    }
+}
+
+#[test]
+fn a_reply_that_nobody_waits_for_any_more_keeps_nobody_from_letting_the_target_run() {
+    // However far the damaged replies have come: each moment of them is one to leave at.
+    for moment in 0..400 {
+        let mut line = Line::new(2, CLEAN);
+        line.stop_target();
+        line.noise.spoils_from = Some(300);
+        let asked = line.host.request(line.now, Manipulate::read_virtual(VirtAddr(0x1000), 3900));
+        let behind = line.host.request(line.now, Manipulate::read_virtual(VirtAddr(0x9000), 3900));
+        line.run_for(Duration::from_millis(moment * 5));
+        let start = line.now;
+        for id in [behind, asked] {
+            line.host.abandon(line.now, id);
+        }
+        let asked = line.host.request(line.now, Manipulate::read_virtual(VirtAddr(0x3000), 128));
+        let Event::Replied(_, reply) = line.wait_for("reply", |it| end_of(it) == Some(asked)) else {
+            panic!("{moment}: no reply")
+        };
+        assert_eq!(reply.data, memory_at(0x3000, 128), "{moment}");
+        line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+        assert_eq!(line.leave(), Event::Resumed, "{moment}");
+        assert!(line.target.is_running(), "{moment}: still stopped");
+        assert!(line.now - start < Duration::from_millis(1200), "{moment}: took {:?}", line.now - start);
+    }
+}
+
+#[test]
+fn what_is_abandoned_is_answered_or_not_and_the_next_question_is_answered_right() {
+    for moment in 0..60 {
+        let mut line = Line::new(3, CLEAN);
+        line.stop_target();
+        for at in 1..8_u64 {
+            let asked = line.host.request(line.now, Manipulate::read_virtual(VirtAddr(at << 12), 3900));
+            line.run_for(Duration::from_millis(moment));
+            line.host.abandon(line.now, asked);
+            // The same address with another length: a reply that comes late must not be taken for this one's.
+            assert_eq!(line.read(at << 12, 64).unwrap(), memory_at(at << 12, 64), "{moment}");
+        }
+        line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+        assert_eq!(line.leave(), Event::Resumed, "{moment}");
     }
 }
 

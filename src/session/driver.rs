@@ -1,5 +1,7 @@
 //! The driver: one task that owns the socket or the line, the clock and the link.
 
+mod reads;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -11,14 +13,14 @@ use bytes::{Bytes, BytesMut};
 use kd_protocol::kd::{ApiNumber, Arm, DebugIo, Manipulate, NtStatus, StateChange};
 use kd_protocol::kdnet::DatagramError;
 use kd_protocol::link::{Event, HostLink, RequestError, RequestId, RunState};
-use kd_protocol::{PhysAddr, VirtAddr};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
+use self::reads::{Pieces, ReadJob};
 use super::connection::{ComLine, Connection, TargetPlace};
 use super::line::{Line, LineEvent};
 use super::monitor::{Monitor, News, Quit, State};
-use super::order::{Left, Order, Read, Replied, Reply, Space, cause_of};
+use super::order::{Left, Order, Read, Replied, Reply, cause_of};
 use super::prompts::Prompts;
 use super::tap::Tap;
 use crate::memory::{ReadCause, StopId};
@@ -26,20 +28,12 @@ use crate::source::{Armed, Planted, debug_control};
 
 /// The most that UDP carries.
 const MAX_DATAGRAM: usize = 65_536;
-/// What the first large read asks for; the reply shows how much one packet of this target carries.
-const FIRST_READ_LEN: usize = 2048;
-/// The same over a serial line, whose packets carry 4,000 bytes. Source: kd-serial.md, "Packets".
-const FIRST_READ_LEN_OF_LINE: usize = 3900;
-/// A target that returns less than this a reply is not worth following.
-const MIN_READ_LEN: usize = 64;
 /// It is looked this often whether a target has fallen silent.
 const SILENCE_LOOK: Duration = Duration::from_secs(1);
 /// A target that is known by its address is asked for an offer this often, as often as targets make them by themselves.
 const ASK_INTERVAL: Duration = Duration::from_secs(3);
 /// The newest KDNET version that was seen. Targets are not known to look at it. Source: PROTOCOL.md 3 and 4.
 const KDNET_VERSION: u8 = 5;
-/// Progress through a read is checked against this: a target cannot make it grow.
-const MAX_READ: usize = 1 << 30;
 
 /// Something that a reply goes to.
 #[derive(Debug)]
@@ -52,16 +46,14 @@ enum Job {
     Reboot(Reply<Result<(), RequestError>>),
 }
 
-/// A range on its way: as many requests as it takes, one after another.
-#[derive(Debug)]
-struct ReadJob {
-    reply: Reply<Read>,
-    stop: StopId,
-    space: Space,
-    address: u64,
-    wanted: usize,
-    asked: usize,
-    bytes: Vec<u8>,
+impl Job {
+    fn is_awaited(&self) -> bool {
+        match self {
+            Self::Request(reply) | Self::Search(reply) => reply.is_awaited(),
+            Self::Reboot(reply) => reply.is_awaited(),
+            Self::Read(job) => job.reply.is_awaited(),
+        }
+    }
 }
 
 struct Driver {
@@ -80,8 +72,7 @@ struct Driver {
     in_vain: u32,
     /// The line has ended for good, which was told.
     is_line_lost: bool,
-    read_len: usize,
-    first_read_len: usize,
+    pieces: Pieces,
     silence_at: Option<Instant>,
     /// Who is asked for an offer until a target connects, and when next.
     asks: Option<(SocketAddr, Instant)>,
@@ -118,12 +109,12 @@ pub(super) fn spawn(
     monitor: Arc<Monitor>,
     config: DriverConfig,
 ) -> io::Result<JoinHandle<()>> {
-    let first_read_len = match &carrier {
+    let pieces = match &carrier {
         Carrier::Socket(socket, _) => {
             socket.set_nonblocking(true)?;
-            FIRST_READ_LEN
+            Pieces::of_socket()
         }
-        Carrier::Line(_) => FIRST_READ_LEN_OF_LINE,
+        Carrier::Line(_) => Pieces::of_line(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let driver = Driver {
@@ -137,8 +128,7 @@ pub(super) fn spawn(
         before_boot: (StopId(0), RequestError::TargetRestarted),
         in_vain: 0,
         is_line_lost: false,
-        read_len: first_read_len,
-        first_read_len,
+        pieces,
         silence_at: None,
         asks: None,
     };
@@ -363,16 +353,12 @@ impl Driver {
                 self.jobs.insert(id, Job::Reboot(reply));
             }
             Order::Read(reply, stop, space, address, wanted) => {
-                let wanted = wanted.min(MAX_READ);
-                let job = ReadJob { reply, stop, space, address, wanted, asked: 0, bytes: Vec::new() };
-                self.ask(now, job);
+                self.ask(now, ReadJob::new(reply, stop, space, address, wanted));
             }
             Order::Forget => {
-                self.jobs.retain(|_, job| match job {
-                    Job::Request(reply) | Job::Search(reply) => reply.is_awaited(),
-                    Job::Reboot(reply) => reply.is_awaited(),
-                    Job::Read(job) => job.reply.is_awaited(),
-                });
+                for (id, _) in self.jobs.extract_if(|_, job| !job.is_awaited()) {
+                    self.link.abandon(now, id);
+                }
                 self.resume.take_if(|reply| !reply.is_awaited());
             }
             Order::BreakIn => {
@@ -465,7 +451,7 @@ impl Driver {
 
     fn publish(&self) {
         let (run_state, counters, peer) = (self.link.state(), self.link.counters(), self.link.peer());
-        let (read_len, may_stop_again) = (self.read_len, self.link.may_stop_again());
+        let (read_len, may_stop_again) = (self.pieces.len(), self.link.may_stop_again());
         let is_news = |state: &State| state.run_state != run_state || state.peer != peer;
         self.monitor.update_if(is_news, |state| {
             state.set_run_state(run_state);
@@ -520,7 +506,7 @@ impl Driver {
             Event::Resumed => self.resumed(RunState::Running, Left::Runs),
             Event::ResumeUnproven { .. } => self.resumed(RunState::Unknown, Left::Unproven),
             Event::Connected(_) | Event::Restarted(_) | Event::Rebooting | Event::Reconnected => {
-                self.read_len = self.first_read_len;
+                self.pieces.forget();
                 self.silence_at = Some(Instant::now() + SILENCE_LOOK);
                 // Behind a line that is there again the same machine may stand still as before.
                 let what = match event {
@@ -617,13 +603,12 @@ impl Driver {
         let got = (arm.actual_bytes_read as usize).min(reply.data.len()).min(job.asked);
         job.bytes.extend_from_slice(&reply.data[..got]);
         match reply.return_status {
-            NtStatus::SUCCESS if job.bytes.len() == job.wanted => self.settle_read(job, None),
             NtStatus::SUCCESS if got > 0 => {
-                if got < job.asked {
-                    // Success with fewer bytes is the limit of the target's packets, not a hole.
-                    self.read_len = got.max(MIN_READ_LEN);
+                self.pieces.follow(job.asked, got);
+                match job.bytes.len() == job.wanted {
+                    true => self.settle_read(job, None),
+                    false => self.ask(Instant::now(), job),
                 }
-                self.ask(Instant::now(), job);
             }
             NtStatus::UNSUCCESSFUL => self.settle_read(job, Some(ReadCause::NotMapped)),
             status => self.settle_read(job, Some(ReadCause::Status(status.0))),
@@ -634,13 +619,7 @@ impl Driver {
         if let Some(error) = self.refusal(job.stop) {
             return self.settle_read(job, Some(cause_of(error)));
         }
-        job.asked = (job.wanted - job.bytes.len()).min(self.read_len);
-        let at = job.address.wrapping_add(job.bytes.len() as u64);
-        let count = u32::try_from(job.asked).expect("bounded by the packet size");
-        let request = match job.space {
-            Space::Virtual => Manipulate::read_virtual(VirtAddr(at), count),
-            Space::Physical => Manipulate::read_physical(PhysAddr(at), count),
-        };
+        let request = job.next_request(self.pieces.len());
         let id = self.link.request(now, request);
         self.jobs.insert(id, Job::Read(job));
     }

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kd_protocol::MachineType;
 use kd_protocol::kd::{Manipulate, StateChange, VersionFlags};
-use kd_protocol::link::{RequestError, RunState};
+use kd_protocol::link::{Peer, RequestError, RunState};
 
 use super::leaving_stop::{Leaving, stepped_over};
 use super::monitor::State;
 use super::order::{Cut, Left, Order, Reply};
 use super::{Session, context, version};
+use crate::memory::StopId;
 use crate::source::{BootId, Control, Halt, IGNORE, Resumed, Source, Step, Wait, breakpoints_stay};
 
 /// A target that obeys a break-in late does so within this: a lost state change is repeated after half a second.
@@ -34,6 +35,8 @@ const LONGEST_TALK: Duration = Duration::from_secs(5);
 const HURRIED_LATE_STOP: Duration = Duration::from_millis(700);
 /// Whoever has to go gives a target that says something this long, ...
 const HURRIED: Duration = Duration::from_millis(1800);
+/// ... one behind a serial line this long, where each damaged packet costs half a second of it, ...
+const HURRIED_OVER_LINE: Duration = Duration::from_secs(5);
 /// ... and one that says nothing at all this long.
 const HURRIED_SILENT: Duration = Duration::from_millis(850);
 /// Stops that follow one upon another are left this often.
@@ -57,6 +60,10 @@ impl Session {
     /// Lets the stopped target run and waits until it says so. A surplus break-in of this side, which stops it at once
     /// again, is left too.
     pub(super) fn leave_stop(&self) -> Resumed {
+        self.alone(|| self.leave_this_stop())
+    }
+
+    fn leave_this_stop(&self) -> Resumed {
         let going = Going::new(self);
         let Some(stop) = self.stopped() else { return going.without_stop() };
         // A break-in too many stops where break-ins do: a machine that stops by itself may do so again at once, at the same place.
@@ -73,6 +80,10 @@ impl Session {
 
     /// Lets the processor that stopped carry out one instruction. A stop follows, or there is one already.
     pub(super) fn trace_stop(&self) -> Resumed {
+        self.alone(|| self.trace_this_stop())
+    }
+
+    fn trace_this_stop(&self) -> Resumed {
         let going = Going::new(self);
         let Some(stop) = self.stopped() else { return going.without_stop() };
         let (leaving, moved) = going.prepare(&stop);
@@ -92,16 +103,20 @@ impl Session {
 
     /// Lets the target run for good: also one that stops again at once, as long as that takes. Nothing is done if this
     /// session does not hold it.
-    ///
-    /// Who suspends the program and who ends it may do so at once: one after the other, or each would undo what the other does.
     pub(super) fn leave_for_good(&self) -> Resumed {
+        self.alone(|| self.leave_alone())
+    }
+
+    /// Who asks, who suspends the program and who ends it may let the target run at once: one after the other, or each would
+    /// undo what the other does.
+    fn alone(&self, leave: impl FnOnce() -> Resumed) -> Resumed {
         let is_alone = |state: &mut State| {
             let is_free = !std::mem::replace(&mut state.is_being_left, true);
             is_free.then_some(())
         };
         // One who takes as long as nobody should is not waited for.
         let _ = self.monitor.wait_to_the_end(Instant::now() + LONGEST_TALK, is_alone);
-        let left = self.leave_alone();
+        let left = leave();
         self.monitor.update(|state| state.is_being_left = false);
         left
     }
@@ -241,8 +256,14 @@ impl<'a> Going<'a> {
         if !self.is_hurried() {
             return self.since + self.patience;
         }
-        let heard = self.session.monitor.get(|state| state.last_heard);
-        self.since + if heard.is_some_and(|at| at >= self.since) { HURRIED } else { HURRIED_SILENT }
+        let (heard, peer) = self.session.monitor.get(|state| (state.last_heard, state.peer));
+        let is_heard = heard.is_some_and(|at| at >= self.since);
+        self.since
+            + match peer {
+                _ if !is_heard => HURRIED_SILENT,
+                Some(Peer::Kdcom) => HURRIED_OVER_LINE,
+                _ => HURRIED,
+            }
     }
 
     /// What there is to say of a target that is not known to be stopped.
@@ -311,9 +332,11 @@ impl<'a> Going<'a> {
     /// Does what the stop needs so that the target goes on from it; by how many bytes the program counter was moved.
     fn prepare(&self, stop: &StateChange) -> (Leaving, Option<u64>) {
         let leaving = Leaving::of(stop);
+        // A context that was read in one stop is not written in the next.
+        let at = self.session.stop();
         // What fails here fails for a target that does not answer, and the next order finds that out too.
         let moved = self.machine().and_then(|machine| {
-            leaving.prepare(stop, machine, |request| self.request(request)).unwrap_or_default()
+            leaving.prepare(stop, machine, |request| self.request_of(at, request)).unwrap_or_default()
         });
         (leaving, moved)
     }
@@ -330,8 +353,11 @@ impl<'a> Going<'a> {
     }
 
     fn request(&self, request: Manipulate) -> Result<Manipulate, RequestError> {
+        self.request_of(self.session.stop(), request)
+    }
+
+    fn request_of(&self, stop: StopId, request: Manipulate) -> Result<Manipulate, RequestError> {
         let step = Step::Reply(request.api_number.to_string());
-        let stop = self.session.stop();
         // A target that was silent before is asked all the same: this is about letting it run.
         self.session.try_again();
         let replied = self.carry_out(step, |reply| Order::Request(reply, stop, Box::new(request)));

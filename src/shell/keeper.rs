@@ -86,8 +86,10 @@ impl Keeper {
                 || !control.breakpoints().is_empty())
         {
             let is_watching = control.planted().is_some();
-            match control.leave() {
-                Resumed::NeverRuns => {}
+            let resumed = control.leave();
+            self.report.source_resumed(&*source, &resumed);
+            match resumed {
+                Resumed::NeverRuns | Resumed::MayBeStopped(_) => {}
                 Resumed::Running if is_watching => {
                     self.report.status(
                         "Suspended; the target runs meanwhile, and uses of the tag are waited for no more",
@@ -97,7 +99,6 @@ impl Keeper {
                     self.report
                         .status("Suspended; the target runs meanwhile. Ctrl+C breaks in again afterwards");
                 }
-                Resumed::MayBeStopped(why) => self.report.source_may_be_stopped(&*source, &why),
             }
         }
         self.say_last_words();
@@ -122,10 +123,12 @@ impl Keeper {
         std::thread::sleep(GRACE);
         // Whatever holds the program up, the machine is let run.
         if let Some(source) = self.source.upgrade()
-            && let Some(Resumed::MayBeStopped(why)) = source.control().map(Control::leave)
+            && let Some(resumed) = source.control().map(Control::leave)
         {
-            self.together.is_one_in_doubt.store(true, Ordering::Release);
-            self.report.source_may_be_stopped(&*source, &why);
+            if matches!(resumed, Resumed::MayBeStopped(_)) {
+                self.together.is_one_in_doubt.store(true, Ordering::Release);
+            }
+            self.report.source_resumed(&*source, &resumed);
         }
         self.say_last_words();
         // Whoever is first must not end the program before the others have let their machines run.

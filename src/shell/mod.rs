@@ -18,6 +18,7 @@ mod error;
 mod format;
 mod history;
 pub mod hits;
+mod in_doubt;
 pub mod interactive;
 mod keeper;
 mod line;

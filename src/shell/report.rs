@@ -7,6 +7,7 @@ use kd_protocol::kd::{DebugIo, StateDetail};
 use kd_protocol::link::{Event, Peer};
 
 use super::format::Format;
+use super::in_doubt::InDoubt;
 use super::line;
 use super::rest::Rest;
 use super::writer::{Stream, Writer};
@@ -25,13 +26,15 @@ pub struct Report {
     format: Format,
     /// What each command cost is shown too.
     shows_costs: bool,
+    /// Who may still stand still, as was said.
+    pub(super) in_doubt: InDoubt,
 }
 
 impl Report {
     /// Answers go to the writer's first stream in `format`, everything else to its second as text.
     #[must_use]
-    pub const fn new(format: Format, writer: Writer) -> Self {
-        Self { writer, format, shows_costs: false }
+    pub fn new(format: Format, writer: Writer) -> Self {
+        Self { writer, format, shows_costs: false, in_doubt: InDoubt::default() }
     }
 
     /// The same, showing in text what each command cost; JSON has it always.

@@ -177,7 +177,7 @@ impl Shell {
         self.teller.tell();
         // Whoever leaves twice, to end a script and at its end, warns once.
         let place = Some(self.place());
-        if self.warned_at != place {
+        if self.warned_at != place || resumed == Resumed::Running {
             self.resumed(&resumed);
         }
         self.warned_at = place.filter(|_| matches!(resumed, Resumed::MayBeStopped(_)));
@@ -188,9 +188,9 @@ impl Shell {
     }
 
     pub(super) fn resumed(&mut self, resumed: &Resumed) {
-        if let Resumed::MayBeStopped(why) = resumed {
+        if let Resumed::MayBeStopped(_) = resumed {
             self.worst = Worst::MayBeStopped;
-            self.report.source_may_be_stopped(self.source(), why);
         }
+        self.report.source_resumed(self.source(), resumed);
     }
 }

@@ -264,3 +264,48 @@ fn steps_over_a_line_that_damages_bytes_end_with_the_machine_running() {
     };
     std::thread::scope(|scope| [21, 26, 27, 31].map(|seed| scope.spawn(move || run(seed))).map(drop));
 }
+
+/// Whoever is told to go while the target repeats a reply that no line as noisy as this carries does not wait for it.
+#[test]
+fn whoever_is_told_to_end_over_a_noisy_line_lets_the_machine_run() {
+    let run = |seed: u32, signal: &str, subcommand: &[&str], options: &[&str], moment: &str| {
+        let line = Line::new();
+        let (place, symbols) =
+            (format!("com:pipe,port={}", line.path), line.setup.symbols().display().to_string());
+        let seed = seed.to_string();
+        let noisy = ["--noise", "0.0005", "--seed", &seed, "--processors", "4", "--leak-every", "400ms"];
+        let mut target = line.target(&noisy);
+        let arguments = [subcommand, &["-k", &place, "-y", &symbols], options].concat();
+        let mut debugger = Running::start(&arguments);
+        debugger.wait_for(moment);
+        debugger.signal(signal);
+        let ended = debugger.finish();
+        let runs_after_all = ended.err.contains("runs after all");
+        assert!(
+            runs_after_all || !ended.err.contains("WARNING"),
+            "seed {seed}, {signal} to {arguments:?}: {}",
+            ended.err
+        );
+        target.runs_on();
+    };
+    let reads = ["-b", "-c", "lm; !verifier 3 myfault.sys; !poolused 2; lm; k; lm"];
+    let steps = ["-b", "-c", "bp /1 nt!ExAllocatePoolWithTag; g; t 60; t 60", "--stop-timeout", "20s"];
+    let goes_on = ["-b", "-c", "bp nt!ExAllocatePoolWithTag \"k 3; g\"; g", "--stop-timeout", "20s"];
+    let hits = ["--tag", "Leak", "--for", "60s"];
+    let pool = ["--watch", "3s", "--for", "60s"];
+    std::thread::scope(|scope| {
+        for (at, (subcommand, options, moment)) in [
+            (&[][..], &reads[..], "Kernel base"),
+            (&[], &steps, "Breakpoint 0 hit"),
+            (&[], &goes_on, "Breakpoint 0 hit"),
+            (&["hits"], &hits, "Kernel base"),
+            (&["pool"], &pool, "Kernel base"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let signal = ["TERM", "HUP", "INT"][at % 3];
+            scope.spawn(move || run(41 + at as u32, signal, subcommand, options, moment));
+        }
+    });
+}

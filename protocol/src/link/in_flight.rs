@@ -57,6 +57,10 @@ pub(super) struct InFlight {
     pub(super) retransmit_at: Instant,
     /// Kept until both sides agree on ids.
     pub(super) is_held: bool,
+    /// Times that something came damaged since it was sent: its reply, as a rule.
+    pub(super) damaged: u32,
+    /// Nobody waits for its end.
+    pub(super) is_unwanted: bool,
     /// Break-ins that went out before its first transmission did.
     pub(super) behind_break_ins: u64,
 }
@@ -74,6 +78,8 @@ impl InFlight {
             last_sent: now,
             retransmit_at,
             is_held: true,
+            damaged: 0,
+            is_unwanted: false,
             behind_break_ins: 0,
         }
     }

@@ -24,6 +24,8 @@ pub struct Noise {
     pub inserted: f64,
     /// It and the next bytes of its packet are lost.
     pub cut: f64,
+    /// Whatever is longer than this is damaged each time.
+    pub spoils_from: Option<usize>,
 }
 
 pub struct Line {
@@ -141,11 +143,20 @@ impl Line {
         self.wait_for("end of a request", |it| end_of(it) == Some(wanted))
     }
 
+    /// As many requests as it takes: a reply may have less than was asked for, and the next request asks for no more.
     pub fn read(&mut self, at: u64, count: u32) -> Result<Bytes, Event> {
-        match self.ask(Manipulate::read_virtual(VirtAddr(at), count)) {
-            Event::Replied(_, reply) => Ok(reply.data),
-            other => Err(other),
+        let (mut read, mut piece) = (BytesMut::new(), count);
+        while read.len() < count as usize {
+            let (got, wanted) = (read.len() as u64, piece.min(count - read.len() as u32));
+            match self.ask(Manipulate::read_virtual(VirtAddr(at + got), wanted)) {
+                Event::Replied(_, reply) if !reply.data.is_empty() => {
+                    piece = reply.data.len() as u32;
+                    read.extend_from_slice(&reply.data);
+                }
+                other => return Err(other),
+            }
         }
+        Ok(read.freeze())
     }
 
     pub fn flip_next_data_id(&mut self, bit: usize) {
@@ -213,7 +224,12 @@ impl Line {
 
     /// What arrives of `bytes`. A packet is hit once at the most: KD's sum cannot tell two flips that cancel each other.
     fn carry(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let Noise { lost, flipped, inserted, cut } = self.noise;
+        let Noise { lost, flipped, inserted, cut, spoils_from } = self.noise;
+        if spoils_from.is_some_and(|len| bytes.len() > len) {
+            let mut spoilt = bytes.to_vec();
+            spoilt[bytes.len() / 2] ^= 1;
+            return spoilt;
+        }
         for (at, byte) in bytes.iter().enumerate() {
             let (before, after) = (&bytes[..at], &bytes[at + 1..]);
             if self.chance.happens(cut) {

@@ -405,7 +405,7 @@ pub fn end_of(event: &Event) -> Option<RequestId> {
 
 /// What the kernel's memory holds at `address`.
 pub fn memory_at(address: u64, count: usize) -> Vec<u8> {
-    (0..count as u64).map(|at| (address.wrapping_add(at) ^ address >> 8) as u8).collect()
+    (0..count as u64).map(|at| address.wrapping_add(at)).map(|at| (at ^ at >> 8) as u8).collect()
 }
 
 pub fn breakpoint(parameter: u64) -> StateChange {

@@ -1,7 +1,7 @@
 //! What comes from the target, and what it says of it.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -18,9 +18,6 @@ use crate::link::in_flight::Purpose;
 use crate::link::keying::Proof;
 use crate::link::reliable::Arrival;
 use crate::wire::DecodeError;
-
-/// A damaged packet is asked for again at most this often.
-const RESEND_INTERVAL: Duration = Duration::from_millis(200);
 
 impl HostLink {
     pub(super) fn receive(
@@ -91,11 +88,7 @@ impl HostLink {
             }
             Frame::Damaged(_) => {
                 self.counters.dropped += 1;
-                // One damage can look like several: what is asked for twice comes twice.
-                if self.resend_at.is_none_or(|at| at + RESEND_INTERVAL <= now) {
-                    self.resend_at = Some(now);
-                    self.reliable.send_resend();
-                }
+                self.reliable.damaged(now);
             }
             Frame::BreakIn => {}
         }

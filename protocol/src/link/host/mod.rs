@@ -84,8 +84,6 @@ pub struct HostLink {
     may_probe: bool,
     /// What processors have in Dr7 since the last continue: which debug registers watch. A module event is left with it.
     dr7: u64,
-    /// A damaged packet was asked for again at this time.
-    resend_at: Option<Instant>,
     /// Each with the state that it led to.
     events: VecDeque<(Event, RunState)>,
     /// What the last event that was handed out led to.
@@ -128,7 +126,6 @@ impl HostLink {
             passes_module_events: false,
             may_probe: true,
             dr7: Manipulate::DR7_NONE,
-            resend_at: None,
             events: VecDeque::new(),
             told: RunState::Unknown,
             counters: LinkCounters::default(),
@@ -280,6 +277,12 @@ impl HostLink {
         let purpose = Purpose::Request(id, Box::new(request.clone()));
         self.reliable.request(now, purpose, &request, timeout);
         id
+    }
+
+    /// Nobody waits for this request any more: what is asked next need not wait for its reply, and no end of it need follow. The
+    /// target may have carried it out.
+    pub fn abandon(&mut self, now: Instant, id: RequestId) {
+        self.reliable.abandon(now, id);
     }
 
     /// Lets the stopped target run: [`Event::Resumed`] follows, or [`Event::ResumeUnproven`]; or [`Event::Stopped`], which

@@ -13,6 +13,8 @@
 //! again makes the target repeat a lost reply. Over a stream it makes the target believe that its reply arrived, or its next
 //! stop; so nothing is sent twice there, and whatever is missing is asked for with RESET. Source: PROTOCOL.md 7 and 14.
 
+mod unread;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -76,6 +78,8 @@ pub(super) struct Reliable {
     reply_after_repeat: Option<(PacketId, Duration)>,
     /// RESETs of ours that are unanswered: as many of the target's are answers, which must not be answered.
     resets_pending: u32,
+    /// A damaged packet was asked for again at this time.
+    resend_at: Option<Instant>,
     outbox: VecDeque<Packet>,
     retransmissions: u64,
     /// Break-ins that went out.
@@ -105,6 +109,7 @@ impl Reliable {
             until_slow_reply: RoundTrip::new(Dialect::bounds_of_slow_replies()),
             reply_after_repeat: None,
             resets_pending: 0,
+            resend_at: None,
             outbox: VecDeque::new(),
             retransmissions: 0,
             break_ins: 0,
@@ -174,10 +179,16 @@ impl Reliable {
         if self.in_flight.is_some() {
             return;
         }
-        let Some(outgoing) = self.queue.pop_front() else { return };
+        if let Some(outgoing) = self.queue.pop_front() {
+            self.put_in_flight(now, outgoing, now);
+        }
+    }
+
+    /// `since`: when it was sent first, perhaps in another form. Its patience counts from there.
+    fn put_in_flight(&mut self, now: Instant, outgoing: Outgoing, since: Instant) {
         let id = self.next_id;
         self.next_id = self.dialect.next(id);
-        self.in_flight = Some(InFlight::new(now, outgoing, id));
+        self.in_flight = Some(InFlight::new(since, outgoing, id));
         if self.agreement.is_agreed() {
             self.release(now);
         } else {
@@ -266,12 +277,16 @@ impl Reliable {
         let is_reply = packet.packet_type == PacketType::STATE_MANIPULATE;
         let id = if is_reply { bare(packet.id) } else { packet.id };
         let is_of_beginner = id != bare(id);
+        let has_old_id = !is_of_beginner && self.newest_seen.is_some_and(|newest| bare(newest) == id);
+        // One of those that were acknowledged unread, which had been sent again before the ACK came.
+        if has_old_id && self.newest_content.is_none() {
+            return Arrival::Repeat;
+        }
         let content = (packet.packet_type, packet.payload.clone());
         let is_same_content = self.newest_content.as_ref() == Some(&content);
         // Nor a type. And what comes again is the same: another packet of that id has a damaged one, or is numbered anew, with
         // the RESET lost that said so. A flipped bit is not flipped twice.
         let is_understood = is_what_it_says(packet);
-        let has_old_id = !is_of_beginner && self.newest_seen.is_some_and(|newest| bare(newest) == id);
         let is_said_again = self.seems_strange.take().is_some_and(|it| it == content);
         if (!is_understood || has_old_id && !is_same_content) && !is_said_again {
             self.seems_strange = Some(content);
@@ -332,6 +347,9 @@ impl Reliable {
     }
 
     fn release(&mut self, now: Instant) {
+        if self.drop_unwanted(now) {
+            return;
+        }
         if let Some(in_flight) = self.in_flight.as_mut().filter(|it| it.is_held) {
             in_flight.behind_break_ins = self.break_ins;
             self.outbox.push_back(in_flight.transmit(now, &self.round_trip));
@@ -407,12 +425,12 @@ impl Reliable {
             return None;
         }
         let id = *id;
-        let took = now - in_flight.first_sent;
+        let (took, since_last) = (now - in_flight.first_sent, now - in_flight.last_sent);
         let is_slow = in_flight.outgoing.is_slow;
         self.reply_after_repeat = None;
         match (in_flight.tries, is_slow) {
-            (1, true) => self.until_slow_reply.measure(took),
-            (1, false) => self.until_reply.measure(took),
+            (1, true) => self.until_slow_reply.measure(since_last),
+            (1, false) => self.until_reply.measure(since_last),
             (_, true) => {}
             (_, false) => self.reply_after_repeat = self.newest_seen.map(|reply| (reply, took)),
         }
