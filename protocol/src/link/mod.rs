@@ -29,6 +29,7 @@ mod bridge;
 mod channel;
 mod config;
 mod content;
+mod damage;
 mod dialect;
 mod entropy;
 mod event;

@@ -221,6 +221,11 @@ impl HostLink {
         {
             self.frame(now, &frame);
         }
+        if let Wire::Stream(stream) = &self.wire
+            && !bytes.is_empty()
+        {
+            self.reliable.came(now, stream.reader.is_partial());
+        }
     }
 
     /// Does what is due at `now`.

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::agreement::{Agreement, Due};
+use super::damage::Damage;
 use super::dialect::Dialect;
 use super::event::{RequestError, RequestId};
 use super::in_flight::{InFlight, Outgoing, Purpose};
@@ -78,8 +79,7 @@ pub(super) struct Reliable {
     reply_after_repeat: Option<(PacketId, Duration)>,
     /// RESETs of ours that are unanswered: as many of the target's are answers, which must not be answered.
     resets_pending: u32,
-    /// A damaged packet was asked for again at this time.
-    resend_at: Option<Instant>,
+    damage: Damage,
     outbox: VecDeque<Packet>,
     retransmissions: u64,
     /// Break-ins that went out.
@@ -109,7 +109,7 @@ impl Reliable {
             until_slow_reply: RoundTrip::new(Dialect::bounds_of_slow_replies()),
             reply_after_repeat: None,
             resets_pending: 0,
-            resend_at: None,
+            damage: Damage::default(),
             outbox: VecDeque::new(),
             retransmissions: 0,
             break_ins: 0,
@@ -247,7 +247,10 @@ impl Reliable {
             let arrival = self.accept_from_stream(now, packet);
             if arrival == Arrival::Doubtful {
                 self.send_resend();
-            } else if !withholds_ack || arrival == Arrival::Repeat {
+                return arrival;
+            }
+            self.damage.mended();
+            if !withholds_ack || arrival == Arrival::Repeat {
                 self.acknowledge(id);
             }
             return arrival;
@@ -551,6 +554,7 @@ impl Reliable {
 
     /// Sends again, or gives up, what has waited long enough.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Outcome> {
+        self.ask_again(now);
         match self.agreement.handle_timeout(now) {
             Due::Nothing => {}
             Due::SendReset => self.send_reset_packet(),
@@ -609,7 +613,9 @@ impl Reliable {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.in_flight.iter().map(|it| it.retransmit_at).chain(self.agreement.poll_timeout()).min()
+        let ask_again = self.damage.poll_timeout();
+        let in_flight = self.in_flight.iter().map(|it| it.retransmit_at);
+        in_flight.chain(self.agreement.poll_timeout()).chain(ask_again).min()
     }
 
     /// The next packet to seal and send.

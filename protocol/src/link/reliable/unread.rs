@@ -11,7 +11,7 @@
 //! A target that waits for the ACK of a reply is at the stop at which it was asked, so that nothing but a reply to what is
 //! asked again, or wanted by nobody, is lost. Source: PROTOCOL.md 14.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Reliable;
 use crate::kd::Arm;
@@ -19,9 +19,6 @@ use crate::link::dialect::Dialect;
 use crate::link::event::RequestId;
 use crate::link::in_flight::{InFlight, Outgoing, Purpose};
 
-/// A damaged packet is asked for again at most this often: one damage can look like several, and what is asked for twice comes
-/// twice.
-const RESEND_INTERVAL: Duration = Duration::from_millis(200);
 /// A read whose reply came damaged this often asks for half as much.
 const DAMAGED_TOO_OFTEN: u32 = 2;
 /// A reply of so many bytes is no likelier to come through in two pieces.
@@ -30,19 +27,26 @@ const SHORT: u32 = 256;
 impl Reliable {
     /// What came from the target was damaged.
     pub(in crate::link) fn damaged(&mut self, now: Instant) {
-        let is_another = self.resend_at.is_none_or(|at| at + RESEND_INTERVAL <= now);
-        if is_another {
-            self.resend_at = Some(now);
+        self.damage.found(now);
+    }
+
+    /// Bytes came, and what came last is a whole packet or the beginning of one.
+    pub(in crate::link) fn came(&mut self, now: Instant, is_partial: bool) {
+        self.damage.came(now, is_partial);
+    }
+
+    /// It is asked for again if it is time, or acknowledged unread.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        if !self.damage.is_due(now) {
+            return;
         }
         if let Some(in_flight) = self.in_flight.as_mut().filter(|it| it.tries > 0) {
-            in_flight.damaged += u32::from(is_another);
+            in_flight.damaged += 1;
             if self.leave_unread(now) {
                 return;
             }
         }
-        if is_another {
-            self.send_resend();
-        }
+        self.send_resend();
     }
 
     /// Nobody waits for this request's end any more, and none is told.
