@@ -88,8 +88,7 @@ pub enum BreakpointNews<'a> {
 pub(super) struct Table {
     pub(super) entries: Vec<Entry>,
     pub(super) temporary: Option<Temporary>,
-    /// The next stop of a single step is wanted.
-    pub(super) is_stepping: bool,
+    pub(super) stepping: Stepping,
     /// What follows when the present step is over.
     pub(super) more: Option<MoreSteps>,
     /// Where breakpoints were set in this boot.
@@ -120,6 +119,26 @@ pub(super) struct Temporary {
     pub(super) by: Option<(VirtAddr, u64)>,
 }
 
+/// Whether a processor carries out one instruction, from where, and whose wish that is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stepping {
+    #[default]
+    No,
+    /// The next stop of a single step is wanted.
+    Wanted { from: VirtAddr },
+    /// It was let off a place where it is to stop, and stands at another.
+    Off { from: VirtAddr },
+}
+
+impl Stepping {
+    pub(super) const fn from(self) -> Option<VirtAddr> {
+        match self {
+            Self::No => None,
+            Self::Wanted { from } | Self::Off { from } => Some(from),
+        }
+    }
+}
+
 /// Steps of one command that are still to be made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MoreSteps {
@@ -137,6 +156,12 @@ pub(super) enum Met {
 }
 
 impl Entry {
+    /// True if a debug register stops whoever comes to execute what is at `at`.
+    pub(super) fn is_executed_at(&self, at: VirtAddr) -> bool {
+        let is_execute = self.order.access.is_some_and(|it| it.access == Access::Execute);
+        self.is_enabled && is_execute && self.order.address == Some(at)
+    }
+
     fn shown(&self) -> Breakpoint {
         let passes = self.order.passes;
         Breakpoint {
@@ -183,15 +208,12 @@ impl Table {
 
     /// True if the processor would stop again at once where it stands: before the instruction there.
     pub(super) fn stops_before(&self, at: VirtAddr) -> bool {
-        let is_executed = |(address, register): &(VirtAddr, DebugRegister)| {
-            *address == at && register.access == Access::Execute
-        };
-        self.wanted().contains(&at) || self.watched().iter().any(is_executed)
+        self.wanted().contains(&at) || self.entries.iter().any(|it| it.is_executed_at(at))
     }
 
     /// True if one instruction is being carried out.
-    pub(super) const fn is_stepping(&self) -> bool {
-        self.is_stepping || self.temporary.is_some()
+    pub(super) fn is_stepping(&self) -> bool {
+        matches!(self.stepping, Stepping::Wanted { .. }) || self.temporary.is_some()
     }
 
     /// True if the target is to stop anywhere.
@@ -210,7 +232,7 @@ impl Table {
         self.seen.clear();
         self.told.clear();
         self.temporary = None;
-        self.is_stepping = false;
+        self.stepping = Stepping::No;
         self.more = None;
         if is_first {
             return;

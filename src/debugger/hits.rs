@@ -209,9 +209,16 @@ fn go_on(waiter: &dyn Waiter, control: &dyn Control, hits: &mut Hits) -> Resumed
     }
     let source = waiter.source();
     let place = |change: &StateChange| Some(waiter.target()?.address(change.program_counter.0));
-    if source.stopped().and_then(|change| place(&change)).is_some_and(|at| places.contains(&at)) {
+    let is_at_one = |change: &StateChange| place(change).is_some_and(|at| places.contains(&at));
+    let mut stands_at_one = source.stopped().is_some_and(|change| is_at_one(&change));
+    while std::mem::take(&mut stands_at_one) {
         match step_off(control, source.boot(), place, |at| places.contains(&at)) {
             Stepped::Off => {}
+            Stepped::AtAnother => {
+                let stopped = source.stopped();
+                stopped.iter().for_each(|change| take_return(waiter, hits, change));
+                stands_at_one = stopped.is_some();
+            }
             Stepped::Elsewhere => return Resumed::Running,
             Stepped::Not(resumed) => return resumed,
         }

@@ -10,7 +10,7 @@
 use kd_protocol::MachineType;
 use kd_protocol::kd::{NtStatus, StateChange};
 
-use super::breakpoints::{BreakpointNews, Entry, Met, MoreSteps, StopCause, Temporary};
+use super::breakpoints::{BreakpointNews, Entry, Met, MoreSteps, Stepping, StopCause, Temporary};
 use super::error::{AskError, DebugError};
 use super::step_off::{Stepped, step_off};
 use super::stop::{INT3, is_exception, reported};
@@ -148,12 +148,12 @@ impl Debugger {
     /// True if a processor carries out one instruction.
     #[must_use]
     pub const fn is_tracing(&self) -> bool {
-        self.breakpoints.is_stepping
+        matches!(self.breakpoints.stepping, Stepping::Wanted { .. })
     }
 
     /// True if the target runs to the end of a step, or to an address.
     #[must_use]
-    pub const fn is_stepping(&self) -> bool {
+    pub fn is_stepping(&self) -> bool {
         self.breakpoints.is_stepping()
     }
 
@@ -228,16 +228,16 @@ impl Debugger {
 
     fn go_this_way(&mut self, way: &Way<'_>, observer: &mut dyn Observer) -> Result<Resumed, AskError> {
         self.breakpoints.temporary = None;
-        self.breakpoints.is_stepping = false;
+        self.breakpoints.stepping = Stepping::No;
         if !matches!(way, Way::Free) {
-            let aim = {
+            let (aim, from) = {
                 let target = self.target().ok_or_else(|| self.why_not_stopped())?;
                 let change = self.source.stopped().ok_or_else(|| self.why_not_stopped())?;
-                aim(way, &target, &change)?
+                (aim(way, &target, &change)?, target.address(change.program_counter.0))
             };
             self.source.rest();
             if aim.is_none() {
-                self.breakpoints.is_stepping = true;
+                self.breakpoints.stepping = Stepping::Wanted { from };
                 self.choose_none();
                 return Ok(self.control().map_or(Resumed::NeverRuns, Control::trace));
             }
@@ -298,6 +298,10 @@ impl Debugger {
         if self.breakpoints.stops_before(at) {
             match self.step_off() {
                 Stepped::Off => {}
+                Stepped::AtAnother => {
+                    self.breakpoints.stepping = Stepping::Off { from: at };
+                    return Armament::Gone(Resumed::Running);
+                }
                 Stepped::Elsewhere => return Armament::Gone(Resumed::Running),
                 Stepped::Not(resumed) => {
                     if resumed == Resumed::Running {
@@ -435,26 +439,28 @@ impl Debugger {
         let is_left = is_left_behind(change, &target);
         let is_x64 = target.kernel().version().machine == MachineType::AMD64;
         drop(target);
-        let is_stepping = std::mem::take(&mut self.breakpoints.is_stepping);
+        let stepping = std::mem::take(&mut self.breakpoints.stepping);
+        let is_stepping = matches!(stepping, Stepping::Wanted { .. });
         let is_step = is_exception(change, NtStatus::SINGLE_STEP);
         // The registers that stopped it, whether it was stepping or not.
         let dr6 = if is_step && is_x64 { change.control_report.dr6 & REGISTERS_OF_DR6 } else { 0 };
         let registers = armed.iter().filter(|it| it.register().is_some_and(|it| dr6 >> it.number & 1 != 0));
         let registers: Vec<Armed> = registers.copied().collect();
-        if is_stepping && is_step && registers.is_empty() {
-            return Met::Stop(StopCause::Arrived);
-        }
+        // One instruction is over, with nothing armed, and the processor stands before the next. A repeated one stands where it stood.
+        let has_stepped = is_step && registers.is_empty() && stepping != Stepping::No;
+        let has_come = has_stepped && stepping.from() != Some(at);
         let is_breakpoint = is_exception(change, NtStatus::BREAKPOINT);
         let is_in_code = armed.iter().any(|it| it.register().is_none() && it.address == at);
         // A register stops it before the instruction that the breakpoint is, and it is let go on behind that.
         let is_execute = |it: DebugRegister| it.access == Access::Execute;
         let is_before = registers.iter().any(|it| it.address == at && it.register().is_some_and(is_execute));
-        let is_there = is_breakpoint || is_before;
+        let is_there = is_breakpoint || is_before || has_come;
         let temporary = self.breakpoints.temporary.filter(|it| is_there && it.address == at);
         let entries = registers.iter().filter_map(|it| self.breakpoints.of(it));
+        let executed = self.breakpoints.entries.iter().filter(|it| has_come && it.is_executed_at(at));
         let is_written = is_breakpoint || !self.breakpoints.told.contains(&at);
-        let in_code = self.breakpoints.at(at).filter(|_| is_there && is_in_code && is_written);
-        let entries = entries.chain(in_code);
+        let in_code = self.breakpoints.at(at).filter(|_| is_there && (is_in_code || has_come) && is_written);
+        let entries = entries.chain(executed).chain(in_code);
         let entries: Vec<_> = entries.map(|it| (it.number, it.order.condition.clone())).collect();
         let entry = self.passed(&entries, observer);
         let met = match (entry, temporary) {
@@ -462,7 +468,9 @@ impl Debugger {
             (_, Some(temporary)) if self.arrives(temporary, thread) => Met::Stop(StopCause::Arrived),
             // A step is over all the same.
             (Some(Met::Passing), _) if is_stepping => Met::Stop(StopCause::Arrived),
+            _ if is_stepping && has_stepped => Met::Stop(StopCause::Arrived),
             (Some(Met::Passing), _) | (_, Some(_)) => return Met::Passing,
+            _ if has_stepped => return Met::Passing,
             // It was removed from the list while the target ran, or taken out when another processor had met it already.
             _ if is_breakpoint && (is_in_code || is_left && self.breakpoints.set.contains(&at)) => {
                 return Met::Passing;

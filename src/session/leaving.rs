@@ -207,12 +207,14 @@ impl<'a> Going<'a> {
 
     /// True once somebody has to go: the program is to end, or Ctrl+C was pressed at what takes long.
     fn is_hurried(&self) -> bool {
-        let has_to_go = self.session.monitor.get(|state| state.is_hurried)
-            || self.session.monitor.quit_reason().is_some();
-        if has_to_go || self.session.monitor.take_interrupt() {
+        if self.has_to_go() || self.session.monitor.take_interrupt() {
             self.is_hurried.set(true);
         }
         self.is_hurried.get()
+    }
+
+    fn has_to_go(&self) -> bool {
+        self.session.monitor.get(|state| state.is_hurried) || self.session.monitor.quit_reason().is_some()
     }
 
     /// Stops a running target that has something of this side in its memory. One that does not stop is told of.
@@ -389,17 +391,23 @@ impl<'a> Going<'a> {
         is_wanted: impl Fn(&StateChange) -> bool,
     ) -> Option<Box<StateChange>> {
         let start = Instant::now();
-        // Whoever has pressed Ctrl+Z waits for his shell.
-        let is_short = self.is_hurried() || self.session.monitor.is_suspending();
-        let talk = if is_short { HURRIED_LATE_STOP } else { LONGEST_TALK };
-        let latest = start + time.max(talk);
+        // Whoever has to go, or has pressed Ctrl+Z and waits for his shell, listens for less.
+        let was_hurried = self.is_hurried();
+        let latest = || {
+            // A target that was let run for a while has its Ctrl+C waited for elsewhere.
+            let is_hurried =
+                was_hurried || if self.is_for_good { self.is_hurried() } else { self.has_to_go() };
+            let is_short = is_hurried || self.session.monitor.is_suspending();
+            start + time.max(if is_short { HURRIED_LATE_STOP } else { LONGEST_TALK })
+        };
         let mut deadline = start + time;
         loop {
             let find = |state: &mut State| {
                 let prompt = state.prompt.take().map(Halt::Prompt);
                 prompt.or_else(|| state.stopped.clone().filter(|it| is_wanted(it)).map(Halt::Stopped))
             };
-            match self.session.monitor.wait_to_the_end(deadline, find) {
+            let look = (Instant::now() + LOOK).min(deadline);
+            match self.session.monitor.wait_to_the_end(look, find) {
                 Wait::Done(Halt::Stopped(stop)) => return Some(stop),
                 Wait::Done(Halt::Prompt(prompt)) => {
                     self.session.answer_prompt(prompt, Bytes::from_static(IGNORE));
@@ -408,11 +416,10 @@ impl<'a> Going<'a> {
                     // Its first line may have come together with the word that it runs.
                     let said = self.session.monitor.get(|state| state.last_said);
                     let talks = said.filter(|at| *at > self.since);
-                    let later = talks.map_or(deadline, |at| (at + time.max(PAUSE)).min(latest));
-                    if later <= deadline {
+                    deadline = talks.map_or(start + time, |at| at + time.max(PAUSE)).min(latest());
+                    if deadline <= Instant::now() {
                         return None;
                     }
-                    deadline = later;
                 }
             }
         }

@@ -352,10 +352,7 @@ pub(super) fn is_nowhere(stop: &Stop) -> bool {
 /// A stop in WinDbg's words.
 pub(super) fn event_of(stop: &Stop) -> String {
     match &stop.change.detail {
-        _ if stop.cause != StopCause::Event => match stop.cause {
-            StopCause::Breakpoint(number) => format!("Breakpoint {number} hit"),
-            _ => "Single step".into(),
-        },
+        _ if let StopCause::Breakpoint(number) = stop.cause => format!("Breakpoint {number} hit"),
         _ if is_nowhere(stop) => {
             "No processor's registers are known of it: where the machine stood is not known".into()
         }

@@ -237,6 +237,7 @@ fn wait_for_stop(
     let mut suspensions = watcher.suspensions();
     control.begin(Step::Stop);
     let mut breaks_in = false;
+    let mut steps_left = shell.debugger.steps_left();
     let mut deadline = script.stop_timeout.map(|it| Instant::now() + it);
     loop {
         match control.wait_for_halt(Some(boot), told_at.into_iter().chain(deadline).min()) {
@@ -251,6 +252,11 @@ fn wait_for_stop(
                 // A pass of a breakpoint is gone on from.
                 if shell.is_stopped() {
                     return Ok(None);
+                }
+                // Each of several steps is a wait of its own.
+                let left = shell.debugger.steps_left();
+                if std::mem::replace(&mut steps_left, left) != left {
+                    deadline = script.stop_timeout.map(|it| Instant::now() + it);
                 }
             }
             Wait::Done(Halt::Restarted) => {

@@ -107,9 +107,14 @@ impl Shell {
             let last = LastEvent::new(event, stop.change.processor, stop.program_counter, symbol, at);
             self.last_event = Some(last).filter(|_| !report::is_nowhere(&stop));
             let commands = self.debugger.commands_at(stop.cause);
+            let has_commands = commands.is_some();
             // Whoever has pressed Ctrl+C wants to have the target stopped.
             self.commands = commands.filter(|_| self.may_go_on());
             self.report.stop(&stop, self.teller.take_fatal_text());
+            if has_commands && self.watcher.interrupts() != self.interrupts_at_go {
+                self.watcher.take_interrupt();
+                self.report.status("The breakpoint's commands are not run, since Ctrl+C was pressed");
+            }
         }
         Ok(())
     }

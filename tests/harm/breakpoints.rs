@@ -108,6 +108,41 @@ fn steps_end_where_they_should_and_show_no_exception() {
     is_left_in_peace(&target, &ended);
 }
 
+/// Whoever steps to see whether code comes by a breakpoint is told that it has: by a single step, by several, and by the step that
+/// lets the machine off the one where it stands.
+#[test]
+fn a_breakpoint_that_a_step_comes_to_is_met() {
+    let x = "nt!ExAllocatePoolWithTag";
+    let commands = format!(
+        "bp /1 {x}; g; bp {x}+2 \".echo CODE\"; ba e 1 {x}+3 \".echo REGISTER\"; bp {x}+7 3; bp /1 {x}+9; \
+         p 20; .lastevent; t 20; .lastevent; p 20; .lastevent; t 2; .lastevent; bl; bc *; \
+         g {x}; bp {x}; bp /w \"0\" {x}+1; bp {x}+2; g; r rip; g {x}+3; r rip; .echo END"
+    );
+    for faults in [Faults::default(), Faults { loss: 0.05, seed: 12, ..Faults::default() }] {
+        let (debugger, target, _) = debugging(&["-b", "-c", &commands], OFTEN, faults);
+        let ended = debugger.finish();
+        assert_eq!(ended.code, 0, "{ended:#?}");
+        let events: Vec<_> = ended.out.lines().filter(|line| line.starts_with("Last event: ")).collect();
+        let hit = |number: u32| format!("Last event: Breakpoint {number} hit");
+        let step = "Last event: Single step exception - code 80000004 (first chance)";
+        let wanted = [&hit(0), &hit(1), &hit(3), step];
+        assert!(
+            events.len() == 4 && events.iter().zip(wanted).all(|(is, wanted)| is.starts_with(wanted)),
+            "{ended:#?}"
+        );
+        for (word, times) in [("CODE", 1), ("REGISTER", 1)] {
+            assert_eq!(ended.out.lines().filter(|line| *line == word).count(), times, "{ended:#?}");
+        }
+        let list: Vec<_> = ended.out.lines().filter(|line| line.contains("Clear  ")).collect();
+        assert!(list.iter().any(|line| line.contains("0002 (0003)")), "one pass is counted: {ended:#?}");
+        assert!(!list.iter().any(|line| line.contains("Tag+0x9")), "it was for one stop: {ended:#?}");
+        let place = |line: &str| u64::from_str_radix(line.strip_prefix("rip=").unwrap(), 16).unwrap();
+        let places: Vec<_> = ended.out.lines().filter(|line| line.starts_with("rip=")).map(place).collect();
+        assert_eq!(places[1], places[0] + 1, "{ended:#?}");
+        is_left_in_peace(&target, &ended);
+    }
+}
+
 /// A break-in stands at an `int 3`: a step there goes behind it, and no further.
 #[test]
 fn a_step_at_an_int3_carries_out_nothing_else_and_several_are_made_one_by_one() {
