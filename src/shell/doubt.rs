@@ -12,22 +12,25 @@ impl Report {
         self.status(&format!("WARNING: the target at {place} may still stand still: {why}.{resort}"));
     }
 
-    /// That of the machine behind `source`, if nobody knows whether it runs; or takes it back, if it does after all.
-    pub(super) fn source_resumed(&self, source: &dyn Source, resumed: &Resumed) {
+    /// That of the machine behind `source`, if nobody knows whether it runs; or takes it back, if it does after all: true then.
+    pub(super) fn source_resumed(&self, source: &dyn Source, resumed: &Resumed) -> bool {
         let place = source.place();
         match resumed {
             Resumed::MayBeStopped(why) => {
                 self.may_be_stopped(&place, source.control().map(|it| it.last_resort()), why);
+                false
             }
             Resumed::Running => {
                 let mut places = self.in_doubt.places();
                 let before = places.len();
                 places.retain(|it| *it != place);
-                if places.len() < before {
+                let is_taken_back = places.len() < before;
+                if is_taken_back {
                     self.status(&format!("The target at {place} runs after all"));
                 }
+                is_taken_back
             }
-            Resumed::NeverRuns => {}
+            Resumed::NeverRuns => false,
         }
     }
 }

@@ -19,7 +19,14 @@ const TOLD_EVERY: u64 = 100;
 pub fn watch_hits(shell: &mut Shell, options: &HitOptions) -> Result<(), ShellError> {
     let before = shell.debugger.stats();
     let attached = shell.break_in().and_then(|()| shell.unless_interrupted());
-    let collected = attached.map(|()| collect(shell, options));
+    let collected = attached.and_then(|()| match collect(shell, options) {
+        Err(error) => {
+            // Nor does whoever presses it before the tag is set.
+            shell.unless_interrupted()?;
+            Ok(Err(error))
+        }
+        collected => Ok(collected),
+    });
     let is_told_to_end = shell.watcher.quit().is_some()
         || matches!(&collected, Ok(Ok(report)) if report.end == HitEnd::Interrupted);
     if let Some(control) = shell.control().filter(|_| is_told_to_end) {

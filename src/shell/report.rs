@@ -76,6 +76,13 @@ impl Report {
         self.format == Format::Json
     }
 
+    /// Writes a stop that came behind a command as a line of its own: text has it beside the answers.
+    pub(super) fn stop_behind(&self, what: &'static str, event: &Answered) {
+        if self.format == Format::Json {
+            self.writer.text(Stream::Out, line::answered(what, event));
+        }
+    }
+
     /// Writes a command's answer and its notes. The text is made by the thread that writes it: a machine that stands still
     /// does not wait for it.
     pub(super) fn answer(&self, command: &str, answer: Answered, style: Style, cut: Option<(Rest, Room)>) {

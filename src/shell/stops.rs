@@ -57,9 +57,14 @@ impl Shell {
             let before = self.debugger.stats();
             let stop = self.debugger.present_stop(self.may_go_on(), &mut observer);
             self.teller.tell();
+            let is_shown = matches!(stop, Ok(Some(_)));
             let announced = self.announce(stop);
             self.count(STOP, before);
             announced?;
+            if let Some(event) = self.last_event.clone().filter(|_| is_shown) {
+                let answered = self.debugger.answer_alone(Box::new(event), self.debugger.stats());
+                self.report.stop_behind(STOP, &answered);
+            }
             self.step_on();
         }
     }
@@ -196,6 +201,9 @@ impl Shell {
         if let Resumed::MayBeStopped(_) = resumed {
             self.worst = Worst::MayBeStopped;
         }
-        self.report.source_resumed(self.source(), resumed);
+        let is_taken_back = self.report.source_resumed(self.source(), resumed);
+        if is_taken_back && self.worst == Worst::MayBeStopped {
+            self.worst = Worst::Failed;
+        }
     }
 }

@@ -143,6 +143,34 @@ fn a_breakpoint_that_a_step_comes_to_is_met() {
     }
 }
 
+#[test]
+fn in_json_each_stop_behind_a_command_is_a_line_of_its_own() {
+    let commands = "bp /1 nt!ExAllocatePoolWithTag; g; t 2; gu; r rip";
+    let (debugger, target, _) = debugging(&["-b", "--json", "-c", commands], OFTEN, Faults::default());
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    let lines = ended.out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lines: Vec<_> =
+        lines.map(|line| (line["command"].clone(), line["answer"]["event"].clone())).collect();
+    let step = "Single step exception - code 80000004 (first chance)";
+    let wanted = [
+        ("bp /1 nt!ExAllocatePoolWithTag", None),
+        ("g", None),
+        ("(stop)", Some("Breakpoint 0 hit")),
+        ("t 2", None),
+        ("(stop)", Some(step)),
+        ("(stop)", Some(step)),
+        ("gu", None),
+        ("(stop)", Some("Break instruction exception - code 80000003 (first chance)")),
+        ("r rip", None),
+    ];
+    assert_eq!(lines.len(), wanted.len(), "{ended:#?}");
+    for ((command, event), (wanted, of_event)) in lines.iter().zip(wanted) {
+        assert_eq!((command.as_str(), event.as_str()), (Some(wanted), of_event), "{ended:#?}");
+    }
+    is_left_in_peace(&target, &ended);
+}
+
 /// A break-in stands at an `int 3`: a step there goes behind it, and no further.
 #[test]
 fn a_step_at_an_int3_carries_out_nothing_else_and_several_are_made_one_by_one() {
