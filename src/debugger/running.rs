@@ -327,21 +327,29 @@ impl Debugger {
         Armament::Set(lacks)
     }
 
-    /// What keeps the target where it is, and what helps.
+    /// What keeps the target where it is, and what helps: nothing that is typed where it does not answer.
     fn why_it_stays(&self, lack: &Lack) -> String {
+        let is_unanswered = |why: &BreakpointError| matches!(why, BreakpointError::Request(_));
         let (address, why) = match lack {
             Lack::Watches { count, why } => {
-                return format!(
-                    "no access is watched for, of {count}: {why}; bd takes what is not to be watched for"
-                );
+                let way = if is_unanswered(why) { "" } else { "; bd takes what is not to be watched for" };
+                return format!("no access is watched for, of {count}: {why}{way}");
             }
             Lack::Breakpoint { address, why } => (*address, why),
         };
         let at = format!("{:0width$x}", address.0, width = 2 * self.shown(address).1);
         match self.breakpoints.at(address) {
+            Some(Entry { number, .. }) if is_unanswered(why) => {
+                format!("setting breakpoint {number} at {at}: {why}; whether it is set is not known")
+            }
             Some(Entry { number, .. }) => format!(
                 "breakpoint {number} at {at} is not set: {why}; `bd {number}` lets the target run without it"
             ),
+            None if is_unanswered(why) => {
+                format!(
+                    "setting the breakpoint at {at}, where it is to stop: {why}; whether it is set is not known"
+                )
+            }
             None => format!("the breakpoint at {at}, where it is to stop, is not set: {why}"),
         }
     }

@@ -110,16 +110,25 @@ pub enum BreakpointError {
 #[must_use]
 pub fn breakpoints_stay(armed: &[Armed], pointer_size: usize) -> String {
     let width = 2 * pointer_size;
-    let shown = |is_register: bool| {
-        let those = armed.iter().filter(|it| it.register().is_some() == is_register);
+    let shown = |fits: fn(ArmedBy) -> bool| {
+        let those = armed.iter().filter(|it| fits(it.by));
         those.map(|it| format!("{:0width$x}", it.address.0)).collect::<Vec<_>>().join(", ")
     };
-    let (code, registers) = (shown(false), shown(true));
+    let written = shown(|by| matches!(by, ArmedBy::Code(Some(_))));
+    // The request that writes one was not answered.
+    let doubtful = shown(|by| matches!(by, ArmedBy::Code(None)));
+    let registers = shown(|by| matches!(by, ArmedBy::Register(_)));
     let mut told = Vec::new();
-    if !code.is_empty() {
+    let taken_out = "Attach again: verikd takes them out when it meets one. With WinDbg: bc *";
+    if !written.is_empty() {
         told.push(format!(
-            "breakpoints are still in its code ({code}), so that it stops there and waits for a debugger. Attach again: verikd takes \
-             them out when it meets one. With WinDbg: bc *"
+            "breakpoints are still in its code ({written}), so that it stops there and waits for a debugger. {taken_out}"
+        ));
+    }
+    if !doubtful.is_empty() {
+        told.push(format!(
+            "breakpoints may be in its code ({doubtful}): whether the target wrote them is not known, as it did not answer. Where it did, \
+             it stops there and waits for a debugger. {taken_out}"
         ));
     }
     if !registers.is_empty() {
@@ -134,6 +143,17 @@ pub fn breakpoints_stay(armed: &[Armed], pointer_size: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_breakpoint_whose_request_was_not_answered_it_is_said_that_it_may_be_there() {
+        let armed = |address, handle| Armed { address: VirtAddr(address), by: ArmedBy::Code(handle) };
+        let told = breakpoints_stay(&[armed(0x1000, Some(1)), armed(0x2000, None)], 4);
+        assert!(told.starts_with("breakpoints are still in its code (00001000), "), "{told}");
+        assert!(told.contains("; breakpoints may be in its code (00002000): "), "{told}");
+        let told = breakpoints_stay(&[armed(0x2000, None)], 8);
+        assert!(told.starts_with("breakpoints may be in its code (0000000000002000): "), "{told}");
+        assert!(!told.contains("still"), "{told}");
+    }
 
     #[test]
     fn the_control_register_has_what_each_debug_register_watches() {

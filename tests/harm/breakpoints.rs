@@ -238,6 +238,27 @@ fn where_one_cannot_be_set_the_machine_stays_where_it_is() {
     is_left_in_peace(&target, &ended);
 }
 
+/// It falls silent while they are set: those of whose requests nothing is known are not told to be there, and nothing that could be
+/// typed helps.
+#[test]
+fn of_a_machine_that_no_longer_answers_it_is_not_said_that_a_breakpoint_is_in_it() {
+    let many: Vec<_> = (0..12).map(|it| format!("bp nt!KeBugCheckEx+{it:x}")).collect();
+    let commands = format!("{}; g", many.join("; "));
+    let port = free_port();
+    let timeouts = ["--request-timeout", "2s", "--leave-timeout", "2s"];
+    let mut debugger = Debugger::start(port, &[&["-b", "-c", &commands][..], &timeouts].concat());
+    debugger.wait_for("Waiting for a target");
+    let _target = leaking_with(port, Duration::ZERO, Faults::default(), [Quirk::SilentAfterBreak].into());
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 4, "{ended:#?}");
+    assert_eq!(said(&ended, "whether it is set is not known").len(), 1, "{ended:#?}");
+    assert_eq!(said(&ended, "lets the target run without it"), [""; 0], "{ended:#?}");
+    let warned = said(&ended, "WARNING");
+    let (written, doubtful) = warned[0].split_once("breakpoints may be in its code (").expect("it warns");
+    assert!(written.contains("breakpoints are still in its code (fffff800"), "{ended:#?}");
+    assert!(doubtful.starts_with("fffff800"), "{ended:#?}");
+}
+
 /// With memory integrity the target takes a breakpoint and writes nothing; a debug register needs no code.
 #[test]
 fn of_code_that_cannot_be_written_it_is_said_that_the_breakpoint_is_not_there() {
