@@ -13,6 +13,9 @@ use super::error::QueryError;
 use super::spec::{Category, CommandSpec, ControlCommand, Glued, Run, Takes};
 use crate::target::Target;
 
+/// More steps than anybody waits for, each of which stops the whole machine: a count above is a slip, as `-1` is.
+const MAX_STEPS: u64 = 0x10000;
+
 macro_rules! steps {
     ($($spec:ident $name:literal $command:ident $summary:literal;)+) => {$(
         pub(super) static $spec: CommandSpec = CommandSpec {
@@ -21,7 +24,7 @@ macro_rules! steps {
             summary: $summary,
             takes: Takes::Arguments(Glued::Slash),
             category: Category::Target,
-            details: &[("COUNT", "so often, in hexadecimal; whatever else stops the target ends that")],
+            details: &[("COUNT", "so often, in hexadecimal, 10000 at the most; whatever else stops the target ends that")],
             answers: &[LetGo::SCHEMA],
             run: Run::Control(ControlCommand::$command),
         };
@@ -34,7 +37,7 @@ steps! {
     OUT "gu" StepOut "let the target run until the function that it is in returns to its caller";
 }
 
-/// How many steps `command` is told to make: one unless it is told more.
+/// How many steps `command` is told to make: one unless it is told more, `MAX_STEPS` at the most.
 ///
 /// # Errors
 /// [`QueryError::Usage`], and that of an expression.
@@ -50,5 +53,9 @@ pub fn steps(command: ControlCommand, text: &str, target: &Target<'_>) -> Result
     }
     let count = arguments.expression(target)?;
     arguments.end()?;
-    if count == 0 { Err(arguments.usage("no step is none")) } else { Ok(count) }
+    match count {
+        0 => Err(arguments.usage("no step is none")),
+        1..=MAX_STEPS => Ok(count),
+        _ => Err(arguments.usage(format!("{count:#x} is no number of steps: 1 to {MAX_STEPS:#x}"))),
+    }
 }

@@ -213,7 +213,7 @@ fn whatever_else_stops_the_machine_ends_several_steps() {
     assert_eq!((ended.code, said(&ended, "myfault!MyfaultDeviceControl+0x").len()), (0, 3), "{ended:#?}");
     is_left_in_peace(&target, &ended);
     // Ctrl+C.
-    let (mut debugger, target, _) = debugging(&["-b", "-c", "t 100000; k 1"], OFTEN, Faults::default());
+    let (mut debugger, target, _) = debugging(&["-b", "-c", "t 10000; k 1"], OFTEN, Faults::default());
     debugger.wait_for("nt!DbgBreakPointWithStatus+0x1:");
     debugger.signal("INT");
     let ended = debugger.finish();
@@ -279,7 +279,7 @@ fn of_code_that_cannot_be_written_it_is_said_that_the_breakpoint_is_not_there() 
 #[test]
 fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
     let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w; bc 7; bd x; bp nt \".if (1) { g }\"; bp nt!Ex*; ba e\n\
-                    bp nt 'k'; bp /w \"foo == 1\" nt; bp /w \"@r99 == 1\" nt\ng nosuch!x\nbc *; bl; q";
+                    bp nt 'k'; bp /w \"foo == 1\" nt; bp /w \"@r99 == 1\" nt\ng nosuch!x\nt -1\ngu 10001\nbc *; bl; q";
     let (debugger, target, _) = debugging(&["-b", "-c", commands], Duration::ZERO, Faults::default());
     let ended = debugger.finish();
     assert!(
@@ -292,6 +292,8 @@ fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
     );
     for wanted in [
         "an address is missing",
+        "t: 0xffffffffffffffff is no number of steps: 1 to 0x10000",
+        "gu: 0x10001 is no number of steps: 1 to 0x10000",
         "0x0 is no number of passes",
         "/w needs a condition in quotes",
         "there is no breakpoint with such a number",
