@@ -30,7 +30,7 @@ pub enum StopCause {
 /// Something about breakpoints that is said while the target is let run or stops.
 #[derive(Debug)]
 pub enum BreakpointNews<'a> {
-    /// The first one is set in this session.
+    /// The target has taken the first one of this session.
     First,
     /// It is not set, and the target runs without it.
     NotSet {

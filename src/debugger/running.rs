@@ -20,7 +20,7 @@ use crate::commands::{
     BreakpointOrder, Breakpoints, ControlCommand, QueryError, Which, address_of_go, condition_holds,
     end_of_call, number, resolve, steps,
 };
-use crate::memory::{Access, VirtAddr};
+use crate::memory::{Access, ReadCause, VirtAddr};
 use crate::source::{Armed, BreakpointError, Control, DEBUG_REGISTERS, DebugRegister, Resumed};
 use crate::target::Target;
 
@@ -311,9 +311,6 @@ impl Debugger {
                 }
             }
         }
-        if !wanted.is_empty() && !std::mem::replace(&mut self.breakpoints.is_first_told, true) {
-            observer.notice(&Notice::Breakpoint(BreakpointNews::First));
-        }
         for address in wanted {
             if let Err(why) = self.set_in_code(address, observer) {
                 lacks.push(Lack::Breakpoint { address, why });
@@ -388,11 +385,19 @@ impl Debugger {
         self.memory.forget();
         let Some(control) = self.control() else { return Ok(()) };
         let mut set = control.set_breakpoint(address);
-        // Slots may be taken by a debugger that was killed.
-        if matches!(set, Err(BreakpointError::Refused { .. })) && control.breakpoints().is_empty() {
-            set = control.clear_every_breakpoint().and_then(|_| control.set_breakpoint(address));
+        if let Err(BreakpointError::Refused { status }) = set {
+            if self.target().is_some_and(|target| is_unmapped(&target, address)) {
+                return Err(BreakpointError::NotMapped { status });
+            }
+            // Slots may be taken by a debugger that was killed.
+            if control.breakpoints().is_empty() {
+                set = control.clear_every_breakpoint().and_then(|_| control.set_breakpoint(address));
+            }
         }
         set?;
+        if !std::mem::replace(&mut self.breakpoints.is_first_told, true) {
+            observer.notice(&Notice::Breakpoint(BreakpointNews::First));
+        }
         self.breakpoints.set.insert(address);
         if self.breakpoints.seen.contains(&address) {
             return Ok(());
@@ -604,6 +609,12 @@ fn is_by_name(place: &str) -> bool {
     let reads = ["poi", "by", "wo", "dwo", "qwo"];
     let is_moving = place.contains('@') || place.trim() == "." || words.clone().any(|it| reads.contains(&it));
     !is_moving && words.any(|it| number(it).is_none())
+}
+
+/// False also if that is not known.
+fn is_unmapped(target: &Target<'_>, address: VirtAddr) -> bool {
+    let read = target.memory().read_virtual(address, &mut [0]);
+    read.is_err_and(|error| matches!(error.cause, ReadCause::NotMapped | ReadCause::Status(_)))
 }
 
 /// Nothing if that is not known.

@@ -91,6 +91,15 @@ pub enum BreakpointError {
         /// The target's.
         status: u32,
     },
+    /// The target has refused it, and nothing can be read there.
+    #[error(
+        "the target refuses it: status {status:#010x}; nothing is mapped there, as a read shows: a wrong address, code that is paged \
+         out, or a driver's INIT section, which is gone once the driver has started"
+    )]
+    NotMapped {
+        /// The target's.
+        status: u32,
+    },
     /// The debug registers of a processor cannot be read or written.
     #[error(
         "the target does not give its debug registers away: status {status:#010x} on processor {processor}"
