@@ -105,6 +105,8 @@ pub struct BreakpointOrder {
     pub place: String,
     /// The address; nothing if no name of it is known yet.
     pub address: Option<VirtAddr>,
+    /// Why none is known.
+    pub why_deferred: Option<String>,
     /// At which pass the target is to stop: 1 is the first.
     pub passes: u32,
     /// What is run at each stop.
@@ -172,7 +174,10 @@ impl BreakpointOrder {
         let (_, rest) = Expression::parse_prefix(whole).map_err(failed)?;
         let place = whole[..whole.len() - rest.len()].trim().to_owned();
         let mut arguments = Arguments::new(spec, rest);
-        let address = resolve(&place, target)?;
+        let (address, why_deferred) = match resolve(&place, target)? {
+            Place::At(address) => (Some(address), None),
+            Place::NotKnown { why } => (None, Some(why)),
+        };
         if let (Some(Watched { size, .. }), Some(address)) = (access, address)
             && address.0 % u64::from(size) != 0
         {
@@ -190,7 +195,7 @@ impl BreakpointOrder {
         };
         let commands = quoted_commands(&mut arguments);
         arguments.end()?;
-        Ok(Self { place, address, passes, commands, is_one_shot, condition, access })
+        Ok(Self { place, address, why_deferred, passes, commands, is_one_shot, condition, access })
     }
 }
 
@@ -267,21 +272,33 @@ pub fn condition_holds(condition: &str, target: &Target<'_>) -> Result<bool, Que
     value.map(|value| value != 0).map_err(failed)
 }
 
-/// The address that an expression names in a target; nothing if it has a name that nothing loaded has.
+/// What an expression names in a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This address.
+    At(VirtAddr),
+    /// It has a name that nothing loaded has, or of which that is not known: its module has no symbols.
+    NotKnown {
+        /// A sentence, of several lines perhaps.
+        why: String,
+    },
+}
+
+/// What an expression names in a target.
 ///
 /// # Errors
 /// [`QueryError`].
-pub fn resolve(place: &str, target: &Target<'_>) -> Result<Option<VirtAddr>, QueryError> {
+pub fn resolve(place: &str, target: &Target<'_>) -> Result<Place, QueryError> {
     let value = Expression::parse(place).and_then(|it| it.evaluate(place, target));
     match value {
-        Ok(value) => Ok(Some(target.address(value))),
+        Ok(value) => Ok(Place::At(target.address(value))),
         Err(error) => match error.cause() {
             ExpressionCause::Target(
-                TargetError::NoModule(_)
+                why @ (TargetError::NoModule(_)
                 | TargetError::Unknown { .. }
                 | TargetError::NoSymbol { .. }
-                | TargetError::NoSymbols { .. },
-            ) => Ok(None),
+                | TargetError::NoSymbols { .. }),
+            ) => Ok(Place::NotKnown { why: why.to_string() }),
             _ => Err(QueryError::Expression { command: SET.names[0], source: error }),
         },
     }
@@ -368,6 +385,8 @@ pub struct Breakpoint {
     #[serde(serialize_with = "output::address_or_null")]
     #[schemars(with = "Option<output::Hex>")]
     pub address: Option<VirtAddr>,
+    /// Why no name of its place is known yet, as far as it was looked for in this boot.
+    pub why_deferred: Option<String>,
     /// Passes until the target stops.
     pub passes_left: u32,
     /// At which pass it was told to stop.
@@ -403,6 +422,9 @@ impl Facts for Breakpoints {
             if !self.is_list {
                 if it.address.is_none() && it.enabled {
                     writeln!(out, "Bp expression '{}' could not be resolved, adding deferred bp", it.place)?;
+                    if let Some(why) = &it.why_deferred {
+                        writeln!(out, "  {why}")?;
+                    }
                 }
                 continue;
             }

@@ -59,7 +59,7 @@ pub use allow_write::WritesAllowed;
 pub use answer::{Answer, AnswerFile, Facts, Found, Moment, Query, WriteFile, ask, told, write_text};
 pub use arguments::number;
 pub use breakpoint::{
-    Breakpoint, BreakpointOrder, Breakpoints, Watched, Which, address_of_go, condition_holds, resolve,
+    Breakpoint, BreakpointOrder, Breakpoints, Place, Watched, Which, address_of_go, condition_holds, resolve,
 };
 pub use bugcheck::{BugCheck, BugCheckQuery};
 pub use complete::{Completions, completions, completions_of_target, hint};

@@ -168,6 +168,7 @@ impl Entry {
             number: self.number,
             enabled: self.is_enabled,
             address: self.order.address,
+            why_deferred: self.order.why_deferred.clone(),
             passes_left: u32::try_from(u64::from(passes).saturating_sub(self.hits)).unwrap_or(passes).max(1),
             passes,
             place: self.name.as_str().into(),
@@ -239,6 +240,7 @@ impl Table {
         }
         for entry in &mut self.entries {
             entry.order.address = None;
+            entry.order.why_deferred = None;
             entry.name.clone_from(&entry.order.place);
         }
     }

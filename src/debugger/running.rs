@@ -17,7 +17,7 @@ use super::stop::{INT3, is_exception, reported};
 use super::{Debugger, Notice, Observer};
 use crate::commands::line::{Line, lines};
 use crate::commands::{
-    BreakpointOrder, Breakpoints, ControlCommand, QueryError, Which, address_of_go, condition_holds,
+    BreakpointOrder, Breakpoints, ControlCommand, Place, QueryError, Which, address_of_go, condition_holds,
     end_of_call, number, resolve, steps,
 };
 use crate::memory::{Access, ReadCause, VirtAddr};
@@ -357,12 +357,13 @@ impl Debugger {
         if let Some(target) = self.target() {
             for entry in entries.iter_mut().filter(|it| it.is_enabled && it.order.address.is_none()) {
                 match resolve(&entry.order.place, &target) {
-                    Ok(Some(address)) if is_by_name(&entry.order.place) => {
+                    Ok(Place::At(address)) if is_by_name(&entry.order.place) => {
                         entry.order.address = Some(address);
+                        entry.order.why_deferred = None;
                         entry.name = target.symbol_at(address).to_string();
                     }
-                    Ok(None) => {}
-                    Ok(Some(_)) | Err(_) => {
+                    Ok(Place::NotKnown { why }) => entry.order.why_deferred = Some(why),
+                    Ok(Place::At(_)) | Err(_) => {
                         entry.is_enabled = false;
                         let news =
                             BreakpointNews::OfAnotherBoot { number: entry.number, place: &entry.order.place };

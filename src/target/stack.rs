@@ -17,7 +17,7 @@ use super::error::TargetError;
 use super::image::{Headers, IMAGE_DIRECTORY_ENTRY_EXCEPTION, ImageError};
 use super::image_bytes::{Unwindable, read_around};
 use super::modules::Module;
-use crate::memory::{Memory, ReadCause, ReadError, VirtAddr};
+use crate::memory::{Memory, ReadError, VirtAddr};
 use crate::symbols::{ImageFile, ImageIdentity};
 use crate::unwind::{self, Counter, Fault, Image, Kind, Registers as Unwound, What};
 
@@ -25,12 +25,14 @@ impl Target<'_> {
     /// The frames from `start` on, or from where the CPU is whose registers are asked for; at most `limit`.
     ///
     /// # Errors
-    /// [`TargetError::NoRegisters`], also for a machine that is not x64.
+    /// [`TargetError::NoRegisters`]; [`TargetError::NotSupported`] for a machine that is not x64.
     pub fn stack(&self, start: Option<StackStart>, limit: usize) -> Result<CallStack, TargetError> {
-        if self.kernel().version().machine != MachineType::AMD64 {
-            let unsupported =
-                ReadCause::Unsupported("unwind information, as a stack of this machine needs it");
-            return Err(TargetError::NoRegisters(unsupported));
+        let machine = self.kernel().version().machine;
+        if machine != MachineType::AMD64 {
+            let pointer = if machine == MachineType::I386 { "esp" } else { "sp" };
+            let what =
+                format!("stacks are not walked; dps @{pointer} L40 shows what looks like return addresses");
+            return Err(TargetError::NotSupported { machine: self.machine_name(), what });
         }
         let StackStart(mut registers) = start.map_or_else(|| self.stopped_at(), Ok)?;
         let (mut frames, mut counter) = (Vec::new(), Counter::Exact);

@@ -94,6 +94,25 @@ fn a_script_goes_on_behind_an_error_unless_it_is_told_not_to() {
 }
 
 #[test]
+fn of_a_machine_without_stacks_or_symbols_it_is_said_what_there_is_instead() {
+    let setup = Setup::new();
+    let _target = setup.target(&["--windows", "xp-x86"]);
+    let finished = setup.debug(&["-b", "-c", "k\ngu\nbp nt!KeBugCheckEx\nbl\ndps @esp L1\nq"]);
+    assert_eq!(finished.code, 1, "{}", finished.err);
+    for command in ["k", "gu"] {
+        let why = format!(
+            "error: {command}: not supported on x86 targets: stacks are not walked; dps @esp L40 shows "
+        );
+        assert!(finished.err.contains(&why), "{}", finished.err);
+    }
+    let deferred = "Bp expression 'nt!KeBugCheckEx' could not be resolved, adding deferred bp\n  nt has no symbols: no symbols for \
+                    ntkrpamp.pdb";
+    assert!(finished.out.starts_with(deferred), "{}", finished.out);
+    assert_eq!(finished.out.matches("has no symbols").count(), 1, "{}", finished.out);
+    assert!(finished.out.ends_with("00000000\n"), "{}", finished.out);
+}
+
+#[test]
 fn whatever_is_not_run_is_named_with_its_reason() {
     let setup = Setup::new();
     let _target = setup.target(&[]);
