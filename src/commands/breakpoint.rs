@@ -144,6 +144,9 @@ impl BreakpointOrder {
                 match option {
                     "/1" => is_one_shot = true,
                     "/w" => {
+                        if arguments.rest().strip_prefix('"').is_some_and(|it| !it.contains('"')) {
+                            return Err(arguments.usage("the quote of the condition is not closed"));
+                        }
                         let text = arguments.name().filter(|it| !it.is_empty());
                         let text = text.ok_or_else(|| arguments.usage("/w needs a condition in quotes"))?;
                         let failed = |source| QueryError::Expression { command: spec.names[0], source };
@@ -163,8 +166,12 @@ impl BreakpointOrder {
         read_options(&mut arguments)?;
         let access = if is_on_access { Some(watched(&mut arguments)?) } else { None };
         read_options(&mut arguments)?;
-        if arguments.is_empty() || arguments.rest().starts_with('"') {
+        if arguments.is_empty() {
             return Err(arguments.usage("an address is missing"));
+        }
+        if arguments.rest().starts_with('"') {
+            let problem = "what stands in quotes is commands, which are run at each stop; an address without any stands before them";
+            return Err(arguments.usage(problem));
         }
         let whole = arguments.rest();
         if whole.split_whitespace().next().is_some_and(|it| it.contains('!') && it.ends_with('*')) {
@@ -193,7 +200,7 @@ impl BreakpointOrder {
                 fits.ok_or_else(|| arguments.usage(format!("{number:#x} is no number of passes")))?
             }
         };
-        let commands = quoted_commands(&mut arguments);
+        let commands = quoted_commands(&mut arguments)?;
         arguments.end()?;
         Ok(Self { place, address, why_deferred, passes, commands, is_one_shot, condition, access })
     }
@@ -217,8 +224,8 @@ const fn is_for_good(cause: &ExpressionCause) -> bool {
 }
 
 /// What stands between quotes, if that comes next; `\"` is a quote inside.
-fn quoted_commands(arguments: &mut Arguments<'_>) -> Option<String> {
-    let rest = arguments.rest().strip_prefix('"')?;
+fn quoted_commands(arguments: &mut Arguments<'_>) -> Result<Option<String>, QueryError> {
+    let Some(rest) = arguments.rest().strip_prefix('"') else { return Ok(None) };
     let mut text = String::new();
     let mut characters = rest.char_indices();
     let end = loop {
@@ -229,12 +236,12 @@ fn quoted_commands(arguments: &mut Arguments<'_>) -> Option<String> {
             }
             Some((at, '"')) => break at + 1,
             Some((_, c)) => text.push(c),
-            None => break rest.len(),
+            None => return Err(arguments.usage("the quote of the commands is not closed")),
         }
     };
     arguments.go_on_at(&rest[end..]);
     let text = text.trim();
-    (!text.is_empty()).then(|| text.to_owned())
+    Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
 /// Access and size, as `ba` is told them: `w4`, `w 4`.
@@ -472,13 +479,16 @@ mod tests {
         for (typed, commands, rest) in [
             (r#""k; g" x"#, Some("k; g"), "x"),
             (r#""!verifier 3 \"my fault.sys\"; g""#, Some(r#"!verifier 3 "my fault.sys"; g"#), ""),
-            (r#""k"#, Some("k"), ""),
             ("\"\"", None, ""),
             ("k", None, "k"),
         ] {
             let mut arguments = Arguments::new(&SET, typed);
-            assert_eq!(quoted_commands(&mut arguments).as_deref(), commands, "{typed}");
+            assert_eq!(quoted_commands(&mut arguments).unwrap().as_deref(), commands, "{typed}");
             assert_eq!(arguments.rest(), rest, "{typed}");
+        }
+        for typed in ["\"", "\"k; g", r#""k \""#] {
+            let why = quoted_commands(&mut Arguments::new(&SET, typed)).unwrap_err().to_string();
+            assert!(why.starts_with("bp: the quote of the commands is not closed"), "{typed}: {why}");
         }
     }
 

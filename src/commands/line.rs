@@ -25,7 +25,9 @@ pub enum Line {
     Refused {
         /// The line as it was typed, trimmed.
         text: String,
-        /// Why, for the user: a usage error.
+        /// Why, in a sentence.
+        reason: String,
+        /// The same for the user, with what was not run therefore: a usage error.
         why: QueryError,
     },
 }
@@ -253,21 +255,22 @@ fn after_prompt(text: &str) -> Option<&str> {
 }
 
 fn content(typed: &str, pieces: Vec<String>, is_open: bool) -> Option<Line> {
-    let refused = |reason| {
-        let why = QueryError::Line { reason };
-        Some(Line::Refused { text: typed.to_owned(), why })
+    let refused = |reason: String, not_run: &str| {
+        let why = QueryError::Line { reason: format!("{reason} {not_run}") };
+        Some(Line::Refused { text: typed.to_owned(), reason, why })
     };
+    let nothing_of_line = "Nothing of this line was run.";
     let commands: Vec<String> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
     if let Some(reason) = commands.iter().find_map(|command| refusal(command)) {
-        return refused(format!("{reason} Nothing of this line was run."));
+        return refused(reason, nothing_of_line);
     }
     if is_open {
-        return refused("A brace is opened and not closed. Nothing from its line on was run.".to_owned());
+        return refused("A brace is opened and not closed.".to_owned(), "Nothing from its line on was run.");
     }
     match with_paths(commands) {
         Ok(commands) if commands.is_empty() => None,
         Ok(commands) => Some(Line::Commands(commands)),
-        Err(reason) => refused(reason),
+        Err(reason) => refused(reason, nothing_of_line),
     }
 }
 
@@ -313,7 +316,7 @@ fn with_paths(pieces: Vec<String>) -> Result<Vec<String>, String> {
             let (name, path) = path.split_once(char::is_whitespace).unwrap_or((path, ""));
             return Err(format!(
                 "`{piece}` after {name} is an element of the path or a command. Put the path in quotes to have both: \
-                 {name} \"{}\"; {piece}. Nothing of this line was run.",
+                 {name} \"{}\"; {piece}.",
                 path.trim()
             ));
         }

@@ -18,7 +18,7 @@ use super::{Debugger, Notice, Observer};
 use crate::commands::line::{Line, lines};
 use crate::commands::{
     BreakpointOrder, Breakpoints, ControlCommand, Place, QueryError, Which, address_of_go, condition_holds,
-    end_of_call, number, resolve, steps,
+    end_of_call, find, number, resolve, steps,
 };
 use crate::memory::{Access, ReadCause, VirtAddr};
 use crate::source::{Armed, BreakpointError, Control, DEBUG_REGISTERS, DebugRegister, Resumed};
@@ -76,8 +76,8 @@ impl Debugger {
         let target = self.target().ok_or_else(|| self.why_not_stopped())?;
         let order = BreakpointOrder::parse(arguments, command, &target)?;
         // Else that would come out at the stop, which may be hours away.
-        if let Some(reason) = order.commands.as_deref().and_then(refused_line) {
-            let reason = format!("{reason} /w \"CONDITION\" stops only where it holds.");
+        if let Some(why) = order.commands.as_deref().and_then(refused_command) {
+            let reason = format!("The breakpoint is not set, because its commands are refused: {why}");
             return Err(QueryError::Line { reason }.into());
         }
         if order.access.is_some() && target.kernel().version().machine != MachineType::AMD64 {
@@ -569,11 +569,11 @@ impl Debugger {
     }
 }
 
-/// Why a line of a breakpoint's commands would be refused.
-fn refused_line(commands: &str) -> Option<String> {
+/// Why some of a breakpoint's commands would be refused.
+fn refused_command(commands: &str) -> Option<String> {
     lines(commands).into_iter().find_map(|line| match line {
-        Line::Refused { why, .. } => Some(why.to_string()),
-        Line::Commands(_) => None,
+        Line::Refused { reason, .. } => Some(format!("{reason} /w \"CONDITION\" stops only where it holds.")),
+        Line::Commands(commands) => commands.iter().find_map(|it| Some(find(it).err()?.to_string())),
     })
 }
 

@@ -191,7 +191,7 @@ impl Shell {
 
     /// True if a line may be run; one that is refused is told.
     fn takes(&mut self, line: &Line) -> bool {
-        if let Line::Refused { text, why } = line {
+        if let Line::Refused { text, why, .. } = line {
             let worst = std::mem::take(&mut self.worst);
             self.refuse(text, &AskError::Query(why.clone()), Stats::default());
             self.worst = self.counted().max(worst);

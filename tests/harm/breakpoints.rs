@@ -290,7 +290,8 @@ fn of_code_that_cannot_be_written_it_is_said_that_the_breakpoint_is_not_there() 
 #[test]
 fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
     let commands = "bu nosuch!Driver; bl; bp; bp 1 0; bp /w; bc 7; bd x; bp nt \".if (1) { g }\"; bp nt!Ex*; ba e\n\
-                    bp nt 'k'; bp /w \"foo == 1\" nt; bp /w \"@r99 == 1\" nt\ng nosuch!x\nt -1\ngu 10001\nbc *; bl; q";
+                    bp nt 'k'; bp /w \"foo == 1\" nt; bp /w \"@r99 == 1\" nt\nbp nt \"nosuch; g\"; bp \"nt\"; bp nt \"\n\
+                    bp nt \"k; g\nbp /w \"@r8 == 1 nt\ng nosuch!x\nt -1\ngu 10001\nbc *; bl; q";
     let (debugger, target, _) = debugging(&["-b", "-c", commands], Duration::ZERO, Faults::default());
     let ended = debugger.finish();
     assert!(
@@ -310,6 +311,10 @@ fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
         "there is no breakpoint with such a number",
         "`x` is no number of a breakpoint",
         "/w \"CONDITION\" stops only where it holds",
+        "The breakpoint is not set, because its commands are refused: .if decides which commands are run",
+        "The breakpoint is not set, because its commands are refused: unknown command nosuch",
+        "bp: what stands in quotes is commands",
+        "bp: the quote of the condition is not closed",
         "a pattern is no address",
         "how many bytes: ba e 1 ADDRESS",
         "commands stand in double quotes",
@@ -319,6 +324,9 @@ fn a_name_that_nothing_has_yet_is_kept_and_nonsense_is_told() {
     ] {
         assert_eq!(said(&ended, wanted).len(), 1, "{wanted}: {ended:#?}");
     }
+    assert_eq!(said(&ended, "bp: the quote of the commands is not closed").len(), 2, "{ended:#?}");
+    // The rest of the line of the breakpoint that is refused is run.
+    assert_eq!(said(&ended, "Nothing of this line was run"), [""; 0], "{ended:#?}");
     is_left_in_peace(&target, &ended);
 }
 
