@@ -51,9 +51,9 @@ use kd_protocol::link::RunState;
 use crate::commands::line::Line;
 use crate::commands::verifier::{self, FormatInForce};
 use crate::commands::{
-    self, ControlCommand, Facts, FileRead, LastEvent, LetGo, LogFile, LogState, MaxStop, More, NoteKind,
-    OwnTime, QueryError, Restarting, Run, SessionEnds, StopsInForce, Style, WritesAllowed, named_file,
-    text_of,
+    self, ControlCommand, Effect, Facts, FileRead, LastEvent, LetGo, LogFile, LogState, MaxStop, More,
+    NoteKind, OwnTime, QueryError, Restarting, Run, SessionEnds, StopsInForce, Style, WritesAllowed,
+    named_file, text_of,
 };
 use crate::debugger::{Answered, AskError, DebugError, Debugger, Notice, Observer, ShortStops, Stats};
 use crate::memory::StopId;
@@ -307,6 +307,24 @@ impl Shell {
         self.worst = self.worst.max(Worst::Failed);
         self.last = Worst::Failed;
         self.not_run(command, &why);
+    }
+
+    /// Says why none of `commands` was tried; false if nobody misses any. In JSON each has its line; in text they share one, and whoever
+    /// wanted the session to end has that.
+    fn none_run(&self, commands: &[String], why: &str) -> bool {
+        if self.report.format() == Format::Json {
+            commands.iter().for_each(|command| self.not_run(command, why));
+            return !commands.is_empty();
+        }
+        let mut missed = commands.iter().filter(|it| commands::effect_of(it) != Effect::Ends);
+        let Some(first) = missed.next() else { return false };
+        let named = match missed.count() {
+            0 => first.clone(),
+            1 => format!("{first} and the command behind it"),
+            behind => format!("{first} and the {behind} commands behind it"),
+        };
+        self.not_run(&named, why);
+        true
     }
 
     /// Says that a command was not tried, and why.

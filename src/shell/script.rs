@@ -135,9 +135,7 @@ fn run_commands(shell: &mut Shell, script: &Script) -> Result<(), ShellError> {
             break;
         }
     }
-    for command in agenda.take_commands() {
-        shell.not_run(&command, "a command before it failed (--stop-on-error)");
-    }
+    shell.none_run(&agenda.take_commands(), "a command before it failed (--stop-on-error)");
     // What ended the last command has to be told too.
     match ended(shell, boot, interrupts, suspensions) {
         Some(told @ (Ended::Told(_) | Ended::Failed(_))) if !is_waiting => end(shell, &told, &[]),
@@ -204,10 +202,9 @@ fn end(shell: &mut Shell, ended: &Ended, left: &[String]) {
             "the freeze budget is spent"
         }
     };
-    if let (Ended::Failed(_), true) = (ended, left.is_empty()) {
+    if !shell.none_run(left, why) && matches!(ended, Ended::Failed(_)) {
         shell.report.status(&format!("error: {why}"));
     }
-    left.iter().for_each(|command| shell.not_run(command, why));
 }
 
 /// Waits until the target, which was let run in `boot`, stops by itself. Ctrl+C breaks in, and ends the script when it is pressed

@@ -79,7 +79,8 @@ fn a_script_goes_on_behind_an_error_unless_it_is_told_not_to() {
     assert_eq!((finished.code, finished.out.as_str()), (2, "one\ntwo\nthree\n"), "{}", finished.err);
     let finished = setup.debug(&["-b", "-cf", &file, "--stop-on-error"]);
     assert_eq!((finished.code, finished.out.as_str()), (2, "one\n"), "{}", finished.err);
-    let why = "error: .echo two: not run: a command before it failed (--stop-on-error)";
+    let why =
+        "error: .echo two and the command behind it: not run: a command before it failed (--stop-on-error)";
     assert!(finished.err.contains(why), "{}", finished.err);
     let finished = setup.debug(&["-b", "--json", "-cf", &file, "--stop-on-error"]);
     let lines: Vec<Value> = finished.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -136,6 +137,17 @@ fn whatever_is_not_run_is_named_with_its_reason() {
         "{}",
         finished.err
     );
+    // One sentence for all that a wait in vain leaves, and nobody misses the end of a session; in JSON each has its line.
+    let wait = ["--stop-timeout", "1s"];
+    let (finished, lines) = not_run("g; k; lm\nr\nq", &wait);
+    assert_eq!((finished.code, lines.len()), (1, 1), "{}", finished.err);
+    let named = "error: k and the 2 commands behind it: not run: the target did not stop by itself within 1s";
+    assert!(lines[0].starts_with(named), "{lines:?}");
+    let (finished, lines) = not_run("g; q", &wait);
+    assert_eq!((finished.code, lines), (1, Vec::new()), "{}", finished.err);
+    assert!(finished.err.contains("error: the target did not stop by itself within 1s"), "{}", finished.err);
+    let (finished, _) = not_run("g; k; q", &["--json", "--stop-timeout", "1s"]);
+    assert_eq!(finished.out.matches("\"not_run\"").count(), 2, "{}", finished.out);
     // Nothing is behind the last wait: its end has a reason all the same.
     let timeout = ["--stop-timeout", "1s"];
     let finished = setup.debug(&[&["-b", "-c", "bp nt!KeBugCheckEx; g"], &timeout[..]].concat());
