@@ -338,7 +338,11 @@ fn note_end(end: &StackEnd, last: Option<&StackFrame>, limit: u64, target: &Targ
         StackEnd::Whole => return,
         StackEnd::Limit => Note::remark(
             NoteCode::Limit,
-            format!("There may be more than {limit} frames: k {:x} shows twice as many.", limit * 2),
+            format!(
+                "There may be more than {}: k {:x} shows twice as many.",
+                output::counted(limit, "frame"),
+                limit * 2
+            ),
         ),
         StackEnd::UserMode => {
             Note::remark(NoteCode::UserMode, "The stack goes on in user mode, which is not looked into.")

@@ -179,6 +179,7 @@ fn a_stack_that_breaks_off_says_why() {
         (code, text.as_str()),
         (NoteCode::Limit, "There may be more than 2 frames: k 4 shows twice as many.")
     );
+    assert_eq!(end_of("k 1").1, "There may be more than 1 frame: k 2 shows twice as many.");
     // A stack pointer where nothing is mapped; code that no module has; a program.
     let (code, text) = end_of("k = fffffa7fdead0000 @rip");
     assert_eq!(code, NoteCode::StackBreaksOff);

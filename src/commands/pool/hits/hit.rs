@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::commands::pool::tag::{PROTECTED, PoolTag};
 use crate::commands::verifier::frames::Frame;
+use crate::output;
 use crate::target::{CallStack, FrameKind, StackEnd, StackFrame, SymbolAt, Target, VirtAddr};
 
 /// The variable that holds the tag.
@@ -163,7 +164,10 @@ fn split(stack: CallStack, target: &Target<'_>) -> HitStack {
         // What an interrupt broke into has not called.
         (_, Some(_), None) => None,
         (StackEnd::Whole | StackEnd::UserMode, ..) => None,
-        (StackEnd::Limit, ..) => Some(format!("there may be more than {} frames", frames.len())),
+        (StackEnd::Limit, ..) => {
+            let frames = output::counted(frames.len() as u64, "frame");
+            Some(format!("there may be more than {frames}"))
+        }
         (StackEnd::NoModule, ..) => {
             let at = frames.last().map_or(VirtAddr(0), |last| last.program_counter);
             Some(format!("{} lies in no module that is loaded, so its caller is not known", target.shown(at)))
