@@ -40,6 +40,7 @@ pub mod watch;
 mod worst;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,9 +52,9 @@ use kd_protocol::link::RunState;
 use crate::commands::line::Line;
 use crate::commands::verifier::{self, FormatInForce};
 use crate::commands::{
-    self, ControlCommand, Effect, Facts, FileRead, LastEvent, LetGo, LogFile, LogState, MaxStop, More,
-    NoteKind, OwnTime, QueryError, Restarting, Run, SessionEnds, StopsInForce, Style, WritesAllowed,
-    named_file, text_of,
+    self, ControlCommand, Effect, Facts, FileRead, LastEvent, LetGo, LogFile, LogState, MaxStop, More, Note,
+    NoteCode, NoteKind, OwnTime, QueryError, Restarting, Run, SessionEnds, StopsInForce, Style,
+    WritesAllowed, named_file, text_of,
 };
 use crate::debugger::{Answered, AskError, DebugError, Debugger, Notice, Observer, ShortStops, Stats};
 use crate::memory::StopId;
@@ -109,6 +110,8 @@ pub struct Shell {
     warned_at: Option<(BootId, StopId)>,
     /// What the breakpoint that the target stopped at is to have run.
     commands: Option<String>,
+    /// What was said of modules without symbols since these were last looked for.
+    told_of_symbols: BTreeSet<String>,
     /// Files that answers have, and that may not be written yet.
     unwritten: Vec<PathBuf>,
 }
@@ -136,6 +139,7 @@ impl Shell {
             interrupts_at_go: 0,
             warned_at: None,
             commands: None,
+            told_of_symbols: BTreeSet::new(),
             unwritten: Vec::new(),
         }
     }
@@ -258,7 +262,10 @@ impl Shell {
         let answered = match spec.run {
             Run::Control(control) => return self.carry_out_control(command, control, arguments, before),
             Run::Local(run) => self.debugger.answer_alone(run(arguments, commands::COMMANDS)?, before),
-            Run::Symbols(run) => self.debugger.ask_symbols(run, arguments)?,
+            Run::Symbols(run) => {
+                self.told_of_symbols.clear();
+                self.debugger.ask_symbols(run, arguments)?
+            }
             Run::Change(run) => {
                 let progress = ReadProgress::new(&self.report);
                 self.debugger.change(spec.names[0], run, arguments, &progress)?
@@ -293,8 +300,21 @@ impl Shell {
         let is_cut =
             self.forgives_typos && self.report.writer().is_terminal() && !command.starts_with(".more");
         let cut = is_cut.then(|| (self.rest.clone(), room));
-        self.report.answer(command, answered, style, cut);
+        let notes = self.new_notes(&answered);
+        self.report.answer(command, answered, &notes, style, cut);
         remarks
+    }
+
+    /// The notes that go with an answer's text. Why a module has no symbols is the same with each answer until they are looked for
+    /// anew.
+    fn new_notes(&mut self, answered: &Answered) -> Vec<String> {
+        let is_of_symbols = |note: &Note| {
+            note.kind == NoteKind::Remark
+                && matches!(note.code, NoteCode::ExportSymbols | NoteCode::NoSymbols)
+        };
+        let told = &mut self.told_of_symbols;
+        let is_new = |note: &&Note| !is_of_symbols(note) || told.insert(note.text.clone());
+        answered.notes.iter().filter(is_new).map(Note::to_string).collect()
     }
 
     fn refuse(&mut self, command: &str, error: &AskError, stats: Stats) {

@@ -11,7 +11,7 @@ use super::in_doubt::InDoubt;
 use super::line;
 use super::rest::Rest;
 use super::writer::{Stream, Writer};
-use crate::commands::{Note, Style};
+use crate::commands::Style;
 use crate::debugger::{Answered, AskError, BreakpointNews, Notice, Stamp, Stats, Stop, StopCause};
 use crate::leaks::Room;
 use crate::memory::VirtAddr;
@@ -83,9 +83,16 @@ impl Report {
         }
     }
 
-    /// Writes a command's answer and its notes. The text is made by the thread that writes it: a machine that stands still
-    /// does not wait for it.
-    pub(super) fn answer(&self, command: &str, answer: Answered, style: Style, cut: Option<(Rest, Room)>) {
+    /// Writes a command's answer; in text with these `notes`, in JSON with its own. The text is made by the thread that writes it: a
+    /// machine that stands still does not wait for it.
+    pub(super) fn answer(
+        &self,
+        command: &str,
+        answer: Answered,
+        notes: &[String],
+        style: Style,
+        cut: Option<(Rest, Room)>,
+    ) {
         let answer = Arc::new(answer);
         let shown = Arc::clone(&answer);
         if self.format == Format::Json {
@@ -93,7 +100,6 @@ impl Report {
             self.writer.put(Stream::Out, Box::new(move || line::answered(&command, &shown)));
             return self.write_files(answer);
         }
-        let notes: Vec<String> = answer.notes.iter().map(Note::to_string).collect();
         let writer = self.writer.clone();
         self.writer.put(
             Stream::Out,

@@ -160,6 +160,22 @@ fn without_symbols_it_attaches_and_says_what_is_missing() {
     assert!(output.err.contains("/download/symbols/ntkrnlmp.pdb/"), "the URL: {}", output.err);
 }
 
+/// It is the same with every answer, until they are looked for anew; a program reads each answer by itself.
+#[test]
+fn why_a_module_has_no_symbols_is_told_once() {
+    let setup = Setup::new();
+    let target = setup.target(&[]);
+    let script = "k 1; u . L1; k 1; .reload; k 1";
+    let output = run(&["-k", &setup.connection("1.2.3.4"), "-b", "-c", script]);
+    let told = output.err.lines().filter(|line| line.starts_with("note: nt has only export symbols: "));
+    assert_eq!(told.count(), 2, "{}", output.err);
+    assert_eq!(output.err.matches("There may be more than 1 frame: k 2").count(), 3, "{}", output.err);
+    drop(target);
+    let _target = setup.target(&[]);
+    let output = run(&["-k", &setup.connection("1.2.3.4"), "-b", "--json", "-c", "k 1; k 1"]);
+    assert_eq!(output.out.matches("nt has only export symbols: ").count(), 2, "{}", output.out);
+}
+
 #[test]
 fn a_pdb_of_another_build_is_refused() {
     let setup = Setup::new();
