@@ -20,6 +20,7 @@ use super::visible_key::warn_of_visible_key;
 mod faults;
 
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("place").required(true).multiple(true).args(["connect", "serial", "write_dump"])))]
 pub(super) struct Options {
     /// Where the debugger listens
     #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
@@ -29,7 +30,7 @@ pub(super) struct Options {
     key: Option<KeyText>,
     /// Be behind a serial line instead, as a virtual machine is: unix:PATH, tcp:PORT or tcp:ADDR:PORT, where the debugger
     /// connects
-    #[arg(long, value_name = "PLACE", value_parser = serial_port, required_unless_present_any = ["connect", "write_dump"],
+    #[arg(long, value_name = "PLACE", value_parser = serial_port,
         conflicts_with_all = ["connect", "source"])]
     serial: Option<SerialPort>,
     /// Which Windows it has

@@ -211,6 +211,9 @@ fn a_bad_command_line_says_what_to_write() {
     let port = socket.local_addr().unwrap().port();
     let taken = run(&["-k", &format!("net:port={port},key=1.2.3.4"), "-c", "lm"]);
     assert!(taken.code == 1 && taken.err.contains(&format!("UDP port {port} is in use")), "{}", taken.err);
+    let nowhere = run(&["sim", "--export-symbols", "s"]);
+    let places = "<--connect <HOST:PORT>|--serial <PLACE>|--write-dump <FILE>>";
+    assert!(nowhere.code == 2 && nowhere.err.contains(places), "{}", nowhere.err);
     let share = run(&["sim", "--connect", "127.0.0.1:1", "--key", "1.2.3.4", "--loss", "20"]);
     assert!(share.code == 2 && share.err.contains("a share is a number from 0 to 1"), "{}", share.err);
 }
