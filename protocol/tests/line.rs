@@ -221,6 +221,56 @@ fn a_reply_that_is_too_long_for_its_line_does_not_keep_the_target_stopped() {
     }
 }
 
+/// Whoever leaves waits for a stop that may come yet. A break-in that a stopped target has come upon stops it once more, also where
+/// the debugger before died in the middle of a question and the target repeats its reply.
+#[test]
+fn a_stop_that_comes_late_was_said_to_be_possible() {
+    let mut late_stops = 0;
+    for noise in [CLEAN, NOISY] {
+        for moment in 0..120 {
+            let mut line = Line::new(moment, CLEAN);
+            line.stop_target();
+            line.read(0x1000, 8).unwrap();
+            line.host.request(line.now, Manipulate::read_virtual(VirtAddr(0x3000), 3900));
+            line.run_for(Duration::from_micros(moment * 400));
+            line.noise = noise;
+            line.replace_host();
+            line.stop_target();
+            line.noise = CLEAN;
+            line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+            assert_eq!(line.leave(), Event::Resumed, "{moment}");
+            let may_stop_again = line.host.may_stop_again();
+            line.target.print(line.now, Bytes::from_static(b"it runs\n"));
+            let stops_again = line.run_until(seconds(3), |line| line.host.state() == RunState::Stopped);
+            assert!(may_stop_again || !stops_again, "{moment}: stopped again, and nobody knew that it might");
+            late_stops += u32::from(stops_again);
+        }
+    }
+    assert!(late_stops > 0, "no moment of them all was one at which a break-in is remembered");
+}
+
+/// The target comes by a stop of its own while the break-in is on its way.
+#[test]
+fn a_break_in_that_another_stop_forestalled_is_still_on_its_way() {
+    let mut line = Line::new(1, CLEAN);
+    line.stop_target();
+    line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+    line.wait_for("resume", |it| *it == Event::Resumed);
+    let mut step = breakpoint(9);
+    if let StateDetail::Exception(exception) = &mut step.detail {
+        exception.exception_code = NtStatus::SINGLE_STEP;
+    }
+    line.host.break_in(line.now);
+    line.target.stop(line.now, step);
+    line.wait_for("stop", |it| matches!(it, Event::Stopped(_)));
+    line.host.resume(line.now, NtStatus::DBG_CONTINUE);
+    line.wait_for("resume", |it| *it == Event::Resumed);
+    assert!(line.host.may_stop_again());
+    line.target.print(line.now, Bytes::from_static(b"it runs\n"));
+    line.wait_for("late stop", |it| matches!(it, Event::Stopped(_)));
+    assert!(!line.host.may_stop_again());
+}
+
 #[test]
 fn reads_shrink_until_their_replies_come_through_the_noise() {
     for spoils_from in [330, 400, 1000, 2000, 3900] {

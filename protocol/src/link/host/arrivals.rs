@@ -292,10 +292,11 @@ impl HostLink {
                 self.break_in_at = Some(change.program_counter);
             }
             // A target that comes upon a break-in while it is stopped says so, and remembers the break-in.
+            let is_of_break_in = self.is_of_break_in(&change);
             if let Wire::Stream(stream) = &mut self.wire
                 && !is_same
             {
-                stream.stopped();
+                stream.stopped(is_of_break_in);
             }
         }
         self.tell(Event::Stopped(Box::new(change)));

@@ -38,7 +38,7 @@ impl HostLink {
             }
             Wire::Stream(stream) => {
                 if stream.is_open() && self.state != RunState::Stopped {
-                    stream.break_in(now);
+                    stream.break_in(now, self.state == RunState::Running);
                 }
                 (STREAM_ATTENTION_INTERVAL * (attempts + 1)).min(MAX_ATTENTION_INTERVAL)
             }

@@ -78,7 +78,7 @@ impl HostLink {
             },
             Wire::Stream(stream) => {
                 if resuming.due_on_stream(now, is_held) == Due::BreakIn {
-                    stream.break_in(now);
+                    stream.break_in(now, false);
                 }
             }
         }

@@ -413,7 +413,7 @@ impl HostLink {
     pub const fn may_stop_again(&self) -> bool {
         match &self.wire {
             Wire::Net(_) => self.is_break_in_on_its_way(),
-            Wire::Stream(stream) => stream.break_ins() > 0,
+            Wire::Stream(stream) => stream.may_stop_again(),
         }
     }
 

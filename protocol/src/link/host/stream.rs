@@ -25,6 +25,11 @@ pub(super) struct StreamWire {
     is_heard: bool,
     /// Break-ins that no stop has answered yet. They stay in the stream, and the target comes upon each.
     break_ins: u32,
+    /// One went to a target that was not known to run. It may have been stopped already: then it remembers the break-in, and stops
+    /// once more when it is let run.
+    may_remember: bool,
+    /// It was let run since its last stop.
+    has_run: bool,
     last_break_in: Option<Instant>,
     /// The last time that an ACK was withheld for the sake of a break-in.
     last_silence: Option<Instant>,
@@ -53,6 +58,7 @@ impl StreamWire {
         self.reader.clear();
         self.outbox.clear();
         self.break_ins = 0;
+        self.may_remember = false;
         self.is_open = false;
     }
 
@@ -61,7 +67,8 @@ impl StreamWire {
         !std::mem::replace(&mut self.is_heard, true)
     }
 
-    pub(super) fn break_in(&mut self, now: Instant) {
+    pub(super) fn break_in(&mut self, now: Instant, is_running: bool) {
+        self.may_remember |= !is_running;
         self.outbox.extend_from_slice(&[BREAK_IN]);
         self.break_ins += 1;
         self.last_break_in = Some(now);
@@ -75,7 +82,7 @@ impl StreamWire {
         }
         self.last_silence = Some(now);
         if self.last_break_in.is_none_or(|at| at + JUST_SENT <= now) {
-            self.break_in(now);
+            self.break_in(now, true);
         }
         true
     }
@@ -85,19 +92,25 @@ impl StreamWire {
         self.last_break_in.is_some_and(|at| at + MISSED_AFTER <= now)
     }
 
-    /// The target stopped: one break-in is answered.
-    pub(super) fn stopped(&mut self) {
-        self.break_ins = self.break_ins.saturating_sub(1);
+    /// The target stopped, as it does for a break-in or for something else: one break-in is answered, or none.
+    pub(super) fn stopped(&mut self, is_of_break_in: bool) {
+        // Whoever has run since has come upon what he remembered.
+        self.may_remember &= !self.has_run;
+        self.has_run = false;
+        if is_of_break_in {
+            self.break_ins = self.break_ins.saturating_sub(1);
+        }
     }
 
-    /// Break-ins that may stop the target yet.
-    pub(super) const fn break_ins(&self) -> u32 {
-        self.break_ins
+    /// True if a break-in may stop the target yet.
+    pub(super) const fn may_stop_again(&self) -> bool {
+        self.break_ins > 0 || self.may_remember
     }
 
     /// The target runs: what it came upon while it stood still counts once at the most.
     pub(super) fn resumed(&mut self) {
         self.break_ins = self.break_ins.min(1);
+        self.has_run = true;
     }
 
     pub(super) fn send(&mut self, packet: &Packet) {
