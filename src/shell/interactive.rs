@@ -130,12 +130,18 @@ impl Talk<'_> {
             // Before the stop is told, which draws the line anew.
             self.typist.stands(self.kind());
             let place = self.shell.place();
-            if let Err(error) = self.shell.announce_stop()
-                && self.shell.place() == place
-            {
-                self.shell.report.status(&format!("error: {error}"));
+            let stands = self.shell.announce_stop().unwrap_or_else(|error| {
+                if self.shell.place() == place {
+                    self.shell.report.status(&format!("error: {error}"));
+                }
+                self.shell.is_stopped()
+            });
+            if std::mem::take(&mut self.shell.is_cut_short) {
+                for command in std::mem::take(&mut self.left).take_commands() {
+                    self.shell.not_run(&command, "Ctrl+C ended the steps before it");
+                }
             }
-            if self.shell.is_stopped() {
+            if stands {
                 self.breaks_in_until = None;
                 // A line may be there already that lets it run: then that is news again.
                 self.told = None;
@@ -153,7 +159,7 @@ impl Talk<'_> {
                     Goes::Ends => return Ok(()),
                 }
             }
-            if !self.left.is_empty() && self.shell.is_stopped() && self.left_at != Some(self.shell.place()) {
+            if !self.left.is_empty() && stands && self.left_at != Some(self.shell.place()) {
                 let left = std::mem::take(&mut self.left);
                 match self.carry_out(left, true) {
                     Goes::On => continue,
@@ -334,7 +340,9 @@ impl Talk<'_> {
             Typed::Line(line) => self.run(&line),
             // Whoever wants to have it stopped wants no breakpoint's commands that let it run again.
             Typed::Interrupted if self.shell.take_commands().is_some() => Goes::On,
-            Typed::Interrupted if self.shell.is_stopped() => self.interrupted_at_rest(),
+            Typed::Interrupted if self.shell.is_stopped() && self.shell.debugger.steps_left() == 0 => {
+                self.interrupted_at_rest()
+            }
             Typed::Interrupted => self.interrupted(),
             // The signal that says so may come after the end of the input.
             Typed::End | Typed::Failed(_) if self.typist.is_closed() => {
@@ -398,6 +406,8 @@ impl Talk<'_> {
     /// Ctrl+C: breaks in, or ends that.
     fn interrupted(&mut self) -> Goes {
         let Some(control) = self.source.control() else { return Goes::On };
+        // Between two steps it stands still, and goes on by itself.
+        self.shell.is_stop_wanted = true;
         if self.watcher.quit().is_some() || self.shell.is_stopped() {
             return Goes::On;
         }

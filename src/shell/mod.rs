@@ -106,6 +106,10 @@ pub struct Shell {
     announced: Option<(BootId, StopId)>,
     /// How often Ctrl+C had been pressed when the target was let run last.
     interrupts_at_go: u64,
+    /// Ctrl+C was pressed at the prompt since then.
+    is_stop_wanted: bool,
+    /// Steps were not made for that reason.
+    is_cut_short: bool,
     /// The stop, and its boot, of which it was said when the target was left that it may still stand.
     warned_at: Option<(BootId, StopId)>,
     /// What the breakpoint that the target stopped at is to have run.
@@ -137,6 +141,8 @@ impl Shell {
             last_event: None,
             announced: None,
             interrupts_at_go: 0,
+            is_stop_wanted: false,
+            is_cut_short: false,
             warned_at: None,
             commands: None,
             told_of_symbols: BTreeSet::new(),

@@ -245,10 +245,10 @@ fn wait_for_stop(
                 if let Some(quit) = watcher.quit() {
                     return Ok(Some(Ended::Told(quit)));
                 }
-                shell.announce_stop()?;
                 // A pass of a breakpoint is gone on from.
-                if shell.is_stopped() {
-                    return Ok(None);
+                if shell.announce_stop()? {
+                    let interrupted = Ended::Told(Quit::Signal(Signal::Interrupt));
+                    return Ok(std::mem::take(&mut shell.is_cut_short).then_some(interrupted));
                 }
                 // Each of several steps is a wait of its own.
                 let left = shell.debugger.steps_left();
@@ -269,10 +269,20 @@ fn wait_for_stop(
             // Whoever suspends the program wants no break-in: the machine would wait for it.
             Wait::Interrupted if watcher.is_suspending() || watcher.suspensions() != suspensions => {
                 watcher.wait_out_suspension();
+                if let Some(quit) = watcher.quit() {
+                    return Ok(Some(Ended::Told(quit)));
+                }
+                if shell.debugger.has_breakpoints() || shell.debugger.is_stepping() {
+                    let why = "verikd was suspended, and the target runs without breakpoints since";
+                    return Ok(Some(Ended::Failed(why.into())));
+                }
                 suspensions = watcher.suspensions();
             }
             Wait::Interrupted if watcher.quit().is_none() && !breaks_in => {
-                shell.report.status("Breaking in; Ctrl+C again ends the script");
+                shell.report.status(match shell.debugger.steps_left() {
+                    0 => "Breaking in; Ctrl+C again ends the script",
+                    _ => "Ctrl+C ends the steps",
+                });
                 breaks_in = true;
                 control.request_break_in();
                 deadline = Some(Instant::now() + script.break_in_timeout);

@@ -41,15 +41,20 @@ impl Shell {
         Ok(identified?)
     }
 
-    /// Says why and where the target is stopped, each stop once.
+    /// Says why and where the target is stopped, each stop once. True if it stands at a stop that was announced: one that comes
+    /// while this ends is not.
     ///
     /// # Errors
     /// [`ShellError`].
-    pub(super) fn announce_stop(&mut self) -> Result<(), ShellError> {
+    pub(super) fn announce_stop(&mut self) -> Result<bool, ShellError> {
         loop {
+            // In this order: a stop that comes in between is not taken for the last one.
+            if self.source().stopped().is_none() {
+                return Ok(false);
+            }
             let place = self.place();
-            if self.announced == Some(place) || self.source().stopped().is_none() {
-                return Ok(());
+            if self.announced == Some(place) {
+                return Ok(true);
             }
             // Each stop is tried once; one that follows while this one is looked at is another.
             self.announced = Some(place);
@@ -79,6 +84,7 @@ impl Shell {
             // That was what Ctrl+C was for, and not the next command.
             self.watcher.take_interrupt();
             self.debugger.drop_steps();
+            self.is_cut_short = true;
             return self.report.status(&format!("{left:#x} further steps are not made"));
         }
         let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
@@ -147,6 +153,7 @@ impl Shell {
     pub(super) fn go_on(&mut self, command: ControlCommand, arguments: &str) -> Result<Resumed, AskError> {
         // Whoever presses Ctrl+C from here on wants no pass of a breakpoint to let it run again.
         self.interrupts_at_go = self.watcher.interrupts();
+        (self.is_stop_wanted, self.is_cut_short) = (false, false);
         let mut observer = ShellObserver { report: &self.report, teller: &self.teller };
         let resumed = match command {
             ControlCommand::Go => self.debugger.go_to(arguments, &mut observer)?,
@@ -160,7 +167,7 @@ impl Shell {
     pub(super) fn may_go_on(&self) -> bool {
         let is_break_in = self.control().is_some_and(Control::is_break_in);
         let is_wanted = self.watcher.interrupts() == self.interrupts_at_go && self.watcher.quit().is_none();
-        !is_break_in && is_wanted && !self.report.writer().is_unread()
+        !is_break_in && is_wanted && !self.is_stop_wanted && !self.report.writer().is_unread()
     }
 
     /// What a breakpoint that the target has come by is to have run.

@@ -7,8 +7,9 @@ use verikd_sim::{AtBoot, Faults, MachineState, Quirk, Simulator};
 
 use crate::field::{
     Debugger, Ended, PATIENCE, cut, debugger_command, debugging, free_port, is_left_in_peace, leaking,
-    leaking_with,
+    leaking_with, runs,
 };
+use crate::terminal::{CTRL_C, Person};
 
 const OFTEN: Duration = Duration::from_millis(60);
 
@@ -76,7 +77,8 @@ fn commands_that_go_on_end_with_whoever_read_them() {
     debugger.close_stdout();
     let ended = debugger.finish();
     assert_eq!(ended.code, 141, "{ended:#?}");
-    assert_eq!(said(&ended, "lm: not run: whoever read the answers has gone away").len(), 1, "{ended:#?}");
+    // The commands' own `g` may be left too.
+    assert_eq!(said(&ended, "not run: whoever read the answers has gone away").len(), 1, "{ended:#?}");
     is_left_in_peace(&target, &ended);
 }
 
@@ -141,6 +143,62 @@ fn a_breakpoint_that_a_step_comes_to_is_met() {
         assert_eq!(places[1], places[0] + 1, "{ended:#?}");
         is_left_in_peace(&target, &ended);
     }
+}
+
+/// Between two steps the machine stands still, and goes on by itself: Ctrl+C is for all of them, and for what stands behind them.
+#[test]
+fn ctrl_c_ends_steps_and_what_is_behind_them() {
+    let port = free_port();
+    let mut person = Person::at(port, &["-b"]);
+    person.sees("Waiting for a target");
+    let target = leaking(port, OFTEN, Faults::default());
+    person.sees("kd> ");
+    for line in ["t 8000; .echo BEHIND", "bp nt!ExAllocatePoolWithTag \"p 8000; g\"; g"] {
+        person.enters(line);
+        (0..3).for_each(|_| drop(person.sees("add     byte ptr [rax],al")));
+        person.types(CTRL_C);
+        person.sees("further steps are not made");
+        person.sees("not run: Ctrl+C ended the steps before it");
+        person.sees("kd> ");
+        assert!(!person.screen().contains("\nBEHIND"), "{}", person.screen());
+    }
+    person.types("q\r");
+    let left = person.leaves();
+    assert_eq!(left.code, 0, "{}", left.screen);
+    assert!(runs(&target), "left stopped:\n{}", left.screen);
+    assert_eq!(target.breakpoints(), 0, "left in it:\n{}", left.screen);
+
+    let script = "bp nt!ExAllocatePoolWithTag \"t 8000; g\"; g; .echo BEHIND";
+    let (mut debugger, target, _) = debugging(&["-b", "-c", script], OFTEN, Faults::default());
+    debugger.wait_for("Breakpoint 0 hit");
+    debugger.wait_for("ExAllocatePoolWithTag+0x");
+    debugger.signal("INT");
+    let ended = debugger.finish();
+    assert_eq!(ended.code, 130, "{ended:#?}");
+    assert_eq!(said(&ended, "further steps are not made").len(), 1, "{ended:#?}");
+    assert!(!ended.out.contains("BEHIND"), "{ended:#?}");
+    is_left_in_peace(&target, &ended);
+}
+
+/// A step is over while the last one is still being told: each is shown, whatever else the machine of the tests does.
+#[test]
+fn all_steps_are_made_and_shown() {
+    let commands = "bp /1 nt!ExAllocatePoolWithTag; g; t 400; r rip; .lastevent";
+    let run = || {
+        let (debugger, target, _) = debugging(&["-b", "-c", commands], OFTEN, Faults::default());
+        let ended = debugger.finish();
+        assert_eq!(ended.code, 0, "{ended:#?}");
+        let steps: Vec<_> =
+            ended.err.lines().filter(|line| line.contains("add     byte ptr [rax],al")).collect();
+        assert_eq!(steps.len(), 1 + 0x400, "the breakpoint, and each step");
+        let rip = ended.out.lines().find_map(|line| line.strip_prefix("rip=")).unwrap();
+        let last = steps.last().unwrap().replace('`', "");
+        assert!(last.starts_with(rip), "{rip}, and the last step ended at {last}");
+        let event = ended.out.lines().find(|line| line.starts_with("  at ")).unwrap().replace('`', "");
+        assert!(event.contains(rip), "{rip}: {event}");
+        is_left_in_peace(&target, &ended);
+    };
+    std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(run))));
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn a_restart_in_between_leaves_the_look_out_and_the_watch_begins_anew() {
 fn a_leak_behind_a_restart_is_told_by_what_was_seen_since() {
     let setup = Setup::new();
     let machine = machine(&setup, 0, Duration::from_millis(50));
-    let options = ["--every", "300ms", "--count", "8", "--json"];
+    let options = ["--every", "300ms", "--count", "16", "--json"];
     let watching = start(&setup, &["watch"], &options);
     // It was let run when it had said who it is, and behind each of two looks.
     wait_for_breath(&machine, 3);
@@ -149,7 +149,7 @@ fn a_leak_behind_a_restart_is_told_by_what_was_seen_since() {
     let verdict = &lines.last().unwrap()["verdict"];
     let leaks = verdict["leaks"].as_array().unwrap();
     assert!(!leaks.is_empty() && leaks[0]["path"][0] == "myfault!MyfaultDeviceControl+0x358", "{verdict}");
-    assert!(verdict["snapshots"].as_u64().unwrap() < 8, "{verdict}");
+    assert!(verdict["snapshots"].as_u64().unwrap() < 16, "{verdict}");
     let boots = lines.iter().filter_map(|line| line["snapshot"]["boot"]["boot_time"].as_str());
     assert_eq!(boots.collect::<std::collections::BTreeSet<_>>().len(), 2, "{}", ended.out);
     assert!(machine.is_running() && machine.boot() == 2);
