@@ -71,7 +71,8 @@ impl Session {
         let resumed = going.leave_stop(&stop);
         if resumed == Resumed::Running && is_break_in && self.monitor.get(|state| state.may_stop_again) {
             let at = stop.program_counter;
-            if let Some(again) = going.stops_within(LATE_STOP, |it| it.program_counter == at) {
+            if let Some(again) = going.stops_within(LATE_STOP, Duration::ZERO, |it| it.program_counter == at)
+            {
                 return going.leave_stop(&again);
             }
         }
@@ -164,10 +165,11 @@ impl Session {
             if resumed != Resumed::Running {
                 return resumed;
             }
-            // A machine that stopped by itself may do so again.
-            let may_stop_again = self.monitor.get(|state| state.may_stop_again || !state.is_break_in);
-            let moment = if may_stop_again { going.late_stop() } else { MOMENT };
-            if going.stops_within(moment, |_| true).is_none() && !self.waits_at_prompt() {
+            // A machine that stopped by itself may do so again, and one that came upon a break-in too many stops for that.
+            let (by_itself, once_more) = self.monitor.get(|state| (!state.is_break_in, state.may_stop_again));
+            let moment = if by_itself || once_more { going.late_stop() } else { MOMENT };
+            let opening = if by_itself { moment } else { MOMENT };
+            if going.stops_within(moment, opening, |_| true).is_none() && !self.waits_at_prompt() {
                 return Resumed::Running;
             }
         }
@@ -179,7 +181,7 @@ impl Session {
     pub(super) fn give_up_break_in(&self) {
         self.order(Order::CancelBreakIn);
         let going = Going::new(self);
-        if going.stops_within(going.late_stop(), |_| true).is_some() {
+        if going.stops_within(going.late_stop(), going.late_stop(), |_| true).is_some() {
             self.leave_for_good();
             return;
         }
@@ -247,7 +249,7 @@ impl<'a> Going<'a> {
             booted.max(state.let_go_at.map(|at| at + moment))
         });
         let rest = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
-        !rest.is_zero() && (self.stops_within(rest, |_| true).is_some() || session.waits_at_prompt())
+        !rest.is_zero() && (self.stops_within(rest, rest, |_| true).is_some() || session.waits_at_prompt())
     }
 
     fn late_stop(&self) -> Duration {
@@ -383,11 +385,12 @@ impl<'a> Going<'a> {
         }
     }
 
-    /// Waits for a stop that `is_wanted` until nothing was heard for this long, or for a pause of a target that talks, but for
-    /// [`LONGEST_TALK`] at most where the target goes on talking. A prompt is answered: who is leaving asks nobody.
+    /// Waits this long for a stop that `is_wanted`, and for that of a target that begins to talk within `opening` until it pauses,
+    /// but for [`LONGEST_TALK`] at most where it goes on talking. A prompt is answered: who is leaving asks nobody.
     fn stops_within(
         &self,
         time: Duration,
+        opening: Duration,
         is_wanted: impl Fn(&StateChange) -> bool,
     ) -> Option<Box<StateChange>> {
         let start = Instant::now();
@@ -401,6 +404,7 @@ impl<'a> Going<'a> {
             start + time.max(if is_short { HURRIED_LATE_STOP } else { LONGEST_TALK })
         };
         let mut deadline = start + time;
+        let mut talks = false;
         loop {
             let find = |state: &mut State| {
                 let prompt = state.prompt.take().map(Halt::Prompt);
@@ -415,8 +419,10 @@ impl<'a> Going<'a> {
                 _ => {
                     // Its first line may have come together with the word that it runs.
                     let said = self.session.monitor.get(|state| state.last_said);
-                    let talks = said.filter(|at| *at > self.since);
-                    deadline = talks.map_or(start + time, |at| at + time.max(PAUSE)).min(latest());
+                    let said = said.filter(|at| *at > self.since);
+                    talks |= !opening.is_zero() && said.is_some_and(|at| at <= start + opening);
+                    let pause = said.filter(|_| talks).map_or(start, |at| at + PAUSE);
+                    deadline = pause.max(start + time).min(latest());
                     if deadline <= Instant::now() {
                         return None;
                     }
