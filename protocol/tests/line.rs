@@ -239,7 +239,7 @@ fn a_stop_that_comes_late_was_said_to_be_possible() {
             line.noise = CLEAN;
             line.host.resume(line.now, NtStatus::DBG_CONTINUE);
             assert_eq!(line.leave(), Event::Resumed, "{moment}");
-            let may_stop_again = line.host.may_stop_again();
+            let may_stop_again = line.host.may_stop_again() || line.host.may_remember_break_in();
             line.target.print(line.now, Bytes::from_static(b"it runs\n"));
             let stops_again = line.run_until(seconds(3), |line| line.host.state() == RunState::Stopped);
             assert!(may_stop_again || !stops_again, "{moment}: stopped again, and nobody knew that it might");

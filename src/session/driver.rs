@@ -452,6 +452,7 @@ impl Driver {
     fn publish(&self) {
         let (run_state, counters, peer) = (self.link.state(), self.link.counters(), self.link.peer());
         let (read_len, may_stop_again) = (self.pieces.len(), self.link.may_stop_again());
+        let may_remember = self.link.may_remember_break_in();
         let is_news = |state: &State| state.run_state != run_state || state.peer != peer;
         self.monitor.update_if(is_news, |state| {
             state.set_run_state(run_state);
@@ -459,6 +460,7 @@ impl Driver {
             state.peer = peer;
             state.read_len = read_len;
             state.may_stop_again = may_stop_again;
+            state.may_remember_break_in = may_remember;
         });
     }
 

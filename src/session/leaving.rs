@@ -159,14 +159,16 @@ impl Session {
             let resumed = match self.stopped() {
                 Some(stop) => going.leave_stop(&stop),
                 None if self.waits_at_prompt() => going.leave_prompt(),
-                None if going.stops_after_all() => continue,
+                None if going.stops_after_all() || going.line_comes_back() => continue,
                 None => return going.without_stop(),
             };
             if resumed != Resumed::Running {
                 return resumed;
             }
             // A machine that stopped by itself may do so again, and one that came upon a break-in too many stops for that.
-            let (by_itself, once_more) = self.monitor.get(|state| (!state.is_break_in, state.may_stop_again));
+            let (by_itself, once_more) = self
+                .monitor
+                .get(|state| (!state.is_break_in, state.may_stop_again || state.may_remember_break_in));
             let moment = if by_itself || once_more { going.late_stop() } else { MOMENT };
             let opening = if by_itself { moment } else { MOMENT };
             if going.stops_within(moment, opening, |_| true).is_none() && !self.waits_at_prompt() {
@@ -245,11 +247,26 @@ impl<'a> Going<'a> {
         let late = self.late_stop();
         let until = session.monitor.get(|state| {
             let booted = state.boot_at.filter(|_| state.boot > FIRST_BOOT).map(|at| at + late);
-            let moment = if state.may_stop_again || !state.is_break_in { late } else { MOMENT };
+            let may_stop_again = state.may_stop_again || state.may_remember_break_in;
+            let moment = if may_stop_again || !state.is_break_in { late } else { MOMENT };
             booted.max(state.let_go_at.map(|at| at + moment))
         });
         let rest = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
         !rest.is_zero() && (self.stops_within(rest, rest, |_| true).is_some() || session.waits_at_prompt())
+    }
+
+    /// True if the line to a target that this session holds was gone, and the target is stopped behind it as before now that it is
+    /// there again. A session whose line has ended for good has ended too.
+    fn line_comes_back(&self) -> bool {
+        let is_gone = self
+            .session
+            .monitor
+            .get(|state| state.is_held && state.line.ends > 0 && state.run_state == RunState::Unknown);
+        let is_known = |state: &mut State| {
+            let is_known = state.stopped.is_some() || state.run_state == RunState::Running;
+            is_known.then_some(state.stopped.is_some())
+        };
+        is_gone && self.wait(&mut { is_known }) == Wait::Done(true)
     }
 
     fn late_stop(&self) -> Duration {

@@ -127,6 +127,8 @@ pub(super) struct State {
     pub(super) line: LineTraffic,
     /// More was done to stop the target than it has obeyed.
     pub(super) may_stop_again: bool,
+    /// A break-in may have met it when it was stopped already. It is worth no waiting for whoever goes on with it.
+    pub(super) may_remember_break_in: bool,
     pub(super) counters: LinkCounters,
     pub(super) last_heard: Option<Instant>,
     /// When the target printed or asked something last: what only one does that has left its stop.
@@ -288,6 +290,7 @@ impl Default for Monitor {
             foreign_offer: None,
             line: LineTraffic::default(),
             may_stop_again: false,
+            may_remember_break_in: false,
             counters: LinkCounters::default(),
             last_heard: None,
             last_said: None,

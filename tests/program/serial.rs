@@ -1,9 +1,9 @@
 //! Serial lines as a person uses them: sockets of virtual machines, the bridge, and what goes wrong with either.
 #![cfg(unix)]
 
-use std::io::Write;
-use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::net::UnixListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, UdpSocket};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use crate::program::{COMMANDS, Running, Setup, golden, normalized, run};
@@ -227,6 +227,37 @@ fn lossy_relay(port: u16, loss: f64) -> SocketAddr {
         }
     });
     address
+}
+
+/// A virtual machine's socket that goes away for a moment in the middle of an answer, as one does that is moved to another host.
+#[test]
+fn a_line_that_is_cut_while_the_machine_stands_still_is_waited_for_to_let_it_run() {
+    let line = Line::new();
+    let mut target = line.target(&["--leak-every", "400ms"]);
+    let cut = format!("{}.cut", line.path);
+    let listener = UnixListener::bind(&cut).unwrap();
+    let machine = line.path.clone();
+    std::thread::spawn(move || {
+        // The first is cut behind so many bytes, the second is whole.
+        for most in [30_000, u64::MAX] {
+            let (mut near, _) = listener.accept().unwrap();
+            let mut far = UnixStream::connect(&machine).unwrap();
+            let (mut to, mut from) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+            let there = std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            let _ = std::io::copy(&mut (&mut far).take(most), &mut near);
+            for stream in [&near, &far] {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            let _ = there.join();
+        }
+    });
+    let options = ["-b", "-c", "!poolused 2", "--stats"];
+    let ended = line.setup.start_debugging_at(&format!("com:pipe,port={cut},reconnect"), &options).finish();
+    assert!(ended.err.contains("The line to the target has ended; waiting for it"), "{}", ended.err);
+    assert!(ended.err.contains("The line to the target is there again"), "{}", ended.err);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(!ended.err.contains("WARNING"), "{}", ended.err);
+    target.runs_on();
 }
 
 /// Contexts go in one piece there, and everything else as over a network.

@@ -169,6 +169,9 @@ impl HostLink {
             Payload::Manipulate(reply) => {
                 if let Some(id) = self.reliable.replied(now, &reply) {
                     self.tell(Event::Replied(id, reply));
+                } else if self.state == RunState::Unknown && matches!(self.wire, Wire::Stream(_)) {
+                    // Whoever replies stands still, and announces its stop again once this is acknowledged.
+                    self.reliable.send_resend();
                 }
             }
             Payload::StateChange(change) => self.state_change(now, *change, &packet.payload),

@@ -417,6 +417,16 @@ impl HostLink {
         }
     }
 
+    /// True if a break-in was sent to a target that was not known to run, and it has not been let run and stopped since: over a stream it
+    /// may have been stopped already, and remembers the break-in then.
+    #[must_use]
+    pub const fn may_remember_break_in(&self) -> bool {
+        match &self.wire {
+            Wire::Net(_) => false,
+            Wire::Stream(stream) => stream.may_remember(),
+        }
+    }
+
     const fn is_break_in_on_its_way(&self) -> bool {
         self.break_ins_live_until.is_some() && self.reliable.has_stray_break_in()
     }

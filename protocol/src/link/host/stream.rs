@@ -102,9 +102,14 @@ impl StreamWire {
         }
     }
 
-    /// True if a break-in may stop the target yet.
+    /// True if a break-in that went out has not been answered.
     pub(super) const fn may_stop_again(&self) -> bool {
-        self.break_ins > 0 || self.may_remember
+        self.break_ins > 0
+    }
+
+    /// True if the target may have come upon one while it was stopped.
+    pub(super) const fn may_remember(&self) -> bool {
+        self.may_remember
     }
 
     /// The target runs: what it came upon while it stood still counts once at the most.
