@@ -31,11 +31,26 @@ pub(super) static COMMAND: CommandSpec = CommandSpec {
     run: Run::Control(ControlCommand::LastEvent),
 };
 
+/// Why a target stopped, as far as somebody here wanted that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventCause {
+    /// Nobody here did: an exception, a bug check, a break-in.
+    Event,
+    /// It came by a breakpoint.
+    Breakpoint,
+    /// A step is over, or the address reached that it was let run to.
+    Arrived,
+}
+
 /// A stop that was announced.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct LastEvent {
     /// In WinDbg's words.
     event: String,
+    cause: EventCause,
+    /// The number of the breakpoint.
+    breakpoint: Option<u32>,
     /// The processor that reported it.
     processor: u16,
     #[serde(serialize_with = "output::address")]
@@ -54,13 +69,14 @@ impl LastEvent {
     #[must_use]
     pub fn new(
         event: String,
+        (cause, breakpoint): (EventCause, Option<u32>),
         processor: u16,
         program_counter: VirtAddr,
         symbol: String,
         unix_ms: u64,
     ) -> Self {
         let debugger_time = TargetTime::of_unix_ms(unix_ms);
-        Self { event, processor, program_counter, symbol, debugger_time }
+        Self { event, cause, breakpoint, processor, program_counter, symbol, debugger_time }
     }
 }
 

@@ -68,7 +68,7 @@ pub use control::{LetGo, Restarting, SessionEnds};
 pub use error::QueryError;
 pub use expression::{Expression, ExpressionCause, ExpressionError};
 pub use help::{Help, transcripts};
-pub use last_event::LastEvent;
+pub use last_event::{EventCause, LastEvent};
 pub use log::{LogFile, LogState};
 pub use modules::{ModuleTable, Modules};
 pub use more::More;

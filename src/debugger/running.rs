@@ -472,7 +472,8 @@ impl Debugger {
         let temporary = self.breakpoints.temporary.filter(|it| is_there && it.address == at);
         let entries = registers.iter().filter_map(|it| self.breakpoints.of(it));
         let executed = self.breakpoints.entries.iter().filter(|it| has_come && it.is_executed_at(at));
-        let is_written = is_breakpoint || !self.breakpoints.told.contains(&at);
+        // A step needs no byte there.
+        let is_written = is_breakpoint || has_come || !self.breakpoints.told.contains(&at);
         let in_code = self.breakpoints.at(at).filter(|_| is_there && (is_in_code || has_come) && is_written);
         let entries = entries.chain(executed).chain(in_code);
         let entries: Vec<_> = entries.map(|it| (it.number, it.order.condition.clone())).collect();

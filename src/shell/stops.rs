@@ -3,8 +3,8 @@
 use super::error::ShellError;
 use super::worst::Worst;
 use super::{Shell, ShellObserver, report};
-use crate::commands::{ControlCommand, LastEvent};
-use crate::debugger::{AskError, DebugError, Stats, Stop, StopsOver};
+use crate::commands::{ControlCommand, EventCause, LastEvent};
+use crate::debugger::{AskError, DebugError, Stats, Stop, StopCause, StopsOver};
 use crate::memory::StopId;
 use crate::source::{BootId, Control, Resumed};
 
@@ -115,7 +115,12 @@ impl Shell {
         if let Some(stop) = stop? {
             let event = report::event_of(&stop);
             let (symbol, at) = (stop.symbol.to_string(), self.debugger.stamp().unix_ms);
-            let last = LastEvent::new(event, stop.change.processor, stop.program_counter, symbol, at);
+            let cause = match stop.cause {
+                StopCause::Event => (EventCause::Event, None),
+                StopCause::Breakpoint(number) => (EventCause::Breakpoint, Some(number)),
+                StopCause::Arrived => (EventCause::Arrived, None),
+            };
+            let last = LastEvent::new(event, cause, stop.change.processor, stop.program_counter, symbol, at);
             self.last_event = Some(last).filter(|_| !report::is_nowhere(&stop));
             let commands = self.debugger.commands_at(stop.cause);
             let has_commands = commands.is_some();

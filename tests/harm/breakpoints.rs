@@ -223,8 +223,8 @@ fn in_json_each_stop_behind_a_command_is_a_line_of_its_own() {
         ("r rip", None),
     ];
     assert_eq!(lines.len(), wanted.len(), "{ended:#?}");
-    for ((command, event), (wanted, of_event)) in lines.iter().zip(wanted) {
-        assert_eq!((command.as_str(), event.as_str()), (Some(wanted), of_event), "{ended:#?}");
+    for ((command, cause), (wanted, of_stop)) in lines.iter().zip(wanted) {
+        assert_eq!((command.as_str(), cause.as_str()), (Some(wanted), of_stop), "{ended:#?}");
     }
     is_left_in_peace(&target, &ended);
 }
@@ -331,15 +331,16 @@ fn of_a_machine_that_no_longer_answers_it_is_not_said_that_a_breakpoint_is_in_it
 /// With memory integrity the target takes a breakpoint and writes nothing; a debug register needs no code.
 #[test]
 fn of_code_that_cannot_be_written_it_is_said_that_the_breakpoint_is_not_there() {
-    let commands =
-        "ba e 1 nt!ExAllocatePoolWithTag; bp nt!ExAllocatePoolWithTag; g; kc 1; bd 0; g; .echo END";
+    let commands = "ba e 1 nt!ExAllocatePoolWithTag; bp nt!ExAllocatePoolWithTag; bp nt!ExAllocatePoolWithTag+1; g; kc 1; t; \
+         bd 0; bc 2; g; .echo END";
     let port = free_port();
     let mut debugger = Debugger::start(port, &["-b", "-c", commands, "--stop-timeout", "2s"]);
     debugger.wait_for("Waiting for a target");
     let target = leaking_with(port, OFTEN, Faults::default(), [Quirk::ProtectedCode].into());
     let ended = debugger.finish();
-    assert_eq!(said(&ended, "its code there has not changed").len(), 1, "{ended:#?}");
+    assert_eq!(said(&ended, "its code there has not changed").len(), 2, "{ended:#?}");
     assert_eq!(said(&ended, "Breakpoint 0 hit").len(), 1, "{ended:#?}");
+    assert_eq!(said(&ended, "Breakpoint 2 hit").len(), 1, "a step needs no byte: {ended:#?}");
     assert_eq!(said(&ended, ".echo END: not run: the target did not stop by itself").len(), 1, "{ended:#?}");
     assert_eq!((ended.code, target.written()), (1, 0), "{ended:#?}");
     is_left_in_peace(&target, &ended);
